@@ -1,0 +1,57 @@
+"""A decoding process of the store: ``python -m scotoma.data.decode FOLDER WORKER WORKERS``.
+
+It imports neither torch nor pandas, so that it starts at once while the parent imports them. Pictures go straight into the
+store's memory-mapped pixels; ``status.u1`` (0 pending, 1 decoded, 2 unreadable) is written after the pixels of a picture, so a
+killed process leaves nothing that looks finished and another takes up where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scotoma.data import identity, images
+
+CHUNK = 32
+PENDING, DECODED, UNREADABLE = 0, 1, 2
+IDENTIFIERS = {"patient_id": "patient", "study_uid": "study"}
+
+
+def decode(folder: Path, worker: int, workers: int) -> None:
+    """Decode every pending chunk whose number is ``worker`` modulo ``workers``."""
+    settings = json.loads((folder / "store.json").read_text())
+    jobs = (folder / "jobs.jsonl").read_text().splitlines()
+    key = identity.load_key()
+    status = np.memmap(folder / "status.u1", np.uint8, "r+")
+    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "r+")
+    hashes = np.lib.format.open_memmap(folder / "hashes.npy", "r+")
+    with (folder / f"facts-{worker}.jsonl").open("a") as facts:
+        for start in range(worker * CHUNK, len(jobs), workers * CHUNK):
+            for row in range(start, min(start + CHUNK, len(jobs))):
+                if status[row] != PENDING:
+                    continue
+                path, frame = json.loads(jobs[row])
+                record: dict[str, Any] = {"row": row}
+                try:
+                    picture = images.read(path, frame)
+                    pixels[row] = images.square(picture.pixels, settings["side"], settings["channels"])
+                    content, perceptual = images.fingerprint(picture.pixels)
+                    hashes[row] = np.frombuffer(perceptual, np.uint8)
+                    record["content"] = identity.pseudonym(content, key)
+                    record |= {k: v for k, v in picture.facts.items() if k not in IDENTIFIERS}
+                    record |= {
+                        new: identity.pseudonym(picture.facts[old], key) for old, new in IDENTIFIERS.items() if picture.facts.get(old)
+                    }
+                except images.ImageError as error:
+                    record["error"] = str(error)
+                facts.write(json.dumps(record) + "\n")
+                facts.flush()
+                status[row] = UNREADABLE if "error" in record else DECODED
+
+
+if __name__ == "__main__":
+    decode(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

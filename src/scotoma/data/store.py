@@ -1,0 +1,297 @@
+"""The store: every picture decoded once, square, uint8, memory-mapped.
+
+``prepare`` builds it from a ``Dataset`` into a cache keyed by the files (path, size, time of change) and the settings, in
+processes of their own, with a progress bar; atomically (it appears under its name only when complete) and resumably (what a
+killed run had decoded stays). A folder ``STORE`` holds ``pixels.npy`` (rows, side, side, channels), ``hashes.npy`` (perceptual hash a
+row), ``facts.parquet`` (header facts a row) and ``store.json`` (settings).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scotoma.data import decode, images
+from scotoma.data.table import Dataset
+from scotoma.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROTOCOL = 1  # raise when the same file would come out as other pixels
+MARGIN = 1.3  # the store's side over the training size: what a random crop can use
+CACHE_VARIABLE = "SCOTOMA_CACHE"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store: pixels by row, and what the headers said."""
+
+    path: Path
+    side: int
+    channels: int
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """(rows, side, side, channels) uint8, memory-mapped, read-only."""
+        return np.load(self.path / "pixels.npy", mmap_mode="r")
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """(rows, 32) uint8: the perceptual hash of each picture."""
+        return np.load(self.path / "hashes.npy")
+
+    @cached_property
+    def facts(self) -> pd.DataFrame:
+        """One row a picture: ``content`` (keyed hash of its pixels), ``error`` (missing where readable), the facts of ``images.read``."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / "facts.parquet")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, rows: np.ndarray) -> np.ndarray:
+        """The pictures of these rows, (n, channels, side, side) uint8 laid out channels-last, fetched with one index."""
+        return self.pixels[rows].transpose(0, 3, 1, 2)
+
+
+def side_for(size: int) -> int:
+    """The store's side for training at ``size`` pixels: at least 1.3 times as much, a multiple of 16."""
+    return -(-int(np.ceil(MARGIN * size)) // 16) * 16
+
+
+def cache_folder() -> Path:
+    """Where stores lie that were made by themselves: ``$SCOTOMA_CACHE``, else ``~/.cache/scotoma``."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path.home() / ".cache" / "scotoma"
+
+
+def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path | None = None,
+            strict: bool = False, workers: int | None = None, quiet: bool = False) -> tuple[Dataset, Store]:  # fmt: skip
+    """Decode a dataset into a store, or open the one that holds it already.
+
+    Args:
+        dataset: the table of pictures.
+        size: the training size in pixels; the store's side is ``side_for(size)``.
+        channels: 1 or 3; by default 3 where any of a sample of the pictures has colour.
+        out: the store's folder; by default a folder of the cache.
+        strict: an unreadable picture stops the run; otherwise it is left out and listed.
+        workers: decoding processes; by default one a core.
+        quiet: no progress bar.
+
+    Returns:
+        The dataset without unreadable rows, its column ``row`` pointing into the store, ``patient`` and ``study`` filled from the
+        headers where the table has none; and the store.
+
+    Raises:
+        RunError: the disk is full, nothing could be read, or an unreadable picture under ``strict``.
+        UsageError: a prepared store is too small for this size, or ``out`` holds something else.
+    """
+    if dataset.store is not None:
+        store = open_store(dataset.store)
+        if store.side < size or (channels and channels != store.channels):
+            raise UsageError(f"{dataset.store} was prepared at side {store.side} with {store.channels} channels: prepare it anew for size {size}")
+        return _readable(dataset, store, strict)
+    side = side_for(size)
+    channels = channels or _channels(dataset)
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty: name another folder for the store")
+    folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{_fingerprint(dataset, side, channels)}"
+    if not (folder / "store.json").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if not (folder / "store.json").exists():
+                _build(dataset, folder, side, channels, workers or _cores(), quiet)
+    return _readable(dataset, open_store(folder), strict)
+
+
+def open_store(path: Path) -> Store:
+    """Open a finished store.
+
+    Raises:
+        UsageError: the folder holds none, or one of another version.
+    """
+    try:
+        settings = json.loads((path / "store.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not a prepared store") from error
+    if settings.get("protocol") != PROTOCOL:
+        raise UsageError(f"{path}: prepared by another version of Scotoma; prepare it anew")
+    return Store(path, settings["side"], settings["channels"])
+
+
+def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel, of pixels in [0, 1], over an evenly spaced sample of ``rows``."""
+    chosen = np.sort(rows)[np.linspace(0, len(rows) - 1, min(sample, len(rows))).astype(int)]
+    counts = np.stack([np.bincount(store.pixels[chosen, :, :, c].ravel(), minlength=256) for c in range(store.channels)])
+    levels = np.arange(256) / 255
+    mean = counts @ levels / counts.sum(1)
+    deviation = np.sqrt(np.maximum(counts @ levels**2 / counts.sum(1) - mean**2, 1e-6))
+    return tuple(round(float(m), 6) for m in mean), tuple(round(float(s), 6) for s in deviation)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _channels(dataset: Dataset, sample: int = 32) -> int:
+    """3 where any of a sample of the pictures has colour (channels differing by more than JPEG's rounding), else 1."""
+    picks = np.linspace(0, len(dataset) - 1, min(sample, len(dataset))).astype(int)
+    for path, frame in _jobs(dataset.table.iloc[picks]):
+        try:
+            pixels = images.read(path, frame).pixels
+        except images.ImageError:
+            continue
+        if pixels.ndim == 3 and float(np.ptp(images.square(pixels, 64, 3).astype(np.int16), axis=2).mean()) > 2:
+            return 3
+    return 1
+
+
+def _jobs(table: pd.DataFrame) -> list[tuple[str, int | None]]:
+    frames = table["frame"].tolist() if "frame" in table.columns else [None] * len(table)
+    return [(p, None if f is None or f != f else int(f)) for p, f in zip(table["image_path"], frames, strict=True)]
+
+
+def _fingerprint(dataset: Dataset, side: int, channels: int) -> str:
+    digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels}".encode(), digest_size=10)
+    seen: dict[str, str] = {}
+    for path, frame in _jobs(dataset.table):
+        if path not in seen:
+            try:
+                entry = Path(path.split("#")[0]).stat()
+                seen[path] = f"{entry.st_size} {entry.st_mtime_ns}"
+            except OSError:
+                seen[path] = "absent"
+        digest.update(f"{path} {frame} {seen[path]}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process builds a store; a second one waits and then finds it."""
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(dataset: Dataset, folder: Path, side: int, channels: int, workers: int, quiet: bool) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    n = len(dataset)
+    if not (partial / "jobs.jsonl").exists():
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            _allocate(partial, dataset, n, side, channels)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                need = n * side * side * channels / 2**30
+                raise RunError(f"no room for the store ({need:.2f} GiB) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk") from error
+            raise RunError(f"cannot write the store in {partial.parent} ({error.strerror})") from error
+    _run_workers(partial, n, max(1, min(workers, n // decode.CHUNK)), quiet)
+    try:
+        _finish(partial, n)
+    except OSError as error:
+        raise RunError(f"cannot finish the store in {partial.parent} ({error.strerror}); what was decoded is kept") from error
+    partial.rename(folder)
+
+
+def _allocate(partial: Path, dataset: Dataset, n: int, side: int, channels: int) -> None:
+    """Take all the room at once, so that a full disk is found before the first picture is decoded."""
+    partial.mkdir(parents=True)
+    np.lib.format.open_memmap(partial / "pixels.npy", "w+", np.uint8, (n, side, side, channels)).flush()
+    np.lib.format.open_memmap(partial / "hashes.npy", "w+", np.uint8, (n, 32)).flush()
+    for name in ("pixels.npy", "hashes.npy"):
+        with (partial / name).open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, (partial / name).stat().st_size)
+    (partial / "status.u1").write_bytes(bytes(n))
+    settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels}
+    (partial / "store.json").write_text(json.dumps(settings))
+    temporary = partial / "jobs.jsonl.new"
+    temporary.write_text("".join(json.dumps(job) + "\n" for job in _jobs(dataset.table)))
+    temporary.rename(partial / "jobs.jsonl")
+
+
+def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    status = np.memmap(partial / "status.u1", np.uint8, "r")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "scotoma.data.decode", str(partial)]
+    log = (partial / "workers.log").open("w")
+    processes = [
+        subprocess.Popen([*command, str(k), str(workers)], env=environment, stdout=log, stderr=log) for k in range(workers)
+    ]
+    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, disable=quiet, transient=True) as progress:
+            bar = progress.add_task("", total=n)
+            while any(p.poll() is None for p in processes):
+                progress.update(bar, completed=int(np.count_nonzero(status)))
+                time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        log.close()
+    if any(p.returncode for p in processes):
+        last = ((partial / "workers.log").read_text().strip().splitlines() or ["killed"])[-1]
+        raise RunError(f"a decoding process died ({last}); run again to go on where it stopped")
+
+
+def _finish(partial: Path, n: int) -> None:
+    import pandas as pd
+
+    facts: dict[int, dict[str, Any]] = {}
+    for path in sorted(partial.glob("facts-*.jsonl")):
+        for line in path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # the line a killed process was writing; its picture was decoded again
+            facts[record.pop("row")] = record
+    table = pd.DataFrame([facts[row] for row in range(n)])
+    for column in ("error", "content"):
+        if column not in table.columns:
+            table[column] = None
+    for column in table.columns:  # a list (a window) is not a value Parquet and a classifier share
+        if table[column].map(lambda v: isinstance(v, list)).any():
+            table[column] = table[column].map(lambda v: json.dumps(v) if isinstance(v, list) else None)
+    table.to_parquet(partial / "facts.parquet")
+    for name in ("jobs.jsonl", "status.u1", "workers.log"):
+        (partial / name).unlink()
+    for path in partial.glob("facts-*.jsonl"):
+        path.unlink()
+
+
+def _readable(dataset: Dataset, store: Store, strict: bool) -> tuple[Dataset, Store]:
+    table = dataset.table.copy()
+    if "row" not in table.columns:
+        table["row"] = np.arange(len(table))
+    facts = store.facts.iloc[table["row"]].reset_index(drop=True)
+    bad = facts["error"].notna().to_numpy()
+    if bad.any():
+        first = facts.loc[bad, "error"].iloc[0]
+        message = f"{int(bad.sum())} of {len(table)} pictures of {dataset.name} cannot be read (first: {first})"
+        if strict or bad.all():
+            raise RunError(message + ("" if bad.all() else "; without --strict they are left out"))
+        print(f"{message}; left out, listed in {store.path / 'facts.parquet'}", file=sys.stderr)
+    for column in ("patient", "study"):
+        if column not in table.columns and column in facts.columns:
+            table[column] = facts[column].to_numpy()
+    return replace(dataset, table=table[~bad].reset_index(drop=True)), store

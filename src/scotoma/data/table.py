@@ -1,0 +1,281 @@
+"""What the user has -> ``Dataset``: a table with one row a picture.
+
+``load`` takes a folder (flat, ``CLASS/``, ``train|val|test/CLASS/``), a CSV or Parquet table, a ``.npz`` in MedMNIST's form, a
+prepared store, ``phantom:N``, or a DataFrame, and joins a spreadsheet of labels to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scotoma.data import identity, images
+from scotoma.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("train", "val", "test")
+_SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+                "test": "test", "testing": "test"}  # fmt: skip
+_EXPANDED = (".dcm", ".dicom", ".nii", ".nii.gz", ".tif", ".tiff")  # formats that may hold several pictures
+RESERVED = ("image_path", "frame", "mask_path", "patient", "study", "group", "split", "row")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named table, one row a picture.
+
+    Columns: ``image_path`` (absolute, or ``phantom:SEED``, or ``file.npz#member``), ``frame`` (which picture of the file; missing
+    for files with one), and where known ``patient`` and ``study`` (keyed hashes), ``group``, ``split``, ``mask_path``, targets,
+    metadata. The index is 0..n-1 and is the row id by which rows, logs and reports name a picture.
+    """
+
+    name: str
+    table: pd.DataFrame
+    store: Path | None = None  # set where the pictures lie prepared already
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def column(self, name: str) -> pd.Series[Any]:
+        """One column of the table.
+
+        Raises:
+            UsageError: there is none of that name; the message names the nearest.
+        """
+        if name not in self.table.columns:
+            usable = [c for c in self.table.columns if c not in ("image_path", "frame", "row")]
+            near = difflib.get_close_matches(name, usable, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"columns: {', '.join(map(str, usable)) or 'none'}"
+            raise UsageError(f"{self.name} has no column {name!r}; {hint}")
+        return self.table[name]
+
+
+def load(data: Any, labels: str | Path | None = None, on: str | None = None) -> Dataset:
+    """Make a ``Dataset`` of whatever ``--data`` names.
+
+    Args:
+        data: a folder, a ``.csv`` / ``.parquet`` / ``.npz`` file, a prepared store, ``phantom:N`` or ``phantom:N:SEED``, a pandas
+            DataFrame with ``image_path``, or a ``Dataset``.
+        labels: a CSV or XLSX spreadsheet whose columns are joined to the pictures.
+        on: the spreadsheet's column that names the picture: its path, file name, stem or a folder above it.
+
+    Raises:
+        UsageError: nothing is there, or it is none of these.
+    """
+    import pandas as pd
+
+    if isinstance(data, Dataset):
+        dataset = data
+    elif isinstance(data, pd.DataFrame):
+        dataset = _from_frame("table", data, Path.cwd())
+    elif str(data).startswith("phantom:"):
+        dataset = _from_phantom(str(data))
+    else:
+        dataset = _from_path(Path(str(data)).expanduser())
+    if labels is not None:
+        dataset = _join(dataset, Path(labels), on)
+    elif on is not None:
+        raise UsageError("--on names a column of the spreadsheet: give it with --labels")
+    if dataset.table.empty:
+        raise UsageError(f"{dataset.name} holds no pictures")
+    return dataset
+
+
+def _from_path(path: Path) -> Dataset:
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    if path.is_dir():
+        return _from_store(path) if (path / "store.json").exists() else _from_folder(path)
+    kind = path.suffix.lower()
+    if kind == ".npz":
+        return _from_npz(path)
+    if kind in (".csv", ".parquet", ".xlsx"):
+        return _from_frame(path.stem if path.stem != "table" else path.parent.name, read_frame(path), path.parent)
+    raise UsageError(f"{path}: not a folder, .csv, .parquet, .xlsx or .npz")
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a CSV, Parquet or XLSX table.
+
+    Raises:
+        UsageError: no such file, or pandas cannot read it.
+    """
+    import pandas as pd
+
+    if not path.exists():
+        raise UsageError(f"{path}: no such file")
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix.lower() in (".xlsx", ".xls"):
+            return pd.read_excel(path)
+        return pd.read_csv(path, low_memory=False)
+    except (ValueError, OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from error
+
+
+def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
+    if "image_path" not in frame.columns:
+        raise UsageError(f"{name}: a table needs the column image_path (has: {', '.join(map(str, frame.columns))})")
+    table = frame.reset_index(drop=True).copy()
+    if table["image_path"].isna().any():
+        raise UsageError(f"{name}: {int(table['image_path'].isna().sum())} rows have no image_path")
+    for column in ("image_path", "mask_path"):
+        if column in table.columns:
+            table[column] = [_resolve(folder, value) for value in table[column]]
+    return Dataset(name, _tidy(name, table))
+
+
+def _resolve(folder: Path, value: Any) -> str | None:
+    """A table's path, relative to the table; ``file.npz#member`` and ``phantom:`` keep their form."""
+    if not isinstance(value, str) or not value:
+        return None
+    return value if value.startswith("phantom:") else str((folder / value).absolute())
+
+
+def _tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Check and normalise the columns that mean something to Scotoma; identifiers become keyed hashes here and nowhere later."""
+    import pandas as pd
+
+    if "split" in table.columns:
+        names = table["split"].astype("string").str.lower().map(_SPLIT_NAMES)
+        unknown = table["split"].notna() & names.isna()
+        if unknown.any():
+            raise UsageError(f"{name}: split {table.loc[unknown, 'split'].iloc[0]!r} is none of train, val, test")
+        table["split"] = names.astype(object).where(names.notna(), None)
+    key = identity.load_key()
+    for column in ("patient", "study"):
+        if column in table.columns:
+            known = table[column].notna()
+            hashes = {value: identity.pseudonym(value, key) for value in pd.unique(table.loc[known, column])}
+            table[column] = table[column].map(hashes).astype(object).where(known, None)
+    return table
+
+
+def _from_folder(root: Path) -> Dataset:
+    import pandas as pd
+
+    files = sorted((p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")), key=lambda p: _natural(str(p)))
+    files = [p for p in files if images.is_image(str(p))]
+    if not files:
+        raise UsageError(f"{root}: no pictures in this folder (PNG, JPEG, TIFF, DICOM, NIfTI)")
+    records: list[dict[str, Any]] = []
+    for path in files:
+        parts = path.relative_to(root).parts[:-1]
+        split = _SPLIT_NAMES.get(parts[0].lower()) if parts else None
+        inner = parts[1:] if split else parts
+        record = {"image_path": str(path.absolute()), "split": split, "label": inner[0] if inner else None}
+        records.extend({**record, "frame": frame} for frame in _frames(path))
+    table = pd.DataFrame(records)
+    table = table.drop(columns=[c for c in ("split", "label", "frame") if table[c].isna().all()])
+    return Dataset(root.name, _tidy(root.name, table))
+
+
+def _natural(text: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", text)]
+
+
+def _frames(path: Path) -> Iterable[int | None]:
+    if not path.name.lower().endswith(_EXPANDED):
+        return [None]
+    try:
+        count = images.frames(str(path))
+    except images.ImageError:
+        return [None]  # stays in the table, so that it is listed among the unreadable
+    return [None] if count == 1 else range(count)
+
+
+def _from_npz(path: Path) -> Dataset:
+    """MedMNIST's form: members ``train_images``, ``train_labels``, ``val_...``, ``test_...`` (labels (N, 1) or 0/1 (N, K))."""
+    import numpy as np
+    import pandas as pd
+
+    parts = []
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for split in SPLITS:
+                if f"{split}_images" not in archive.files:
+                    continue
+                member = f"{path.absolute()}#{split}_images"
+                part = pd.DataFrame({"image_path": member, "frame": range(images.frames(member)), "split": split})
+                labels = archive[f"{split}_labels"] if f"{split}_labels" in archive.files else None
+                if labels is not None:
+                    labels = labels.reshape(len(part), -1)
+                    names = ["label"] if labels.shape[1] == 1 else [f"label_{k}" for k in range(labels.shape[1])]
+                    part[names] = labels
+                parts.append(part)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: not an .npz in MedMNIST's form ({str(error).splitlines()[0]})") from error
+    if not parts:
+        raise UsageError(f"{path}: no member named train_images, val_images or test_images")
+    return Dataset(path.stem, pd.concat(parts, ignore_index=True))
+
+
+def _from_phantom(text: str) -> Dataset:
+    match = re.fullmatch(r"phantom:(\d+)(?::(\d+))?", text)
+    if not match or int(match[1]) == 0:
+        raise UsageError(f"{text}: write phantom:N or phantom:N:SEED, N pictures")
+    from scotoma.data import phantom
+
+    return Dataset("phantom", _tidy("phantom", phantom.table(int(match[1]), int(match[2] or 0))))
+
+
+def _from_store(path: Path) -> Dataset:
+    import json
+
+    import pandas as pd
+
+    name = json.loads((path / "store.json").read_text())["name"]
+    if not (path / "table.parquet").exists():
+        raise UsageError(f"{path}: a store of the cache, without its table; name the data themselves, or `scotoma prepare` them")
+    return Dataset(name, pd.read_parquet(path / "table.parquet"), store=path)
+
+
+def _join(dataset: Dataset, path: Path, on: str | None) -> Dataset:
+    """Join a spreadsheet: ``on`` holds, for each picture, its path, name, stem or the name of a folder above it."""
+    frame = read_frame(path)
+    if on is None:
+        raise UsageError(f"--labels {path.name} needs --on: the column that names the picture ({', '.join(map(str, frame.columns))})")
+    sheet = Dataset(path.name, frame)
+    keys = sheet.column(on).map(_key)
+    frame = _tidy(path.name, frame[keys.notna()].reset_index(drop=True))
+    keys = keys.dropna()
+    twice = keys[keys.duplicated()]
+    if not twice.empty:
+        raise UsageError(f"{path.name}: {on} {twice.iloc[0]!r} stands in {int((keys == twice.iloc[0]).sum())} rows; one row a picture or study")
+    position = dict(zip(keys, range(len(keys)), strict=True))
+    own = dataset.table[on].map(_key) if on in dataset.table.columns else None
+    found = [
+        position.get(own.iloc[i]) if own is not None else next((position[c] for c in _candidates(p) if c in position), None)
+        for i, p in enumerate(dataset.table["image_path"])
+    ]
+    if all(f is None for f in found):
+        raise UsageError(f"{path.name}: no value of {on} names a picture of {dataset.name} (first value {keys.iloc[0]!r}, first picture {Path(dataset.table['image_path'].iloc[0]).name!r})")
+    columns = [c for c in frame.columns if c != on]
+    joined = dataset.table.drop(columns=[c for c in columns if c in dataset.table.columns])
+    for column in columns:
+        values = frame[column].tolist()
+        joined[column] = [None if f is None else values[f] for f in found]
+    return replace(dataset, table=joined.infer_objects())
+
+
+def _key(value: Any) -> str | None:
+    """A spreadsheet's key as text; 1042.0 (a column of numbers with gaps) names the same picture as 1042."""
+    if value is None or value != value:
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _candidates(image_path: str) -> list[str]:
+    path = Path(image_path)
+    stem = path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+    parents = path.parts[:-1]
+    tails = ["/".join(path.parts[-k:]) for k in range(2, min(6, len(path.parts)))]
+    return [path.name, stem, *tails, str(path), *reversed(parents)]

@@ -1,0 +1,48 @@
+"""Figures that a run leaves in its folder: pictures side by side, and maps of features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008: told apart by people with any colour vision; markers differ too, for paper without colour
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
+MARKERS = "osD^vP*X"
+
+
+def picture_grid(columns: dict[str, np.ndarray]) -> Figure:
+    """A row for each picture, a column for each name: (n, H, W, C) values in [0, 1]."""
+    from matplotlib.figure import Figure
+
+    count = len(next(iter(columns.values())))
+    figure = Figure(figsize=(1.35 * len(columns), 1.35 * count), layout="constrained")
+    axes = figure.subplots(count, len(columns), squeeze=False)
+    for j, (name, pictures) in enumerate(columns.items()):
+        axes[0, j].set_title(name, fontsize=9)
+        for i, pixels in enumerate(pictures):
+            grey = pixels.shape[2] == 1
+            axes[i, j].imshow(pixels[:, :, 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
+            axes[i, j].set_axis_off()
+    return figure
+
+
+def scatter(points: dict[str, np.ndarray], labels: np.ndarray, classes: tuple[str, ...]) -> Figure:
+    """A panel for each name of (n, 2) points, coloured and marked by class id; -1 (unknown) is left out."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(points), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(points), squeeze=False)[0]
+    for axis, (name, xy) in zip(panels, points.items(), strict=True):
+        for k, label in enumerate(classes):
+            chosen = labels == k
+            style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+            axis.scatter(xy[chosen, 0], xy[chosen, 1], s=9, alpha=0.7, linewidths=0, label=label, **style)
+        axis.set_title(name, fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    panels[0].legend(fontsize=8, markerscale=1.8, loc="best")
+    return figure

@@ -1,0 +1,196 @@
+"""Encoders: timm networks, token dropping for vision transformers, and the encoder file.
+
+``encoder.safetensors`` holds weights under timm's own names, so that plain timm loads it strictly, and in its header, under the key
+``scotoma``, what is needed to use them: the network's name and arguments, channels, size, pixel statistics, method, versions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scotoma.errors import UsageError
+
+FILE = "encoder.safetensors"
+HEADER = "scotoma"
+HEAD = "head."  # a model file is an encoder file with these weights beside it
+
+
+@dataclass
+class EncoderInfo:
+    """What the header of an encoder file says.
+
+    Args:
+        timm_name: the name ``timm.create_model`` knows.
+        timm_kwargs: its arguments.
+        in_chans: channels of the input.
+        image_size: side of the input, pixels.
+        mean: mean a channel of pixels in [0, 1].
+        std: standard deviation a channel.
+        pixels: how pixels were prepared (side and version of the store).
+        modality: which augmentations are plausible.
+        method: the method that trained it, with its configuration; ``{"name": "random"}`` for none.
+        seed: of the run.
+        versions: of the libraries.
+        data: fingerprint of the training pictures.
+        targets: for a model: the columns it predicts.
+        classes: for a model: the classes of a categorical target.
+    """
+
+    timm_name: str
+    timm_kwargs: dict[str, Any]
+    in_chans: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixels: dict[str, Any] = field(default_factory=dict)
+    modality: str = "grey"
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "random"})
+    seed: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    data: str = ""
+    targets: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name a user types for this network."""
+        patch = self.timm_kwargs.get("patch_size")
+        return re.sub(r"_patch16_224$", f"_patch{patch}", self.timm_name) if patch else self.timm_name
+
+
+def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
+    """A user's name of a network -> timm's name and arguments.
+
+    ``vit_tiny_patch8`` stands for timm's ``vit_tiny_patch16_224`` with patches of 8 pixels. Vision transformers get the image size
+    and mean pooling over patches of the normed tokens: a masked autoencoder leaves the class token untrained.
+
+    Raises:
+        UsageError: timm has no such network, or the patch does not divide the size; the message names the nearest.
+    """
+    import difflib
+
+    import timm
+
+    kwargs: dict[str, Any] = {}
+    match = re.fullmatch(r"(vit_(?:tiny|small|base|large))_patch(\d+)", name)
+    if match:
+        name, kwargs = f"{match[1]}_patch16_224", {"patch_size": int(match[2])}
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise UsageError(f"unknown encoder {name!r}; " + (f"did you mean {', '.join(near)}?" if near else "see `scotoma list encoders`"))
+    if name.startswith("vit_"):
+        patch = kwargs.get("patch_size") or int((re.search(r"patch(\d+)", name) or [0, 16])[1])
+        if image_size % patch:
+            raise UsageError(f"patches of {patch} pixels do not divide a size of {image_size}: choose a multiple, or another patch")
+        kwargs |= {"img_size": image_size, "global_pool": "avg", "fc_norm": False}
+    return name, kwargs
+
+
+def build(info: EncoderInfo, **overrides: Any) -> nn.Module:
+    """The network of an ``EncoderInfo`` with random weights, without a classification head: (B, C, H, W) -> (B, features)."""
+    import timm
+
+    return timm.create_model(info.timm_name, num_classes=0, in_chans=info.in_chans, **{**info.timm_kwargs, **overrides})
+
+
+def is_vit(encoder: nn.Module) -> bool:
+    """Whether the network is a vision transformer whose tokens can be dropped."""
+    return all(hasattr(encoder, name) for name in ("patch_embed", "blocks", "pos_embed", "num_prefix_tokens"))
+
+
+def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor) -> Tensor:
+    """Run a vision transformer on some of its patches: the others are dropped, not zeroed.
+
+    Args:
+        encoder: a timm vision transformer.
+        images: (B, C, H, W).
+        keep: (B, V) int64, the patches to keep.
+
+    Returns:
+        (B, prefix + V, D): normed tokens, the class token first.
+    """
+    vit: Any = encoder
+    tokens = vit._pos_embed(vit.patch_embed(images))  # (B, prefix + N, D)
+    prefix = vit.num_prefix_tokens
+    kept = tokens[:, prefix:].gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[2]))
+    tokens = vit.norm_pre(torch.cat([tokens[:, :prefix], kept], 1))
+    for block in vit.blocks:
+        tokens = block(tokens)
+    return vit.norm(tokens)
+
+
+def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | None = None) -> None:
+    """Write an encoder file, or with a head a model file; under a temporary name first, so that none is ever half-written."""
+    from safetensors.torch import save_file
+
+    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
+    if head is not None:
+        weights |= {HEAD + k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+    temporary = path.with_name(path.name + ".new")
+    save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info)), "format": "pt"})
+    temporary.replace(path)
+
+
+def find(source: str | Path) -> Path:
+    """The weights file that a run folder or a path names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(source)
+    names = (path / FILE, path / "model.safetensors", path)
+    found = next((p for p in names if p.is_file()), None)
+    if found is None:
+        raise UsageError(f"{path}: no {FILE} or model.safetensors there; name a finished run or a weights file")
+    return found
+
+
+def read_info(source: str | Path) -> EncoderInfo:
+    """The header of an encoder or model file.
+
+    Raises:
+        UsageError: no such file, or it was not written by Scotoma.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = find(source)
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+    except SafetensorError as error:
+        raise UsageError(f"{path}: not a whole safetensors file ({error})") from error
+    if header is None:
+        raise UsageError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
+    fields = json.loads(header)
+    for name in ("mean", "std", "targets", "classes"):
+        fields[name] = tuple(fields[name])
+    return EncoderInfo(**fields)
+
+
+def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, nn.Linear | None]:
+    """Read an encoder or model file, strictly: the network, what its header says, and the head of a model.
+
+    Args:
+        source: a run folder or a file.
+        **overrides: timm arguments that change training, not weights (``drop_path_rate``).
+    """
+    from safetensors.torch import load_file
+
+    path = find(source)
+    info = read_info(path)
+    weights = load_file(path)
+    head_weights = {k.removeprefix(HEAD): weights.pop(k) for k in list(weights) if k.startswith(HEAD)}
+    encoder = build(info, **overrides)
+    encoder.load_state_dict(weights, strict=True)
+    head: nn.Linear | None = None
+    if head_weights:
+        head = nn.Linear(head_weights["weight"].shape[1], head_weights["weight"].shape[0])
+        head.load_state_dict(head_weights, strict=True)
+    return encoder, info, head

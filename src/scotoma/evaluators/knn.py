@@ -1,0 +1,41 @@
+"""Nearest neighbours: cosine-weighted votes of the labelled training pictures, nothing trained."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scotoma.data.targets import Target
+from scotoma.evaluators.base import Context, Draw, Row, evaluate_draws
+
+PROTOCOL = 1
+NEIGHBOURS = 20
+TEMPERATURE = 0.07  # weights exp(cosine / 0.07): Wu et al. 2018, section 3.4, as DINO uses it
+
+
+def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
+    """Votes of the nearest labelled pictures as probabilities: (len(rows), C), for several 0/1 targets (len(rows), K)."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    if not target.multilabel:
+        return _votes(unit[rows], unit[drawn.train], np.eye(len(target.classes))[target.y[drawn.train]])
+    columns = []
+    for k in range(len(target.classes)):
+        known = drawn.train[~np.isnan(target.y[drawn.train, k])]
+        columns.append(_votes(unit[rows], unit[known], target.y[known, k][:, None])[:, 0])
+    return np.stack(columns, 1)
+
+
+def _votes(wanted: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    k = min(NEIGHBOURS, len(known))
+    found = []
+    for i in range(0, len(wanted), 1024):  # a block of rows at a time: wanted x known may be large
+        cosine = wanted[i : i + 1024] @ known.T
+        nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+        weights = np.exp((np.take_along_axis(cosine, nearest, 1) - 1) / TEMPERATURE)
+        weights /= weights.sum(1, keepdims=True)
+        found.append(np.einsum("nk,nkc->nc", weights, values[nearest]))
+    return np.concatenate(found)
+
+
+def evaluate(context: Context) -> list[Row]:
+    """Rows for every fraction and draw, and for each fraction over its draws."""
+    return evaluate_draws(context, context.features, predict)

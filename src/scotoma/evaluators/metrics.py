@@ -1,0 +1,49 @@
+"""Every metric of a trained classifier on the test rows, with intervals bootstrapped over patients."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scotoma import metrics
+from scotoma.errors import UsageError
+from scotoma.evaluators.base import ROC_GRID, Context, Row
+
+PROTOCOL = 1
+
+
+def probabilities(context: Context) -> np.ndarray:
+    """(n, C) probabilities of every row by the model's head.
+
+    Raises:
+        UsageError: there is no head.
+    """
+    if context.head is None:
+        raise UsageError("--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder")
+    with torch.no_grad():
+        logits = context.head.cpu()(torch.from_numpy(context.features))
+    return (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)
+
+
+def evaluate(context: Context) -> list[Row]:
+    """One row a metric, overall and per class; ROC curves; the confusion matrix."""
+    test = context.test
+    y, p = context.target.y[test], probabilities(context)[test]
+    classes = context.target.classes
+    found = metrics.evaluate(y, p, context.split.units[test])
+    for row in found:
+        if row.get("class") is not None:
+            row["class"] = classes[int(row["class"])]
+    for k, label in enumerate(classes):
+        truth = (y == k).astype(float) if y.ndim == 1 else y[:, k]
+        known = ~np.isnan(truth)
+        curve = metrics.roc_curve(truth[known], p[known, k], ROC_GRID)
+        found += [{"metric": "roc", "class": label, "fpr": float(x), "value": float(v)} for x, v in zip(ROC_GRID, curve, strict=True)]
+    if y.ndim == 1:
+        matrix = metrics.confusion(y, p)
+        found += [
+            {"metric": "confusion", "class": a, "predicted": b, "value": int(matrix[i, j])}
+            for i, a in enumerate(classes)
+            for j, b in enumerate(classes)
+        ]
+    return found

@@ -1,0 +1,41 @@
+"""Control: 32 x 32 pixels -> 60 principal components -> logistic regression on the same labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scotoma.data.targets import Target
+from scotoma.evaluators import linear
+from scotoma.evaluators.base import Context, Draw, Row, evaluate_draws
+from scotoma.views import plain
+
+PROTOCOL = 1
+CONTROL = True
+SIDE, COMPONENTS = 32, 60
+
+
+def inputs(context: Context) -> np.ndarray:
+    """(n, 60) principal components of the 32-px pictures; fitted, like a pretraining, on all training rows without their labels."""
+    from sklearn.decomposition import PCA
+
+    rows = context.dataset.table["row"].to_numpy()
+    blank = (0.0,) * context.store.channels, (1.0,) * context.store.channels
+    small = [
+        plain(torch.from_numpy(context.store.batch(rows[i : i + 1024])), SIDE, *blank).flatten(1).numpy()
+        for i in range(0, len(rows), 1024)
+    ]
+    x = np.concatenate(small)
+    train = context.split.rows("train")
+    components = min(COMPONENTS, len(train), x.shape[1])
+    return PCA(components, random_state=0, svd_solver="randomized").fit(x[train]).transform(x)
+
+
+def predict(x: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
+    """Logistic regression, as in the linear probe."""
+    return linear.predict(x, target, drawn, rows)
+
+
+def evaluate(context: Context) -> list[Row]:
+    """Rows for every fraction and draw, and for each fraction over its draws."""
+    return evaluate_draws(context, inputs(context), predict)

@@ -1,0 +1,59 @@
+"""Losses: pure functions of tensors, each with its source."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross-entropy (Chen et al. 2020, SimCLR, equation 1, mean over both directions).
+
+    Args:
+        first: (B, D) projections of one view of each picture.
+        second: (B, D) projections of the other.
+        temperature: of the softmax.
+
+    Returns:
+        The loss. The 2 (B - 1) other projections are a picture's negatives; itself is left out.
+    """
+    z = F.normalize(torch.cat([first, second]).float(), dim=1)  # (2B, D)
+    logits = z @ z.T / temperature
+    logits.fill_diagonal_(float("-inf"))
+    positives = torch.arange(len(z), device=z.device).roll(len(first))
+    return F.cross_entropy(logits, positives)
+
+
+def masked_patch_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the masked patches only (He et al. 2021, MAE, section 3).
+
+    Args:
+        prediction: (B, N, P) predicted pixels of every patch.
+        target: (B, N, P).
+        mask: (B, N), 1 where a patch was hidden.
+    """
+    error = (prediction.float() - target).square().mean(2)
+    return (error * mask).sum() / mask.sum()
+
+
+def classification(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of one categorical target, or of several 0/1/unknown ones.
+
+    Args:
+        logits: (B, C) for C classes, or (B, K) for K labels.
+        targets: (B,) int64 class ids, -1 for unknown; or (B, K) float, NaN for unknown. Unknown never means 0: it is left out.
+        weights: (C,) weight of each class, or (K,) weight of the positive rows of each label.
+
+    Returns:
+        The mean over what is known; 0 (with a gradient of 0) where nothing is.
+    """
+    logits = logits.float()
+    if targets.ndim == 1:
+        known = targets >= 0
+        if not known.any():
+            return logits.sum() * 0
+        return F.cross_entropy(logits[known], targets[known], weight=weights)
+    known = ~targets.isnan()
+    each = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), pos_weight=weights, reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)

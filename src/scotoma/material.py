@@ -1,0 +1,159 @@
+"""What every verb that trains or tests starts from: table, store, split, target, gathered in one place and checked there."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scotoma.data import identity, splits, store, table, targets
+from scotoma.errors import UsageError
+from scotoma.views import modality
+
+USED = "used.parquet"
+_BY_HEADER = {"CR": "xray", "DX": "xray", "DR": "xray", "MG": "xray", "CT": "ct", "MR": "mr"}
+
+
+@dataclass
+class Material:
+    """Readable pictures, their pixels, split and target.
+
+    Args:
+        dataset: readable rows.
+        store: their pixels.
+        split: of the rows.
+        target: what is predicted; None without one.
+        modality: a key of ``scotoma.views.MODALITIES``.
+        seconds: what preparing took.
+    """
+
+    dataset: table.Dataset
+    store: store.Store
+    split: splits.Split
+    target: targets.Target | None
+    modality: str
+    seconds: float
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(n,) each row's place in the store."""
+        return self.dataset.table["row"].to_numpy()
+
+    @property
+    def pretraining(self) -> np.ndarray:
+        """Positions a pretraining may see: training rows, and rows outside the split whose patient is not validated or tested on."""
+        held_out = np.isin(self.split.of, ("val", "test"))
+        return np.flatnonzero(~np.isin(self.split.units, self.split.units[held_out]) & ~held_out)
+
+    def fingerprint(self, positions: np.ndarray) -> str:
+        """A hash of the pixels of these rows, whatever their order."""
+        content = self.store.facts["content"].iloc[self.rows[positions]]
+        return hashlib.blake2b("".join(sorted(content)).encode(), digest_size=16).hexdigest()
+
+    def save_used(self, folder: Path) -> None:
+        """Write ``used.parquet``: keyed hashes of file, patient and content of every picture, with its split."""
+        import pandas as pd
+
+        key = identity.load_key()
+        frame = self.dataset.table
+        names = frame["image_path"] if "image_path" in frame.columns else frame["row"].astype(str)
+        frames = frame["frame"] if "frame" in frame.columns else [None] * len(frame)
+        used = pd.DataFrame(
+            {
+                "row": self.rows,
+                "file": [identity.pseudonym(f"{n} {f}", key) for n, f in zip(names, frames, strict=True)],
+                "patient": frame["patient"].to_numpy() if "patient" in frame.columns else None,
+                "content": self.store.facts["content"].iloc[self.rows].to_numpy(),
+                "unit": self.split.units,
+                "split": self.split.of,
+            }
+        )
+        temporary = folder / (USED + ".new")
+        used.to_parquet(temporary)
+        temporary.replace(folder / USED)
+
+
+def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, target: list[str] | None = None,
+           classes: list[str] | None = None, size: int, channels: int | None = None, modality_name: str = "auto", seed: int = 0,
+           strict: bool = False, allow_leakage: bool = False, encoder_run: Path | None = None, quiet: bool = False,
+           imports: tuple[str, ...] = ("timm", "lightning")) -> Material:  # fmt: skip
+    """Load, check, decode and split.
+
+    Args:
+        data: what ``scotoma.data.table.load`` takes.
+        labels: a spreadsheet to join.
+        on: its column that names the picture.
+        target: columns to predict.
+        classes: of one categorical target, the classes to tell apart.
+        size: training size, pixels.
+        channels: 1 or 3; None for what the pictures have.
+        modality_name: a key of ``MODALITIES``, or ``auto``.
+        seed: of a drawn split.
+        strict: an unreadable picture is an error.
+        allow_leakage: go on with a leaking split, or with test pictures that the encoder was pretrained on.
+        encoder_run: the run folder of an encoder to be tested on these data: its patients keep their split, and overlap is refused.
+        quiet: no progress bar.
+        imports: slow modules imported in a thread while pictures are decoded in other processes.
+
+    Raises:
+        UsageError, RunError: with a line that says what to do.
+    """
+    if modality_name != "auto":
+        modality(modality_name)
+    if size < 16:
+        raise UsageError(f"--size {size}: pictures need at least 16 pixels")
+    dataset = table.load(data, labels, on)
+    if target:
+        targets.read(dataset, target, classes or ())  # a wrong column is found before anything is decoded
+    importer = threading.Thread(target=lambda: [importlib.import_module(name) for name in imports])
+    importer.start()
+    began = time.perf_counter()
+    dataset, opened = store.prepare(dataset, size, channels, strict=strict, quiet=quiet)
+    seconds = time.perf_counter() - began
+    importer.join()
+    found = targets.read(dataset, target, classes or ()) if target else None
+    earlier = earlier_split(encoder_run)
+    split = splits.make(dataset, opened, found.strata if found else None, seed, allow_leakage, earlier)
+    if earlier and not allow_leakage:
+        _refuse_overlap(split, dataset, opened, earlier)
+    name = _modality(dataset, opened) if modality_name == "auto" else modality_name
+    return Material(dataset, opened, split, found, name, seconds)
+
+
+def _modality(dataset: table.Dataset, opened: store.Store) -> str:
+    """What most headers say; else grey or colour."""
+    if "modality" in opened.facts.columns:
+        most = Counter(opened.facts["modality"].iloc[dataset.table["row"]].dropna()).most_common(1)
+        if most and most[0][0] in _BY_HEADER:
+            return _BY_HEADER[most[0][0]]
+    return "grey" if opened.channels == 1 else "colour"
+
+
+def earlier_split(run: Path | None) -> dict[str, str]:
+    """Keyed names of patients and pictures of a run -> the split they had in it; empty where the run left no record."""
+    import pandas as pd
+
+    path = None if run is None else (run if run.is_dir() else run.parent) / USED
+    if path is None or not path.exists():
+        return {}
+    used = pd.read_parquet(path)
+    pairs = [(n, s) for c in ("patient", "content") for n, s in zip(used[c], used["split"], strict=True) if isinstance(n, str)]
+    return {n: s or "train" for n, s in pairs}
+
+
+def _refuse_overlap(split: splits.Split, dataset: table.Dataset, opened: store.Store, earlier: dict[str, str]) -> None:
+    """Refuse to test an encoder on patients or pictures that it was pretrained on."""
+    names = splits.known_by(dataset, opened)
+    seen = [p for p in split.rows("test").tolist() if any(earlier.get(name) == "train" for name in names[p])]
+    if seen:
+        raise UsageError(
+            f"{len(seen)} of {len(split.rows('test'))} test pictures of {dataset.name} (or their patients) were in the encoder's pretraining; "
+            "test on others, or say --allow_leakage"
+        )

@@ -1,0 +1,89 @@
+"""MAE: hide most patches, predict their pixels from the rest (He et al. 2021, arXiv 2111.06377)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scotoma.encoders import forward_visible, is_vit
+from scotoma.errors import UsageError
+from scotoma.losses import masked_patch_loss
+from scotoma.masks import paint, patchify, random_order, unpatchify
+from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.nets import TokenDecoder, sincos_positions
+from scotoma.views import Draws
+
+
+class MAE(Method):
+    """Masked autoencoding with a vision transformer that sees visible patches alone. Exports the encoder; the decoder is dropped.
+
+    Args:
+        mask_ratio: share of the patches hidden (figure 5: 75 % best for both fine-tuning and linear probing).
+        decoder_dim: width of the decoder (table 1b: 512 for ViT-L; narrower suits a small encoder).
+        decoder_depth: blocks of the decoder (table 1a: 8; one block fine-tunes as well).
+        decoder_heads: attention heads of the decoder.
+        norm_pixels: predict pixels normalised within each patch (table 1d).
+        norm_floor: added to a patch's variance (of normalised pixels) before the root, so that the noise of an empty background
+            is not blown up to the contrast of tissue; the published code has 1e-6.
+        min_scale: smallest share of the picture that a crop keeps (table 1e: random resized crops, no colour change).
+    """
+
+    default_encoder = "vit_tiny_patch8"
+    needs_vit = True
+    learning_rate = 1.5e-3
+    weight_decay = 0.05
+    betas = (0.9, 0.95)
+
+    def __init__(self, encoder: nn.Module, inputs: Inputs, *, mask_ratio: float = 0.75, decoder_dim: int = 128,
+                 decoder_depth: int = 2, decoder_heads: int = 4, norm_pixels: bool = True, norm_floor: float = 1e-2,
+                 min_scale: float = 0.4) -> None:  # fmt: skip
+        super().__init__(encoder, inputs)
+        if not is_vit(encoder):
+            raise UsageError("mae needs a vision transformer: --encoder vit_tiny_patch8, for example")
+        vit: Any = encoder
+        self.patch = int(vit.patch_embed.patch_size[0])
+        self.grid = inputs.image_size // self.patch
+        self.mask_ratio, self.norm_pixels, self.norm_floor = mask_ratio, norm_pixels, norm_floor
+        prefix = int(vit.num_prefix_tokens)
+        # appendix A.1: "We use the sine-cosine version" of positional embeddings, in encoder and decoder
+        vit.pos_embed.data.copy_(sincos_positions(vit.embed_dim, self.grid, vit.pos_embed.shape[1] - self.grid**2))
+        vit.pos_embed.requires_grad_(False)
+        nn.init.xavier_uniform_(vit.patch_embed.proj.weight.data.flatten(1))
+        self.decoder = TokenDecoder(
+            int(vit.embed_dim), self.grid, self.patch**2 * inputs.in_chans, decoder_dim, decoder_depth, decoder_heads, prefix
+        )
+        self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
+
+    def views(self, images: Tensor, rng: Draws) -> Views:
+        """One cropped view and one random number a patch, by which ``random_order`` hides."""
+        return {"view": self.augment(images, rng), "noise": rng.uniform("mask", self.grid**2)}
+
+    def reconstruct(self, views: Views) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted patches (B, N, P), the patches to be predicted, and the mask (B, N)."""
+        keep, restore, mask = random_order(views["noise"], self.mask_ratio)
+        prediction = self.decoder(forward_visible(self.encoder, views["view"], keep), restore)
+        return prediction, patchify(views["view"], self.patch), mask
+
+    def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """Mean squared error on hidden patches, of pixels normalised within the patch."""
+        prediction, target, mask = self.reconstruct(views)
+        if self.norm_pixels:
+            variance, mean = torch.var_mean(target, 2, keepdim=True)
+            target = (target - mean) / (variance + self.norm_floor).sqrt()
+        return {"loss": masked_patch_loss(prediction, target, mask)}
+
+    def pictures(self, images: Tensor, rng: Draws) -> dict[str, Tensor]:
+        """The view, what the encoder saw of it, and the reconstruction beside the visible patches."""
+        views = self.views(images, rng)
+        prediction, target, mask = self.reconstruct(views)
+        if self.norm_pixels:  # the prediction lacks each patch's own mean and contrast: lend it the true ones to be looked at
+            variance, mean = torch.var_mean(target, 2, keepdim=True)
+            prediction = prediction.float() * (variance + self.norm_floor).sqrt() + mean
+        filled = torch.where(mask[:, :, None].bool(), prediction.float(), target)
+        return {
+            "view": views["view"],
+            "visible": paint(views["view"], mask, self.patch),
+            "reconstruction": unpatchify(filled, self.patch, self.inputs.in_chans),
+        }

@@ -1,0 +1,41 @@
+"""SimCLR: two views of a picture agree, views of different pictures do not (Chen et al. 2020, arXiv 2002.05709)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scotoma.losses import nt_xent
+from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.nets import projector
+from scotoma.views import Draws
+
+
+class SimCLR(Method):
+    """Contrastive learning with in-batch negatives. Exports the online encoder.
+
+    Args:
+        temperature: of the softmax (table 5 of the paper: 0.1 best with long training and large batches; 0.2 suits small batches).
+        projection_dim: width of the projection that the loss sees (section 4.2: "output dimensionality 128").
+        hidden_dim: width of the projector's hidden layer; 0 for the encoder's own (section 3: "MLP with one hidden layer").
+        min_scale: smallest share of the picture that a crop keeps (appendix A: 0.08; small lesions must stay inside).
+        jitter: strength of brightness, contrast and gamma changes (section 3.3: strong intensity changes are needed).
+        blur: share of the views that are blurred (appendix A: 50 %).
+    """
+
+    def __init__(self, encoder: nn.Module, inputs: Inputs, *, temperature: float = 0.2, projection_dim: int = 128,
+                 hidden_dim: int = 0, min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5) -> None:  # fmt: skip
+        super().__init__(encoder, inputs)
+        width = int(encoder.num_features)
+        self.temperature = temperature
+        self.projector = projector([width, hidden_dim or width, projection_dim])
+        self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
+
+    def views(self, images: Tensor, rng: Draws) -> Views:
+        """Two random views, drawn alike (figure 2: t and t' from the same family)."""
+        return {"first view": self.augment(images, rng.of("first")), "second view": self.augment(images, rng.of("second"))}
+
+    def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """Equation 1 on the projections of both views, which pass the network together (one batch norm over 2B)."""
+        z = self.projector(self.encoder(torch.cat([views["first view"], views["second view"]])))
+        return {"loss": nt_xent(*z.chunk(2), self.temperature)}

@@ -1,0 +1,88 @@
+"""Heads and decoders that methods put behind an encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def projector(widths: list[int], final_norm: bool = False) -> nn.Sequential:
+    """A multilayer perceptron: linear layers without bias, batch norm and ReLU between them.
+
+    Args:
+        widths: input, hidden and output widths.
+        final_norm: batch norm after the last layer, without scale and shift (SimSiam, BYOL's predecessor SimCLR v2 code).
+    """
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        last = i == len(widths) - 2
+        layers.append(nn.Linear(a, b, bias=False))
+        if not last:
+            layers += [nn.BatchNorm1d(b), nn.ReLU(inplace=True)]
+        elif final_norm:
+            layers.append(nn.BatchNorm1d(b, affine=False))
+    return nn.Sequential(*layers)
+
+
+def sincos_positions(dim: int, grid: int, prefix: int = 0) -> Tensor:
+    """Fixed two-dimensional sine-cosine positions (MAE, section "Appendix A.1"; the first half of the width encodes the column).
+
+    Args:
+        dim: width, a multiple of 4.
+        grid: patches along a side.
+        prefix: tokens before the patches, which get zeros.
+
+    Returns:
+        (1, prefix + grid * grid, dim).
+    """
+    omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+    y, x = torch.meshgrid(torch.arange(grid, dtype=torch.float64), torch.arange(grid, dtype=torch.float64), indexing="ij")
+    parts = [axis.reshape(-1, 1) * omega for axis in (x, y)]
+    table = torch.cat([f(part) for part in parts for f in (torch.sin, torch.cos)], 1)
+    return torch.cat([torch.zeros(prefix, dim, dtype=torch.float64), table]).float()[None]
+
+
+class TokenDecoder(nn.Module):
+    """MAE's decoder: a narrower transformer that sees the visible tokens and mask tokens at their places, and predicts pixels.
+
+    Args:
+        encoder_dim: width of the encoder's tokens.
+        grid: patches along a side.
+        patch_dim: numbers to predict for a patch (patch * patch * channels).
+        dim: width.
+        depth: blocks.
+        heads: attention heads.
+        prefix: the encoder's tokens before the patches (class token).
+    """
+
+    def __init__(self, encoder_dim: int, grid: int, patch_dim: int, dim: int, depth: int, heads: int, prefix: int = 1) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.embed = nn.Linear(encoder_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.register_buffer("positions", sincos_positions(dim, grid, prefix))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(dim, heads, 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.predict = nn.Linear(dim, patch_dim)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens: Tensor, restore: Tensor) -> Tensor:
+        """Predict every patch.
+
+        Args:
+            tokens: (B, prefix + V, encoder_dim), the visible tokens.
+            restore: (B, N): where patch i stands in the order visible-then-hidden.
+
+        Returns:
+            (B, N, patch_dim).
+        """
+        x = self.embed(tokens)
+        batch, count = restore.shape
+        hidden = self.mask_token.to(x.dtype).expand(batch, count + self.prefix - x.shape[1], -1)
+        patches = torch.cat([x[:, self.prefix :], hidden], 1).gather(1, restore[:, :, None].expand(-1, -1, x.shape[2]))
+        x = torch.cat([x[:, : self.prefix], patches], 1) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.predict(self.norm(x[:, self.prefix :]))

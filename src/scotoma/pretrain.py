@@ -1,0 +1,115 @@
+"""``pretrain``: pictures -> ``encoder.safetensors``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scotoma import plugins
+from scotoma.errors import UsageError
+from scotoma.run import Run
+
+DEFAULT_MINUTES = 10.0
+
+
+def pretrain(
+    data: Any,
+    method: str = "simclr",
+    out: str | Path = "runs/pretrain",
+    encoder: str | None = None,
+    method_args: dict[str, Any] | None = None,
+    labels: str | None = None,
+    on: str | None = None,
+    target: list[str] | None = None,
+    classes: list[str] | None = None,
+    size: int = 96,
+    channels: int | None = None,
+    modality: str = "auto",
+    minutes: float | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    precision: str | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    allow_leakage: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Pretrain an encoder on pictures, unlabelled unless the method needs labels.
+
+    Test and validation rows (the table's, or those of a drawn split) are kept out, so that the encoder can be tested on them.
+
+    Args:
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, a prepared store, or phantom:N.
+        method: see `scotoma list methods`.
+        out: the run folder.
+        encoder: a timm network, or vit_tiny_patch8 and the like; by default the method's own.
+        method_args: the method's arguments; on the command line --method.NAME VALUE.
+        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
+        on: the spreadsheet's column that names the picture.
+        target: the columns to train on, for methods that need labels.
+        classes: the classes of one categorical target to tell apart; others count as unlabelled.
+        size: side of what the encoder sees, pixels.
+        channels: 1 or 3; by default 3 where any picture has colour.
+        modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
+        minutes: wall-clock budget of the training; the number of steps is fixed before the first (10 where no length is given).
+        epochs: length as passes over the training pictures.
+        steps: length as optimiser steps.
+        batch_size: pictures a step; by default the method's, at most half the pictures.
+        learning_rate: peak; by default the method's.
+        weight_decay: of AdamW; by default the method's.
+        precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it.
+        seed: of the split, the weights, the order and the views.
+        strict: stop at an unreadable picture instead of leaving it out.
+        allow_leakage: go on where a patient or picture is on both sides of the split.
+        overwrite: replace a finished run in `out`.
+        resume: go on with an interrupted run in `out`.
+        quiet: no progress bars.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: the request is wrong; nothing was written.
+        RunError: the run failed.
+    """
+    chosen = plugins.method(method)
+    if sum(v is not None for v in (minutes, epochs, steps)) > 1:
+        raise UsageError("give one of --minutes, --epochs and --steps")
+    if minutes is None and epochs is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    for name, value in (("minutes", minutes), ("epochs", epochs), ("steps", steps), ("batch_size", batch_size)):
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name} {value}: must be above 0")
+    if chosen.needs_labels and not target:
+        raise UsageError(f"{method} trains on labels: name them with --target")
+    arguments = {
+        "data": _named(data), "method": method, "encoder": encoder, "method_args": method_args or {}, "labels": labels, "on": on,
+        "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
+        "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
+        "precision": precision, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
+    }  # fmt: skip
+    from scotoma.material import gather
+
+    material = gather(
+        data=data, labels=labels, on=on, target=target if chosen.needs_labels else None, classes=classes, size=size, channels=channels,
+        modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
+    )  # fmt: skip
+    from scotoma.pretraining import train  # torch, timm and lightning
+
+    run = Run.open(Path(out), "pretrain", arguments, overwrite, resume)
+    try:
+        train(run, material, quiet)
+        run.finish()
+    finally:
+        run.close()
+    return run.path
+
+
+def _named(data: Any) -> str:
+    """How a configuration names its data: a path or ``phantom:N`` as typed, a table in memory by its kind."""
+    return str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__} of {len(data)} rows"

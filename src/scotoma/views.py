@@ -1,0 +1,230 @@
+"""Views: random numbers keyed by picture, then one fused warp and one intensity change for the whole batch.
+
+``Draws`` gives every picture its own random numbers, a pure function of (seed, epoch, row): the same picture gets the same view
+in whatever batch, order or process it comes. ``Augmentation`` samples a view's parameters from them and applies them to the
+batch on its device. ``plain`` is the view without chance that evaluation, prediction and the report use.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scotoma.errors import UsageError
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed 64 bits
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _signed(number: int) -> int:
+    """A Python integer modulo 2**64, as torch's int64 holds it."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch's is arithmetic)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014): a bijection of 64 bits whose every output bit depends on all input bits."""
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+class Draws:
+    """Random numbers of a batch, keyed by (seed, epoch, row): a counter-based hash, no generator and no state.
+
+    Args:
+        seed: the run's seed.
+        epoch: how often the data have been gone through; or (B,) int64, where a batch reaches into the next epoch.
+        rows: (B,) int64 row ids, on the device where the numbers are wanted.
+    """
+
+    def __init__(self, seed: int, epoch: int | Tensor, rows: Tensor) -> None:
+        turn = torch.as_tensor(epoch, dtype=torch.int64, device=rows.device)
+        start = _mix(torch.tensor(_signed(seed + 1), dtype=torch.int64, device=rows.device))
+        self._state = _mix(_mix(start + turn * _GOLDEN) + rows.to(torch.int64) * _GOLDEN)
+
+    def of(self, name: str) -> Draws:
+        """An independent stream of the same pictures: one for each view."""
+        other = object.__new__(Draws)
+        other._state = _mix(self._state + _signed(zlib.crc32(name.encode()) * _GOLDEN))
+        return other
+
+    def uniform(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """(B, *shape) float32, uniform in [low, high); the same name gives the same numbers."""
+        count = math.prod(shape)
+        counters = torch.arange(1, count + 1, device=self._state.device) * _GOLDEN
+        bits = _mix(self.of(name)._state[:, None] + counters)
+        unit = _shift(bits, 40).to(torch.float32) / 2**24
+        return (low + (high - low) * unit).view(-1, *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """(B, *shape) float32, standard normal (Box and Muller 1958)."""
+        radius = torch.sqrt(-2 * torch.log1p(-self.uniform(name + " radius", *shape)))
+        return radius * torch.cos(2 * math.pi * self.uniform(name + " angle", *shape))
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Which changes keep a picture plausible.
+
+    Args:
+        mirror: left and right may be exchanged (never where the heart, the liver or a marker has a side).
+        flip: up and down may be exchanged.
+        rotation: largest rotation, degrees.
+        hue: largest change of the balance between channels (colour pictures only).
+    """
+
+    mirror: bool
+    flip: bool
+    rotation: float
+    hue: float = 0.0
+
+
+MODALITIES = {
+    "grey": Modality(mirror=False, flip=False, rotation=15),
+    "xray": Modality(mirror=False, flip=False, rotation=10),
+    "ct": Modality(mirror=False, flip=False, rotation=15),
+    "mr": Modality(mirror=True, flip=False, rotation=20),
+    "colour": Modality(mirror=True, flip=False, rotation=15, hue=0.1),
+    "dermoscopy": Modality(mirror=True, flip=True, rotation=180, hue=0.1),
+    "fundus": Modality(mirror=False, flip=False, rotation=20, hue=0.1),
+}
+
+
+def modality(name: str) -> Modality:
+    """The modality of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in MODALITIES:
+        raise UsageError(f"unknown modality {name!r}; one of {', '.join(MODALITIES)}")
+    return MODALITIES[name]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random view: what is sampled for each picture, and how strongly.
+
+    Args:
+        size: side of the view, pixels.
+        mean: mean a channel of the data's pixels in [0, 1], subtracted last.
+        std: standard deviation a channel, divided by last.
+        kind: which changes the modality allows.
+        scale: smallest and largest share of the picture's area that a crop keeps.
+        ratio: smallest and largest width over height of a crop.
+        jitter: largest change of brightness (added, in units of the full range, halved), contrast and gamma (factors 1 +- jitter).
+        blur: share of the views that are blurred.
+        blur_sigma: smallest and largest standard deviation of the blur, pixels of the view.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    kind: Modality
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    jitter: float = 0.4
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 1.5)
+
+    def __call__(self, images: Tensor, rng: Draws) -> Tensor:
+        """(B, C, H, W) uint8 -> (B, C, size, size) float32, normalised."""
+        return self.apply(images, self.sample(rng))
+
+    def sample(self, rng: Draws) -> dict[str, Tensor]:
+        """The parameters of one view for each picture: ``theta`` (B, 2, 3) and the intensity changes, each (B,) or (B, 3)."""
+        log_ratio = (math.log(self.ratio[0]), math.log(self.ratio[1]))
+        area, aspect = rng.uniform("area", low=self.scale[0], high=self.scale[1]), rng.uniform("aspect", low=log_ratio[0], high=log_ratio[1]).exp()
+        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        x, y = rng.uniform("x", low=-1, high=1) * (1 - width), rng.uniform("y", low=-1, high=1) * (1 - height)
+        angle = rng.uniform("angle", low=-1, high=1) * math.radians(self.kind.rotation)
+        mirror = torch.where(rng.uniform("mirror") < 0.5, -1.0, 1.0) if self.kind.mirror else torch.ones_like(x)
+        flip = torch.where(rng.uniform("flip") < 0.5, -1.0, 1.0) if self.kind.flip else torch.ones_like(x)
+        # output coordinates -> input coordinates: mirror, scale to the crop, rotate about its centre, move
+        theta = torch.stack(
+            [
+                torch.stack([angle.cos() * width * mirror, -angle.sin() * height * flip, x], 1),
+                torch.stack([angle.sin() * width * mirror, angle.cos() * height * flip, y], 1),
+            ],
+            1,
+        )
+        j = self.jitter
+        return {
+            "theta": theta,
+            "brightness": rng.uniform("brightness", low=-j / 2, high=j / 2),
+            "contrast": rng.uniform("contrast", low=1 - j, high=1 + j),
+            "gamma": rng.uniform("gamma", low=math.log(1 - j), high=-math.log(1 - j)).exp(),
+            "hue": rng.uniform("hue", 3, low=1 - self.kind.hue, high=1 + self.kind.hue),
+            "sigma": rng.uniform("sigma", low=self.blur_sigma[0], high=self.blur_sigma[1])
+            * (rng.uniform("blurred") < self.blur),
+        }
+
+    def apply(self, images: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """Apply sampled parameters to a batch: one warp, the intensity changes, blur, normalisation."""
+        n, channels = images.shape[:2]
+        x = images.to(torch.float32, memory_format=torch.contiguous_format)  # grid_sample is slow on other layouts
+        grid = F.affine_grid(params["theta"], [n, channels, self.size, self.size], align_corners=False)
+        x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False).div_(255)
+        if self.jitter:
+            x.pow_(params["gamma"].view(-1, 1, 1, 1))
+            middle = x.mean((1, 2, 3), keepdim=True)
+            contrast = params["contrast"].view(-1, 1, 1, 1)
+            # air stays black: brightness is added in proportion to how far a pixel is from 0, up to the middle grey
+            x.mul_(contrast).add_(middle * (1 - contrast) + params["brightness"].view(-1, 1, 1, 1)).clamp_(0, 1)
+        if self.kind.hue and channels == 3:
+            x.mul_(params["hue"].view(-1, 3, 1, 1)).clamp_(max=1)
+        if self.blur:
+            x = _blur(x, params["sigma"])
+        return normalise_(x, self.mean, self.std)
+
+
+def _blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur with a standard deviation of its own for each picture (0 leaves it): two one-dimensional convolutions."""
+    chosen = sigma > 0
+    part = x[chosen]
+    if not len(part):
+        return x
+    n, channels, height, width = part.shape
+    radius = 3
+    taps = torch.arange(-radius, radius + 1, device=x.device)
+    kernel = torch.softmax(-(taps**2) / (2 * sigma[chosen, None] ** 2), 1).repeat_interleave(channels, 0)
+    flat = F.pad(part.reshape(1, n * channels, height, width), [radius] * 4, mode="replicate")
+    flat = F.conv2d(flat, kernel[:, None, None, :], groups=n * channels)
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=n * channels)
+    x[chosen] = flat.view(n, channels, height, width)
+    return x
+
+
+def normalise_(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Subtract the mean and divide by the deviation of each channel, in place."""
+    shape = (1, -1, 1, 1)
+    return x.sub_(x.new_tensor(mean).view(shape)).div_(x.new_tensor(std).view(shape))
+
+
+def plain(images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """The view without chance: the whole picture, resized with antialiasing, normalised.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        size: side of the result, pixels.
+        mean: mean a channel, of pixels in [0, 1].
+        std: standard deviation a channel.
+
+    Returns:
+        (B, C, size, size) float32.
+    """
+    x = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    if x.shape[-2:] != (size, size):
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return normalise_(x, mean, std)
