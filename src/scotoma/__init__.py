@@ -20,7 +20,7 @@ _FUNCTIONS = {
     "prepare": "prepare",
     "demo": "demo",
 }
-__all__ = ["__version__", *_FUNCTIONS]  # noqa: PLE0604
+__all__ = ["__version__", *_FUNCTIONS]
 
 
 def __getattr__(name: str) -> Any:

@@ -84,7 +84,9 @@ def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
         name, kwargs = f"{match[1]}_patch16_224", {"patch_size": int(match[2])}
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise UsageError(f"unknown encoder {name!r}; " + (f"did you mean {', '.join(near)}?" if near else "see `scotoma list encoders`"))
+        raise UsageError(
+            f"unknown encoder {name!r}; " + (f"did you mean {', '.join(near)}?" if near else "see `scotoma list encoders`")
+        )
     if name.startswith("vit_"):
         patch = kwargs.get("patch_size") or int((re.search(r"patch(\d+)", name) or [0, 16])[1])
         if image_size % patch:

@@ -1,12 +1,12 @@
-"""Classification metrics with intervals bootstrapped over patients, and paired comparisons of two models.
+"""Classification metrics of one prediction set, or of many resamples of it at once.
 
-A *prediction set* is three arrays of the same n rows:
+A *prediction set* is two arrays of the same n rows:
 
 - ``y``: ``(n,)`` class ids 0..C-1 (categorical), or ``(n, K)`` 1 / 0 / NaN = unknown (multi-label);
-- ``p``: ``(n, C)`` or ``(n, K)`` finite probabilities;
-- ``groups``: ``(n,)`` of anything hashable, the unit that is resampled: the patient or the near-duplicate group.
+- ``p``: ``(n, C)`` or ``(n, K)`` finite probabilities.
 
-A bootstrap is a matrix of counts, ``weights`` ``(R, n)``: how often each of R resamples holds each row. Every metric
+A bootstrap is a matrix of counts, ``weights`` ``(R, n)``: how often each of R resamples holds each row (see
+:mod:`scotoma.comparisons`, which draws it over patients and makes intervals and paired tests of it). Every metric
 takes one and is computed for all resamples at once: one sort, then cumulative sums; or one matrix product. Without
 ``weights`` every row counts once and the result has no axis R.
 
@@ -34,14 +34,11 @@ _BLOCK = 1 << 17  # entries of a block of resamples: 1 MiB of float64, so that c
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
-Groups = Sequence[Any] | Array
-Predictions = Sequence[Array]
-Names = Sequence[str] | None
 Average = Literal["macro"] | None
 
 
 @dataclass(frozen=True)
-class _Cases:
+class Cases:
     """A checked prediction set in one form for both kinds: every array is (n, K), a column a class or label."""
 
     truth: NDArray[np.bool_]
@@ -56,7 +53,12 @@ class _Cases:
         return [1] if self.categorical and count == 2 and name != "f1" else list(range(count))
 
 
-def _cases(y: ArrayLike, p: ArrayLike) -> _Cases:
+def check_cases(y: ArrayLike, p: ArrayLike) -> Cases:
+    """The two arrays, checked and in one form.
+
+    Raises:
+        ValueError: they disagree in shape, are empty, or hold anything but what the module says.
+    """
     truth, probability = np.asarray(y), np.asarray(p, dtype=np.float64)
     if bad := int((~np.isfinite(probability)).sum()):
         raise ValueError(f"predictions must be finite, but {bad} of {probability.size} are NaN or infinite")
@@ -67,15 +69,16 @@ def _cases(y: ArrayLike, p: ArrayLike) -> _Cases:
         if len(ids) < 2 or not np.isin(truth, ids).all():
             raise ValueError(f"y must hold class ids 0..{len(ids) - 1}, one for each of the two or more columns of p")
         one_hot, decision = truth[:, None] == ids, probability.argmax(1)[:, None] == ids
-        return _Cases(one_hot, np.ones_like(one_hot), probability, decision, categorical=True)
+        return Cases(one_hot, np.ones_like(one_hot), probability, decision, categorical=True)
     labels = truth.astype(np.float64)
     known = ~np.isnan(labels)
     if labels.shape != probability.shape or not np.isin(labels[known], (0.0, 1.0)).all():
         raise ValueError(f"multi-label y must be 1, 0 or NaN, shaped as p: y is {labels.shape}, p {probability.shape}")
-    return _Cases(labels == 1, known, probability, (probability > 0.5) & known, categorical=False)
+    return Cases(labels == 1, known, probability, (probability > 0.5) & known, categorical=False)
 
 
-def _check_name(name: str, cases: _Cases) -> None:
+def check_name(name: str, cases: Cases) -> None:
+    """Raise ValueError unless the metric exists and can be computed of these targets and probabilities."""
     if name not in METRICS:
         raise ValueError(f"unknown metric {name!r}: choose from {', '.join(METRICS)}")
     if name == "mcc" and not cases.categorical:
@@ -85,7 +88,8 @@ def _check_name(name: str, cases: _Cases) -> None:
         raise ValueError(f"{name} needs probabilities between 0 and 1: apply softmax or sigmoid to the logits")
 
 
-def _check_weights(weights: Array | None, rows: int) -> Array:
+def check_weights(weights: Array | None, rows: int) -> Array:
+    """The weights, (1, rows) ones for None; ValueError where they cover other than ``rows`` rows."""
     if weights is None:
         return np.ones((1, rows), dtype=np.uint16)
     if weights.ndim != 2 or weights.shape[1] != rows:
@@ -104,7 +108,7 @@ def _divide(top: Array, bottom: Array) -> FloatArray:
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
 
 
-def _mean(values: FloatArray) -> FloatArray:
+def mean_of_known(values: FloatArray) -> FloatArray:
     """Mean over the last axis of what is not NaN; NaN where nothing is left."""
     present = ~np.isnan(values)
     return _divide(np.where(present, values, 0.0).sum(-1), present.sum(-1))
@@ -157,14 +161,14 @@ def _average_precision(truth: Array, known: Array, score: Array, weights: Array)
     return result
 
 
-def _counts(cases: _Cases, weights: Array, columns: Sequence[int]) -> tuple[FloatArray, ...]:
+def _counts(cases: Cases, weights: Array, columns: Sequence[int]) -> tuple[FloatArray, ...]:
     """True positives, positives, positive decisions and known rows, each (R, len(columns))."""
     truth, decision, known = (a[:, columns] for a in (cases.truth, cases.decision, cases.known))
     sums = _sums(weights, np.concatenate([truth & decision, truth, decision, known], axis=1))
     return tuple(np.split(sums, 4, axis=1))
 
 
-def _classwise(name: str, cases: _Cases, weights: Array, columns: Sequence[int]) -> FloatArray:
+def classwise(name: str, cases: Cases, weights: Array, columns: Sequence[int]) -> FloatArray:
     """One of `PER_CLASS_METRICS` for some columns, (R, len(columns))."""
     if name in _RANKING:
         curve = _auroc if name == "auroc" else _average_precision
@@ -187,30 +191,30 @@ def _calibration_error(confidence: Array, outcome: Array, known: Array, weights:
     return _divide(np.abs(sums[:, :-1]).sum(1), sums[:, -1])
 
 
-def _overall(name: str, cases: _Cases, weights: Array) -> FloatArray:
+def overall(name: str, cases: Cases, weights: Array) -> FloatArray:
     """Any metric over resamples, (R,)."""
     columns = cases.columns(name)
     if name in PER_CLASS_METRICS:
-        return _mean(_classwise(name, cases, weights, columns))
+        return mean_of_known(classwise(name, cases, weights, columns))
     if name == "brier":
         squares = np.where(cases.known, (cases.probability - cases.truth) ** 2, 0.0)[:, columns]
         errors = _divide(_sums(weights, squares), _sums(weights, cases.known[:, columns]))
-        return errors.sum(1) if cases.categorical else _mean(errors)
+        return errors.sum(1) if cases.categorical else mean_of_known(errors)
     if name == "ece":
         parts = list(zip(cases.probability.T, cases.truth.T, cases.known.T, strict=True))
         if cases.categorical:
             correct = np.logical_or.reduce(cases.truth & cases.decision, axis=1)
             parts = [(cases.probability.max(1), correct, cases.known[:, 0])]
-        return _mean(np.stack([_calibration_error(*part, weights) for part in parts], axis=1))
+        return mean_of_known(np.stack([_calibration_error(*part, weights) for part in parts], axis=1))
     every = range(cases.truth.shape[1])
     if name == "balanced_accuracy":
-        recall = _classwise("sensitivity", cases, weights, every)
-        return _mean(recall if cases.categorical else (recall + _classwise("specificity", cases, weights, every)) / 2)
+        recall = classwise("sensitivity", cases, weights, every)
+        return mean_of_known(recall if cases.categorical else (recall + classwise("specificity", cases, weights, every)) / 2)
     true_positive, positive, decided, total = _counts(cases, weights, every)
     if name == "accuracy" and cases.categorical:
         return _divide(true_positive.sum(1), total[:, 0])
     if name == "accuracy":
-        return _mean(_divide(total - positive - decided + 2 * true_positive, total))
+        return mean_of_known(_divide(total - positive - decided + 2 * true_positive, total))
     # mcc: Gorodkin's (2004) R_K; 0 where truth or decisions are constant, as in scikit-learn.
     rows = total[:, 0]
     covariance = true_positive.sum(1) * rows - (positive * decided).sum(1)
@@ -218,12 +222,12 @@ def _overall(name: str, cases: _Cases, weights: Array) -> FloatArray:
     return np.where(spread > 0, _divide(covariance, np.sqrt(spread)), np.where(rows > 0, 0.0, np.nan))
 
 
-def _one_label(y01: ArrayLike, score: ArrayLike) -> _Cases:
-    return _cases(np.asarray(y01, dtype=np.float64)[:, None], np.asarray(score)[:, None])
+def _one_label(y01: ArrayLike, score: ArrayLike) -> Cases:
+    return check_cases(np.asarray(y01, dtype=np.float64)[:, None], np.asarray(score)[:, None])
 
 
-def _scalar_or_samples(name: str, cases: _Cases, weights: Array | None) -> float | FloatArray:
-    values = _overall(name, cases, _check_weights(weights, len(cases.truth)))
+def _scalar_or_samples(name: str, cases: Cases, weights: Array | None) -> float | FloatArray:
+    values = overall(name, cases, check_weights(weights, len(cases.truth)))
     return float(values[0]) if weights is None else values
 
 
@@ -249,17 +253,15 @@ def per_class(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = Non
 
     NaN for a class with no positive row. Raises ``ValueError`` for any other metric.
     """
-    cases = _cases(y, p)
-    _check_name(name, cases)
+    cases = check_cases(y, p)
+    check_name(name, cases)
     if name not in PER_CLASS_METRICS:
         raise ValueError(f"{name} has no value per class: choose from {', '.join(PER_CLASS_METRICS)}")
-    values = _classwise(name, cases, _check_weights(weights, len(cases.truth)), range(cases.truth.shape[1]))
+    values = classwise(name, cases, check_weights(weights, len(cases.truth)), range(cases.truth.shape[1]))
     return values[0] if weights is None else values
 
 
-def score(
-    name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None, average: Average = "macro"
-) -> float | FloatArray:
+def score(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None, average: Average = "macro") -> float | FloatArray:
     """Any of `METRICS`: a float, or (R,) with ``weights``; with ``average=None`` the classes' values, as `per_class`.
 
     ``accuracy`` and ``balanced_accuracy`` of multi-label targets are means over labels; ``mcc`` is for class ids only.
@@ -271,138 +273,9 @@ def score(
     """
     if average is None:
         return per_class(name, y, p, weights)
-    cases = _cases(y, p)
-    _check_name(name, cases)
+    cases = check_cases(y, p)
+    check_name(name, cases)
     return _scalar_or_samples(name, cases, weights)
-
-
-def _codes(groups: Groups) -> NDArray[np.intp]:
-    """Group of every row as 0..G-1 in order of first appearance (a dictionary, as mixed types cannot be sorted)."""
-    values = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
-    if any(value is None or value != value for value in values):
-        raise ValueError("groups has missing values: give every row a patient or a group of its own")
-    seen: dict[Any, int] = {}
-    return np.array([seen.setdefault(value, len(seen)) for value in values], dtype=np.intp)
-
-
-def bootstrap_weights(groups: Groups, resamples: int = 1000, seed: int = 0) -> NDArray[np.uint16]:
-    """How often each row is drawn when G of G groups are drawn with replacement (cluster bootstrap): (resamples, n).
-
-    Rows of one group have the same count. The same groups and seed give the same draws, so two models are compared on
-    the same resamples. Raises ``ValueError`` where a group is missing (None or NaN).
-    """
-    codes = _codes(groups)
-    count = int(codes.max(initial=-1)) + 1
-    rng = np.random.default_rng(seed)
-    weights = np.empty((resamples, len(codes)), dtype=np.uint16)
-    for line in weights:
-        line[:] = np.bincount(rng.integers(count, size=count), minlength=count)[codes]
-    return weights
-
-
-def interval(samples: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of (R,) bootstrap samples that holds ``level`` of them, the two tails being equal.
-
-    NaN (a resample in which the metric does not exist) are ignored; both ends are NaN where every sample is.
-    """
-    values = np.asarray(samples, dtype=np.float64)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _with_original(groups: Groups, rows: int, resamples: int, seed: int) -> Array:
-    """The bootstrap below a first line of ones, whose metric is the value itself: (1 + resamples, n)."""
-    return np.pad(_check_weights(bootstrap_weights(groups, resamples, seed), rows), ((1, 0), (0, 0)), constant_values=1)
-
-
-def evaluate(
-    y: ArrayLike, p: ArrayLike, groups: Groups, names: Names = None, resamples: int = 1000, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Metrics of one prediction set with their 95 % intervals over groups, as rows.
-
-    ``names`` None is all of `METRICS` that the target allows. A row is ``metric, value, low, high, n, patients``, the
-    last two counting rows and groups whose target is known: one a metric and, with the key ``class`` (the column of p),
-    one a class for AUROC, average precision, sensitivity and specificity.
-    """
-    cases = _cases(y, p)
-    chosen = [m for m in METRICS if m != "mcc" or cases.categorical] if names is None else list(names)
-    for name in chosen:
-        _check_name(name, cases)
-    weights, codes = _with_original(groups, len(cases.truth), resamples, seed), _codes(groups)
-    labelled, classes = np.logical_or.reduce(cases.known, axis=1), range(cases.truth.shape[1])
-
-    def row(name: str, samples: FloatArray, known: Array) -> dict[str, Any]:
-        low, high = interval(samples[1:])
-        counts = {"n": int(known.sum()), "patients": len(np.unique(codes[known]))}
-        return {"metric": name, "value": float(samples[0]), "low": low, "high": high, **counts}
-
-    rows: list[dict[str, Any]] = []
-    for name in chosen:
-        if name == "f1" or name not in PER_CLASS_METRICS:
-            rows.append(row(name, _overall(name, cases, weights), labelled))
-            continue
-        # The overall value is a mean of the classes' values, so that each is bootstrapped once.
-        samples = _classwise(name, cases, weights, classes)
-        rows.append(row(name, _mean(samples[:, cases.columns(name)]), labelled))
-        rows += [{**row(name, samples[:, k], cases.known[:, k]), "class": k} for k in classes]
-    return rows
-
-
-def _two_level(
-    name: str, y: ArrayLike, models: Sequence[Predictions], groups: Groups, resamples: int, seed: int
-) -> tuple[dict[str, Any], FloatArray]:
-    """The result for one model, or for the first less the second, and its (R,) samples."""
-    draws = len(models[0])
-    if not draws or draws != len(models[-1]):
-        raise ValueError(f"give one prediction set per label draw, not {draws} and {len(models[-1])}")
-    weights = _with_original(groups, len(np.asarray(y)), resamples, seed)
-    scores = [np.stack([score(name, y, p, weights) for p in model], axis=1) for model in models]
-    samples = scores[0] - scores[1] if len(models) == 2 else scores[0]  # (1 + R, D)
-    # [seed, 1] is another stream than the patients', who are drawn from the bare seed.
-    picks = np.random.default_rng([seed, 1]).integers(draws, size=samples[1:].shape)
-    means = np.take_along_axis(samples[1:], picks, axis=1).mean(1)
-    low, high = interval(means)
-    value = float(samples[0].mean())
-    return {"value": value, "low": low, "high": high, "n": weights.shape[1], "draws": draws}, means
-
-
-def mean_over_draws(
-    name: str, y: ArrayLike, predictions: Predictions, groups: Groups, resamples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
-    """Mean of a metric over models trained on different draws of the labels, with a two-level bootstrap interval.
-
-    ``predictions`` holds one p per label draw (seed), all on the test rows of ``y``. Every resample draws patients (the
-    same for every model) and, independently, label draws, both with replacement. With D draws the variance between them
-    enters at (D - 1) / D of its size: the interval is too narrow for two or three, and blind to the draw with one.
-    Returns ``value, low, high`` (95 %), ``n`` test rows and ``draws``.
-    """
-    return _two_level(name, y, [predictions], groups, resamples, seed)[0]
-
-
-def paired_difference(
-    name: str,
-    y: ArrayLike,
-    predictions_a: Predictions,
-    predictions_b: Predictions,
-    groups: Groups,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Difference of two models, score(a) - score(b), on the same test rows and label draws; bootstrap on two levels.
-
-    The lists hold one p per label draw (seed), in the same order for both. Every resample draws patients (the same for
-    both models and every draw) and, independently, label draws (the same for both), with `mean_over_draws`'s limits.
-    The sign is not turned for metrics of which lower is better. Returns what `mean_over_draws` does and the two-sided
-    ``p_value``: twice the smaller of the shares of resamples <= 0 and >= 0, at least 1 / resamples and at most 1.
-    """
-    models = [predictions_a, predictions_b]
-    result, differences = _two_level(name, y, models, groups, resamples, seed)
-    finite = differences[~np.isnan(differences)]
-    share = min((finite <= 0).mean(), (finite >= 0).mean()) if len(finite) else float("nan")
-    return {**result, "p_value": float(np.clip(2 * share, 1 / resamples, 1.0))}
 
 
 def roc_curve(y01: ArrayLike, score: ArrayLike, grid: ArrayLike) -> FloatArray:
@@ -423,17 +296,7 @@ def roc_curve(y01: ArrayLike, score: ArrayLike, grid: ArrayLike) -> FloatArray:
 
 def confusion(y: ArrayLike, p: ArrayLike) -> NDArray[np.int64]:
     """Confusion matrix (C, C) of the argmax: counts, rows = truth. Raises ``ValueError`` for multi-label targets."""
-    cases = _cases(y, p)
+    cases = check_cases(y, p)
     if not cases.categorical:
         raise ValueError("a confusion matrix needs class ids, not multi-label targets")
     return cases.truth.T.astype(np.int64) @ cases.decision.astype(np.int64)
-
-
-def holm(p_values: ArrayLike) -> FloatArray:
-    """P-values (m,) adjusted for several tests, step-down (Holm 1979), in the given order; NaN stay, uncounted."""
-    given = np.asarray(p_values, dtype=np.float64)
-    tests = np.flatnonzero(~np.isnan(given))
-    order = tests[np.argsort(given[tests], kind="stable")]
-    adjusted = np.full(given.shape, np.nan)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)))
-    return adjusted

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import resource
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -144,5 +143,3 @@ def figures(run: Run, method: Method, material: Material, positions: np.ndarray)
         f"{', '.join(shown)}. Augmentations that would hide or invent a finding would show here."
     )
     run.figure("views", picture_grid(columns), title, caption, "pretraining")
-
-

@@ -36,7 +36,9 @@ def hardware() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        model = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), model)
+        model = next(
+            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), model
+        )
     torch = sys.modules.get("torch")
     accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
     return {"processor": model, "cores": len(os.sched_getaffinity(0)), "accelerators": accelerators}
@@ -102,7 +104,9 @@ class Run:
             if name not in ignored and value is not None and name in saved and saved[name] != _plain(value):
                 resolved = saved.get("resolved", [])
                 if name not in resolved:
-                    raise UsageError(f"--resume: the interrupted run had {name} {saved[name]!r}, not {_plain(value)!r}; leave it as it was, or --overwrite")
+                    raise UsageError(
+                        f"--resume: the interrupted run had {name} {saved[name]!r}, not {_plain(value)!r}; leave it as it was, or --overwrite"
+                    )
         self.config = saved
         rows = self.path / "rows.jsonl"
         if rows.exists():  # a killed process may have left half a line

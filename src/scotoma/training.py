@@ -27,7 +27,7 @@ from scotoma.methods.base import Method
 from scotoma.views import Draws, plain
 
 CHECKPOINT_SECONDS = 120
-WATCH = 256  # pictures by which features are watched
+WATCH, LOOKS = 256, 10  # pictures by which features are watched, and how often in a run
 Batch = dict[str, Tensor]
 
 
@@ -97,7 +97,9 @@ class Order(Sampler[Any]):
         for step in range(self.start, self.plan.steps):
             places = np.arange(step * size, (step + 1) * size)
             epochs = places // self.count
-            shuffles = {epoch: shuffles[epoch] if epoch in shuffles else self._shuffle(epoch) for epoch in np.unique(epochs).tolist()}
+            shuffles = {
+                epoch: shuffles[epoch] if epoch in shuffles else self._shuffle(epoch) for epoch in np.unique(epochs).tolist()
+            }
             positions = np.concatenate([shuffles[e][places[epochs == e] % self.count] for e in shuffles])
             yield epochs[self.rank :: self.world], positions[self.rank :: self.world]
 
@@ -150,17 +152,16 @@ class Adapter(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW over the method's groups, with the schedule."""
         optimizer = make_optimizer(self.method, self.plan)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule(step, self.plan.steps, self.method.warmup)
-        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, self.plan.steps, self.method.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def make_optimizer(method: Method, plan: Plan) -> torch.optim.Optimizer:
     """Fused AdamW over the method's parameter groups."""
-    return torch.optim.AdamW(
-        method.param_groups(), lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=method.betas, fused=True
-    )
+    groups = method.param_groups()
+    for group in groups:
+        group["lr"] = plan.learning_rate * group.pop("lr_scale", 1.0)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=method.betas, fused=True)
 
 
 def step_loss(method: Method, batch: Batch, seed: int) -> dict[str, Tensor]:
@@ -225,10 +226,10 @@ def spread(f: Tensor) -> tuple[float, float]:
 class Watch(Callback):
     """Progress bar, logged rate and learning rate, and the watch over collapse."""
 
-    def __init__(self, method: Method, plan: Plan, store: Store, rows: np.ndarray, quiet: bool) -> None:
+    def __init__(self, method: Method, plan: Plan, store: Store, rows: np.ndarray, looks: int, quiet: bool) -> None:
         self.method, self.plan, self.store, self.quiet = method, plan, store, quiet
         self.rows = rows[np.linspace(0, len(rows) - 1, min(WATCH, len(rows))).astype(int)]
-        self.every = max(1, plan.steps // 20)
+        self.every = max(1, plan.steps // looks) if looks else plan.steps + 1
         self.spread, self.rank, self.warned, self.idle = math.nan, math.nan, False, 0.0
         self.loss = math.nan
 
@@ -246,7 +247,7 @@ class Watch(Callback):
         """Log, look at the features now and then, move the bar."""
         step = trainer.global_step
         rate = (step - self.first) * self.plan.batch_size / (time.perf_counter() - self.began - self.idle)
-        if step % self.every == 0 or step == self.plan.steps:
+        if step % self.every == 0:
             began = time.perf_counter()
             self._look(module, step)
             self.idle += time.perf_counter() - began
@@ -294,20 +295,19 @@ class Trained:
 
 
 def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resume: bool = False, quiet: bool = False,
-        callbacks: tuple[Callback, ...] = (), val_batches: DataLoader[Batch] | None = None) -> Trained:  # fmt: skip
+        callbacks: tuple[Callback, ...] = ()) -> Trained:  # fmt: skip
     """Train a method.
 
     Args:
         method: what to train, in place.
         plan: how.
         batches: from which pictures.
-        folder: the run folder, for checkpoints and logs; None keeps neither.
+        folder: the run folder, for checkpoints, logs and the watch over collapse; None has none of them.
         resume: go on from ``checkpoints/last.ckpt`` where there is one.
         quiet: no progress bar.
         callbacks: further Lightning callbacks.
-        val_batches: what a callback wants evaluated now and then.
     """
-    watch = Watch(method, plan, batches.store, batches.rows, quiet)
+    watch = Watch(method, plan, batches.store, batches.rows, LOOKS if folder else 0, quiet)
     trainer = make_trainer(plan, folder, [watch, *callbacks])
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     adapter = Adapter(method.to(memory_format=torch.channels_last), plan, batches)

@@ -145,7 +145,10 @@ class Augmentation:
     def sample(self, rng: Draws) -> dict[str, Tensor]:
         """The parameters of one view for each picture: ``theta`` (B, 2, 3) and the intensity changes, each (B,) or (B, 3)."""
         log_ratio = (math.log(self.ratio[0]), math.log(self.ratio[1]))
-        area, aspect = rng.uniform("area", low=self.scale[0], high=self.scale[1]), rng.uniform("aspect", low=log_ratio[0], high=log_ratio[1]).exp()
+        area, aspect = (
+            rng.uniform("area", low=self.scale[0], high=self.scale[1]),
+            rng.uniform("aspect", low=log_ratio[0], high=log_ratio[1]).exp(),
+        )
         width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
         x, y = rng.uniform("x", low=-1, high=1) * (1 - width), rng.uniform("y", low=-1, high=1) * (1 - height)
         angle = rng.uniform("angle", low=-1, high=1) * math.radians(self.kind.rotation)
@@ -166,8 +169,7 @@ class Augmentation:
             "contrast": rng.uniform("contrast", low=1 - j, high=1 + j),
             "gamma": rng.uniform("gamma", low=math.log(1 - j), high=-math.log(1 - j)).exp(),
             "hue": rng.uniform("hue", 3, low=1 - self.kind.hue, high=1 + self.kind.hue),
-            "sigma": rng.uniform("sigma", low=self.blur_sigma[0], high=self.blur_sigma[1])
-            * (rng.uniform("blurred") < self.blur),
+            "sigma": rng.uniform("sigma", low=self.blur_sigma[0], high=self.blur_sigma[1]) * (rng.uniform("blurred") < self.blur),
         }
 
     def apply(self, images: Tensor, params: dict[str, Tensor]) -> Tensor:

@@ -31,7 +31,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from scotoma.data import images, phantom
+from scotoma.data import phantom
+from scotoma.data.formats import volumes
 from scotoma.data.images import ImageError, age_in_years, fingerprint, frames, is_image, read, square
 
 DATA = Path(os.environ.get("SCOTOMA_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
@@ -222,9 +223,7 @@ def test_rescale_and_linear_window_in_closed_form(tmp_path, syntax):
     assert picture.facts["transfer_syntax"] == syntax.name
 
 
-@pytest.mark.parametrize(
-    ("function", "width"), [("LINEAR", 700), ("LINEAR_EXACT", 700), ("SIGMOID", 700), ("LINEAR_EXACT", 0.5)]
-)
+@pytest.mark.parametrize(("function", "width"), [("LINEAR", 700), ("LINEAR_EXACT", 700), ("SIGMOID", 700), ("LINEAR_EXACT", 0.5)])
 def test_windows_agree_with_pydicom(tmp_path, function, width):
     ds = dataset(
         TWELVE,
@@ -267,9 +266,7 @@ def test_eight_bits_without_window_stay_as_they_are(tmp_path):
 @pytest.mark.parametrize("elements", [{}, {"WindowCenter": 900, "WindowWidth": 1000}])
 def test_monochrome1_is_the_inverse(tmp_path, elements):
     plain = read(write(tmp_path, dataset(TWELVE, bits=12, **elements))).pixels
-    inverted = read(
-        write(tmp_path, dataset(TWELVE, bits=12, PhotometricInterpretation="MONOCHROME1", **elements), "b.dcm")
-    ).pixels
+    inverted = read(write(tmp_path, dataset(TWELVE, bits=12, PhotometricInterpretation="MONOCHROME1", **elements), "b.dcm")).pixels
     np.testing.assert_allclose(inverted, 1 - plain, atol=1e-6)
     byte = dataset(blobs(9, 9), PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(read(write(tmp_path, byte, "c.dcm")).pixels, 255 - blobs(9, 9))
@@ -280,9 +277,7 @@ def test_padding_is_black_and_no_part_of_the_percentiles(tmp_path, photometric):
     stored = np.random.default_rng(0).integers(0, 1000, (30, 30)).astype(np.int16)
     padded = np.pad(stored, 15, constant_values=-2000)
     alone = read(write(tmp_path, dataset(stored, PhotometricInterpretation=photometric))).pixels
-    picture = read(
-        write(tmp_path, dataset(padded, PhotometricInterpretation=photometric, PixelPaddingValue=-2000), "b.dcm")
-    ).pixels
+    picture = read(write(tmp_path, dataset(padded, PhotometricInterpretation=photometric, PixelPaddingValue=-2000), "b.dcm")).pixels
     np.testing.assert_allclose(picture[15:-15, 15:-15], alone, atol=1e-6)
     assert picture[:15].max() == picture[-15:].max() == 0
 
@@ -297,9 +292,7 @@ def test_padding_range_and_padding_written_unsigned(tmp_path):
     assert read(write(tmp_path, ds, "b.dcm")).pixels[0, 0] == 0
 
 
-@pytest.mark.parametrize(
-    "elements", [{"PixelSpacing": [0.6, 0.3]}, {"PixelAspectRatio": [2, 1]}, {"ImagerPixelSpacing": [2, 1]}]
-)
+@pytest.mark.parametrize("elements", [{"PixelSpacing": [0.6, 0.3]}, {"PixelAspectRatio": [2, 1]}, {"ImagerPixelSpacing": [2, 1]}])
 def test_pixels_twice_as_high_as_wide_make_the_picture_twice_as_high(tmp_path, elements):
     picture = read(write(tmp_path, dataset(blobs(20, 30), **elements)))
     assert picture.pixels.shape == (40, 30)
@@ -350,16 +343,10 @@ def test_modality_and_voi_tables(tmp_path):
         VOILUTSequence=lut(0, 8, [k // 4 for k in range(1024)]),
     )
     np.testing.assert_allclose(read(write(tmp_path, eight)).pixels.ravel() * 255, np.arange(1024) // 4, atol=1e-4)
-    modality = dataset(
-        stored, bits=12, ModalityLUTSequence=lut(10, 16, [5, 50, 500, 5000]), WindowCenter=2500.5, WindowWidth=5001
-    )
-    np.testing.assert_allclose(
-        read(write(tmp_path, modality)).pixels, np.array([[5, 5, 50, 500, 5000, 5000]]) / 5000, atol=1e-6
-    )
+    modality = dataset(stored, bits=12, ModalityLUTSequence=lut(10, 16, [5, 50, 500, 5000]), WindowCenter=2500.5, WindowWidth=5001)
+    np.testing.assert_allclose(read(write(tmp_path, modality)).pixels, np.array([[5, 5, 50, 500, 5000, 5000]]) / 5000, atol=1e-6)
     both = dataset(stored, bits=12, VOILUTSequence=lut(10, 12, [0, 1, 2, 3]), WindowCenter=50.5, WindowWidth=101)
-    np.testing.assert_allclose(
-        read(write(tmp_path, both)).pixels, np.clip(stored / 100, 0, 1), atol=1e-6
-    )  # the window wins
+    np.testing.assert_allclose(read(write(tmp_path, both)).pixels, np.clip(stored / 100, 0, 1), atol=1e-6)  # the window wins
 
 
 def test_multi_frame_and_functional_groups(tmp_path):
@@ -513,9 +500,7 @@ def test_nifti_is_shown_as_radiologists_see_it_however_it_is_stored(tmp_path, co
     volume = axes_volume()
     ras = nibabel.Nifti1Image(volume, np.diag([1.0, 1, 3, 1]))
     turned = ras.as_reoriented(
-        nibabel.orientations.ornt_transform(
-            nibabel.io_orientation(ras.affine), nibabel.orientations.axcodes2ornt(codes)
-        )
+        nibabel.orientations.ornt_transform(nibabel.io_orientation(ras.affine), nibabel.orientations.axcodes2ornt(codes))
     )
     assert "".join(nibabel.aff2axcodes(turned.affine)) == codes
     path = str(tmp_path / f"a{suffix}")
@@ -583,14 +568,12 @@ def test_a_rewritten_volume_is_read_anew(tmp_path):
 
 @pytest.mark.parametrize("limit", [2**28, 0])
 def test_npz_members_row_by_row(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(images, "MAX_CACHED", limit)  # 0: as a member too large to be kept
-    images._member.cache_clear()
+    monkeypatch.setattr(volumes, "MAX_CACHED", limit)  # 0: as a member too large to be kept
+    volumes._member.cache_clear()
     path = str(tmp_path / "a.npz")
     rng = np.random.default_rng(0)
     grey, colour = rng.integers(0, 256, (5, 8, 6), np.uint8), rng.integers(0, 256, (4, 8, 6, 3), np.uint8)
-    np.savez_compressed(
-        path, train_images=grey, test_images=colour, one=grey[0], one_colour=colour[0], deep=grey[..., None]
-    )
+    np.savez_compressed(path, train_images=grey, test_images=colour, one=grey[0], one_colour=colour[0], deep=grey[..., None])
     assert [frames(f"{path}#{m}") for m in ("train_images", "test_images", "one", "one_colour", "deep")] == [
         5,
         4,

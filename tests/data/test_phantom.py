@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scotoma.data import phantom
 from scotoma.data.phantom import LABELS, Phantom, draw, picture, table, truth
+from scotoma.data.radiograph import Painter
 
 N = 1200
 
@@ -236,13 +236,13 @@ def test_import_needs_numpy_only() -> None:
 
 def test_nothing_is_ever_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    develop = phantom._Painter._develop
+    develop = Painter._develop
 
-    def watched(self: phantom._Painter, attenuation: np.ndarray) -> np.ndarray:
+    def watched(self: Painter, attenuation: np.ndarray) -> np.ndarray:
         seen.append(bool(np.isfinite(attenuation).all()) and attenuation.dtype == np.float32)
         return develop(self, attenuation)
 
-    monkeypatch.setattr(phantom._Painter, "_develop", watched)
+    monkeypatch.setattr(Painter, "_develop", watched)
     with np.errstate(all="raise", under="ignore"):
         for index in range(60):
             draw(21, index, 96)

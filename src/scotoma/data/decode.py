@@ -44,7 +44,9 @@ def decode(folder: Path, worker: int, workers: int) -> None:
                     record["content"] = identity.pseudonym(content, key)
                     record |= {k: v for k, v in picture.facts.items() if k not in IDENTIFIERS}
                     record |= {
-                        new: identity.pseudonym(picture.facts[old], key) for old, new in IDENTIFIERS.items() if picture.facts.get(old)
+                        new: identity.pseudonym(picture.facts[old], key)
+                        for old, new in IDENTIFIERS.items()
+                        if picture.facts.get(old)
                     }
                 except images.ImageError as error:
                     record["error"] = str(error)

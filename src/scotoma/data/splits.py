@@ -126,7 +126,11 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
             _keep(split, dataset, store, earlier)
     for name in ("train", "test"):
         if not (split.of == name).any():
-            advice = "too few patients or groups to draw one" if split.made else "give the column split some, or leave it out to have one drawn"
+            advice = (
+                "too few patients or groups to draw one"
+                if split.made
+                else "give the column split some, or leave it out to have one drawn"
+            )
             raise UsageError(f"{dataset.name}: no row of split {name}; {advice}")
     if not allow_leakage:
         refuse_leakage(dataset, store, split)

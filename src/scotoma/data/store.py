@@ -106,7 +106,9 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
     if dataset.store is not None:
         store = open_store(dataset.store)
         if store.side < size or (channels and channels != store.channels):
-            raise UsageError(f"{dataset.store} was prepared at side {store.side} with {store.channels} channels: prepare it anew for size {size}")
+            raise UsageError(
+                f"{dataset.store} was prepared at side {store.side} with {store.channels} channels: prepare it anew for size {size}"
+            )
         return _readable(dataset, store, strict)
     side = side_for(size)
     channels = channels or _channels(dataset)
@@ -201,7 +203,9 @@ def _build(dataset: Dataset, folder: Path, side: int, channels: int, workers: in
             shutil.rmtree(partial, ignore_errors=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 need = n * side * side * channels / 2**30
-                raise RunError(f"no room for the store ({need:.2f} GiB) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk") from error
+                raise RunError(
+                    f"no room for the store ({need:.2f} GiB) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk"
+                ) from error
             raise RunError(f"cannot write the store in {partial.parent} ({error.strerror})") from error
     _run_workers(partial, n, max(1, min(workers, n // decode.CHUNK)), quiet)
     try:

@@ -242,14 +242,18 @@ def _join(dataset: Dataset, path: Path, on: str | None) -> Dataset:
     """Join a spreadsheet: ``on`` holds, for each picture, its path, name, stem or the name of a folder above it."""
     frame = read_frame(path)
     if on is None:
-        raise UsageError(f"--labels {path.name} needs --on: the column that names the picture ({', '.join(map(str, frame.columns))})")
+        raise UsageError(
+            f"--labels {path.name} needs --on: the column that names the picture ({', '.join(map(str, frame.columns))})"
+        )
     sheet = Dataset(path.name, frame)
     keys = sheet.column(on).map(_key)
     frame = _tidy(path.name, frame[keys.notna()].reset_index(drop=True))
     keys = keys.dropna()
     twice = keys[keys.duplicated()]
     if not twice.empty:
-        raise UsageError(f"{path.name}: {on} {twice.iloc[0]!r} stands in {int((keys == twice.iloc[0]).sum())} rows; one row a picture or study")
+        raise UsageError(
+            f"{path.name}: {on} {twice.iloc[0]!r} stands in {int((keys == twice.iloc[0]).sum())} rows; one row a picture or study"
+        )
     position = dict(zip(keys, range(len(keys)), strict=True))
     own = dataset.table[on].map(_key) if on in dataset.table.columns else None
     found = [
@@ -257,7 +261,9 @@ def _join(dataset: Dataset, path: Path, on: str | None) -> Dataset:
         for i, p in enumerate(dataset.table["image_path"])
     ]
     if all(f is None for f in found):
-        raise UsageError(f"{path.name}: no value of {on} names a picture of {dataset.name} (first value {keys.iloc[0]!r}, first picture {Path(dataset.table['image_path'].iloc[0]).name!r})")
+        raise UsageError(
+            f"{path.name}: no value of {on} names a picture of {dataset.name} (first value {keys.iloc[0]!r}, first picture {Path(dataset.table['image_path'].iloc[0]).name!r})"
+        )
     columns = [c for c in frame.columns if c != on]
     joined = dataset.table.drop(columns=[c for c in columns if c in dataset.table.columns])
     for column in columns:

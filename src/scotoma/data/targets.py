@@ -83,7 +83,9 @@ def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
         raise UsageError(f"{dataset.name}: {name} has no row of class {missing[0]!r}; it has {', '.join(present[:10])}")
     chosen = tuple(wanted) or tuple(present)
     if len(chosen) < 2:
-        raise UsageError(f"{dataset.name}: {name} has {len(chosen)} class{'' if len(chosen) == 1 else 'es'} ({', '.join(chosen)}): nothing to tell apart")
+        raise UsageError(
+            f"{dataset.name}: {name} has {len(chosen)} class{'' if len(chosen) == 1 else 'es'} ({', '.join(chosen)}): nothing to tell apart"
+        )
     if len(chosen) > MOST_CLASSES:
         raise UsageError(f"{dataset.name}: {name} has {len(chosen)} different values: that is no column of classes")
     ids = {c: i for i, c in enumerate(chosen)}
@@ -119,4 +121,6 @@ def require_classes(target: Target, rows: np.ndarray, where: str) -> None:
     for k, label in enumerate(target.classes):
         present = (target.y[rows, k] == 1).any() if target.multilabel else (target.y[rows] == k).any()
         if not present:
-            raise UsageError(f"class {label!r} has no row in {where}: add some, join it with another class, or leave it out with --classes")
+            raise UsageError(
+                f"class {label!r} has no row in {where}: add some, join it with another class, or leave it out with --classes"
+            )

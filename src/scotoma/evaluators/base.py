@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scotoma import metrics
+from scotoma import comparisons, metrics
 from scotoma.data.splits import Split, label_fraction
 from scotoma.data.store import Store
 from scotoma.data.table import Dataset
@@ -113,7 +113,12 @@ def extract(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarra
     precision = automatic_precision()
     found = [
         features(
-            encoder, torch.from_numpy(store.batch(rows[i : i + batch_size])).to(device), info.image_size, info.mean, info.std, precision
+            encoder,
+            torch.from_numpy(store.batch(rows[i : i + batch_size])).to(device),
+            info.image_size,
+            info.mean,
+            info.std,
+            precision,
         ).cpu()
         for i in range(0, len(rows), batch_size)
     ]
@@ -169,9 +174,7 @@ def fraction_rows(y: np.ndarray, predictions: list[np.ndarray], groups: np.ndarr
         Means over draws with intervals, overall and per class; the ROC curve of each class; the confusion matrix.
     """
     common = {"fraction": fraction, "labels": labels}
-    found = [
-        {**common, "metric": name, **metrics.mean_over_draws(name, y, predictions, groups, resamples)} for name in SUMMARY
-    ]
+    found = [{**common, "metric": name, **comparisons.mean_over_draws(name, y, predictions, groups, resamples)} for name in SUMMARY]
     two = y.ndim == 1 and len(classes) == 2
     for k, label in enumerate(classes):
         if two and k == 0:
@@ -182,7 +185,7 @@ def fraction_rows(y: np.ndarray, predictions: list[np.ndarray], groups: np.ndarr
         scores = [p[known, k][:, None] for p in predictions]
         if len(np.unique(truth[known])) < 2:
             continue
-        one = metrics.mean_over_draws(HEADLINE, truth[known][:, None], scores, groups[known], resamples)
+        one = comparisons.mean_over_draws(HEADLINE, truth[known][:, None], scores, groups[known], resamples)
         found.append({**common, "metric": HEADLINE, "class": label, **one})
         curves = np.stack([metrics.roc_curve(truth[known], s[:, 0], ROC_GRID) for s in scores])
         found += [

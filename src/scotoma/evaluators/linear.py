@@ -9,61 +9,76 @@ from scotoma.evaluators.base import Context, Draw, Row, evaluate_draws
 
 PROTOCOL = 1
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C: small is strongly regularised
+NEVER = -30.0  # logit of a class that the labels do not hold
 
 
-def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
-    """Fit on a draw's labels and give probabilities.
+def fit(features: np.ndarray, target: Target, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
+    """Fit on a draw's labels.
 
     Features are standardised by the training rows. The inverse strength C is the one of ``STRENGTHS`` with the lowest log loss on
-    the draw's validation labels (the strongest regularisation among equals).
+    the draw's validation labels; without any, the strongest regularisation.
 
     Args:
         features: (n, D) of all rows.
         target: labels of all rows.
         drawn: which labels may be seen.
-        rows: positions to predict.
 
     Returns:
-        (len(rows), C) probabilities; for several 0/1 targets (len(rows), K).
+        Weight (C, D) and bias (C,) of a linear layer on the features as they are: C classes, or C 0/1 targets.
     """
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(features[drawn.train])
-    train, val, wanted = (scaler.transform(features[r]).astype(np.float64) for r in (drawn.train, drawn.val, rows))
+    mean, scale = features[drawn.train].mean(0, dtype=np.float64), features[drawn.train].std(0, dtype=np.float64)
+    scale[scale < 1e-8] = 1.0  # a feature that never changes says nothing
+    train, val = ((features[r] - mean) / scale for r in (drawn.train, drawn.val))
     if not target.multilabel:
-        return _fit(train, target.y[drawn.train], val, target.y[drawn.val], wanted, len(target.classes))
-    columns = []
-    for k in range(len(target.classes)):
-        a, b = target.y[drawn.train, k], target.y[drawn.val, k]
-        knows, chooses = ~np.isnan(a), ~np.isnan(b)
-        p = _fit(train[knows], a[knows].astype(int), val[chooses], b[chooses].astype(int), wanted, 2)
-        columns.append(p[:, 1])
-    return np.stack(columns, 1)
+        weight, bias = _logistic(train, target.y[drawn.train], val, target.y[drawn.val], len(target.classes))
+    else:
+        rows = []
+        for k in range(len(target.classes)):
+            a, b = target.y[drawn.train, k], target.y[drawn.val, k]
+            knows, chooses = ~np.isnan(a), ~np.isnan(b)
+            w, c = _logistic(train[knows], a[knows].astype(int), val[chooses], b[chooses].astype(int), 2)
+            rows.append((w[1] - w[0], c[1] - c[0]))
+        weight, bias = np.stack([w for w, _ in rows]), np.array([c for _, c in rows])
+    weight = weight / scale
+    return weight, bias - weight @ mean
 
 
-def _fit(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray, wanted: np.ndarray, classes: int) -> np.ndarray:
-    """Logistic regression with C chosen on validation; (len(wanted), classes) probabilities, 0 for a class never seen."""
+def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
+    """Fit on a draw's labels and give probabilities of ``rows``: (len(rows), C)."""
+    weight, bias = fit(features, target, drawn)
+    return probabilities(features[rows] @ weight.T + bias, target.multilabel)
+
+
+def probabilities(logits: np.ndarray, multilabel: bool) -> np.ndarray:
+    """Softmax over classes, or a sigmoid for each 0/1 target."""
+    if multilabel:
+        return 1 / (1 + np.exp(-logits))
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def _logistic(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Multinomial logistic regression with C chosen on validation: weight (classes, D), bias (classes,)."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
-    best, best_loss = None, np.inf
-    with warnings.catch_warnings(), threadpool_limits(1 if len(x) < 2000 else None):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for strength in STRENGTHS:
-            model = LogisticRegression(C=strength, max_iter=300, tol=1e-4).fit(x, y)
-            loss = _log_loss(_complete(model, x_val, classes), y_val) if len(y_val) else strength
-            if loss < best_loss - 1e-9:
-                best, best_loss = model, loss
-    return _complete(best, wanted, classes)
-
-
-def _complete(model: object, x: np.ndarray, classes: int) -> np.ndarray:
-    p = np.zeros((len(x), classes))
-    p[:, model.classes_] = model.predict_proba(x)  # type: ignore[attr-defined]
-    return p
+    best, best_loss = (np.zeros((classes, x.shape[1])), np.zeros(classes)), np.inf
+    model = LogisticRegression(max_iter=300, warm_start=True)  # from strong to weak, each starts where the last one ended
+    for strength in STRENGTHS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.set_params(C=strength).fit(x, y)
+        weight, bias = np.zeros((classes, x.shape[1])), np.full(classes, NEVER)
+        if len(model.classes_) == 2:  # scikit-learn gives one row, the log odds of the second class
+            weight[model.classes_[1]], bias[model.classes_] = model.coef_[0], (0.0, model.intercept_[0])
+        else:
+            weight[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
+        loss = _log_loss(probabilities(x_val @ weight.T + bias, False), y_val) if len(y_val) else strength
+        if loss < best_loss - 1e-9:
+            best, best_loss = (weight, bias), loss
+    return best
 
 
 def _log_loss(p: np.ndarray, y: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scotoma import metrics
+from scotoma import comparisons, metrics
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import ROC_GRID, Context, Row
 
@@ -30,7 +30,7 @@ def evaluate(context: Context) -> list[Row]:
     test = context.test
     y, p = context.target.y[test], probabilities(context)[test]
     classes = context.target.classes
-    found = metrics.evaluate(y, p, context.split.units[test])
+    found = comparisons.evaluate(y, p, context.split.units[test])
     for row in found:
         if row.get("class") is not None:
             row["class"] = classes[int(row["class"])]
@@ -38,7 +38,9 @@ def evaluate(context: Context) -> list[Row]:
         truth = (y == k).astype(float) if y.ndim == 1 else y[:, k]
         known = ~np.isnan(truth)
         curve = metrics.roc_curve(truth[known], p[known, k], ROC_GRID)
-        found += [{"metric": "roc", "class": label, "fpr": float(x), "value": float(v)} for x, v in zip(ROC_GRID, curve, strict=True)]
+        found += [
+            {"metric": "roc", "class": label, "fpr": float(x), "value": float(v)} for x, v in zip(ROC_GRID, curve, strict=True)
+        ]
     if y.ndim == 1:
         matrix = metrics.confusion(y, p)
         found += [

@@ -77,13 +77,18 @@ class Method(nn.Module):
         """Called after each optimiser step, for EMA and queues; ``progress`` in [0, 1]."""
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Parameter groups for AdamW: biases, norms and other vectors are not decayed."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return [
-            {"params": [p for p in trained if p.ndim > 1]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        """Parameter groups for AdamW; a group may have its own ``weight_decay``, and ``lr_scale`` on the learning rate."""
+        return decay_groups(self)
 
     def pictures(self, images: Tensor, rng: Draws) -> dict[str, Tensor]:
         """What a person should see of this method: name -> (B, C, size, size) normalised pictures, in columns for the report."""
         return {name: view for name, view in self.views(images, rng).items() if view.ndim == 4}
+
+
+def decay_groups(module: nn.Module, **options: Any) -> list[dict[str, Any]]:
+    """The trained parameters of a module in two groups: matrices, and vectors (biases, norms), which are not decayed."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], **options},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, **options},
+    ]

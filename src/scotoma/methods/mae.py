@@ -38,7 +38,7 @@ class MAE(Method):
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, mask_ratio: float = 0.75, decoder_dim: int = 128,
                  decoder_depth: int = 2, decoder_heads: int = 4, norm_pixels: bool = True, norm_floor: float = 1e-2,
-                 min_scale: float = 0.4) -> None:  # fmt: skip
+                 min_scale: float = 0.4, pooled: bool = True) -> None:  # fmt: skip
         super().__init__(encoder, inputs)
         if not is_vit(encoder):
             raise UsageError("mae needs a vision transformer: --encoder vit_tiny_patch8, for example")
@@ -46,6 +46,7 @@ class MAE(Method):
         self.patch = int(vit.patch_embed.patch_size[0])
         self.grid = inputs.image_size // self.patch
         self.mask_ratio, self.norm_pixels, self.norm_floor = mask_ratio, norm_pixels, norm_floor
+        self.pooled = pooled
         prefix = int(vit.num_prefix_tokens)
         # appendix A.1: "We use the sine-cosine version" of positional embeddings, in encoder and decoder
         vit.pos_embed.data.copy_(sincos_positions(vit.embed_dim, self.grid, vit.pos_embed.shape[1] - self.grid**2))
@@ -63,7 +64,10 @@ class MAE(Method):
     def reconstruct(self, views: Views) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted patches (B, N, P), the patches to be predicted, and the mask (B, N)."""
         keep, restore, mask = random_order(views["noise"], self.mask_ratio)
-        prediction = self.decoder(forward_visible(self.encoder, views["view"], keep), restore)
+        tokens = forward_visible(self.encoder, views["view"], keep)
+        if self.pooled:
+            tokens = tokens[:, self.decoder.prefix :].mean(1, keepdim=True).expand(-1, self.decoder.prefix, -1)
+        prediction = self.decoder(tokens, restore)
         return prediction, patchify(views["view"], self.patch), mask
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:

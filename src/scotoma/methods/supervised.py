@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from scotoma.losses import classification
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Inputs, Method, Views, decay_groups
 from scotoma.views import Draws
+
+HEAD_SCALE = 10.0
 
 
 class Supervised(Method):
@@ -19,7 +23,7 @@ class Supervised(Method):
 
     needs_labels = True
     batch_size = 32
-    learning_rate = 1e-3
+    learning_rate = 5e-4
     weight_decay = 0.01
     warmup = 0.1
 
@@ -31,6 +35,10 @@ class Supervised(Method):
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)
         weights = encoder.parameters().__next__().new_tensor(inputs.class_weights) if inputs.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The head starts at 0 beside an encoder that may be trained already: it learns ten times as fast."""
+        return [*decay_groups(self.encoder), *decay_groups(self.head, lr_scale=HEAD_SCALE)]
 
     def views(self, images: Tensor, rng: Draws) -> Views:
         """One mildly changed view."""

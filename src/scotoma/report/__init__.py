@@ -1,5 +1,250 @@
-"""Builds one self-contained ``report.html`` from run folders; never imports torch."""
+"""Builds one self-contained ``report.html`` from run folders; never imports torch. `build.build` is the way in.
 
-from scotoma.report.build import build
+Here stands what its page and its figures share: how run folders are read, what things are called, how a value is
+written.
+"""
 
-__all__ = ["build"]
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from scotoma.errors import UsageError
+from scotoma.run import read_config, read_rows, status
+
+NAMES = {
+    **{"simclr": "SimCLR", "mae": "MAE", "moco_v1": "MoCo v1", "moco_v2": "MoCo v2", "simsiam": "SimSiam", "byol": "BYOL"},
+    **{"dino": "DINO", "msn": "MSN", "simmim": "SimMIM", "ijepa": "I-JEPA", "vicreg": "VICReg", "lejepa": "LeJEPA"},
+    **{"msmae": "MSMAE", "intelligent_masking": "Intelligent masking", "autoencoder": "Autoencoder"},
+    **{"context_encoder": "Context encoder", "proxy": "Proxy tasks", "supervised": "Supervised"},
+    "random": "Random weights",
+}
+USES = {
+    "linear": ("Linear classifier on the frozen encoder", "a linear classifier on the frozen encoder"),
+    "finetune": ("Fine-tuned network", "the fine-tuned network"),
+    "knn": (
+        "Nearest neighbours in the frozen encoder's features",
+        "a nearest-neighbour classifier on the frozen encoder",
+    ),
+    "metrics": ("Trained classifier", "the trained classifier"),
+}
+CONTROLS = {
+    "pixels": "Pixels alone (32 px, PCA, logistic regression)",
+    "header": "Image size and header facts alone",
+    "majority": "Majority class",
+}
+METRICS = {
+    "auroc": "AUROC",
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "average_precision": "Average precision",
+    "f1": "F1",
+    "mcc": "Matthews correlation",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "brier": "Brier score",
+    "ece": "Calibration error (ECE)",
+}
+
+
+def label_of(method: Any, encoder: Any, several: bool) -> str:
+    """A method's display name, with its network where ``several`` are compared."""
+    name = "no method" if missing(method) else NAMES.get(str(method), str(method))
+    return f"{name} ({encoder})" if several and not missing(encoder) else name
+
+
+def decimals(value: float, sign: bool = False) -> str:
+    """Three decimals, with a true minus sign; a dash where there is no value."""
+    return "\u2013" if missing(value) else f"{value:{'+' if sign else ''}.3f}".replace("-", "\u2212")
+
+
+def p_value(value: float) -> str:
+    """A p-value with its relation."""
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def interval(row: pd.Series, sign: bool = False) -> str:
+    """The 95 % interval in words; empty where a row has none."""
+    bounds = f"{decimals(row['low'], sign)} to {decimals(row['high'], sign)}"
+    return "" if missing(row["low"]) else f"95\u00a0% interval {bounds}"
+
+
+def count(value: float | None, of: float | None) -> str:
+    """A count, with its share ``of`` a whole."""
+    if value is None or missing(value):
+        return "\u2013"
+    return f"{value:,.0f}" + (f" ({100 * value / of:.0f}\u00a0%)" if of else "")
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def same(column: pd.Series, value: Any) -> pd.Series:
+    """Equality where missing equals missing."""
+    return column.isna() if missing(value) else column == value
+
+
+def at(fraction: float) -> str:
+    """A share of the labels in words; empty where it is not known."""
+    if missing(fraction):
+        return ""
+    return "with all labels" if fraction == 1 else f"with {100 * fraction:g}\u00a0% of the labels"
+
+
+def missing(value: Any) -> bool:
+    """None or not-a-number."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "images_seen": ("Pictures seen", lambda v: f"{v:,.0f}"),
+    "steps": ("Steps", lambda v: f"{v:,.0f}"),
+    "seconds": ("Time", duration),
+    "images_per_second": ("Pictures per second", lambda v: f"{v:,.0f}"),
+    "peak_memory_bytes": ("Peak memory", lambda v: f"{v / 2**30:,.2f} GiB"),
+    "parameters": ("Parameters", lambda v: f"{v / 1e6:,.1f} million"),
+    "loss": ("Last loss", lambda v: f"{v:.4g}"),
+    "feature_spread": ("Feature spread", lambda v: f"{v:.2f}"),
+    "effective_rank": ("Effective rank", lambda v: f"{v:.1f}"),
+}
+ASKED = {
+    "command": "Verb", "data": "Data", "target": "Target", "method": "Method", "methods": "Methods",
+    "fractions": "Shares of labels", "label_fraction": "Share of labels", "seeds": "Label draws", "seed": "Seed",
+    "encoder": "Encoder", "image_size": "Picture size (pixels)", "size": "Picture size (pixels)", "steps": "Steps",
+    "epochs": "Epochs", "minutes": "Minutes",
+}  # fmt: skip
+NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved")
+CALIBRATION = ("brier", "ece")
+TEXT = ("evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference")
+NUMBERS = ("value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A run folder as it lies on the disk; ``top`` names the folder the user gave, of which this is a part."""
+
+    path: Path
+    top: str
+    config: dict[str, Any]
+    text: str
+    state: str | None
+    rows: list[dict[str, Any]]
+
+
+def read(runs: Sequence[Path]) -> list[Folder]:
+    """The runs and the runs inside them, each once."""
+    found: dict[Path, Folder] = {}
+    names = [run.resolve().name for run in runs]
+    for run, name in zip(runs, names, strict=True):
+        if not (run / "config.yaml").is_file():
+            raise UsageError(f"{run} is no run folder: it has no config.yaml")
+        top = name if names.count(name) == 1 else f"{run.resolve().parent.name}/{name}"
+        own = []
+        for file in sorted(run.rglob("config.yaml"), key=lambda f: (len(f.parts), f)):
+            folder, path = file.parent, file.parent.resolve()
+            if path not in found:
+                try:
+                    rows = [row for row in read_rows(folder) if isinstance(row, dict)]
+                except ValueError as error:
+                    raise UsageError(f"{folder / 'rows.jsonl'} is damaged ({error}): repeat the run") from error
+                found[path] = Folder(folder, top, read_config(folder), file.read_text(), status(folder), rows)
+            own.append(found[path])
+        if not any(f.rows or any(f.path.glob("figures/*.png")) or (f.path / "metrics.csv").exists() for f in own):
+            raise UsageError(f"{run} holds no results yet: run it first, or go on with it by --resume")
+    return list(found.values())
+
+
+def frame(folders: Iterable[Folder]) -> pd.DataFrame:
+    """All rows as a table of the known keys, text as text and numbers as numbers; repeated rows once."""
+    rows = pd.DataFrame([{**row, "run": f.top} for f in folders for row in f.rows], columns=["run", *TEXT, *NUMBERS])
+    for name in TEXT:
+        rows[name] = pd.Series([None if missing(v) else str(v) for v in rows[name]], dtype=object, index=rows.index)
+    for name in NUMBERS:
+        rows[name] = pd.to_numeric(rows[name], errors="coerce").astype(float)
+    return rows.drop_duplicates(ignore_index=True)
+
+
+def pictures_of(folder: Folder) -> list[dict[str, Any]]:
+    """The figures that a run saved, with the words that stand beside them."""
+    found = []
+    for file in sorted((folder.path / "figures").glob("*.png")):
+        try:
+            words = json.loads(file.with_suffix(".json").read_text())
+        except (OSError, ValueError):
+            words = {}
+        words = words if isinstance(words, dict) else {}
+        section = words.get("section")
+        found.append({
+            "title": str(words.get("title") or file.stem), "caption": str(words.get("caption") or ""),
+            "section": section if section in ("data", "pretraining", "features") else "results",
+            "uri": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(),
+        })  # fmt: skip
+    return found
+
+
+def asked(folder: Folder) -> dict[str, Any]:
+    """What the user asked of a run, and the commands that repeat it."""
+    config, items = folder.config, []
+    for key, word in ASKED.items():
+        if not missing(value := config.get(key)):
+            listed = value if isinstance(value, list) else [value]
+            if key in ("method", "methods"):
+                shown = [NAMES.get(str(v), str(v)) for v in listed]
+            elif key in ("fractions", "label_fraction") and all(isinstance(v, int | float) for v in listed):
+                shown = [f"{100 * v:g}\u00a0%" for v in listed]
+            else:
+                shown = [str(v) for v in listed]
+            items.append((word, ", ".join(shown)))
+    record = yaml.safe_load(folder.text)
+    for key in ("hardware", "versions"):
+        if isinstance(kept := record.get(key), dict):
+            kept = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in kept.items()}
+            items.append((key.capitalize(), ", ".join(f"{k} {v}" for k, v in kept.items() if v not in (None, ""))))
+    verb = str(config.get("command", "VERB"))
+    again = ["scotoma", verb, "--config", str(folder.path / "config.yaml"), "--out", "NEW_FOLDER"]
+    return {
+        "name": folder.top,
+        "verb": verb,
+        "items": items,
+        "again": shlex.join(again),
+        "full": shlex.join(["scotoma", verb, *_flags(config)]),
+    }
+
+
+def _flags(config: dict[str, Any], prefix: str = "") -> list[str]:
+    """A configuration as the flags that the user could have typed."""
+    found: list[str] = []
+    for key, value in config.items():
+        name = prefix + str(key).removesuffix("_args")
+        if missing(value) or value is False or (not prefix and key in NO_FLAGS):
+            continue
+        if isinstance(value, dict):
+            found += _flags(value, name + ".")
+        elif value is True:
+            found.append(f"--{name}")
+        else:
+            found += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return found
+
+
+def data_name(config: dict[str, Any]) -> str:
+    """The data in a word: a table called ``table.csv`` goes by its folder's name."""
+    data = config.get("data")
+    if missing(data):
+        return "unnamed data"
+    path = Path(str(data))
+    if path.stem in ("table", "data", "labels", "index", "store"):
+        return path.parent.name or str(data)
+    return path.stem if path.suffix in (".csv", ".parquet", ".xlsx", ".npz") else path.name

@@ -1,15 +1,16 @@
 """The report's drawings: each function takes tidy tables and returns one SVG as text.
 
-Lines differ by colour (Okabe and Ito's palette, safe for colour-blind readers), dash pattern and marker, so that a grey print
-keeps them apart. Text becomes outlines: the page looks the same wherever it is opened. Drawn with matplotlib's figures alone,
-without pyplot and its global state.
+Lines differ by colour (Okabe and Ito's palette, safe for colour-blind readers), dash pattern and marker, so that a grey
+print keeps them apart. Text becomes outlines: the page looks the same wherever it is opened. Drawn with matplotlib's
+figures alone, without pyplot and its global state.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,22 +20,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from scotoma.report import CONTROLS, USES, at, same
 
 Style = dict[str, Any]
+
 
 WIDTH = 7.2  # inches: the text width of an A4 page with 14 mm margins
 INK, FAINT, RULE = "#222222", "#6b6b6b", "#d9d9d9"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (4, 1.5, 1, 1.5)), (0, (2, 1)))
 MARKERS = "os^DvPX"
-CONTROLS: dict[str, Style] = {
+CONTROL_STYLES: dict[str, Style] = {
     "random": {"color": "#222222", "linestyle": (0, (4, 2)), "marker": "o", "markerfacecolor": "white"},
     "pixels": {"color": "#6b6b6b", "linestyle": (0, (1, 1.5)), "marker": "x"},
     "header": {"color": "#8c6d1f", "linestyle": (0, (1, 3)), "marker": "+"},
     "majority": {"color": "#9a9a9a", "linestyle": (0, (6, 4)), "marker": "_"},
 }
-SETTINGS = {
+SETTINGS: Any = {
     "font.size": 8.5,
     "font.family": "DejaVu Sans",
     "text.color": INK,
@@ -72,7 +76,7 @@ def styles(labels: Mapping[str, str]) -> dict[str, Style]:
         if kind == "method":
             turn = {"color": PALETTE[i % 6], "linestyle": DASHES[i % 4], "marker": MARKERS[i % 7]}
         else:
-            turn = CONTROLS[kind] | ({"marker": MARKERS[i % 7]} if kind == "random" else {})
+            turn = CONTROL_STYLES[kind] | ({"marker": MARKERS[i % 7]} if kind == "random" else {})
         chosen[label] = {"markeredgewidth": 1.2, **turn}
         counts[kind] = i + 1
     return chosen
@@ -82,12 +86,12 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
     """A metric against the fraction of labels, with intervals; the panels side by side, on one scale.
 
     Args:
-        panels: title and table with columns label, fraction, labels, value, low, high.
+        panels: title and table with columns label, fraction, value, low, high.
         style: of every label.
         metric: what the vertical axis says.
     """
     columns = min(2, len(panels))
-    with _figure(len(panels), columns, 3.1) as (figure, axes, finish):
+    with _figure(len(panels), columns, 3.1) as (axes, finish):
         for (title, table), ax in zip(panels, axes, strict=True):
             names = list(dict.fromkeys(table["label"]))
             for i, name in enumerate(names):
@@ -97,14 +101,13 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
                 ax.plot(x, rows["value"], label=name, **style[name])
                 bars = rows["low"].notna() & rows["high"].notna()
                 ax.vlines(x[bars], rows["low"][bars], rows["high"][bars], color=style[name]["color"], linewidth=1)
-            ticks = table.dropna(subset="fraction").groupby("fraction")["labels"].max()
+            ticks = sorted(set(table["fraction"]))
             ax.set_xscale("log")
-            ax.xaxis.set_major_locator(FixedLocator(list(ticks.index)))
             ax.xaxis.set_minor_locator(NullLocator())
-            ax.set_xticks(list(ticks.index), [_tick(f, n) for f, n in ticks.items()])
-            ax.set(title=title, xlabel="share of the labels used (n = labelled training pictures)")
+            ax.set_xticks(ticks, [f"{100 * f:g}" for f in ticks])
+            ax.set(title=title, xlabel="share of the training labels used (%)")
             _grid(ax)
-        bottom = min((float(t[["value", "low"]].min(axis=None)) for _, t in panels), default=0.5)
+        bottom = min((float(np.nanmin(t[["value", "low"]].to_numpy())) for _, t in panels), default=0.5)
         for ax in axes:
             ax.set_ylim(min(0.98, bottom) - 0.02, 1.005)
             ax.axhline(0.5, color=FAINT, linewidth=0.7)
@@ -119,18 +122,27 @@ def roc(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) 
         panels: title and table with columns label, fpr, value (the true-positive rate), low, high.
         style: of every label.
     """
-    columns = {1: 2, 2: 2, 4: 2}.get(len(panels), 3)
-    with _figure(len(panels), columns, WIDTH / columns + 0.15) as (figure, axes, finish):
+    columns = {1: 2, 2: 2, 4: 4, 7: 4, 8: 4}.get(len(panels), 3)
+    with _figure(len(panels), columns, WIDTH / columns + 0.1, shared=True) as (axes, finish):
         for (title, table), ax in zip(panels, axes, strict=True):
             ax.plot([0, 1], [0, 1], color=RULE, linewidth=0.8)
             for i, name in enumerate(dict.fromkeys(table["label"])):
                 rows = table[table["label"] == name].sort_values("fpr")
                 every = max(1, len(rows) // 6)
-                ax.plot(rows["fpr"], rows["value"], label=name, markevery=(i % every, every), **style[name] | {"linewidth": 1.2})
+                ax.plot(
+                    rows["fpr"],
+                    rows["value"],
+                    label=name,
+                    markevery=(i % every, every),
+                    **style[name] | {"linewidth": 1.2},
+                )
                 if rows["low"].notna().any():
                     ax.fill_between(rows["fpr"], rows["low"], rows["high"], color=style[name]["color"], alpha=0.1, linewidth=0)
             ax.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-            ax.set(xlabel="1 − specificity", ylabel="sensitivity", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+            ax.set(xlabel="1 \u2212 specificity", ylabel="sensitivity")
+            ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+            ax.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
+            _outer(ax)
             _grid(ax)
         return finish(style)
 
@@ -142,10 +154,10 @@ def confusion(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
         panels: title and square table of counts, true classes as index, predicted ones as columns.
     """
     size = max(len(table) for _, table in panels)
-    columns = min(3, len(panels)) if size <= 4 else min(2, len(panels)) if size <= 6 else 1
-    columns = max(columns, 2 if size <= 6 else 1)
-    font = max(4.5, min(8.0, 26 * WIDTH / columns / 2.4 / (size + 1.5) / 2.2))
-    with _figure(len(panels), columns, WIDTH / columns * 0.92 + 0.35) as (figure, axes, finish):
+    alike = all(list(table.index) == list(panels[0][1].index) for _, table in panels)
+    columns = 3 if size <= 4 else 2 if size <= 7 else 1
+    font = max(3.5, min(7.5, 72 * (WIDTH / columns - 0.35) / size / 5.2))  # five characters fill a square
+    with _figure(len(panels), columns, WIDTH / columns + 0.2, shared=alike) as (axes, finish):
         for (title, table), ax in zip(panels, axes, strict=True):
             counts = table.to_numpy(dtype=float)
             total = counts.sum(1, keepdims=True)
@@ -157,8 +169,9 @@ def confusion(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
             ticks = np.arange(len(table)) + 0.5
             ax.set_xticks(ticks, [_short(c) for c in table.columns], rotation=35, ha="right", rotation_mode="anchor")
             ax.set_yticks(ticks, [_short(c) for c in table.index])
-            ax.set(title=title, xlabel="predicted", ylabel="true", aspect="equal")
-            ax.invert_yaxis()
+            ax.set(title=title, xlabel="predicted", ylabel="true", aspect="equal", ylim=(len(table), 0))
+            if alike:
+                _outer(ax)
             ax.tick_params(length=0, labelsize=max(6.0, font))
             ax.spines[:].set_visible(False)
         return finish({})
@@ -172,10 +185,10 @@ def losses(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style
         style: of every label.
     """
     columns = max(2, min(3, len(panels)))
-    with _figure(len(panels), columns, 2.1) as (figure, axes, finish):
+    with _figure(len(panels), columns, 2.1) as (axes, finish):
         for (name, table), ax in zip(panels, axes, strict=True):
             rows = _thin(table.dropna(subset=["step", "loss"]).sort_values("step"))
-            ax.plot(rows["step"], rows["loss"], **style[name] | {"marker": None, "linewidth": 1.2})
+            ax.plot(rows["step"], rows["loss"], color=style[name]["color"], linewidth=1.2)
             ax.set(title=name, xlabel="step", ylabel="loss")
             ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
             _grid(ax)
@@ -190,7 +203,7 @@ def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Styl
         style: of every label.
     """
     words = {"feature_spread": "feature spread", "effective_rank": "effective rank"}
-    with _figure(2, 2, 2.4) as (figure, axes, finish):
+    with _figure(2, 2, 2.4) as (axes, finish):
         for (column, title), ax in zip(words.items(), axes, strict=True):
             for name, table in lines:
                 rows = table.dropna(subset=["step", column]).sort_values("step")
@@ -203,12 +216,14 @@ def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Styl
 
 
 @contextmanager
-def _figure(count: int, columns: int, height: float) -> Iterator[tuple[Figure, list[Axes], Any]]:
+def _figure(
+    count: int, columns: int, height: float, shared: bool = False
+) -> Iterator[tuple[list[Axes], Callable[[Mapping[str, Style]], str]]]:
     """A grid of panels of this height in inches, and the function that adds the legend and gives the SVG."""
     with matplotlib.rc_context(SETTINGS):
         rows = math.ceil(count / columns)
         figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=shared).ravel()
         for spare in grid[count:]:
             spare.set_axis_off()
 
@@ -224,7 +239,7 @@ def _figure(count: int, columns: int, height: float) -> Iterator[tuple[Figure, l
             figure.savefig(text, format="svg", metadata={"Date": None})
             return text.getvalue()
 
-        yield figure, list(grid[:count]), finish
+        yield list(grid[:count]), finish
 
 
 def _grid(ax: Axes) -> None:
@@ -232,8 +247,11 @@ def _grid(ax: Axes) -> None:
     ax.set_axisbelow(True)
 
 
-def _tick(fraction: Any, labels: float) -> str:
-    return f"{100 * fraction:g} %" + (f"\nn = {labels:,.0f}" if labels == labels else "")
+def _outer(ax: Axes) -> None:
+    """Only the first panel of a row names the vertical axis that all share."""
+    if (place := ax.get_subplotspec()) is not None and not place.is_first_col():
+        ax.set_ylabel("")
+        ax.tick_params(labelleft=False)
 
 
 def _short(name: Any) -> str:
@@ -246,3 +264,55 @@ def _thin(table: pd.DataFrame, most: int = 400) -> pd.DataFrame:
     if len(table) <= most:
         return table
     return table.groupby(np.arange(len(table)) * most // len(table))[["step", "loss"]].mean()
+
+
+def auroc_by_labels(auroc: pd.DataFrame, style: dict[str, Style]) -> list[str]:
+    """The study's curves as URIs: a panel for each target and use of the encoder, six a figure, controls in each."""
+    panels, targets = [], list(dict.fromkeys(auroc["target"]))
+    rows = auroc.dropna(subset=["fraction", "value"])
+    for target in targets:
+        mine = rows[rows["target"] == target]
+        for use in [u for u in USES if u in set(mine["evaluator"])]:
+            shown = mine[mine["evaluator"].isin([use, *CONTROLS])]
+            if shown["fraction"].nunique() > 1:
+                panels.append((f"{target}: {USES[use][0]}" if len(targets) > 1 else USES[use][0], shown))
+    return [uri(curve(panels[i : i + 6], style, "AUROC")) for i in range(0, len(panels), 6)]
+
+
+def roc_by_class(rows: pd.DataFrame, style: dict[str, Style]) -> list[dict[str, str]]:
+    """A figure for each share of labels and use of the encoder: what it shows (``use``, ``at``) and its URI."""
+    found = []
+    for fraction in sorted(rows["fraction"].unique(), key=lambda f: (f != f, f)):
+        here = rows[same(rows["fraction"], fraction)]
+        for use in [u for u in USES if u in set(here["evaluator"])]:
+            shown = here[here["evaluator"].isin([use, *CONTROLS])]
+            keys = list(dict.fromkeys(zip(shown["target"], shown["class"], strict=True)))
+            panels = [(str(c or t), shown[(shown["target"] == t) & same(shown["class"], c)]) for t, c in keys]
+            for i in range(0, len(panels), 9):
+                drawing = uri(roc(panels[i : i + 9], style))
+                bands = "drawn" if shown["low"].notna().any() else ""
+                found.append({"use": USES[use][0], "at": at(fraction), "uri": drawing, "bands": bands})
+    return found
+
+
+def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
+    """Matrices at the page's share of labels, or the greatest there is: a figure a use, as `roc_by_class` gives it."""
+    found = []
+    for use in [u for u in [*USES, *CONTROLS] if u in set(rows["evaluator"])]:
+        mine = rows[rows["evaluator"] == use]
+        fraction = headline if same(mine["fraction"], headline).any() else mine["fraction"].max()
+        here = mine[same(mine["fraction"], fraction)]
+        panels = []
+        for (target, label), one in here.groupby(["target", "label"], sort=False):
+            names = list(dict.fromkeys([*one["class"], *one["predicted"]]))
+            square = one.pivot_table(index="class", columns="predicted", values="value")
+            square = square.reindex(index=names, columns=names).fillna(0)
+            panels.append((f"{target}: {label}" if here["target"].nunique() > 1 else str(label), square))
+        title = USES[use][0] if use in USES else CONTROLS[use]
+        found.append({"use": title, "at": at(fraction), "uri": uri(confusion(panels))})
+    return found
+
+
+def uri(svg: str) -> str:
+    """A drawing as an image's address."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

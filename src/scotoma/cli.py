@@ -1,0 +1,232 @@
+"""The command line: verbs and parsing, nothing else.
+
+``scotoma --help`` imports nothing heavy. A verb's flags are its function's arguments, names, types and docstrings (jsonargparse);
+``--method`` is read first, so that this one method's arguments can be added as ``--method.NAME``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from scotoma import plugins
+from scotoma.errors import ScotomaError, UsageError
+
+VERBS = {
+    "demo": "the whole way on made-up chest X-rays, in a few minutes; ends with report.html",
+    "prepare": "decode pictures once into a store (the other verbs do it by themselves, into a cache)",
+    "pretrain": "unlabelled pictures -> encoder.safetensors",
+    "finetune": "an encoder and a few labels -> model.safetensors",
+    "evaluate": "test an encoder or a classifier: rows and figures",
+    "study": "methods x label fractions x label draws, with controls: what was pretraining worth?",
+    "report": "run folders -> one self-contained report.html",
+    "list": "methods, encoders, datasets, evaluators; one line each",
+}
+_POSITIONAL = {"prepare": ("data",), "evaluate": ("run",), "report": ("runs",)}
+_FUNCTIONS = {"report": "scotoma.report"}
+_RENAMED = {"evaluators": "with"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code is 0, 2 for wrong usage, 1 for a failed run."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if arguments else 2
+    if arguments[0] in ("--version", "-V"):
+        from scotoma import __version__
+
+        print(__version__)
+        return 0
+    try:
+        return _run(arguments[0], arguments[1:])
+    except ScotomaError as error:
+        print(f"scotoma: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("scotoma: stopped; say --resume to go on", file=sys.stderr)
+        return 130
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    return (
+        "usage: scotoma VERB [options]\n\nPretrain image encoders on unlabelled medical images, use them with few labels, and prove what "
+        f"that was worth.\n\nverbs:\n{lines}\n\n`scotoma VERB --help` explains a verb. First steps:\n\n"
+        "  scotoma demo\n"
+        "  scotoma study --data scans.csv --target diagnosis --methods simclr,mae --minutes 10 --out runs/first\n"
+    )
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        raise UsageError(f"unknown verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}"))
+    if verb == "list":
+        return _list(arguments)
+    function = getattr(importlib.import_module(_FUNCTIONS.get(verb, f"scotoma.{verb}")), "build" if verb == "report" else verb)
+    values = _parse(verb, function, arguments)
+    result = function(**values)
+    if result is not None and verb != "evaluate":
+        print(result)
+    if verb == "evaluate":
+        _print_rows(result)
+    return 0
+
+
+def _list(arguments: list[str]) -> int:
+    kinds = [*plugins.FOLDERS, "encoders"]
+    if len(arguments) != 1 or arguments[0] not in kinds:
+        raise UsageError(f"scotoma list {'|'.join(sorted(kinds))}")
+    if arguments[0] == "encoders":
+        print("any network of timm (timm.list_models()), for example:")
+        found = {
+            "resnet18, resnet50": "convolutional; the default of contrastive methods",
+            "efficientnet_b0, convnext_tiny": "convolutional",
+            "vit_tiny_patch8, vit_small_patch16": "vision transformers vit_{tiny,small,base,large}_patchN, patches of N pixels",
+        }
+    else:
+        found = plugins.summaries(arguments[0])
+    width = max(map(len, found), default=0)
+    for name, text in found.items():
+        print(f"{name:<{width}}  {text}")
+    return 0
+
+
+def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dict[str, Any]:
+    """The function's arguments out of flags and, under ``--config``, a YAML file that flags override."""
+    config = _config(verb, arguments)
+    takes_method = "method_args" in inspect.signature(function).parameters
+    method = (_named(arguments, "--method") or config.get("method", _default(function, "method"))) if takes_method else None
+    parser = _parser(verb, function, method)
+    config |= {f"method.{k}": v for k, v in config.pop("method_args", {}).items()}
+    known = {action.dest for action in parser._actions}
+    _check_names(verb, known, config, arguments)
+    parser.set_defaults({k: v for k, v in config.items() if v is not None})
+    values = parser.parse_args(_rewritten(verb, function, arguments)).as_dict()
+    found = {k: v for k, v in values.items() if k in inspect.signature(function).parameters and not isinstance(v, dict)}
+    if takes_method:
+        found |= {"method": method, "method_args": values["method"]}
+    return found
+
+
+def _default(function: Callable[..., Any], name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
+
+
+def _check_names(verb: str, known: set[str], config: dict[str, Any], arguments: list[str]) -> None:
+    """Refuse unknown keys and flags by the nearest known name."""
+    for key in config:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UsageError(f"unknown key {key!r} in the configuration" + (f"; did you mean {near[0]!r}?" if near else ""))
+    flags = known | set(_RENAMED.values()) | {"config", "help", "method"}
+    for flag in (a.split("=")[0] for a in arguments if a.startswith("--")):
+        if flag[2:] not in flags:
+            near = difflib.get_close_matches(flag[2:], flags, n=1)
+            raise UsageError(f"unknown flag {flag}" + (f"; did you mean --{near[0]}?" if near else f"; see scotoma {verb} --help"))
+
+
+def _rewritten(verb: str, function: Callable[..., Any], arguments: list[str]) -> list[str]:
+    """What a user types -> what jsonargparse reads: positionals get their flag, ``a,b`` becomes a list, a bare switch is true."""
+    hints = typing.get_type_hints(function)
+    lists = {name for name, hint in hints.items() if "list[" in str(hint)}
+    switches = {name for name, hint in hints.items() if hint is bool}
+    names = {new: old for old, new in _RENAMED.items()}
+    queue, done = list(arguments), []
+    positional = []
+    while queue:
+        argument = queue.pop(0)
+        if not argument.startswith("--"):
+            positional.append(argument)
+            continue
+        flag, equals, value = argument[2:].partition("=")
+        name = names.get(flag, flag)
+        if name == "help":
+            done.append("--help")
+            continue
+        if name in switches and not equals and not (queue and queue[0].lower() in ("true", "false")):
+            value = "true"
+        elif not equals:
+            if not queue:
+                raise UsageError(f"--{flag} needs a value; see scotoma {verb} --help")
+            value = queue.pop(0)
+        if name in ("config", "method"):
+            continue
+        done.append(f"--{name}={_as_list(value) if name in lists else value}")
+    wanted = _POSITIONAL.get(verb, ())
+    if positional and wanted == ("runs",):
+        return [*done, f"--runs=[{','.join(map(json.dumps, positional))}]"]
+    if len(positional) > len(wanted):
+        raise UsageError(f"{positional[len(wanted)]!r}: a value without a flag; see scotoma {verb} --help")
+    return [*done, *(f"--{name}={value}" for name, value in zip(wanted, positional, strict=False))]
+
+
+def _as_list(text: str) -> str:
+    return text if text.startswith("[") else "[" + ",".join(part.strip() for part in text.split(",") if part.strip()) + "]"
+
+
+def _config(verb: str, arguments: list[str]) -> dict[str, Any]:
+    """The mapping under ``--config``, less what is a record and no argument."""
+    path = _named(arguments, "--config")
+    if path is None:
+        return {}
+    from pathlib import Path
+
+    from scotoma.run import read_config
+
+    config = read_config(Path(path))
+    command = config.pop("command", verb)
+    if command != verb:
+        raise UsageError(f"{path} is the configuration of `scotoma {command}`, not of {verb}")
+    config.pop("resolved", None)
+    return config
+
+
+def _named(arguments: list[str], flag: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(flag + "="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
+    """Jsonargparse's parser of a function's signature and docstring, and of the method's."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:
+            text = " ".join(str(message).split())
+            raise UsageError(f"{text.rstrip('.')}; see scotoma {verb} --help")
+
+    parser = Parser(prog=f"scotoma {verb}", description=(function.__doc__ or "").strip().split("\n")[0])
+    parser.add_argument("--config", help="repeat a run: its config.yaml; flags override it")
+    skip = {"method_args", "method"} if method is not None else set()
+    parser.add_function_arguments(function, skip=skip, fail_untyped=False)
+    if method is not None:
+        chosen = plugins.method(method)
+        parser.add_class_arguments(chosen, "method", skip={"encoder", "inputs"}, fail_untyped=False)
+    return parser
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """The overall metrics, a line each; the run folder holds all rows."""
+    for row in rows:
+        if row["evaluator"] != "data" and row.get("seed") is None and row.get("class") is None and row.get("low") is not None:
+            fraction = f" at {row['fraction']:.0%} of the labels" if row.get("fraction") else ""
+            print(
+                f"{row['evaluator']} {row['metric']}{fraction}: {row['value']:.3f} (95 % interval {row['low']:.3f} to {row['high']:.3f})"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Intervals of metrics, bootstrapped over patients, and paired comparisons of two models.
+
+To the arrays ``y`` and ``p`` of :mod:`scotoma.metrics` comes ``groups``: ``(n,)`` of anything hashable, the unit that is
+resampled: the patient or the near-duplicate group. Its conventions hold here too: class ids or multi-label targets, NaN
+for what has no value, ``ValueError`` for wrong input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scotoma.metrics import (
+    METRICS,
+    PER_CLASS_METRICS,
+    Array,
+    FloatArray,
+    check_cases,
+    check_name,
+    check_weights,
+    classwise,
+    mean_of_known,
+    overall,
+    score,
+)
+
+Groups = Sequence[Any] | Array
+Predictions = Sequence[Array]
+Names = Sequence[str] | None
+
+
+def _codes(groups: Groups) -> NDArray[np.intp]:
+    """Group of every row as 0..G-1 in order of first appearance (a dictionary, as mixed types cannot be sorted)."""
+    values = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
+    if any(value is None or value != value for value in values):
+        raise ValueError("groups has missing values: give every row a patient or a group of its own")
+    seen: dict[Any, int] = {}
+    return np.array([seen.setdefault(value, len(seen)) for value in values], dtype=np.intp)
+
+
+def bootstrap_weights(groups: Groups, resamples: int = 1000, seed: int = 0) -> NDArray[np.uint16]:
+    """How often each row is drawn when G of G groups are drawn with replacement (cluster bootstrap): (resamples, n).
+
+    Rows of one group have the same count. The same groups and seed give the same draws, so two models are compared on
+    the same resamples. Raises ``ValueError`` where a group is missing (None or NaN).
+    """
+    codes = _codes(groups)
+    count = int(codes.max(initial=-1)) + 1
+    rng = np.random.default_rng(seed)
+    weights = np.empty((resamples, len(codes)), dtype=np.uint16)
+    for line in weights:
+        line[:] = np.bincount(rng.integers(count, size=count), minlength=count)[codes]
+    return weights
+
+
+def interval(samples: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of (R,) bootstrap samples that holds ``level`` of them, the two tails being equal.
+
+    NaN (a resample in which the metric does not exist) are ignored; both ends are NaN where every sample is.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _with_original(groups: Groups, rows: int, resamples: int, seed: int) -> Array:
+    """The bootstrap below a first line of ones, whose metric is the value itself: (1 + resamples, n)."""
+    return np.pad(check_weights(bootstrap_weights(groups, resamples, seed), rows), ((1, 0), (0, 0)), constant_values=1)
+
+
+def evaluate(
+    y: ArrayLike, p: ArrayLike, groups: Groups, names: Names = None, resamples: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Metrics of one prediction set with their 95 % intervals over groups, as rows.
+
+    ``names`` None is all of `METRICS` that the target allows. A row is ``metric, value, low, high, n, patients``, the
+    last two counting rows and groups whose target is known: one a metric and, with the key ``class`` (the column of p),
+    one a class for AUROC, average precision, sensitivity and specificity.
+    """
+    cases = check_cases(y, p)
+    chosen = [m for m in METRICS if m != "mcc" or cases.categorical] if names is None else list(names)
+    for name in chosen:
+        check_name(name, cases)
+    weights, codes = _with_original(groups, len(cases.truth), resamples, seed), _codes(groups)
+    labelled, classes = np.logical_or.reduce(cases.known, axis=1), range(cases.truth.shape[1])
+
+    def row(name: str, samples: FloatArray, known: Array) -> dict[str, Any]:
+        low, high = interval(samples[1:])
+        counts = {"n": int(known.sum()), "patients": len(np.unique(codes[known]))}
+        return {"metric": name, "value": float(samples[0]), "low": low, "high": high, **counts}
+
+    rows: list[dict[str, Any]] = []
+    for name in chosen:
+        if name == "f1" or name not in PER_CLASS_METRICS:
+            rows.append(row(name, overall(name, cases, weights), labelled))
+            continue
+        # The overall value is a mean of the classes' values, so that each is bootstrapped once.
+        samples = classwise(name, cases, weights, classes)
+        rows.append(row(name, mean_of_known(samples[:, cases.columns(name)]), labelled))
+        rows += [{**row(name, samples[:, k], cases.known[:, k]), "class": k} for k in classes]
+    return rows
+
+
+def _two_level(
+    name: str, y: ArrayLike, models: Sequence[Predictions], groups: Groups, resamples: int, seed: int
+) -> tuple[dict[str, Any], FloatArray]:
+    """The result for one model, or for the first less the second, and its (R,) samples."""
+    draws = len(models[0])
+    if not draws or draws != len(models[-1]):
+        raise ValueError(f"give one prediction set per label draw, not {draws} and {len(models[-1])}")
+    weights = _with_original(groups, len(np.asarray(y)), resamples, seed)
+    scores = [np.stack([score(name, y, p, weights) for p in model], axis=1) for model in models]
+    samples = scores[0] - scores[1] if len(models) == 2 else scores[0]  # (1 + R, D)
+    # [seed, 1] is another stream than the patients', who are drawn from the bare seed.
+    picks = np.random.default_rng([seed, 1]).integers(draws, size=samples[1:].shape)
+    means = np.take_along_axis(samples[1:], picks, axis=1).mean(1)
+    low, high = interval(means)
+    value = float(samples[0].mean())
+    return {"value": value, "low": low, "high": high, "n": weights.shape[1], "draws": draws}, means
+
+
+def mean_over_draws(
+    name: str, y: ArrayLike, predictions: Predictions, groups: Groups, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Mean of a metric over models trained on different draws of the labels, with a two-level bootstrap interval.
+
+    ``predictions`` holds one p per label draw (seed), all on the test rows of ``y``. Every resample draws patients (the
+    same for every model) and, independently, label draws, both with replacement. With D draws the variance between them
+    enters at (D - 1) / D of its size: the interval is too narrow for two or three, and blind to the draw with one.
+    Returns ``value, low, high`` (95 %), ``n`` test rows and ``draws``.
+    """
+    return _two_level(name, y, [predictions], groups, resamples, seed)[0]
+
+
+def paired_difference(
+    name: str,
+    y: ArrayLike,
+    predictions_a: Predictions,
+    predictions_b: Predictions,
+    groups: Groups,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Difference of two models, score(a) - score(b), on the same test rows and label draws; bootstrap on two levels.
+
+    The lists hold one p per label draw (seed), in the same order for both. Every resample draws patients (the same for
+    both models and every draw) and, independently, label draws (the same for both), with `mean_over_draws`'s limits.
+    The sign is not turned for metrics of which lower is better. Returns what `mean_over_draws` does and the two-sided
+    ``p_value``: twice the smaller of the shares of resamples <= 0 and >= 0, at least 1 / resamples and at most 1.
+    """
+    models = [predictions_a, predictions_b]
+    result, differences = _two_level(name, y, models, groups, resamples, seed)
+    finite = differences[~np.isnan(differences)]
+    share = min((finite <= 0).mean(), (finite >= 0).mean()) if len(finite) else float("nan")
+    return {**result, "p_value": float(np.clip(2 * share, 1 / resamples, 1.0))}
+
+
+def holm(p_values: ArrayLike) -> FloatArray:
+    """P-values (m,) adjusted for several tests, step-down (Holm 1979), in the given order; NaN stay, uncounted."""
+    given = np.asarray(p_values, dtype=np.float64)
+    tests = np.flatnonzero(~np.isnan(given))
+    order = tests[np.argsort(given[tests], kind="stable")]
+    adjusted = np.full(given.shape, np.nan)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)))
+    return adjusted

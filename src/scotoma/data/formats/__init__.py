@@ -1,0 +1,1 @@
+"""The file formats, one module a family; :mod:`scotoma.data.images` chooses among them."""

@@ -1,0 +1,99 @@
+"""PNG, JPEG, TIFF, BMP, and whatever else Pillow opens."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from scotoma.data.formats import dicom
+from scotoma.data.formats.base import Picture, check_frame, check_size, display, picture_facts
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_TIFF = (".tif", ".tiff")
+
+
+def read(path: str, frame: int | None, side: int | None) -> Picture:
+    """One picture or page, the first where ``frame`` is None; ``side`` as in :func:`scotoma.data.images.read`.
+
+    What Pillow does not know is tried as a TIFF or a DICOM file without a suffix.
+
+    Raises:
+        ImageError: too large, or no such page. Other exceptions come from Pillow and tifffile.
+    """
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        if path.lower().endswith(_TIFF):
+            return _tifffile(path, frame or 0)
+        if path.lower().endswith(SUFFIXES):
+            raise
+        return dicom.read(path, frame)  # a DICOM file without suffix and preamble
+    with image:
+        if frame:
+            image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
+        width, height = image.size
+        check_size(width * height)
+        name = image.format or "image"
+        bits = _bits(image)
+        if side and name == "JPEG":
+            # Twice the wanted side leaves the last halving to the filter of `square`.
+            longest = max(width, height)
+            image.draft(None, (max(1, 2 * side * width // longest), max(1, 2 * side * height // longest)))
+        if name != "TIFF":  # Pillow turns a TIFF upright by itself
+            if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+                width, height = height, width
+            ImageOps.exif_transpose(image, in_place=True)
+        pixels = _from_pil(image)
+    return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height})
+
+
+def pages(path: str) -> int:
+    """How many pages a TIFF holds; 1 for the other formats, by their suffix, without opening the file."""
+    if not path.lower().endswith(_TIFF):
+        return 1
+    try:
+        with Image.open(path) as image:
+            return int(getattr(image, "n_frames", 1))
+    except UnidentifiedImageError:
+        import tifffile
+
+        with tifffile.TiffFile(path) as tiff:
+            return len(tiff.pages)
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits of one sample, of the file where Pillow tells."""
+    if image.format == "TIFF":
+        return int(image.tag_v2.get(258, (1,))[0])  # type: ignore[attr-defined]
+    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
+
+
+def _from_pil(image: Image.Image) -> np.ndarray:
+    mode = image.mode
+    if mode == "F" or mode.startswith("I"):
+        values = np.asarray(image)
+        if mode.startswith("I;16") and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
+            values = np.iinfo(values.dtype).max - values  # white is zero; Pillow inverts that for 8 bits only
+        return display(values.astype(values.dtype.newbyteorder("="), copy=False))
+    if mode.endswith(("A", "a")) or "transparency" in image.info:
+        grey = mode in ("L", "LA", "La")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("L" if grey else "RGB"))
+    return np.asarray(image.convert("L" if mode in ("1", "L") else "RGB"))
+
+
+def _tifffile(path: str, frame: int) -> Picture:
+    """The TIFFs that Pillow cannot open, such as float64."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[check_frame(frame, len(tiff.pages))]
+        check_size(int(np.prod(page.shape)))
+        values = page.asarray()
+        if page.ndim == 3 and page.axes.startswith("S"):
+            values = np.moveaxis(values, 0, -1)
+        if int(page.photometric) == 0:  # type: ignore[union-attr]
+            values = -values if values.dtype.kind == "f" else ~values
+    values = values[..., :3] if values.ndim == 3 and values.shape[-1] >= 3 else values.reshape(values.shape[:2])
+    pixels = display(values)
+    return Picture(pixels, picture_facts("TIFF", pixels, 8 * values.dtype.itemsize))

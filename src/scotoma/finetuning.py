@@ -1,0 +1,120 @@
+"""What ``finetune`` and ``study`` do to turn an encoder and a few labels into a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from scotoma.data.store import Store
+from scotoma.data.targets import Target
+from scotoma.encoders import EncoderInfo
+from scotoma.evaluators import linear
+from scotoma.evaluators.base import Draw, extract
+from scotoma.losses import classification
+from scotoma.methods.base import Inputs
+from scotoma.methods.supervised import Supervised
+from scotoma.run import Run
+from scotoma.training import Batches, Plan, Trained, automatic_precision, fit
+
+CHECKS = 10  # looks at the validation labels in a run
+
+
+def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw, *, steps: int,
+         batch_size: int = Supervised.batch_size, learning_rate: float = Supervised.learning_rate,
+         weight_decay: float = Supervised.weight_decay, precision: str | None = None, seed: int = 0, patience: int = 0,
+         balance: bool = True, run: Run | None = None, quiet: bool = True) -> tuple[Supervised, Trained]:  # fmt: skip
+    """Train encoder and head on the labels of a draw, for a fixed number of steps.
+
+    Args:
+        encoder: trained in place.
+        info: of the encoder.
+        store: pixels of all rows.
+        rows: (n,) each row's place in the store.
+        target: labels of all rows.
+        drawn: which labels may be seen.
+        steps: optimiser steps.
+        batch_size: pictures a step.
+        learning_rate: peak.
+        weight_decay: of AdamW.
+        precision: None for the automatic one.
+        seed: of order, views and head.
+        patience: checks of the validation loss without improvement after which training stops; the best weights are kept. 0 for the
+            fixed budget.
+        balance: weight the loss so that classes count alike.
+        run: for checkpoints and logs.
+        quiet: no progress bar.
+
+    Returns:
+        The trained method (its ``encoder`` and ``head``), and what training took.
+    """
+    L.seed_everything(seed, verbose=False)
+    weights = target.weights(drawn.train) if balance else ()
+    inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes), weights)
+    method = Supervised(encoder, inputs)
+    plan = Plan(steps, batch_size, learning_rate, weight_decay, precision or automatic_precision(), seed)
+    stopper = (Stopper(method, info, store, rows[drawn.val], target.y[drawn.val], plan, patience),) if patience else ()
+    batches = Batches(store, rows[drawn.train], target.y[drawn.train])
+    trained = fit(
+        method, plan, batches, run.path if run else None, resume=bool(run and run.resumed), quiet=quiet, callbacks=stopper
+    )
+    for one in stopper:
+        one.restore()
+    return method, trained
+
+
+def probe(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw) -> nn.Linear:
+    """A head fitted on the features of the frozen encoder by logistic regression, to the optimum."""
+    seen = np.union1d(drawn.train, drawn.val)
+    found = extract(encoder, info, store, rows[seen])
+    features = np.zeros((len(rows), found.shape[1]), np.float32)
+    features[seen] = found
+    weight, bias = linear.fit(features, target, drawn)
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head.load_state_dict({"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()})
+    return head
+
+
+def predict(encoder: nn.Module, head: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, multilabel: bool) -> np.ndarray:
+    """(len(rows), C) probabilities."""
+    features = torch.from_numpy(extract(encoder, info, store, rows))
+    with torch.no_grad():
+        logits = head.cpu()(features).double().numpy()
+    return linear.probabilities(logits, multilabel)
+
+
+class Stopper(Callback):
+    """Early stopping on the validation loss, the best weights kept in memory."""
+
+    def __init__(
+        self, method: Supervised, info: EncoderInfo, store: Store, rows: np.ndarray, y: np.ndarray, plan: Plan, patience: int
+    ) -> None:
+        self.method, self.info, self.store, self.rows, self.y = method, info, store, rows, torch.from_numpy(y)
+        self.every, self.patience = max(1, plan.steps // CHECKS), patience
+        self.best, self.waited = float("inf"), 0
+        self.weights: dict[str, Tensor] = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        """Look at the validation labels now and then."""
+        if trainer.global_step % self.every:
+            return
+        device = module.device
+        features = torch.from_numpy(extract(self.method.encoder, self.info, self.store, self.rows)).to(device)
+        self.method.train()
+        with torch.no_grad():
+            loss = classification(self.method.head(features), self.y.to(device)).item()
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            self.weights = {k: v.detach().clone() for k, v in self.method.state_dict().items()}
+        else:
+            self.waited += 1
+            trainer.should_stop = self.waited >= self.patience
+
+    def restore(self) -> None:
+        """Put the best weights back."""
+        if self.weights:
+            self.method.load_state_dict(self.weights)

@@ -1,0 +1,128 @@
+"""``study``: methods x label fractions x label draws, with controls; can be stopped and taken up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scotoma import plugins
+from scotoma.errors import UsageError
+from scotoma.run import Run
+
+MODES = ("linear", "finetune")
+CONTROLS = ("random", "majority", "pixels", "header")
+
+
+def study(
+    data: Any,
+    target: list[str],
+    methods: list[str],
+    out: str | Path = "runs/study",
+    fractions: list[float] | None = None,
+    seeds: int = 3,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    size: int = 96,
+    encoder: str | None = None,
+    modes: list[str] | None = None,
+    controls: list[str] | None = None,
+    finetune_steps: int = 100,
+    finetune_learning_rate: float = 5e-4,
+    labels: str | None = None,
+    on: str | None = None,
+    classes: list[str] | None = None,
+    channels: int | None = None,
+    modality: str = "auto",
+    seed: int = 0,
+    strict: bool = False,
+    allow_leakage: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Show what pretraining was worth: every method once, then classifiers on nested label fractions, beside controls.
+
+    Pretraining sees training rows only. A method that reads labels is pretrained anew for each fraction and draw.
+
+    Args:
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, a prepared store, or phantom:N.
+        target: one column of classes, or several of 0/1/missing (multi-label).
+        methods: see `scotoma list methods`; separated by commas.
+        out: the run folder.
+        fractions: shares of the labels, separated by commas; by default 0.01, 0.1, 1.
+        seeds: label draws for each fraction.
+        minutes: wall-clock budget of each pretraining (10 where no length is given).
+        epochs: length of each pretraining as passes over the training pictures.
+        steps: length of each pretraining as optimiser steps.
+        size: side of what the encoder sees, pixels.
+        encoder: one network for all methods; by default each method's own.
+        modes: how encoders are used: linear (frozen), finetune.
+        controls: random (the same network, random weights, the same budget), majority, pixels, header.
+        finetune_steps: optimiser steps of each fine-tuning.
+        finetune_learning_rate: peak of each fine-tuning.
+        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
+        on: the spreadsheet's column that names the picture.
+        classes: the classes of one categorical target to tell apart; others count as unlabelled.
+        channels: 1 or 3; by default 3 where any picture has colour.
+        modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
+        seed: of the split, the weights, the order and the views.
+        strict: stop at an unreadable picture instead of leaving it out.
+        allow_leakage: go on where a patient or picture is on both sides of the split.
+        overwrite: replace a finished study in `out`.
+        resume: go on with an interrupted study in `out`.
+        quiet: no progress bars.
+
+    Returns:
+        The run folder, with `report.html`.
+
+    Raises:
+        UsageError: the request is wrong; nothing was written.
+        RunError: the run failed.
+    """
+    fractions, modes = sorted(fractions or [0.01, 0.1, 1.0]), list(modes or MODES)
+    controls = list(CONTROLS) if controls is None else controls
+    for kind, given, known in (("mode", modes, MODES), ("control", controls, CONTROLS)):
+        unknown = next((g for g in given if g not in known), None)
+        if unknown:
+            raise UsageError(f"unknown {kind} {unknown!r}; one of {', '.join(known)}")
+    for method in methods:
+        plugins.check("methods", method)
+    if not methods or len(set(methods)) < len(methods):
+        raise UsageError("--methods: name each method once, separated by commas")
+    if any(not 0 < f <= 1 for f in fractions) or seeds < 1 or finetune_steps < 1:
+        raise UsageError("--fractions must be above 0 and at most 1, --seeds and --finetune_steps at least 1")
+    if sum(v is not None for v in (minutes, epochs, steps)) > 1:
+        raise UsageError("give one of --minutes, --epochs and --steps")
+    if minutes is None and epochs is None and steps is None:
+        minutes = 10.0
+    arguments = {
+        "data": str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}", "target": target, "methods": methods,
+        "fractions": fractions, "seeds": seeds, "minutes": minutes, "epochs": epochs, "steps": steps, "size": size, "encoder": encoder,
+        "modes": modes, "controls": controls, "finetune_steps": finetune_steps, "finetune_learning_rate": finetune_learning_rate,
+        "labels": labels, "on": on, "classes": classes, "channels": channels, "modality": modality, "seed": seed, "strict": strict,
+        "allow_leakage": allow_leakage,
+    }  # fmt: skip
+    from scotoma.material import gather
+
+    material = gather(
+        data=data, labels=labels, on=on, target=target, classes=classes, size=size, channels=channels, modality_name=modality, seed=seed,
+        strict=strict, allow_leakage=allow_leakage, quiet=quiet,
+    )  # fmt: skip
+    from scotoma.data.targets import require_classes
+
+    assert material.target is not None
+    for name in ("train", "test"):
+        require_classes(material.target, material.split.rows(name), f"split {name}")
+    from scotoma.studying import carry_out
+
+    run = Run.open(Path(out), "study", arguments, overwrite, resume)
+    try:
+        carry_out(run, material, quiet)
+        run.finish()
+    finally:
+        run.close()
+    from scotoma.report import build
+
+    build([run.path])
+    return run.path

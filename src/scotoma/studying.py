@@ -1,0 +1,257 @@
+"""What ``study`` does once table, store and run folder stand: pretrain, draw labels, fit, compare.
+
+Everything slow leaves a file (an encoder in a run folder of its own, ``predictions/NAME.npy`` for each classifier), and is not done
+again when the study is taken up; all rows are then derived from those files in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from scotoma import comparisons, encoders, plugins
+from scotoma.data.targets import Target
+from scotoma.drawing import scatter
+from scotoma.evaluate import material_rows
+from scotoma.evaluators.base import HEADLINE, Context, Draw, draw, draw_rows, fraction_rows
+from scotoma.finetuning import predict, tune
+from scotoma.material import Material
+from scotoma.pretraining import describe, train
+from scotoma.run import Row, Run, read_config, read_rows, status
+
+MAP_POINTS = 1500
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the study: an encoder used one way, or a control that needs none.
+
+    Args:
+        evaluator: ``linear``, ``finetune``, or the control's evaluator.
+        method: that made the encoder; ``random``; ``control``.
+        encoder: name of the network; "" for none.
+    """
+
+    evaluator: str
+    method: str
+    encoder: str = ""
+
+    def file(self, run: Run, drawn: Draw) -> Path:
+        """Where the predictions of one classifier lie."""
+        parts = (self.evaluator, self.method, self.encoder.replace("/", "_"), f"f{drawn.fraction:g}", f"s{drawn.seed}")
+        return run.path / "predictions" / ("-".join(p for p in parts if p) + ".npy")
+
+
+def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
+    """Do what is not done yet, then write all rows and figures."""
+    config, target = run.config, _target(material)
+    (run.path / "predictions").mkdir(exist_ok=True)
+    draws = [draw(target, material.split, f, s) for f in config["fractions"] for s in range(config["seeds"])]
+    _save_draws(run, material, draws)
+    material.save_used(run.path)
+    networks: dict[str, str] = {}
+    for method in config["methods"]:
+        if not plugins.method(method).needs_labels:
+            networks[method] = _pretrain(run, material, method, run.path / "pretrain" / method, quiet)
+        else:
+            networks[method] = config["encoder"] or plugins.method(method).default_encoder
+    arms = list(_arms(config, networks))
+    for number, arm in enumerate(arms, 1):
+        todo = [d for d in draws if not arm.file(run, d).exists()]
+        if todo and not quiet:
+            print(
+                f"[{number}/{len(arms)}] {' '.join(p for p in (arm.evaluator, arm.method, arm.encoder) if p)}: {len(todo)} classifiers",
+                flush=True,
+            )
+        for drawn, p in _classify(run, material, arm, todo, quiet):
+            _save(arm.file(run, drawn), p)
+    rows_file = run.path / "rows.jsonl"
+    rows_file.unlink(missing_ok=True)
+    run.add_rows(_rows(run, material, arms, draws, networks))
+    _figure_of_features(run, material, networks)
+
+
+def _target(material: Material) -> Target:
+    assert material.target is not None
+    return material.target
+
+
+def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bool) -> str:
+    """Pretrain one method into a run folder of its own, or find it done; the network's name."""
+    if status(folder) != "finished":
+        config = run.config
+        arguments: dict[str, Any] = {
+            **{k: config[k] for k in ("data", "labels", "on", "target", "classes", "size", "channels", "modality", "minutes", "epochs", "steps")},
+            **{k: config[k] for k in ("seed", "strict", "allow_leakage", "encoder")},
+            "method": method, "method_args": {}, "batch_size": None, "learning_rate": None, "weight_decay": None, "precision": None,
+        }  # fmt: skip
+        if not quiet:
+            print(f"pretraining {method}", flush=True)
+        inner = Run.open(folder, "pretrain", arguments, resume=True)
+        try:
+            train(inner, material, quiet)
+            inner.finish()
+        finally:
+            inner.close()
+    return str(read_config(folder)["encoder"])
+
+
+def _arms(config: dict[str, Any], networks: dict[str, str]) -> Iterator[Arm]:
+    for control in ("majority", "header", "pixels"):
+        if control in config["controls"]:
+            yield Arm(control, "control")
+    for mode in config["modes"]:
+        if "random" in config["controls"]:
+            for network in dict.fromkeys(networks.values()):
+                yield Arm(mode, "random", network)
+        for method, network in networks.items():
+            yield Arm(mode, method, network)
+
+
+def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -> Path:
+    """The encoder file of an arm: pretrained, pretrained anew on the draw's labels, or random weights, written once."""
+    if arm.method != "random" and not plugins.method(arm.method).needs_labels:
+        return run.path / "pretrain" / arm.method
+    if arm.method != "random":
+        folder = run.path / "pretrain" / f"{arm.method}-f{drawn.fraction:g}-s{drawn.seed}"
+        _pretrain(run, _only(material, drawn), arm.method, folder, quiet)
+        return folder
+    folder = run.path / "pretrain" / f"random-{arm.encoder}"
+    if not (folder / encoders.FILE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        info = describe({"size": run.config["size"], "seed": run.config["seed"]}, material, arm.encoder)
+        L.seed_everything(run.config["seed"], verbose=False)
+        encoders.save(folder / encoders.FILE, encoders.build(info), info)
+    return folder
+
+
+def _only(material: Material, drawn: Draw) -> Material:
+    """The material with the labels of one draw alone."""
+    target = _target(material)
+    hidden = np.ones(len(target.y), bool)
+    hidden[drawn.train] = False
+    y = target.y.copy()
+    y[hidden] = np.nan if target.multilabel else -1
+    return replace(material, target=replace(target, y=y))
+
+
+def _classify(run: Run, material: Material, arm: Arm, draws: list[Draw], quiet: bool) -> Iterator[tuple[Draw, np.ndarray]]:
+    """Fit a classifier on each draw and give its probabilities of the test rows."""
+    target, test = _target(material), _test(material)
+    config, inputs, last = run.config, None, None
+    for drawn in draws:
+        if arm.method == "control":
+            module = plugins.module("evaluators", arm.evaluator)
+            inputs = module.inputs(_context(material)) if inputs is None else inputs
+            yield drawn, module.predict(inputs, target, drawn, test)
+            continue
+        source = _network(run, material, arm, drawn, quiet)
+        if arm.evaluator == "finetune":
+            encoder, info, _ = encoders.load(source)
+            tuned, _ = tune(
+                encoder, info, material.store, material.rows, target, drawn, steps=config["finetune_steps"],
+                learning_rate=config["finetune_learning_rate"], seed=drawn.seed,
+            )  # fmt: skip
+            yield drawn, predict(tuned.encoder, tuned.head, info, material.store, material.rows[test], target.multilabel)
+        else:
+            if source != last:
+                encoder, info, _ = encoders.load(source)
+                inputs, last = _context(material, encoder, info).features, source
+            yield drawn, plugins.module("evaluators", arm.evaluator).predict(inputs, target, drawn, test)
+
+
+def _context(material: Material, encoder: Any = None, info: Any = None) -> Context:
+    return Context(encoder, info, None, material.dataset, material.store, material.split, _target(material))
+
+
+def _test(material: Material) -> np.ndarray:
+    return _context(material).test
+
+
+def _save(path: Path, p: np.ndarray) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("wb") as file:
+        np.save(file, p.astype(np.float32))
+    temporary.replace(path)
+
+
+def _save_draws(run: Run, material: Material, draws: list[Draw]) -> None:
+    """``labels.csv``: which rows each draw may see; a user's proof, and the way to repeat it elsewhere."""
+    import pandas as pd
+
+    parts = [
+        pd.DataFrame({"row": material.rows[rows], "split": name, "fraction": d.fraction, "seed": d.seed})
+        for d in draws
+        for name, rows in (("train", d.train), ("val", d.val))
+        if d.fraction < 1
+    ]
+    if parts:
+        pd.concat(parts).to_csv(run.path / "labels.csv", index=False)
+
+
+def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], networks: dict[str, str]) -> list[Row]:
+    """All rows of the study, from the files that its classifiers left."""
+    target, test = _target(material), _test(material)
+    y, units, config = target.y[test], material.split.units[test], run.config
+    rows: list[Row] = material_rows(material)
+    for method in networks:
+        rows += read_rows(run.path / "pretrain" / method)
+    differences: list[Row] = []
+    for arm in arms:
+        name = arm.evaluator if arm.evaluator != "finetune" else "metrics"
+        protocol = {"version": plugins.module("evaluators", name).PROTOCOL}
+        if arm.evaluator == "finetune":
+            protocol |= {"steps": config["finetune_steps"], "learning_rate": config["finetune_learning_rate"]}
+        common = {
+            "evaluator": arm.evaluator, "method": arm.method, "encoder": arm.encoder or None, "target": ",".join(target.columns),
+            "split": "test", "protocol": protocol,
+        }  # fmt: skip
+        for fraction in config["fractions"]:
+            chosen = [d for d in draws if d.fraction == fraction]
+            predictions = [np.load(arm.file(run, d)).astype(float) for d in chosen]
+            for drawn, p in zip(chosen, predictions, strict=True):
+                rows += [{**common, **row} for row in draw_rows(y, p, drawn)]
+            labels = len(chosen[0].train)
+            rows += [{**common, **row} for row in fraction_rows(y, predictions, units, target.classes, fraction, labels)]
+            reference = Arm(arm.evaluator, "random", arm.encoder)
+            if arm.method not in ("control", "random") and reference in arms:
+                base = [np.load(reference.file(run, d)).astype(float) for d in chosen]
+                found = comparisons.paired_difference(HEADLINE, y, predictions, base, units)
+                row = {"metric": f"{HEADLINE}_difference", "reference": "random", "fraction": fraction, "labels": labels, **found}
+                differences.append({**common, **row})
+    adjusted = comparisons.holm([row["p_value"] for row in differences]) if differences else []
+    return rows + [{**row, "p_holm": float(p)} for row, p in zip(differences, adjusted, strict=True)]
+
+
+def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) -> None:
+    """t-SNE of the test pictures' features: each encoder beside its random weights."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    target, test = _target(material), _test(material)
+    shown = test[np.linspace(0, len(test) - 1, min(MAP_POINTS, len(test))).astype(int)]
+    points: dict[str, np.ndarray] = {}
+    sources = {m: run.path / "pretrain" / m for m in networks} | {
+        f"random {n}": run.path / "pretrain" / f"random-{n}" for n in networks.values()
+    }
+    for name, source in sources.items():
+        if not (source / encoders.FILE).exists():
+            continue
+        encoder, info, _ = encoders.load(source)
+        x = _context(material, encoder, info).features[shown]
+        x = (x - x.mean(0)) / (x.std(0) + 1e-6)
+        x = PCA(min(50, *x.shape), random_state=0).fit_transform(x)
+        points[name] = TSNE(random_state=0, perplexity=min(30, (len(x) - 1) / 3), init="pca").fit_transform(x)
+    if points:
+        labels = np.nan_to_num(target.y[shown, 0], nan=-1).astype(int) if target.multilabel else target.y[shown]
+        classes = (f"no {target.classes[0]}", target.classes[0]) if target.multilabel else target.classes
+        caption = (
+            f"t-SNE of the features of {len(shown)} test pictures, in a panel for each encoder. Pictures that an encoder takes for alike lie "
+            "close together. Distances between clusters and their sizes mean nothing; no label was used to place a point."
+        )
+        run.figure("features", scatter(points, labels, classes), "How the encoders arrange the test pictures", caption, "features")

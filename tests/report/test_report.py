@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from scotoma.errors import UsageError
+from scotoma.report.build import build
+
+FRACTIONS = (0.01, 0.1, 0.5, 1.0)
+LABELS = {0.01: 50, 0.1: 496, 0.5: 2480, 1.0: 4960}
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+BASE = {"target": "label", "split": "test", "n": 1370, "protocol": 1}
+
+
+class Page(HTMLParser):
+    """Text, ids, and every address that a browser would follow or fetch."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.words, self.addresses, self.ids, self.tags = [], [], [], []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "data", "action", "poster", "background"):
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def write(folder, rows=(), config=None, figures=(), metrics=None):
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"command": "study", **(config or {})}))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "status.json").write_text('{"state": "finished"}')
+    for name, section in figures:
+        (folder / "figures").mkdir(exist_ok=True)
+        Image.fromarray((np.indices((120, 400)).sum(0) % 251).astype("uint8")).save(folder / "figures" / f"{name}.png")
+        words = {"title": f"Title of {name}", "caption": f"Caption of {name}.", "section": section}
+        (folder / "figures" / f"{name}.json").write_text(json.dumps(words))
+    if metrics:
+        (folder / "metrics.csv").write_text(metrics)
+    return folder
+
+
+def auroc(method, evaluator, values, **more):
+    """Means over three draws, an interval of 0.02 on either side, and one single draw that the page must not show."""
+    for fraction, value in zip(FRACTIONS, values, strict=True):
+        row = {**BASE, "evaluator": evaluator, "metric": "auroc", "method": method, "fraction": fraction, "labels": LABELS[fraction]}
+        yield {**row, "value": value, "low": value - 0.02, "high": min(1, value + 0.02), "seed": None, "draws": 3, **more}
+        yield {**row, "value": 0.111, "seed": 0, **more}
+
+
+def difference(method, evaluator, values, half=0.015):
+    for fraction, value in zip(FRACTIONS, values, strict=True):
+        row = {**BASE, "evaluator": evaluator, "metric": "auroc_difference", "method": method, "reference": "random", "encoder": "resnet18"}
+        yield {**row, "fraction": fraction, "value": value, "low": value - half, "high": value + half, "p_value": 0.0004 if abs(value) > half else 0.31, "p_holm": 0.012}
+
+
+def study_rows():
+    net = {"encoder": "resnet18"}
+    for split, n in (("train", 4960), ("val", 689), ("test", 1370)):
+        yield {"evaluator": "data", "metric": "images", "split": split, "value": n}
+        yield {"evaluator": "data", "metric": "patients", "split": split, "value": n // 4}
+        for k, name in enumerate(CLASSES):
+            yield {"evaluator": "data", "metric": "images", "split": split, "class": name, "value": n * (k + 1) // 10}
+    yield {"evaluator": "data", "metric": "unreadable", "value": 3}
+    yield from auroc("simclr", "linear", (0.761, 0.912, 0.945, 0.957), **net)
+    yield from auroc("mae", "linear", (0.702, 0.803, 0.871, 0.902), **net)
+    yield from auroc("random", "linear", (0.691, 0.821, 0.862, 0.883), **net)
+    yield from auroc("simclr", "finetune", (0.772, 0.926, 0.973, 0.988), **net)
+    yield from auroc("mae", "finetune", (0.741, 0.889, 0.961, 0.984), **net)
+    yield from auroc("random", "finetune", (0.701, 0.878, 0.959, 0.983), **net)
+    yield from auroc("control", "pixels", (0.733, 0.852, 0.916, 0.934))
+    yield from auroc("control", "header", (0.512, 0.543, 0.557, 0.561))
+    yield from auroc("control", "majority", (0.5, 0.5, 0.5, 0.5), low=0.5, high=0.5)
+    yield from difference("simclr", "linear", (0.070, 0.091, 0.083, 0.074))
+    yield from difference("mae", "linear", (0.011, -0.018, 0.009, 0.019))
+    yield from difference("simclr", "finetune", (0.071, 0.048, 0.014, 0.005))
+    yield from difference("mae", "finetune", (0.040, 0.011, 0.002, 0.001))
+    rng = np.random.default_rng(0)
+    everyone = [(e, m, s) for e in ("linear", "finetune") for m, s in (("simclr", 5), ("mae", 3.2), ("random", 2.5))]
+    for evaluator, method, strength in [*everyone, ("pixels", "control", 3)]:
+        for fraction in (0.1, 1.0):
+            key = {**BASE, "evaluator": evaluator, "method": method, "fraction": fraction, "draws": 3, "seed": None}
+            key |= {"encoder": "resnet18"} if evaluator != "pixels" else {}
+            for k, name in enumerate(CLASSES):
+                shift = strength + 0.4 * k + 2 * fraction
+                yield {**key, "metric": "auroc", "class": name, "value": 0.8 + k / 100, "low": 0.78 + k / 100, "high": 0.83 + k / 100}
+                for x in np.round(np.linspace(0, 1, 51), 2):
+                    yield {**key, "metric": "roc", "class": name, "fpr": float(x), "value": float(x ** (1 / shift))}
+                spread = rng.dirichlet(np.ones(4) + 5 * strength * np.eye(4)[k]) * 137 * (k + 1)
+                for other, count in zip(CLASSES, spread, strict=True):
+                    yield {**key, "metric": "confusion", "class": name, "predicted": other, "value": float(count)}
+            for metric, value in (("balanced_accuracy", 0.71), ("average_precision", 0.74), ("f1", 0.70), ("brier", 0.31), ("ece", 0.062)):
+                yield {**key, "metric": metric, "value": value, "low": value * 0.95, "high": value * 1.05}
+    for method, seconds in (("simclr", 754.2), ("mae", 611.0)):
+        costs = {"images_seen": 148800, "images_per_second": 197.3, "seconds": seconds, "peak_memory_bytes": 1.5 * 2**30, "steps": 2325}
+        for metric, value in (costs | {"loss": 0.412, "feature_spread": 0.93, "effective_rank": 41.2, "parameters": 11170240}).items():
+            yield {"evaluator": "pretrain", "method": method, "metric": metric, "value": value}
+
+
+def loss_curve(high):
+    lines = ["step,loss,lr,images_per_second,feature_spread,effective_rank"]
+    rng = np.random.default_rng(1)
+    for step in range(10, 2330, 10):
+        watched = f"{1 - np.exp(-step / 300):.3f},{60 * (1 - np.exp(-step / 500)):.2f}" if step % 120 == 0 else ","
+        lines.append(f"{step},{high * (0.3 + np.exp(-step / 500)) + rng.normal(0, 0.05):.4f},0.001,197.1,{watched}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def study(tmp_path):
+    config = {
+        "data": "../data/brain_tumor_mri/table.csv", "target": "label", "methods": ["simclr", "mae"], "fractions": list(FRACTIONS),
+        "seeds": 3, "encoder": "resnet18", "image_size": 128, "method_args": {"mask_ratio": 0.6}, "out": "runs/brain", "minutes": None,
+        "versions": {"python": "3.11.9", "torch": "2.15.0"}, "hardware": {"processor": "A made-up processor", "cores": 2},
+    }  # fmt: skip
+    folder = write(tmp_path / "brain", study_rows(), config, [("tsne", "features"), ("classes", "data")])
+    for method, high in (("simclr", 6), ("mae", 1)):
+        inner = {"command": "pretrain", "method": method, "encoder": "resnet18"}
+        write(folder / "pretrain" / method, (), inner, [(f"views_{method}", "pretraining")], loss_curve(high))
+    return folder
+
+
+def page_of(*folders):
+    return build(list(folders)).read_text()
+
+
+def test_the_page_needs_nothing_from_outside(study):
+    path = build([study])
+    html, page = path.read_text(), Page(path.read_text())
+    assert path == study / "report.html" and not list(study.glob("*.new"))
+    assert len(page.addresses) > 10
+    assert all(a.startswith(("data:", "#")) for a in page.addresses)
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert not {"script", "iframe", "object", "embed", "video"} & set(page.tags)
+    for svg in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", html):
+        drawing = base64.b64decode(svg).decode()
+        assert "<script" not in drawing and not re.search(r"href=\"(?!#)", drawing)
+
+
+def test_contents_lead_to_the_sections_in_order(study):
+    page = Page(page_of(study))
+    sections = ["asked", "data", "results", "classes", "calibration", "features", "pretraining", "limits", "repeat"]
+    assert [a[1:] for a in page.addresses if a.startswith("#")] == sections
+    assert [i for i in page.ids if i != "summary"] == sections
+
+
+def test_every_value_of_the_table_stands_on_the_page(study):
+    text = Page(page_of(study)).text
+    for row in study_rows():
+        if row["metric"] == "auroc" and "class" not in row and row["seed"] is None:
+            assert f"{row['value']:.3f}" in text and f"[{row['low']:.3f}, {row['high']:.3f}]" in text
+        if row["metric"] == "auroc_difference":
+            assert f"{row['value']:+.3f}".replace("-", "−") in text
+    assert "0.111" not in text  # a single draw gives way to the mean over draws
+    assert "p < 0.001, Holm = 0.012" in text
+    assert "4,960" in text and "12 min 34 s" in text and "1.50 GiB" in text and "11.2 million" in text
+    assert "3 files could not be read" in text
+    assert "1,984 (40 %)" in text  # pituitary: 4 of 10 training pictures
+
+
+def test_the_dagger_marks_the_highest_of_each_column(study):
+    html = page_of(study)
+    assert [float(v) for v in re.findall(r"<td>([\d.]+)<sup>†", html)] == [0.772, 0.926, 0.973, 0.988]
+
+
+def test_the_summary_gives_verdicts_of_both_kinds(study):
+    text = Page(page_of(study)).text
+    assert "On 1,370 test pictures of brain_tumor_mri, with 10 % of the labels (n = 496 labelled" in text
+    assert (
+        "Pretraining raised the macro AUROC of a linear classifier on the frozen encoder from 0.821 to 0.912 "
+        "(difference +0.091, 95 % interval +0.076 to +0.106)." in text
+    )
+    assert "SimCLR, linear classifier on the frozen encoder: better than random weights; above the pixel control." in text
+    assert "MAE, linear classifier on the frozen encoder: worse than random weights; did not beat the pixel control." in text
+    assert "lowered the macro AUROC of a linear classifier on the frozen encoder from 0.821 to 0.803" in text
+    assert "MAE, fine-tuned network: did not beat random weights; not clearly above the pixel control." in text
+    assert "was 0.889 with pretraining and 0.878 without (difference +0.011, 95 % interval −0.004 to +0.026, which includes zero)" in text
+    assert "Over the 4 shares of labels tried: better than random weights at 1, no clear difference at 2, worse at 1." in text
+
+
+def test_verdicts_have_equal_weight(study):
+    assert len(re.findall(r'<li><span class="verdict">', page_of(study))) == 4
+
+
+def test_header_facts_above_chance_are_a_warning(tmp_path, study):
+    assert "Possible confounding" in page_of(study)
+    rows = [*auroc("mae", "linear", (0.7, 0.8, 0.85, 0.9)), *auroc("control", "header", (0.5, 0.5, 0.51, 0.519))]
+    assert "Possible confounding" not in page_of(write(tmp_path / "clean", rows))
+
+
+def test_hostile_names_are_text(tmp_path):
+    bad = '<script>alert("1")</script>'
+    rows = [*auroc(bad, "linear", (0.6, 0.7, 0.8, 0.9), encoder=bad, target=bad)]
+    for name in (bad, r"$\frac{", "a&b"):
+        key = {**BASE, "evaluator": "linear", "method": bad, "encoder": bad, "fraction": 0.1, "target": bad, "class": name}
+        rows += [{**key, "metric": "auroc", "value": 0.7}, {**key, "metric": "confusion", "predicted": name, "value": 4}]
+        rows += [{**key, "metric": "roc", "fpr": x, "value": x} for x in (0.0, 0.5, 1.0)]
+        rows += [{"evaluator": "data", "metric": "images", "split": name, "class": name, "value": 2}]
+    folder = write(tmp_path / "hostile", rows, {"data": bad, "target": bad, bad: bad}, metrics=loss_curve(1))
+    write(folder / "x", (), {"command": "pretrain", "method": bad}, [("f", bad)], loss_curve(1))
+    html = page_of(folder)
+    assert "<script" not in html
+    assert bad in Page(html).text and r"$\frac{" in Page(html).text
+
+
+def test_sections_without_rows_are_left_out(tmp_path):
+    folder = write(tmp_path / "mae", [{"evaluator": "pretrain", "method": "mae", "metric": "loss", "value": 0.4}], {"command": "pretrain"})
+    page = Page(page_of(folder))
+    assert [i for i in page.ids if i != "summary"] == ["asked", "pretraining", "limits", "repeat"]
+    assert "cannot say what the pretraining was worth" in page.text and "img" not in page.tags
+    only = Page(page_of(write(tmp_path / "knn", [{**BASE, "evaluator": "knn", "method": "mae", "metric": "auroc", "value": 0.8125}])))
+    assert [i for i in only.ids if i != "summary"] == ["asked", "results", "limits", "repeat"]
+    assert "0.812" in only.text and "no random-weights control was run" in only.text and "as trained" in only.text
+
+
+def test_draws_without_a_mean_are_averaged_without_an_interval(tmp_path):
+    key = {**BASE, "evaluator": "linear", "method": "mae", "metric": "auroc", "fraction": 0.1}
+    rows = [{**key, "seed": s, "value": v, "low": 0.5, "high": 0.99} for s, v in enumerate((0.7, 0.8, 0.96))]
+    text = Page(page_of(write(tmp_path / "draws", rows))).text
+    assert "0.820" in text and "0.990" not in text
+    one = Page(page_of(write(tmp_path / "one", rows[:1]))).text
+    assert "[0.500, 0.990]" in one
+
+
+def test_every_label_of_a_multi_label_target_is_told(tmp_path):
+    rows = []
+    for k, target in enumerate(("edema", "effusion")):
+        rows += [*auroc("mae", "linear", (0.6 + k / 10,) * 4, target=target), *auroc("random", "linear", (0.55,) * 4, target=target)]
+        rows += [{**BASE, "target": target, "evaluator": "linear", "method": "mae", "fraction": 1.0, "metric": "roc", "fpr": x, "value": x} for x in (0.0, 1.0)]
+    page = Page(page_of(write(tmp_path / "multi", rows)))
+    assert page.text.count("edema") >= 3 and page.text.count("effusion") >= 3
+    assert "[0.580, 0.620]" in page.text and "[0.680, 0.720]" in page.text
+
+
+def test_two_runs_are_told_apart(tmp_path):
+    first = write(tmp_path / "short", [*auroc("mae", "linear", (0.61, 0.62, 0.63, 0.64)), *auroc("control", "pixels", (0.7,) * 4)])
+    second = write(tmp_path / "long", [*auroc("mae", "linear", (0.71, 0.72, 0.73, 0.74)), *auroc("control", "pixels", (0.7,) * 4)])
+    path = build([first, second], tmp_path / "both.html")
+    text = Page(path.read_text()).text
+    assert path == tmp_path / "both.html" and not (first / "report.html").exists()
+    assert "MAE, short" in text and "MAE, long" in text and "0.620" in text and "0.720" in text
+    assert "Pixels alone (32 px, PCA, logistic regression) 0.700" in text  # the same control twice is one control
+
+
+def test_a_run_inside_a_named_run_is_read_once(study):
+    alone = Page(page_of(study)).text
+    both = Page(page_of(study, study / "pretrain" / "mae")).text
+    assert alone.count("Caption of views_mae.") == both.count("Caption of views_mae.") == 1
+
+
+def test_the_commands_repeat_the_run(study):
+    text = Page(page_of(study)).text
+    assert f"scotoma study --config {study}/config.yaml" in text
+    assert (
+        "scotoma study --data ../data/brain_tumor_mri/table.csv --encoder resnet18 --fractions 0.01,0.1,0.5,1.0 --image_size 128 "
+        "--method.mask_ratio 0.6 --methods simclr,mae --seeds 3 --target label " in text + " "
+    )
+    assert "2.15.0" in text and "A made-up processor" in text
+
+
+def test_an_unfinished_run_says_so(study):
+    (study / "status.json").write_text('{"state": "running"}')
+    assert "is not finished" in Page(page_of(study)).text
+
+
+def test_the_same_rows_give_the_same_page(study):
+    assert page_of(study) == page_of(study)
+
+
+@pytest.mark.parametrize(("make", "words"), [("absent", "no run folder"), ("bare", "no run folder"), ("empty", "no results"), ("bad", "damaged")])
+def test_what_is_no_run_is_an_error(tmp_path, make, words):
+    folder = tmp_path / make
+    if make == "bare":
+        folder.mkdir()
+    elif make != "absent":
+        write(folder)
+    if make == "bad":
+        (folder / "rows.jsonl").write_text("{not json}\n")
+    with pytest.raises(UsageError, match=words):
+        build([folder])
+    assert not (folder / "report.html").exists()
+
+
+def test_no_runs_is_an_error():
+    with pytest.raises(UsageError, match="at least one"):
+        build([])
+
+
+def test_torch_is_never_imported(study):
+    code = (
+        "import sys, pathlib; from scotoma.report.build import build; build([pathlib.Path(sys.argv[1])]); "
+        "print([m for m in ('torch', 'lightning', 'timm', 'sklearn', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(study)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
