@@ -29,7 +29,7 @@ VERBS = {
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
 _POSITIONAL = {"prepare": ("data",), "evaluate": ("run",), "report": ("runs",)}
-_FUNCTIONS = {"report": "scotoma.report"}
+_FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.VERB.VERB
 _RENAMED = {"evaluators": "with"}
 
 
@@ -47,8 +47,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(arguments[0], arguments[1:])
     except ScotomaError as error:
-        print(f"scotoma: {error}", file=sys.stderr)
+        print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, a file that may not be read
+        print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("scotoma: stopped; say --resume to go on", file=sys.stderr)
         return 130
@@ -58,8 +61,8 @@ def _overview() -> str:
     width = max(map(len, VERBS))
     lines = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
     return (
-        "usage: scotoma VERB [options]\n\nPretrain image encoders on unlabelled medical images, use them with few labels, and prove what "
-        f"that was worth.\n\nverbs:\n{lines}\n\n`scotoma VERB --help` explains a verb. First steps:\n\n"
+        "usage: scotoma VERB [options]\n\nPretrain image encoders on unlabelled medical images, use them with few labels, and "
+        f"prove what that was worth.\n\nverbs:\n{lines}\n\n`scotoma VERB --help` explains a verb. First steps:\n\n"
         "  scotoma demo\n"
         "  scotoma study --data scans.csv --target diagnosis --methods simclr,mae --minutes 10 --out runs/first\n"
     )
@@ -71,7 +74,11 @@ def _run(verb: str, arguments: list[str]) -> int:
         raise UsageError(f"unknown verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}"))
     if verb == "list":
         return _list(arguments)
-    function = getattr(importlib.import_module(_FUNCTIONS.get(verb, f"scotoma.{verb}")), "build" if verb == "report" else verb)
+    module, name = _FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))
+    function = getattr(importlib.import_module(module), name)
+    if "--help" in arguments or "-h" in arguments:
+        _help(verb, function, arguments)
+        return 0
     values = _parse(verb, function, arguments)
     result = function(**values)
     if result is not None and verb != "evaluate":
@@ -106,11 +113,16 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     takes_method = "method_args" in inspect.signature(function).parameters
     method = (_named(arguments, "--method") or config.get("method", _default(function, "method"))) if takes_method else None
     parser = _parser(verb, function, method)
-    config |= {f"method.{k}": v for k, v in config.pop("method_args", {}).items()}
+    if takes_method:
+        config.pop("method", None)
+        config |= {f"method.{k}": v for k, v in (config.pop("method_args", None) or {}).items()}
     known = {action.dest for action in parser._actions}
     _check_names(verb, known, config, arguments)
     parser.set_defaults({k: v for k, v in config.items() if v is not None})
-    values = parser.parse_args(_rewritten(verb, function, arguments)).as_dict()
+    typed = dict(flag[2:].split("=", 1) for flag in _rewritten(verb, function, arguments))
+    # a folder named 007 is no number: what may be of any type stays as it was typed, and the parser is shown a word for it
+    verbatim = {k: v for k, v in typed.items() if typing.get_type_hints(function).get(k) is Any}
+    values = parser.parse_args([f"--{k}={'given' if k in verbatim else v}" for k, v in typed.items()]).as_dict() | verbatim
     found = {k: v for k, v in values.items() if k in inspect.signature(function).parameters and not isinstance(v, dict)}
     if takes_method:
         found |= {"method": method, "method_args": values["method"]}
@@ -149,9 +161,6 @@ def _rewritten(verb: str, function: Callable[..., Any], arguments: list[str]) ->
             continue
         flag, equals, value = argument[2:].partition("=")
         name = names.get(flag, flag)
-        if name == "help":
-            done.append("--help")
-            continue
         if name in switches and not equals and not (queue and queue[0].lower() in ("true", "false")):
             value = "true"
         elif not equals:
@@ -160,7 +169,9 @@ def _rewritten(verb: str, function: Callable[..., Any], arguments: list[str]) ->
             value = queue.pop(0)
         if name in ("config", "method"):
             continue
-        done.append(f"--{name}={_as_list(value) if name in lists else value}")
+        if name in lists:
+            value = _as_list(value, quoted="list[str]" in str(hints[name]))
+        done.append(f"--{name}={value}")
     wanted = _POSITIONAL.get(verb, ())
     if positional and wanted == ("runs",):
         return [*done, f"--runs=[{','.join(map(json.dumps, positional))}]"]
@@ -169,8 +180,12 @@ def _rewritten(verb: str, function: Callable[..., Any], arguments: list[str]) ->
     return [*done, *(f"--{name}={value}" for name, value in zip(wanted, positional, strict=False))]
 
 
-def _as_list(text: str) -> str:
-    return text if text.startswith("[") else "[" + ",".join(part.strip() for part in text.split(",") if part.strip()) + "]"
+def _as_list(text: str, quoted: bool) -> str:
+    """``a,b`` as a list; of words that may look like numbers, quoted."""
+    if text.startswith("["):
+        return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return "[" + ",".join(json.dumps(part) if quoted else part for part in parts) + "]"
 
 
 def _config(verb: str, arguments: list[str]) -> dict[str, Any]:
@@ -210,7 +225,7 @@ def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
 
     parser = Parser(prog=f"scotoma {verb}", description=(function.__doc__ or "").strip().split("\n")[0])
     parser.add_argument("--config", help="repeat a run: its config.yaml; flags override it")
-    skip = {"method_args", "method"} if method is not None else set()
+    skip: set[str | int] = {"method_args", "method"} if method is not None else set()
     parser.add_function_arguments(function, skip=skip, fail_untyped=False)
     if method is not None:
         chosen = plugins.method(method)
@@ -218,14 +233,32 @@ def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
     return parser
 
 
+def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None:
+    """Print the flags as they are typed here: switches and lists plain, a name after ``--method``."""
+    takes_method = "method_args" in inspect.signature(function).parameters
+    method = (_named(arguments, "--method") or _default(function, "method")) if takes_method else None
+    parser = _parser(verb, function, method)
+    switches = {name for name, hint in typing.get_type_hints(function).items() if hint is bool}
+    for action in parser._actions:
+        if action.dest == "method":
+            action.metavar, action.help = "METHOD", f"see `scotoma list methods`; what follows are the arguments of {method}"
+        elif action.dest in switches:
+            action.nargs = 0
+        action.option_strings = [s for s in action.option_strings if not s.endswith("+")]
+        if action.dest in _RENAMED:
+            action.option_strings, action.metavar = [f"--{_RENAMED[action.dest]}"], "NAMES"
+        if action.dest in _POSITIONAL.get(verb, ()):
+            action.metavar, action.help = action.dest.upper(), f"{action.help} May stand without a flag."
+    parser.print_help()
+
+
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     """The overall metrics, a line each; the run folder holds all rows."""
     for row in rows:
         if row["evaluator"] != "data" and row.get("seed") is None and row.get("class") is None and row.get("low") is not None:
             fraction = f" at {row['fraction']:.0%} of the labels" if row.get("fraction") else ""
-            print(
-                f"{row['evaluator']} {row['metric']}{fraction}: {row['value']:.3f} (95 % interval {row['low']:.3f} to {row['high']:.3f})"
-            )
+            interval = f"(95 % interval {row['low']:.3f} to {row['high']:.3f})"
+            print(f"{row['evaluator']} {row['metric']}{fraction}: {row['value']:.3f} {interval}")
 
 
 if __name__ == "__main__":

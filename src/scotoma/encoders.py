@@ -19,7 +19,7 @@ from scotoma.errors import UsageError
 
 FILE = "encoder.safetensors"
 HEADER = "scotoma"
-HEAD = "head."  # a model file is an encoder file with these weights beside it
+HEAD = ("head.weight", "head.bias")  # a model file is an encoder file with these beside it; some networks have other names in head.
 
 
 @dataclass
@@ -69,7 +69,7 @@ def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
     """A user's name of a network -> timm's name and arguments.
 
     ``vit_tiny_patch8`` stands for timm's ``vit_tiny_patch16_224`` with patches of 8 pixels. Vision transformers get the image size
-    and mean pooling over patches of the normed tokens: a masked autoencoder leaves the class token untrained.
+    and give their class token, as timm's do: the mean over patches forgets where in the picture a thing was.
 
     Raises:
         UsageError: timm has no such network, or the patch does not divide the size; the message names the nearest.
@@ -87,11 +87,11 @@ def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
         raise UsageError(
             f"unknown encoder {name!r}; " + (f"did you mean {', '.join(near)}?" if near else "see `scotoma list encoders`")
         )
-    if name.startswith("vit_"):
-        patch = kwargs.get("patch_size") or int((re.search(r"patch(\d+)", name) or [0, 16])[1])
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+        patch = kwargs.get("patch_size") or int((re.search(r"patch(\d+)", name) or [0, 1])[1])
         if image_size % patch:
             raise UsageError(f"patches of {patch} pixels do not divide a size of {image_size}: choose a multiple, or another patch")
-        kwargs |= {"img_size": image_size, "global_pool": "avg", "fc_norm": False}
+        kwargs["img_size"] = image_size
     return name, kwargs
 
 
@@ -102,9 +102,17 @@ def build(info: EncoderInfo, **overrides: Any) -> nn.Module:
     return timm.create_model(info.timm_name, num_classes=0, in_chans=info.in_chans, **{**info.timm_kwargs, **overrides})
 
 
+def width(encoder: nn.Module) -> int:
+    """How many features the network gives; timm's ``num_features`` counts before a head's hidden layer, where there is one."""
+    found: Any = encoder
+    return int(getattr(found, "head_hidden_size", None) or found.num_features)
+
+
 def is_vit(encoder: nn.Module) -> bool:
-    """Whether the network is a vision transformer whose tokens can be dropped."""
-    return all(hasattr(encoder, name) for name in ("patch_embed", "blocks", "pos_embed", "num_prefix_tokens"))
+    """Whether the network is a plain vision transformer (no rotary or relative positions), whose tokens can be dropped."""
+    from timm.models import VisionTransformer
+
+    return isinstance(encoder, VisionTransformer) and encoder.pos_embed is not None
 
 
 def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor) -> Tensor:
@@ -128,13 +136,13 @@ def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor) -> Tensor:
     return vit.norm(tokens)
 
 
-def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | None = None) -> None:
+def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Linear | None = None) -> None:
     """Write an encoder file, or with a head a model file; under a temporary name first, so that none is ever half-written."""
     from safetensors.torch import save_file
 
     weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
     if head is not None:
-        weights |= {HEAD + k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+        weights |= {name: v.detach().cpu().contiguous() for name, v in zip(HEAD, (head.weight, head.bias), strict=True)}
     temporary = path.with_name(path.name + ".new")
     save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info)), "format": "pt"})
     temporary.replace(path)
@@ -158,7 +166,7 @@ def read_info(source: str | Path) -> EncoderInfo:
     """The header of an encoder or model file.
 
     Raises:
-        UsageError: no such file, or it was not written by Scotoma.
+        UsageError: no such file, or it was not written by Scotoma, or by another version of it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -170,10 +178,12 @@ def read_info(source: str | Path) -> EncoderInfo:
         raise UsageError(f"{path}: not a whole safetensors file ({error})") from error
     if header is None:
         raise UsageError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
-    fields = json.loads(header)
-    for name in ("mean", "std", "targets", "classes"):
-        fields[name] = tuple(fields[name])
-    return EncoderInfo(**fields)
+    try:
+        lists = ("mean", "std", "targets", "classes")
+        fields: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in json.loads(header).items()}
+        return EncoderInfo(**fields)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: its header was written by another version of Scotoma ({error})") from error
 
 
 def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, nn.Linear | None]:
@@ -182,17 +192,23 @@ def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, 
     Args:
         source: a run folder or a file.
         **overrides: timm arguments that change training, not weights (``drop_path_rate``).
+
+    Raises:
+        UsageError: no such file, or its weights are not exactly those of the network that its header names.
     """
     from safetensors.torch import load_file
 
     path = find(source)
     info = read_info(path)
     weights = load_file(path)
-    head_weights = {k.removeprefix(HEAD): weights.pop(k) for k in list(weights) if k.startswith(HEAD)}
+    weight, bias = (weights.pop(name, None) for name in HEAD)
     encoder = build(info, **overrides)
-    encoder.load_state_dict(weights, strict=True)
+    try:
+        encoder.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise UsageError(f"{path}: not the weights of a {info.name} ({' '.join(str(error).split())[:200]})") from error
     head: nn.Linear | None = None
-    if head_weights:
-        head = nn.Linear(head_weights["weight"].shape[1], head_weights["weight"].shape[0])
-        head.load_state_dict(head_weights, strict=True)
+    if weight is not None and bias is not None:
+        head = nn.Linear(weight.shape[1], weight.shape[0])
+        head.load_state_dict({"weight": weight, "bias": bias}, strict=True)
     return encoder, info, head

@@ -53,7 +53,8 @@ def evaluate(
         UsageError: the request is wrong; nothing was written.
         RunError: the run failed.
     """
-    arguments = {k: v for k, v in locals().items() if k not in ("overwrite", "quiet", "out")} | {"data": str(data), "run": str(run)}
+    arguments = {k: v for k, v in locals().items() if k not in ("overwrite", "quiet", "out")} | {"run": str(run)}
+    arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
     fractions = fractions or [1.0]
     if any(not 0 < f <= 1 for f in fractions) or seeds < 1:
         raise UsageError("--fractions must be above 0 and at most 1, --seeds at least 1")
@@ -63,11 +64,14 @@ def evaluate(
     from scotoma.material import gather
 
     info = encoders.read_info(run)
+    if out is None and status(Path(run)) != "finished":
+        raise UsageError(f"{run} is no finished run folder: name one for the rows with --out")
     target = target or list(info.targets)
+    if classes is None and len(target) == 1 and info.targets == tuple(target):
+        classes = list(info.classes)
     material = gather(
-        data=data, labels=labels, on=on, target=target or None, classes=classes or (list(info.classes) if info.targets == tuple(target) and len(target) == 1 else None),
-        size=info.image_size, channels=info.in_chans, modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage,
-        encoder_run=Path(run), quiet=quiet,
+        data=data, labels=labels, on=on, target=target or None, classes=classes, size=info.image_size, channels=info.in_chans,
+        modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run), quiet=quiet,
     )  # fmt: skip
     if material.target is None:
         raise UsageError("name what to predict with --target")
@@ -102,7 +106,7 @@ def material_rows(material: Any) -> list[Row]:
 
 def _write(source: Path, out: Path | None, rows: list[Row], arguments: dict[str, Any], overwrite: bool) -> list[Row]:
     """Rows into a run of their own, or into the run they are about, where they replace what the same evaluators said before."""
-    if out is None and status(source) == "finished":
+    if out is None:
         import json
 
         names = {row["evaluator"] for row in rows}
@@ -110,8 +114,6 @@ def _write(source: Path, out: Path | None, rows: list[Row], arguments: dict[str,
         run = Run(source, {})
         write_atomically(source / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         return run.add_rows(rows)
-    if out is None:
-        raise UsageError(f"{source} is no finished run folder: name one for the rows with --out")
     run = Run.open(out, "evaluate", arguments, overwrite)
     try:
         found = run.add_rows(rows)

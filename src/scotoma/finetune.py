@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scotoma.errors import UsageError
+from scotoma.pretrain import PRECISIONS
 from scotoma.run import Run
 
 MODEL = "model.safetensors"
@@ -52,8 +53,8 @@ def finetune(
         batch_size: pictures a step.
         learning_rate: peak.
         weight_decay: of AdamW.
-        patience: stop after so many checks of the validation loss without improvement (10 checks a run) and keep the best weights; 0
-            trains the fixed number of steps.
+        patience: stop after so many checks of the validation loss without improvement (10 checks a run) and keep the best
+            weights; 0 trains the fixed number of steps.
         balance: weight the loss so that classes count alike.
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it.
         seed: of the split, the label draw, the order and the views.
@@ -75,6 +76,8 @@ def finetune(
         raise UsageError(f"--label_fraction {label_fraction}: must be above 0 and at most 1")
     if steps <= 0 or batch_size <= 0:
         raise UsageError("--steps and --batch_size must be above 0")
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
     arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
     from scotoma import encoders
     from scotoma.material import gather
@@ -108,9 +111,11 @@ def finetune(
         material.save_used(run.path)
         val = material.split.rows("val")
         val = val[material.target.known[val]]
-        p = predict(network, head, info, material.store, material.rows[val], material.target.multilabel)
         common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(target), "split": "val"}
-        run.add_rows(draw_rows(material.target.y[val], p, drawn), evaluator="linear" if frozen else "finetune", **common)
+        (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
+        if len(val):
+            p = predict(network, head, info, material.store, material.rows[val], material.target.multilabel)
+            run.add_rows(draw_rows(material.target.y[val], p, drawn), evaluator="linear" if frozen else "finetune", **common)
         run.finish()
     finally:
         run.close()

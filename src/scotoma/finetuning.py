@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scotoma.data.store import Store
 from scotoma.data.targets import Target
 from scotoma.encoders import EncoderInfo
+from scotoma.errors import UsageError
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Draw, extract
 from scotoma.losses import classification
@@ -57,6 +58,8 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes), weights)
     method = Supervised(encoder, inputs)
     plan = Plan(steps, batch_size, learning_rate, weight_decay, precision or automatic_precision(), seed)
+    if patience and not len(drawn.val):
+        raise UsageError("--patience needs labelled validation rows: label some, or leave it at 0")
     stopper = (Stopper(method, info, store, rows[drawn.val], target.y[drawn.val], plan, patience),) if patience else ()
     batches = Batches(store, rows[drawn.train], target.y[drawn.train])
     trained = fit(
@@ -113,6 +116,14 @@ class Stopper(Callback):
         else:
             self.waited += 1
             trainer.should_stop = self.waited >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a resumed run stops and restores as one left alone."""
+        return {"best": self.best, "waited": self.waited, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what a checkpoint kept."""
+        self.best, self.waited, self.weights = state_dict["best"], state_dict["waited"], state_dict["weights"]
 
     def restore(self) -> None:
         """Put the best weights back."""

@@ -19,7 +19,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         The loss. The 2 (B - 1) other projections are a picture's negatives; itself is left out.
     """
     z = F.normalize(torch.cat([first, second]).float(), dim=1)  # (2B, D)
-    logits = z @ z.T / temperature
+    with torch.autocast(z.device.type, enabled=False):  # bfloat16 would round a cosine of 0.99 over 0.1 to steps of 0.06
+        logits = z @ z.T / temperature
     logits.fill_diagonal_(float("-inf"))
     positives = torch.arange(len(z), device=z.device).roll(len(first))
     return F.cross_entropy(logits, positives)

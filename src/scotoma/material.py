@@ -9,13 +9,16 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scotoma.data import identity, splits, store, table, targets
 from scotoma.errors import UsageError
 from scotoma.views import modality
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 USED = "used.parquet"
 _BY_HEADER = {"CR": "xray", "DX": "xray", "DR": "xray", "MG": "xray", "CT": "ct", "MR": "mr"}
@@ -32,6 +35,7 @@ class Material:
         target: what is predicted; None without one.
         modality: a key of ``scotoma.views.MODALITIES``.
         seconds: what preparing took.
+        earlier: the run of the encoder that is tested or tuned; None without one.
     """
 
     dataset: table.Dataset
@@ -40,6 +44,7 @@ class Material:
     target: targets.Target | None
     modality: str
     seconds: float
+    earlier: Path | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -48,17 +53,34 @@ class Material:
 
     @property
     def pretraining(self) -> np.ndarray:
-        """Positions a pretraining may see: training rows, and rows outside the split whose patient is not validated or tested on."""
-        held_out = np.isin(self.split.of, ("val", "test"))
-        return np.flatnonzero(~np.isin(self.split.units, self.split.units[held_out]) & ~held_out)
+        """Positions a pretraining may see: training rows, and rows outside the split; no patient or picture validated or tested on.
+
+        Raises:
+            UsageError: none is left.
+        """
+        found = np.flatnonzero(self._free)
+        if not len(found):
+            raise UsageError(
+                f"{self.dataset.name}: every picture or its patient is validated or tested on: none is left to pretrain on"
+            )
+        return found
+
+    @property
+    def _free(self) -> np.ndarray:
+        together = splits.linked(self.split.units, splits.contents(self.dataset, self.store))
+        return ~np.isin(together, together[np.isin(self.split.of, ("val", "test"))])
 
     def fingerprint(self, positions: np.ndarray) -> str:
         """A hash of the pixels of these rows, whatever their order."""
-        content = self.store.facts["content"].iloc[self.rows[positions]]
+        content = splits.contents(self.dataset, self.store)[positions]
         return hashlib.blake2b("".join(sorted(content)).encode(), digest_size=16).hexdigest()
 
     def save_used(self, folder: Path) -> None:
-        """Write ``used.parquet``: keyed hashes of file, patient and content of every picture, with its split."""
+        """Write ``used.parquet``: keyed hashes of file, patient and content of every picture, with its split.
+
+        Pictures outside the split that a pretraining may see count as training. What the encoder had been trained on before,
+        elsewhere, follows with row -1, so that a test of a fine-tuned network is kept apart from its pretraining too.
+        """
         import pandas as pd
 
         key = identity.load_key()
@@ -70,11 +92,15 @@ class Material:
                 "row": self.rows,
                 "file": [identity.pseudonym(f"{n} {f}", key) for n, f in zip(names, frames, strict=True)],
                 "patient": frame["patient"].to_numpy() if "patient" in frame.columns else None,
-                "content": self.store.facts["content"].iloc[self.rows].to_numpy(),
+                "content": splits.contents(self.dataset, self.store),
                 "unit": self.split.units,
-                "split": self.split.of,
+                "split": np.where((self.split.of == "") & self._free, "train", self.split.of),
             }
         )
+        before = _used(self.earlier)
+        if before is not None:
+            before = before[(before["split"] == "train") & ~before["content"].isin(used["content"][used["split"] == "train"])]
+            used = pd.concat([used, before.assign(row=-1, unit=-1)], ignore_index=True)
         temporary = folder / (USED + ".new")
         used.to_parquet(temporary)
         temporary.replace(folder / USED)
@@ -124,7 +150,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     if earlier and not allow_leakage:
         _refuse_overlap(split, dataset, opened, earlier)
     name = _modality(dataset, opened) if modality_name == "auto" else modality_name
-    return Material(dataset, opened, split, found, name, seconds)
+    return Material(dataset, opened, split, found, name, seconds, encoder_run)
 
 
 def _modality(dataset: table.Dataset, opened: store.Store) -> str:
@@ -137,15 +163,25 @@ def _modality(dataset: table.Dataset, opened: store.Store) -> str:
 
 
 def earlier_split(run: Path | None) -> dict[str, str]:
-    """Keyed names of patients and pictures of a run -> the split they had in it; empty where the run left no record."""
+    """Keyed names of patients and pictures of a run -> the split they had in it; empty where the run left no record.
+
+    What was on several sides counts as trained on, then as validated on.
+    """
+    used = _used(run)
+    if used is None:
+        return {}
+    found: dict[str, str] = {}
+    for name in reversed(table.SPLITS):
+        rows = used[used["split"] == name]
+        found |= {n: name for column in ("patient", "content") for n in rows[column] if isinstance(n, str)}
+    return found
+
+
+def _used(run: Path | None) -> pd.DataFrame | None:
     import pandas as pd
 
     path = None if run is None else (run if run.is_dir() else run.parent) / USED
-    if path is None or not path.exists():
-        return {}
-    used = pd.read_parquet(path)
-    pairs = [(n, s) for c in ("patient", "content") for n, s in zip(used[c], used["split"], strict=True) if isinstance(n, str)]
-    return {n: s or "train" for n, s in pairs}
+    return None if path is None or not path.exists() else pd.read_parquet(path)
 
 
 def _refuse_overlap(split: splits.Split, dataset: table.Dataset, opened: store.Store, earlier: dict[str, str]) -> None:
@@ -154,6 +190,6 @@ def _refuse_overlap(split: splits.Split, dataset: table.Dataset, opened: store.S
     seen = [p for p in split.rows("test").tolist() if any(earlier.get(name) == "train" for name in names[p])]
     if seen:
         raise UsageError(
-            f"{len(seen)} of {len(split.rows('test'))} test pictures of {dataset.name} (or their patients) were in the encoder's pretraining; "
-            "test on others, or say --allow_leakage"
+            f"{len(seen)} of {len(split.rows('test'))} test pictures of {dataset.name} (or their patients) were in the encoder's "
+            "pretraining; test on others, or say --allow_leakage"
         )

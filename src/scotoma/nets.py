@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ def projector(widths: list[int], final_norm: bool = False) -> nn.Sequential:
         final_norm: batch norm after the last layer, without scale and shift (SimSiam, BYOL's predecessor SimCLR v2 code).
     """
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2
         layers.append(nn.Linear(a, b, bias=False))
         if not last:
@@ -54,6 +56,8 @@ class TokenDecoder(nn.Module):
         heads: attention heads.
         prefix: the encoder's tokens before the patches (class token).
     """
+
+    positions: Tensor
 
     def __init__(self, encoder_dim: int, grid: int, patch_dim: int, dim: int, depth: int, heads: int, prefix: int = 1) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from scotoma.errors import UsageError
 from scotoma.run import Run
 
 DEFAULT_MINUTES = 10.0
+PRECISIONS = ("bf16-mixed", "32-true")
 
 
 def pretrain(
@@ -82,9 +83,12 @@ def pretrain(
         raise UsageError("give one of --minutes, --epochs and --steps")
     if minutes is None and epochs is None and steps is None:
         minutes = DEFAULT_MINUTES
-    for name, value in (("minutes", minutes), ("epochs", epochs), ("steps", steps), ("batch_size", batch_size)):
+    lengths = {"minutes": minutes, "epochs": epochs, "steps": steps}
+    for name, value in {**lengths, "batch_size": batch_size, "learning_rate": learning_rate}.items():
         if value is not None and value <= 0:
             raise UsageError(f"--{name} {value}: must be above 0")
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
     if chosen.needs_labels and not target:
         raise UsageError(f"{method} trains on labels: name them with --target")
     arguments = {
@@ -96,8 +100,8 @@ def pretrain(
     from scotoma.material import gather
 
     material = gather(
-        data=data, labels=labels, on=on, target=target if chosen.needs_labels else None, classes=classes, size=size, channels=channels,
-        modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
+        data=data, labels=labels, on=on, target=target if chosen.needs_labels else None, classes=classes, size=size,
+        channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
     )  # fmt: skip
     from scotoma.pretraining import train  # torch, timm and lightning
 

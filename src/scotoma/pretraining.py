@@ -35,16 +35,18 @@ def train(run: Run, material: Material, quiet: bool = False) -> list[Row]:
     method = build(config, info, material, positions)
     batches = Batches(material.store, material.rows[positions], _targets(material, positions, chosen.needs_labels))
     plan = make_plan(config, method, batches)
-    run.save_config(
-        encoder=info.name, steps=plan.steps, minutes=None, epochs=None, batch_size=plan.batch_size, learning_rate=plan.learning_rate,
-        weight_decay=plan.weight_decay, precision=plan.precision, channels=info.in_chans, modality=info.modality,
-        resolved=["encoder", "steps", "minutes", "epochs", "batch_size", "learning_rate", "weight_decay", "precision", "channels", "modality"],
-    )  # fmt: skip
+    resolved = {
+        "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,
+        "learning_rate": plan.learning_rate, "weight_decay": plan.weight_decay, "precision": plan.precision,
+        "channels": info.in_chans, "modality": info.modality,
+    }  # fmt: skip
+    run.save_config(**resolved, resolved=list(resolved))
     trained = fit(method, plan, batches, run.path, resume=run.resumed, quiet=quiet)
     method.cpu().eval()
     encoders.save(run.path / encoders.FILE, method.encoder, info)
     material.save_used(run.path)
     figures(run, method, material, positions)
+    (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
     return run.add_rows(_rows(trained, plan, material, method), evaluator="pretrain", method=config["method"], encoder=info.name)
 
 
@@ -56,8 +58,8 @@ def describe(config: dict[str, Any], material: Material, name: str) -> encoders.
     method = {"name": config["method"], **config["method_args"]} if "method" in config else {"name": "random"}
     return encoders.EncoderInfo(
         timm_name, kwargs, material.store.channels, config["size"], mean, std,
-        {"side": material.store.side, "margin": MARGIN, "protocol": PROTOCOL}, material.modality, method, config["seed"], versions(),
-        material.fingerprint(positions),
+        {"side": material.store.side, "margin": MARGIN, "protocol": PROTOCOL}, material.modality, method, config["seed"],
+        versions(), material.fingerprint(positions),
     )  # fmt: skip
 
 

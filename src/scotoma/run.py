@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import shutil
@@ -17,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
-from scotoma.errors import RunError, UsageError
+from scotoma.errors import RunError, ScotomaError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,13 +68,8 @@ class Run:
             UsageError: it holds a finished run and ``overwrite`` is not said; an interrupted one and neither ``resume`` nor
                 ``overwrite``; another process writes into it; or it holds something that is no run.
         """
-        found = status(out)
-        if found is None and out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
+        if status(out) is None and out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
             raise UsageError(f"{out} holds something that is no run: name another folder with --out")
-        if found == "finished" and not overwrite:
-            raise UsageError(f"{out} holds a finished run: name another folder, or say --overwrite")
-        if found == "running" and not (overwrite or resume):
-            raise UsageError(f"{out} holds an interrupted run: say --resume to go on, or --overwrite to start anew")
         try:
             out.mkdir(parents=True, exist_ok=True)
             lock = (out / ".lock").open("w")
@@ -82,31 +78,38 @@ class Run:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            lock.close()
             raise UsageError(f"another run is writing into {out}: wait for it, or name another folder") from error
-        resumed = found == "running" and resume and not overwrite
-        if not resumed:
-            for path in out.iterdir():
-                if path.name != ".lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        run = cls(out, {"command": command, **arguments}, resumed, lock)
-        if resumed:
-            run._continue(arguments)
-        else:
-            run.save_config()
-            run._status("running")
+        found = status(out)  # read under the lock: another process may have finished it just now
+        run = cls(out, {"command": command, **arguments}, found == "running" and resume and not overwrite, lock)
+        try:
+            if found == "finished" and not overwrite:
+                raise UsageError(f"{out} holds a finished run: name another folder, or say --overwrite")
+            if found == "running" and not (overwrite or resume):
+                raise UsageError(f"{out} holds an interrupted run: say --resume to go on, or --overwrite to start anew")
+            if run.resumed:
+                run._continue(command, arguments)
+            else:
+                for path in out.iterdir():
+                    if path.name != ".lock":
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                run._status("running")
+                run.save_config()
+        except ScotomaError:
+            lock.close()
+            raise
         return run
 
-    def _continue(self, arguments: dict[str, Any]) -> None:
+    def _continue(self, command: str, arguments: dict[str, Any]) -> None:
         """An interrupted run goes on with the configuration it had; a differing argument is an error, not a surprise."""
         saved = read_config(self.path)
-        ignored = {"resume", "overwrite", "out", "labels_file"}
-        for name, value in arguments.items():
-            if name not in ignored and value is not None and name in saved and saved[name] != _plain(value):
-                resolved = saved.get("resolved", [])
-                if name not in resolved:
-                    raise UsageError(
-                        f"--resume: the interrupted run had {name} {saved[name]!r}, not {_plain(value)!r}; leave it as it was, or --overwrite"
-                    )
+        for name, value in {"command": command, **arguments}.items():
+            changed = value is not None and name in saved and saved[name] != _plain(value)
+            if changed and name not in saved.get("resolved", []):
+                raise UsageError(
+                    f"--resume: the interrupted run had {name} {saved[name]!r}, not {_plain(value)!r}; "
+                    "leave it as it was, or say --overwrite"
+                )
         self.config = saved
         rows = self.path / "rows.jsonl"
         if rows.exists():  # a killed process may have left half a line
@@ -123,10 +126,13 @@ class Run:
         """Append rows in one write, each with the ``common`` keys; values that are not finite become null."""
         complete = [{**common, **row} for row in rows]
         text = "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in complete)
-        with (self.path / "rows.jsonl").open("a") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with (self.path / "rows.jsonl").open("a") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write {self.path / 'rows.jsonl'} ({error.strerror})") from error
         return complete
 
     def figure(self, name: str, figure: Figure, title: str, caption: str, section: str) -> None:
@@ -142,8 +148,10 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Let the folder go without marking it finished."""
+        """Let the folder go without marking it finished; where nothing was done yet, nothing stays behind."""
         if self._lock is not None:
+            if status(self.path) == "running" and {p.name for p in self.path.iterdir()} <= {".lock", "status.json", "config.yaml"}:
+                shutil.rmtree(self.path)
             self._lock.close()
             self._lock = None
 
@@ -196,15 +204,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Values as JSON and YAML have them: paths as text, arrays' numbers as numbers, tuples as lists, not-a-number as null."""
+    """Values as JSON and YAML have them: paths as text, arrays as lists or numbers, tuples as lists, what is not finite as null."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and value != value:
+    if hasattr(value, "tolist"):  # of numpy or torch
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

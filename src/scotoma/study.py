@@ -22,7 +22,7 @@ def study(
     seeds: int = 3,
     minutes: float | None = None,
     epochs: int | None = None,
-    steps: int | None = None,
+    steps: int | dict[str, int] | None = None,
     size: int = 96,
     encoder: str | None = None,
     modes: list[str] | None = None,
@@ -54,7 +54,7 @@ def study(
         seeds: label draws for each fraction.
         minutes: wall-clock budget of each pretraining (10 where no length is given).
         epochs: length of each pretraining as passes over the training pictures.
-        steps: length of each pretraining as optimiser steps.
+        steps: length of each pretraining as optimiser steps; one number, or a number for each method.
         size: side of what the encoder sees, pixels.
         encoder: one network for all methods; by default each method's own.
         modes: how encoders are used: linear (frozen), finetune.
@@ -122,7 +122,7 @@ def study(
         run.finish()
     finally:
         run.close()
-    from scotoma.report import build
+    from scotoma.report.build import build
 
     build([run.path])
     return run.path

@@ -60,6 +60,7 @@ def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
             networks[method] = _pretrain(run, material, method, run.path / "pretrain" / method, quiet)
         else:
             networks[method] = config["encoder"] or plugins.method(method).default_encoder
+    _save_steps(run, networks)
     arms = list(_arms(config, networks))
     for number, arm in enumerate(arms, 1):
         todo = [d for d in draws if not arm.file(run, d).exists()]
@@ -85,11 +86,26 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
     """Pretrain one method into a run folder of its own, or find it done; the network's name."""
     if status(folder) != "finished":
         config = run.config
-        arguments: dict[str, Any] = {
-            **{k: config[k] for k in ("data", "labels", "on", "target", "classes", "size", "channels", "modality", "minutes", "epochs", "steps")},
-            **{k: config[k] for k in ("seed", "strict", "allow_leakage", "encoder")},
-            "method": method, "method_args": {}, "batch_size": None, "learning_rate": None, "weight_decay": None, "precision": None,
-        }  # fmt: skip
+        shared = (
+            "data",
+            "labels",
+            "on",
+            "target",
+            "classes",
+            "size",
+            "channels",
+            "modality",
+            "minutes",
+            "epochs",
+            "seed",
+            "strict",
+        )
+        steps = config["steps"].get(method) if isinstance(config["steps"], dict) else config["steps"]
+        arguments: dict[str, Any] = {k: config[k] for k in (*shared, "allow_leakage", "encoder")} | {
+            "method": method,
+            "method_args": {},
+        }
+        arguments |= {"steps": steps, "batch_size": None, "learning_rate": None, "weight_decay": None, "precision": None}
         if not quiet:
             print(f"pretraining {method}", flush=True)
         inner = Run.open(folder, "pretrain", arguments, resume=True)
@@ -99,6 +115,14 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
         finally:
             inner.close()
     return str(read_config(folder)["encoder"])
+
+
+def _save_steps(run: Run, networks: dict[str, str]) -> None:
+    """The steps that a budget of minutes became, method by method, so that the study's configuration repeats them."""
+    folders = {method: run.path / "pretrain" / method for method in networks}
+    steps = {method: read_config(folder)["steps"] for method, folder in folders.items() if status(folder) == "finished"}
+    if steps and len(steps) == len(networks):
+        run.save_config(steps=steps, minutes=None, epochs=None, resolved=["steps", "minutes", "epochs"])
 
 
 def _arms(config: dict[str, Any], networks: dict[str, str]) -> Iterator[Arm]:
@@ -145,6 +169,10 @@ def _classify(run: Run, material: Material, arm: Arm, draws: list[Draw], quiet: 
     target, test = _target(material), _test(material)
     config, inputs, last = run.config, None, None
     for drawn in draws:
+        first = arm.file(run, replace(drawn, seed=0))
+        if drawn.fraction >= 1 and drawn.seed and arm.evaluator != "finetune" and first.exists():
+            yield drawn, np.load(first)  # all labels can be drawn in one way only, and nothing else is random here
+            continue
         if arm.method == "control":
             module = plugins.module("evaluators", arm.evaluator)
             inputs = module.inputs(_context(material)) if inputs is None else inputs
@@ -158,11 +186,11 @@ def _classify(run: Run, material: Material, arm: Arm, draws: list[Draw], quiet: 
                 learning_rate=config["finetune_learning_rate"], seed=drawn.seed,
             )  # fmt: skip
             yield drawn, predict(tuned.encoder, tuned.head, info, material.store, material.rows[test], target.multilabel)
-        else:
-            if source != last:
-                encoder, info, _ = encoders.load(source)
-                inputs, last = _context(material, encoder, info).features, source
-            yield drawn, plugins.module("evaluators", arm.evaluator).predict(inputs, target, drawn, test)
+            continue
+        if source != last:
+            encoder, info, _ = encoders.load(source)
+            inputs, last = _context(material, encoder, info).features, source
+        yield drawn, plugins.module("evaluators", arm.evaluator).predict(inputs, target, drawn, test)
 
 
 def _context(material: Material, encoder: Any = None, info: Any = None) -> Context:

@@ -6,6 +6,7 @@ a run that was killed and resumed sees what an undisturbed one sees.
 
 from __future__ import annotations
 
+import csv
 import math
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -28,6 +29,8 @@ from scotoma.views import Draws, plain
 
 CHECKPOINT_SECONDS = 120
 WATCH, LOOKS = 256, 10  # pictures by which features are watched, and how often in a run
+METRICS = "metrics.csv"
+COLUMNS = ("step", "loss", "lr", "images_per_second", "feature_spread", "effective_rank")
 Batch = dict[str, Tensor]
 
 
@@ -89,7 +92,7 @@ class Order(Sampler[Any]):
         self.count, self.plan, self.start, self.rank, self.world = count, plan, start, rank, world
 
     def __len__(self) -> int:
-        return self.plan.steps - self.start
+        return self.plan.steps  # of the whole run, whatever the start: Lightning counts a resumed run's steps from its beginning
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         size = self.plan.batch_size
@@ -135,7 +138,7 @@ class Adapter(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One step of the method."""
         result = step_loss(self.method, batch, self.plan.seed)
-        self.log_dict({k: v.detach() for k, v in result.items()}, prog_bar=True, batch_size=self.plan.batch_size)
+        self.log_dict({k: v.detach() for k, v in result.items()}, logger=False, batch_size=self.plan.batch_size)
         return result["loss"]
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
@@ -175,13 +178,18 @@ def step_loss(method: Method, batch: Batch, seed: int) -> dict[str, Tensor]:
 
 
 def measure_rate(method: Method, plan: Plan, batches: Batches, warm: int = 2, timed: int = 4) -> float:
-    """Seconds a step, from a few throw-away steps; weights and buffers are as before afterwards.
+    """Seconds a step, from a few throw-away steps; weights, buffers and torch's random numbers are as before afterwards.
 
     On the device that training will use, under the same precision.
     """
+    with torch.random.fork_rng():
+        return _measure_rate(method, plan, batches, warm, timed)
+
+
+def _measure_rate(method: Method, plan: Plan, batches: Batches, warm: int, timed: int) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     saved = {k: v.detach().clone() for k, v in method.state_dict().items()}
-    method.to(device, memory_format=torch.channels_last).train()
+    method.to(device).to(memory_format=torch.channels_last).train()
     optimizer = make_optimizer(method, plan)
     order = iter(Order(len(batches.rows), plan))
     seconds = []
@@ -213,9 +221,12 @@ def spread(f: Tensor) -> tuple[float, float]:
     Returns:
         Feature spread: the mean standard deviation of the L2-normalised features' coordinates times sqrt(D), 0 when all pictures
         look alike and near 1 when they fill the sphere (SimSiam, section 4.1). Effective rank: exp of the entropy of the
-        normalised singular values of the centred features (Roy & Vetterli 2007), between 1 and D.
+        normalised singular values of the centred features (Roy & Vetterli 2007), between 1 and D. Both are NaN where a feature is
+        no number.
     """
     f = f.float()
+    if not f.isfinite().all():
+        return math.nan, math.nan
     unit = nn.functional.normalize(f, dim=1)
     singular = torch.linalg.svdvals(f - f.mean(0))
     p = singular / singular.sum().clamp(min=1e-12)
@@ -224,38 +235,72 @@ def spread(f: Tensor) -> tuple[float, float]:
 
 
 class Watch(Callback):
-    """Progress bar, logged rate and learning rate, and the watch over collapse."""
+    """Progress bar, ``metrics.csv`` and TensorBoard, and the watch over collapse; what it knows survives a resume."""
 
-    def __init__(self, method: Method, plan: Plan, store: Store, rows: np.ndarray, looks: int, quiet: bool) -> None:
+    def __init__(self, method: Method, plan: Plan, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
         self.method, self.plan, self.store, self.quiet = method, plan, store, quiet
         self.rows = rows[np.linspace(0, len(rows) - 1, min(WATCH, len(rows))).astype(int)]
-        self.every = max(1, plan.steps // looks) if looks else plan.steps + 1
-        self.spread, self.rank, self.warned, self.idle = math.nan, math.nan, False, 0.0
-        self.loss = math.nan
+        self.file = folder / METRICS if folder else None
+        self.every = max(1, plan.steps // LOOKS) if folder else plan.steps + 1
+        self.log_every = max(1, min(10, plan.steps // 50))
+        self.spread, self.rank, self.warned, self.loss = math.nan, math.nan, False, math.nan
+        self.before, self.began, self.idle, self.first = 0.0, math.nan, 0.0, 0
+
+    @property
+    def seconds(self) -> float:
+        """What the steps took, without the looks; those before a resume too."""
+        return self.before + (0.0 if math.isnan(self.began) else time.perf_counter() - self.began - self.idle)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds, "loss": self.loss, "spread": self.spread, "rank": self.rank, "warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what a checkpoint kept."""
+        self.before, self.loss, self.warned = state_dict["seconds"], state_dict["loss"], state_dict["warned"]
+        self.spread, self.rank = state_dict["spread"], state_dict["rank"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock and the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, disable=self.quiet)
+        self.bar = Progress(*columns, disable=self.quiet or not trainer.is_global_zero)
         self.task = self.bar.add_task("training", total=self.plan.steps, completed=trainer.global_step)
         self.bar.start()
         self.began, self.first = time.perf_counter(), trainer.global_step
+        if self.file and self.file.exists() and trainer.is_global_zero:
+            drop_lines_after(self.file, self.first)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         """Log, look at the features now and then, move the bar."""
         step = trainer.global_step
         rate = (step - self.first) * self.plan.batch_size / (time.perf_counter() - self.began - self.idle)
-        if step % self.every == 0:
+        look = step % self.every == 0
+        if look:
             began = time.perf_counter()
             self._look(module, step)
             self.idle += time.perf_counter() - began
-        if step % trainer.log_every_n_steps == 0 or step == self.plan.steps:
-            self.loss = float(trainer.callback_metrics["loss"])
-            module.log_dict({"images_per_second": rate, "lr": trainer.optimizers[0].param_groups[0]["lr"]})
+        if look or step % self.log_every == 0 or step == self.plan.steps:
+            values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            self.loss = values["loss"]
+            values |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
+            self._log(trainer, step, values | ({"feature_spread": self.spread, "effective_rank": self.rank} if look else {}))
             self.bar.update(self.task, description=f"loss {self.loss:.4f}  {rate:,.0f} images/s")
         self.bar.update(self.task, completed=step)
+
+    def _log(self, trainer: L.Trainer, step: int, values: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)
+        if self.file is None or not trainer.is_global_zero:
+            return
+        new = not self.file.exists()
+        others = sorted(set(values) - set(COLUMNS))
+        with self.file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, [*COLUMNS, *others], lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow({"step": step, **values})
 
     @torch.no_grad()
     def _look(self, module: L.LightningModule, step: int) -> None:
@@ -265,7 +310,6 @@ class Watch(Callback):
         f = features(encoder, images, inputs.image_size, inputs.mean, inputs.std, self.plan.precision)
         encoder.train()
         self.spread, self.rank = spread(f)
-        module.log_dict({"feature_spread": self.spread, "effective_rank": self.rank})
         if (self.spread < 0.05 or self.rank < 2) and not self.warned:
             self.warned = True
             self.bar.console.print(
@@ -283,9 +327,16 @@ class Watch(Callback):
             self.bar.stop()
 
 
+def drop_lines_after(file: Path, step: int) -> None:
+    """Cut off what a killed run logged after its last checkpoint (those steps are taken again), and the line it was writing."""
+    head, *lines = file.read_text().rpartition("\n")[0].split("\n")
+    kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+    file.write_text("".join(line + "\n" for line in (head, *kept) if line))
+
+
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves beside the weights: seconds of this process's steps, steps taken in it, last loss, spread and rank."""
+    """What training leaves beside the weights: seconds and steps (those before a resume too), last loss, spread and rank."""
 
     seconds: float
     steps: int
@@ -307,16 +358,18 @@ def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resum
         quiet: no progress bar.
         callbacks: further Lightning callbacks.
     """
-    watch = Watch(method, plan, batches.store, batches.rows, LOOKS if folder else 0, quiet)
+    watch = Watch(method, plan, batches.store, batches.rows, folder, quiet)
     trainer = make_trainer(plan, folder, [watch, *callbacks])
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     adapter = Adapter(method.to(memory_format=torch.channels_last), plan, batches)
     method.train()
-    trainer.fit(adapter, ckpt_path=str(last) if resume and last and last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    seconds = time.perf_counter() - watch.began - watch.idle
-    return Trained(seconds, trainer.global_step - watch.first, watch.loss, watch.spread, watch.rank)
+    try:
+        trainer.fit(adapter, ckpt_path=str(last) if resume and last and last.exists() else None, weights_only=True)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning makes an exit of Ctrl-C; the command line has a word to say about it
+            raise KeyboardInterrupt from None
+        raise
+    return Trained(watch.seconds, trainer.global_step, watch.loss, watch.spread, watch.rank)
 
 
 def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> L.Trainer:
@@ -328,17 +381,18 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
     warnings.filterwarnings("ignore", module="lightning")
     loggers: list[Any] = []
     if folder:
-        loggers = [TensorBoardLogger(folder, name="", version="logs"), CSVLogger(folder, name="", version="logs")]
+        loggers = [TensorBoardLogger(folder, name="", version="logs")]
         callbacks = [
             *callbacks,
             ModelCheckpoint(
                 folder / "checkpoints", save_last=True, save_top_k=0, train_time_interval=_interval(), enable_version_counter=False
             ),
         ]
+    precision: Any = plan.precision
     return L.Trainer(
-        max_steps=plan.steps, max_epochs=-1, precision=plan.precision, callbacks=callbacks, logger=loggers or False,
+        max_steps=plan.steps, max_epochs=-1, precision=precision, callbacks=callbacks, logger=loggers or False,
         enable_checkpointing=bool(folder), enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        log_every_n_steps=max(1, min(10, plan.steps // 50)), num_sanity_val_steps=0, gradient_clip_val=None,
+        log_every_n_steps=1, num_sanity_val_steps=0, gradient_clip_val=None,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele, Lea & Flood 2014): a bijection of 64 bits whose every output bit depends on all input bits."""
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014): a bijection of 64 bits, every output bit hangs on all input bits."""
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
@@ -123,7 +123,8 @@ class Augmentation:
         kind: which changes the modality allows.
         scale: smallest and largest share of the picture's area that a crop keeps.
         ratio: smallest and largest width over height of a crop.
-        jitter: largest change of brightness (added, in units of the full range, halved), contrast and gamma (factors 1 +- jitter).
+        jitter: largest change of brightness (added, in units of the full range, halved), contrast and gamma (factors 1 +- jitter);
+            in [0, 1).
         blur: share of the views that are blurred.
         blur_sigma: smallest and largest standard deviation of the blur, pixels of the view.
     """
@@ -137,6 +138,12 @@ class Augmentation:
     jitter: float = 0.4
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 1.5)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.jitter < 1:
+            raise UsageError(f"jitter {self.jitter}: must be at least 0 and below 1")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UsageError(f"min_scale {self.scale[0]}: must be above 0 and at most 1")
 
     def __call__(self, images: Tensor, rng: Draws) -> Tensor:
         """(B, C, H, W) uint8 -> (B, C, size, size) float32, normalised."""
@@ -182,7 +189,7 @@ class Augmentation:
             x.pow_(params["gamma"].view(-1, 1, 1, 1))
             middle = x.mean((1, 2, 3), keepdim=True)
             contrast = params["contrast"].view(-1, 1, 1, 1)
-            # air stays black: brightness is added in proportion to how far a pixel is from 0, up to the middle grey
+            # contrast about the picture's own mean, so that it does not change the brightness as well
             x.mul_(contrast).add_(middle * (1 - contrast) + params["brightness"].view(-1, 1, 1, 1)).clamp_(0, 1)
         if self.kind.hue and channels == 3:
             x.mul_(params["hue"].view(-1, 3, 1, 1)).clamp_(max=1)

@@ -29,7 +29,11 @@ def decode(folder: Path, worker: int, workers: int) -> None:
     status = np.memmap(folder / "status.u1", np.uint8, "r+")
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", "r+")
     hashes = np.lib.format.open_memmap(folder / "hashes.npy", "r+")
-    with (folder / f"facts-{worker}.jsonl").open("a") as facts:
+    path_of_facts = folder / f"facts-{worker}.jsonl"
+    half = path_of_facts.exists() and not path_of_facts.read_bytes().endswith(b"\n")
+    with path_of_facts.open("a") as facts:
+        if half:  # a killed process was writing a line: the next must not become its end
+            facts.write("\n")
         for start in range(worker * CHUNK, len(jobs), workers * CHUNK):
             for row in range(start, min(start + CHUNK, len(jobs))):
                 if status[row] != PENDING:
@@ -43,11 +47,8 @@ def decode(folder: Path, worker: int, workers: int) -> None:
                     hashes[row] = np.frombuffer(perceptual, np.uint8)
                     record["content"] = identity.pseudonym(content, key)
                     record |= {k: v for k, v in picture.facts.items() if k not in IDENTIFIERS}
-                    record |= {
-                        new: identity.pseudonym(picture.facts[old], key)
-                        for old, new in IDENTIFIERS.items()
-                        if picture.facts.get(old)
-                    }
+                    names = {new: identity.canonical(picture.facts.get(old)) for old, new in IDENTIFIERS.items()}
+                    record |= {new: identity.pseudonym(name, key) for new, name in names.items() if name}
                 except images.ImageError as error:
                     record["error"] = str(error)
                 facts.write(json.dumps(record) + "\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -26,27 +27,50 @@ def load_key(path: Path | None = None) -> bytes:
     """Read the key (32 bytes, hexadecimal in the file); made at first use, readable by its owner alone.
 
     Raises:
-        UsageError: the file exists and holds no key.
+        UsageError: the file exists and holds no key, or it can be neither read nor made.
     """
     path = path or key_path()
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.touch(mode=0o600)
-        temporary.write_text(secrets.token_hex(32))
-        try:
-            os.link(temporary, path)  # whoever comes first wins: two processes must not use two keys
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
     try:
-        key = bytes.fromhex(path.read_text().strip())
+        if not path.exists():
+            _make_key(path)
+        text = path.read_text()
+    except OSError as error:
+        raise UsageError(
+            f"{path}: no key there, and none can be made ({error.strerror}): name another with {KEY_VARIABLE}"
+        ) from None
+    except ValueError:
+        text = ""
+    try:
+        key = bytes.fromhex(text.strip())
     except ValueError:
         key = b""
     if len(key) != 32:
         raise UsageError(f"{path} holds no key (64 hexadecimal digits): name another with {KEY_VARIABLE}")
     return key
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    try:
+        temporary.write_text(secrets.token_hex(32))
+        os.link(temporary, path)  # whoever comes first wins: two processes must not use two keys
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
+def canonical(value: object) -> str | None:
+    """An identifier as text, the same from a spreadsheet, a table and a DICOM header; None where it is missing or blank.
+
+    1042.0 (a column of numbers with gaps), ``"1042 "`` and ``"001042"`` (zeros that a spreadsheet eats) are all ``"1042"``.
+    """
+    if value is None or value != value:
+        return None
+    text = re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip())
+    return (text.lstrip("0") or "0") if text.isdecimal() else text or None
 
 
 def pseudonym(value: object, key: bytes) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import numpy as np
 
 from scotoma.data.store import Store
 from scotoma.data.table import SPLITS, Dataset
 from scotoma.errors import UsageError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 NEAR_DUPLICATE_BITS = 10  # of 256: recompression moves about 4, another slice of the same patient 30 and more
@@ -80,7 +77,7 @@ def near_duplicates(hashes: np.ndarray, bits: int = NEAR_DUPLICATE_BITS) -> np.n
     for band in range(_BANDS):
         order = np.argsort(bands[:, band], kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(bands[order, band].astype(int)) != 0, True])
-        for a, b in zip(starts, starts[1:], strict=False):
+        for a, b in pairwise(starts):
             members = order[a:b]
             for k in range(len(members) - 1):
                 distance = np.bitwise_count(distinct[members[k + 1 :]] ^ distinct[members[k]]).sum(1)
@@ -90,6 +87,23 @@ def near_duplicates(hashes: np.ndarray, bits: int = NEAR_DUPLICATE_BITS) -> np.n
     graph = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), (len(distinct), len(distinct)))
     groups = connected_components(graph, directed=False)[1][inverse.ravel()]
     return _by_appearance(groups) if n else groups
+
+
+def linked(*codes: np.ndarray) -> np.ndarray:
+    """(n,) int: rows that share a value of any of these (n,) columns, directly or by way of other rows, have one number.
+
+    Units and contents so linked may stand on one side of a split only: a picture filed under two patients makes them one.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(codes[0])
+    rows, nodes, size = np.tile(np.arange(n), len(codes)), [], n
+    for column in codes:
+        nodes.append(size + _by_appearance(column))
+        size += n
+    graph = coo_array((np.ones(len(rows)), (rows, np.concatenate(nodes))), (size, size))
+    return _by_appearance(connected_components(graph, directed=False)[1][:n])
 
 
 def _by_appearance(codes: np.ndarray) -> np.ndarray:
@@ -115,15 +129,16 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
         UsageError: a patient, group or picture on two sides; a split without test or training rows.
     """
     codes, unit = units(dataset, store)
+    together = linked(codes, contents(dataset, store))
     given = dataset.table["split"] if "split" in dataset.table.columns else None
     if given is not None and given.notna().any():
         split = Split(given.fillna("").to_numpy(dtype="U5"), codes, unit, made=False)
         if not (split.of == "val").any():
-            split = _carve_validation(split, strata, seed)
+            split = _carve_validation(split, together, strata, seed)
     else:
-        split = Split(_draw(codes, strata, seed, SHARES), codes, unit, made=True)
+        split = Split(_draw(together, strata, seed, SHARES), codes, unit, made=True)
         if earlier:
-            _keep(split, dataset, store, earlier)
+            _keep(split, together, known_by(dataset, store), earlier)
     for name in ("train", "test"):
         if not (split.of == name).any():
             advice = (
@@ -137,28 +152,33 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
     return split
 
 
+def contents(dataset: Dataset, store: Store) -> np.ndarray:
+    """(n,) the keyed hash of each row's pixels."""
+    return store.facts["content"].iloc[dataset.table["row"]].to_numpy(object)
+
+
 def known_by(dataset: Dataset, store: Store) -> list[list[str]]:
     """The names by which another run would know each row: the keyed hashes of its patient and of its pixels."""
-    content = store.facts["content"].iloc[dataset.table["row"]].tolist()
+    content = contents(dataset, store).tolist()
     patients = dataset.table["patient"].tolist() if "patient" in dataset.table.columns else [None] * len(content)
     return [[name for name in (p, c) if isinstance(name, str)] for p, c in zip(patients, content, strict=True)]
 
 
-def _keep(split: Split, dataset: Dataset, store: Store, earlier: dict[str, str]) -> None:
-    """Units known to an earlier run keep its split, in place; one that it had on two sides stays with the first found."""
+def _keep(split: Split, together: np.ndarray, names: list[list[str]], earlier: dict[str, str]) -> None:
+    """Units known to an earlier run keep its split, in place; those that it had on two sides train, so that no test sees them."""
     kept: dict[int, str] = {}
-    for code, names in zip(split.units.tolist(), known_by(dataset, store), strict=True):
-        found = next((earlier[name] for name in names if name in earlier), None)
+    for code, known in zip(together.tolist(), names, strict=True):
+        found = [earlier[name] for name in known if name in earlier]
         if found:
-            kept.setdefault(code, found)
-    for position, code in enumerate(split.units.tolist()):
+            kept[code] = min([*found, kept.get(code, SPLITS[-1])], key=SPLITS.index)
+    for position, code in enumerate(together.tolist()):
         split.of[position] = kept.get(code, split.of[position])
 
 
-def _carve_validation(split: Split, strata: np.ndarray | None, seed: int) -> Split:
+def _carve_validation(split: Split, together: np.ndarray, strata: np.ndarray | None, seed: int) -> Split:
     """A user's split without validation rows gives up an eighth of its training units for them."""
     train = split.rows("train")
-    inner = _draw(split.units[train], None if strata is None else strata[train], seed, {"train": 7 / 8, "val": 1 / 8})
+    inner = _draw(together[train], None if strata is None else strata[train], seed, {"train": 7 / 8, "val": 1 / 8})
     of = split.of.copy()
     of[train] = inner
     return Split(of, split.units, split.unit, split.made)
@@ -188,11 +208,10 @@ def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
     Raises:
         UsageError: saying how many, and how to go on.
     """
-    content = store.facts["content"].iloc[dataset.table["row"]].to_numpy()
-    for what, codes in ((split.unit, split.units), ("identical picture", content)):
+    for what, codes in ((split.unit, split.units), ("identical picture", contents(dataset, store))):
         shared = _shared(codes, split.of)
         if shared:
-            plural = "patients" if what == "patient" else f"{what} groups" if what != "identical picture" else "identical pictures"
+            plural = f"{what} groups" if what == "near-duplicate" else f"{what}s"
             raise UsageError(
                 f"{dataset.name}: {shared} {plural} stand on more than one side of the split; "
                 "mend the column split, leave it out to have one drawn, or say --allow_leakage"
@@ -244,10 +263,3 @@ def cohort(split: Split, y: np.ndarray | None, classes: tuple[str, ...]) -> list
                 count = (y[rows] == k).sum() if y.ndim == 1 else np.nansum(y[rows, k])
                 found.append({"evaluator": "data", "metric": "images", "split": name, "class": label, "value": int(count)})
     return found
-
-
-def table_of(split: Split, dataset: Dataset) -> pd.DataFrame:
-    """The split as a table to save: row id, unit number, split."""
-    import pandas as pd
-
-    return pd.DataFrame({"row": dataset.table["row"].to_numpy(), "unit": split.units, "split": split.of})

@@ -2,8 +2,8 @@
 
 ``prepare`` builds it from a ``Dataset`` into a cache keyed by the files (path, size, time of change) and the settings, in
 processes of their own, with a progress bar; atomically (it appears under its name only when complete) and resumably (what a
-killed run had decoded stays). A folder ``STORE`` holds ``pixels.npy`` (rows, side, side, channels), ``hashes.npy`` (perceptual hash a
-row), ``facts.parquet`` (header facts a row) and ``store.json`` (settings).
+killed run had decoded stays). A folder ``STORE`` holds ``pixels.npy`` (rows, side, side, channels), ``hashes.npy`` (perceptual
+hash a row), ``facts.parquet`` (header facts a row) and ``store.json`` (settings).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Store:
 
     @cached_property
     def facts(self) -> pd.DataFrame:
-        """One row a picture: ``content`` (keyed hash of its pixels), ``error`` (missing where readable), the facts of ``images.read``."""
+        """One row a picture: ``content`` (keyed hash of its pixels), ``error`` (missing where readable), what its header said."""
         import pandas as pd
 
         return pd.read_parquet(self.path / "facts.parquet")
@@ -112,14 +112,15 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
         return _readable(dataset, store, strict)
     side = side_for(size)
     channels = channels or _channels(dataset)
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty: name another folder for the store")
-    folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{_fingerprint(dataset, side, channels)}"
-    if not (folder / "store.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels}
+    settings["fingerprint"] = _fingerprint(dataset, side, channels)
+    folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{settings['fingerprint']}"
+    if out is not None or not (folder / "store.json").exists():
         with _alone(folder):
-            if not (folder / "store.json").exists():
-                _build(dataset, folder, side, channels, workers or _cores(), quiet)
+            if not folder.is_dir() or not _same(folder, settings):
+                if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                    raise UsageError(f"{folder} is not empty: name another folder for the store")
+                _build(dataset, folder, settings, workers or _cores(), strict, quiet)
     return _readable(dataset, open_store(folder), strict)
 
 
@@ -186,37 +187,61 @@ def _fingerprint(dataset: Dataset, side: int, channels: int) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process builds a store; a second one waits and then finds it."""
-    with folder.with_name(folder.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """One process builds a store; a second one waits and then finds it. No lock file stays behind."""
+    path = folder.with_name(folder.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            lock = path.open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+                break
+            lock.close()  # whoever held it has removed it since
+    except OSError as error:
+        raise RunError(f"cannot write into {path.parent} ({error.strerror}): name another folder") from error
+    try:
         yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.close()
 
 
-def _build(dataset: Dataset, folder: Path, side: int, channels: int, workers: int, quiet: bool) -> None:
+def _same(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a folder holds, complete or in part, the store of these files and settings."""
+    try:
+        return bool(json.loads((folder / "store.json").read_text()) == settings)
+    except (OSError, ValueError):
+        return False
+
+
+def _build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int, strict: bool, quiet: bool) -> None:
     partial = folder.with_name(folder.name + ".partial")
     n = len(dataset)
-    if not (partial / "jobs.jsonl").exists():
+    if not ((partial / "jobs.jsonl").exists() and _same(partial, settings)):
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            _allocate(partial, dataset, n, side, channels)
+            _allocate(partial, dataset, settings)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                need = n * side * side * channels / 2**30
+                need = f"{n * settings['side'] ** 2 * settings['channels'] / 2**30:.2f} GiB"
                 raise RunError(
-                    f"no room for the store ({need:.2f} GiB) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk"
+                    f"no room for the store ({need}) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk"
                 ) from error
             raise RunError(f"cannot write the store in {partial.parent} ({error.strerror})") from error
     _run_workers(partial, n, max(1, min(workers, n // decode.CHUNK)), quiet)
     try:
-        _finish(partial, n)
+        _finish(partial, n, dataset.name, strict)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
     except OSError as error:
         raise RunError(f"cannot finish the store in {partial.parent} ({error.strerror}); what was decoded is kept") from error
-    partial.rename(folder)
 
 
-def _allocate(partial: Path, dataset: Dataset, n: int, side: int, channels: int) -> None:
+def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None:
     """Take all the room at once, so that a full disk is found before the first picture is decoded."""
+    n, side, channels = len(dataset), settings["side"], settings["channels"]
     partial.mkdir(parents=True)
     np.lib.format.open_memmap(partial / "pixels.npy", "w+", np.uint8, (n, side, side, channels)).flush()
     np.lib.format.open_memmap(partial / "hashes.npy", "w+", np.uint8, (n, 32)).flush()
@@ -224,7 +249,6 @@ def _allocate(partial: Path, dataset: Dataset, n: int, side: int, channels: int)
         with (partial / name).open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, (partial / name).stat().st_size)
     (partial / "status.u1").write_bytes(bytes(n))
-    settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels}
     (partial / "store.json").write_text(json.dumps(settings))
     temporary = partial / "jobs.jsonl.new"
     temporary.write_text("".join(json.dumps(job) + "\n" for job in _jobs(dataset.table)))
@@ -258,7 +282,8 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
         raise RunError(f"a decoding process died ({last}); run again to go on where it stopped")
 
 
-def _finish(partial: Path, n: int) -> None:
+def _finish(partial: Path, n: int, name: str, strict: bool) -> None:
+    """Gather the facts and take the workers' files away; under ``strict`` an unreadable picture stops this, and nothing is lost."""
     import pandas as pd
 
     facts: dict[int, dict[str, Any]] = {}
@@ -273,29 +298,38 @@ def _finish(partial: Path, n: int) -> None:
     for column in ("error", "content"):
         if column not in table.columns:
             table[column] = None
+    _refuse_unreadable(table, name, strict)
     for column in table.columns:  # a list (a window) is not a value Parquet and a classifier share
         if table[column].map(lambda v: isinstance(v, list)).any():
             table[column] = table[column].map(lambda v: json.dumps(v) if isinstance(v, list) else None)
     table.to_parquet(partial / "facts.parquet")
-    for name in ("jobs.jsonl", "status.u1", "workers.log"):
-        (partial / name).unlink()
+    for done in ("jobs.jsonl", "status.u1", "workers.log"):
+        (partial / done).unlink()
     for path in partial.glob("facts-*.jsonl"):
         path.unlink()
 
 
 def _readable(dataset: Dataset, store: Store, strict: bool) -> tuple[Dataset, Store]:
     table = dataset.table.copy()
-    if "row" not in table.columns:
+    if dataset.store is None:  # else it is the prepared store's own column
         table["row"] = np.arange(len(table))
     facts = store.facts.iloc[table["row"]].reset_index(drop=True)
     bad = facts["error"].notna().to_numpy()
-    if bad.any():
-        first = facts.loc[bad, "error"].iloc[0]
-        message = f"{int(bad.sum())} of {len(table)} pictures of {dataset.name} cannot be read (first: {first})"
-        if strict or bad.all():
-            raise RunError(message + ("" if bad.all() else "; without --strict they are left out"))
+    message = _refuse_unreadable(facts, dataset.name, strict)
+    if message:
         print(f"{message}; left out, listed in {store.path / 'facts.parquet'}", file=sys.stderr)
     for column in ("patient", "study"):
         if column not in table.columns and column in facts.columns:
             table[column] = facts[column].to_numpy()
     return replace(dataset, table=table[~bad].reset_index(drop=True)), store
+
+
+def _refuse_unreadable(facts: pd.DataFrame, name: str, strict: bool) -> str:
+    """A line about the unreadable pictures ("" where all can be read), raised where nothing else is left or under ``strict``."""
+    bad = facts["error"].notna()
+    if not bad.any():
+        return ""
+    message = f"{int(bad.sum())} of {len(facts)} pictures of {name} cannot be read (first: {facts.loc[bad, 'error'].iloc[0]})"
+    if strict or bad.all():
+        raise RunError(message + ("" if bad.all() else "; without --strict they are left out"))
+    return message

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "val", "test")
+TABLE = "table.parquet"  # of a prepared store
 _SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                 "test": "test", "testing": "test"}  # fmt: skip
 _EXPANDED = (".dcm", ".dicom", ".nii", ".nii.gz", ".tif", ".tiff")  # formats that may hold several pictures
-RESERVED = ("image_path", "frame", "mask_path", "patient", "study", "group", "split", "row")
+IDENTIFIERS = ("patient", "study")
+_KEPT = (*IDENTIFIERS, "group", "split")  # what a joined spreadsheet adds to, and never empties
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
     table = frame.reset_index(drop=True).copy()
     if table["image_path"].isna().any():
         raise UsageError(f"{name}: {int(table['image_path'].isna().sum())} rows have no image_path")
+    strange = next((v for v in table["image_path"] if not isinstance(v, (str, Path)) or not str(v)), None)
+    if strange is not None:
+        raise UsageError(f"{name}: image_path {strange!r} is no path: write file names, with their suffix")
     for column in ("image_path", "mask_path"):
         if column in table.columns:
             table[column] = [_resolve(folder, value) for value in table[column]]
@@ -135,9 +140,9 @@ def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
 
 def _resolve(folder: Path, value: Any) -> str | None:
     """A table's path, relative to the table; ``file.npz#member`` and ``phantom:`` keep their form."""
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, (str, Path)) or not str(value):
         return None
-    return value if value.startswith("phantom:") else str((folder / value).absolute())
+    return str(value) if str(value).startswith("phantom:") else str((folder / value).absolute())
 
 
 def _tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -150,13 +155,22 @@ def _tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
         if unknown.any():
             raise UsageError(f"{name}: split {table.loc[unknown, 'split'].iloc[0]!r} is none of train, val, test")
         table["split"] = names.astype(object).where(names.notna(), None)
+    if "frame" in table.columns:
+        frames = pd.to_numeric(table["frame"], errors="coerce")
+        if (table["frame"].notna() & ~(frames >= 0)).any():
+            raise UsageError(f"{name}: column frame must say which picture of a file is meant, from 0; rename it if it does not")
+        table["frame"] = frames
     key = identity.load_key()
-    for column in ("patient", "study"):
+    for column in IDENTIFIERS:
         if column in table.columns:
-            known = table[column].notna()
-            hashes = {value: identity.pseudonym(value, key) for value in pd.unique(table.loc[known, column])}
-            table[column] = table[column].map(hashes).astype(object).where(known, None)
+            plain = [identity.canonical(value) for value in values(table[column])]
+            table[column] = pd.Series([p and identity.pseudonym(p, key) for p in plain], table.index, object)
     return table
+
+
+def values(column: pd.Series[Any]) -> list[Any]:
+    """A column's values, None where one is missing, whatever pandas has for that."""
+    return column.astype(object).where(column.notna(), None).tolist()
 
 
 def _from_folder(root: Path) -> Dataset:
@@ -233,55 +247,68 @@ def _from_store(path: Path) -> Dataset:
     import pandas as pd
 
     name = json.loads((path / "store.json").read_text())["name"]
-    if not (path / "table.parquet").exists():
+    if not (path / TABLE).exists():
         raise UsageError(f"{path}: a store of the cache, without its table; name the data themselves, or `scotoma prepare` them")
-    return Dataset(name, pd.read_parquet(path / "table.parquet"), store=path)
+    return Dataset(name, pd.read_parquet(path / TABLE), store=path)
 
 
 def _join(dataset: Dataset, path: Path, on: str | None) -> Dataset:
-    """Join a spreadsheet: ``on`` holds, for each picture, its path, name, stem or the name of a folder above it."""
+    """Join a spreadsheet: ``on`` holds, for each picture, its path, name, stem or the name of a folder above it.
+
+    A column of the table that is named ``on`` goes before these. Columns of the spreadsheet replace the table's; of patient, study,
+    group and split the table keeps what the spreadsheet does not say.
+    """
+    import numpy as np
+
     frame = read_frame(path)
     if on is None:
         raise UsageError(
             f"--labels {path.name} needs --on: the column that names the picture ({', '.join(map(str, frame.columns))})"
         )
-    sheet = Dataset(path.name, frame)
-    keys = sheet.column(on).map(_key)
-    frame = _tidy(path.name, frame[keys.notna()].reset_index(drop=True))
-    keys = keys.dropna()
-    twice = keys[keys.duplicated()]
-    if not twice.empty:
+    named = values(Dataset(path.name, frame).column(on))
+    present = np.array([identity.canonical(v) is not None for v in named], bool)
+    frame = frame.drop(columns=[c for c in ("image_path", "frame", "row") if c in frame.columns])  # the pictures' own
+    frame = _tidy(path.name, frame[present].reset_index(drop=True))
+    own = dataset.table[on] if on in dataset.table.columns and on not in ("image_path", "frame") else None
+    if own is None and "image_path" not in dataset.table.columns:
         raise UsageError(
-            f"{path.name}: {on} {twice.iloc[0]!r} stands in {int((keys == twice.iloc[0]).sum())} rows; one row a picture or study"
+            f"{dataset.name} is prepared and has no paths: give --labels to `scotoma prepare`, or join --on a column it has"
         )
-    position = dict(zip(keys, range(len(keys)), strict=True))
-    own = dataset.table[on].map(_key) if on in dataset.table.columns else None
-    found = [
-        position.get(own.iloc[i]) if own is not None else next((position[c] for c in _candidates(p) if c in position), None)
-        for i, p in enumerate(dataset.table["image_path"])
-    ]
+    by_hash = own is not None and on in IDENTIFIERS
+    keys = frame[on].tolist() if by_hash else [identity.canonical(v) for v, p in zip(named, present, strict=True) if p]
+    position = {key: i for i, key in enumerate(keys)}
+    if len(position) < len(keys):
+        twice = next(key for i, key in enumerate(keys) if position[key] != i)
+        raise UsageError(f"{path.name}: {on} {twice!r} stands in {keys.count(twice)} rows; one row a picture or study")
+    if own is not None:
+        names = [[v if by_hash else identity.canonical(v)] for v in values(own)]
+    else:
+        names = [_candidates(p) for p in dataset.table["image_path"]]
+    found = [next((position[c] for c in candidates if c in position), None) for candidates in names]
     if all(f is None for f in found):
         raise UsageError(
-            f"{path.name}: no value of {on} names a picture of {dataset.name} (first value {keys.iloc[0]!r}, first picture {Path(dataset.table['image_path'].iloc[0]).name!r})"
+            f"{path.name}: no value of {on} names a picture of {dataset.name} "
+            f"(first value {keys[0] if keys else None!r}, first picture {_first(dataset)!r})"
         )
-    columns = [c for c in frame.columns if c != on]
-    joined = dataset.table.drop(columns=[c for c in columns if c in dataset.table.columns])
-    for column in columns:
-        values = frame[column].tolist()
-        joined[column] = [None if f is None else values[f] for f in found]
+    joined = dataset.table.copy()
+    if "mask_path" in frame.columns:
+        frame["mask_path"] = [_resolve(path.parent, v) for v in frame["mask_path"]]
+    for column in frame.columns:
+        if column == on and (own is not None or on not in IDENTIFIERS):
+            continue
+        cells = values(frame[column])
+        old = values(joined[column]) if column in _KEPT and column in joined.columns else [None] * len(found)
+        joined[column] = [o if f is None or cells[f] is None else cells[f] for f, o in zip(found, old, strict=True)]
     return replace(dataset, table=joined.infer_objects())
 
 
-def _key(value: Any) -> str | None:
-    """A spreadsheet's key as text; 1042.0 (a column of numbers with gaps) names the same picture as 1042."""
-    if value is None or value != value:
-        return None
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+def _first(dataset: Dataset) -> str:
+    return Path(dataset.table["image_path"].iloc[0]).name if "image_path" in dataset.table.columns else "in a prepared store"
 
 
-def _candidates(image_path: str) -> list[str]:
+def _candidates(image_path: str) -> list[str | None]:
+    """By what a spreadsheet may name a picture, nearest first: name, stem, the end of its path, all of it, a folder above it."""
     path = Path(image_path)
     stem = path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
-    parents = path.parts[:-1]
     tails = ["/".join(path.parts[-k:]) for k in range(2, min(6, len(path.parts)))]
-    return [path.name, stem, *tails, str(path), *reversed(parents)]
+    return [identity.canonical(name) for name in (path.name, stem, *tails, str(path), *reversed(path.parts[:-1]))]

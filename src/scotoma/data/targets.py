@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scotoma.data.table import Dataset
+from scotoma.data.table import Dataset, values
 from scotoma.errors import UsageError
 
 MOST_CLASSES = 100
@@ -71,30 +71,31 @@ def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = ()) ->
         return _categorical(dataset, names[0], classes)
     if classes:
         raise UsageError("--classes goes with one categorical target")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--target names {max(names, key=list(names).count)!r} twice")
     columns = [_binary(dataset, name) for name in names]
     return Target(tuple(names), tuple(names), np.stack(columns, 1))
 
 
 def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
-    values = [_text(v) for v in dataset.column(name)]
-    present = sorted({v for v in values if v is not None})
+    labels = [_text(v) for v in values(dataset.column(name))]
+    present = sorted({v for v in labels if v is not None}, key=lambda v: (not v.isdecimal(), int(v) if v.isdecimal() else 0, v))
     missing = [c for c in wanted if c not in present]
     if missing:
         raise UsageError(f"{dataset.name}: {name} has no row of class {missing[0]!r}; it has {', '.join(present[:10])}")
     chosen = tuple(wanted) or tuple(present)
     if len(chosen) < 2:
-        raise UsageError(
-            f"{dataset.name}: {name} has {len(chosen)} class{'' if len(chosen) == 1 else 'es'} ({', '.join(chosen)}): nothing to tell apart"
-        )
+        found = f"one class ({chosen[0]})" if chosen else "no label"
+        raise UsageError(f"{dataset.name}: {name} has {found}: nothing to tell apart")
     if len(chosen) > MOST_CLASSES:
         raise UsageError(f"{dataset.name}: {name} has {len(chosen)} different values: that is no column of classes")
     ids = {c: i for i, c in enumerate(chosen)}
-    return Target((name,), chosen, np.array([ids.get(v, -1) if v is not None else -1 for v in values]))
+    return Target((name,), chosen, np.array([ids.get(v, -1) if v is not None else -1 for v in labels]))
 
 
 def _text(value: object) -> str | None:
     """A class as text; 1.0 (a column of integers with gaps) is the class 1."""
-    if value is None or value != value or value == "":
+    if value is None or value == "":
         return None
     if isinstance(value, (bool, np.bool_)):
         return str(int(value))
@@ -102,11 +103,11 @@ def _text(value: object) -> str | None:
 
 
 def _binary(dataset: Dataset, name: str) -> np.ndarray:
-    values = [_text(v) for v in dataset.column(name)]
-    strange = next((v for v in values if v not in (None, "0", "1")), None)
+    labels = [_text(v) for v in values(dataset.column(name))]
+    strange = next((v for v in labels if v not in (None, "0", "1")), None)
     if strange is not None:
         raise UsageError(f"{dataset.name}: {name} holds {strange!r}; several targets together must be 0, 1 or missing")
-    y = np.array([np.nan if v is None else float(v) for v in values], np.float32)
+    y = np.array([np.nan if v is None else float(v) for v in labels], np.float32)
     if not ((y == 0).any() and (y == 1).any()):
         raise UsageError(f"{dataset.name}: {name} needs rows with 0 and with 1")
     return y

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from scotoma.data.splits import Split, label_fraction
 from scotoma.data.store import Store
 from scotoma.data.table import Dataset
 from scotoma.data.targets import Target
-from scotoma.encoders import EncoderInfo
+from scotoma.encoders import EncoderInfo, width
 from scotoma.training import automatic_precision, features
 
 Row = dict[str, Any]
@@ -46,7 +46,7 @@ class Context:
         dataset: readable rows.
         store: their pixels.
         split: of the rows.
-        target: what is predicted; None where an evaluator needs none.
+        target: what is predicted.
         fractions: label fractions.
         seeds: label draws.
         name: of the method that made the encoder, ``random`` for none.
@@ -62,7 +62,6 @@ class Context:
     fractions: tuple[float, ...] = (1.0,)
     seeds: int = 1
     name: str = "random"
-    _features: np.ndarray | None = field(default=None, repr=False)
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -108,8 +107,10 @@ def draw(target: Target, split: Split, fraction: float, seed: int) -> Draw:
 @torch.no_grad()
 def extract(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, batch_size: int = 256) -> np.ndarray:
     """(n, D) float32 features of these rows, seen plainly, in the encoder's evaluation mode."""
+    if not len(rows):
+        return np.zeros((0, width(encoder)), np.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = encoder.to(device, memory_format=torch.channels_last).eval()
+    encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
     precision = automatic_precision()
     found = [
         features(

@@ -31,8 +31,8 @@ def inputs(context: Context) -> np.ndarray:
         if wide in facts.columns and high in facts.columns:
             columns.append(pd.to_numeric(facts[wide]).to_numpy(float) / pd.to_numeric(facts[high]).to_numpy(float).clip(1))
     for name in (n for n in NAMES if n in facts.columns):
-        values = facts[name].astype(str)
-        columns += [(values == v).to_numpy() for v in values.value_counts().index[:MOST_NAMES]]
+        words = facts[name].astype(str)
+        columns += [(words == v).to_numpy() for v in words.value_counts().index[:MOST_NAMES]]
     return np.stack([np.nan_to_num(np.asarray(c, float)) for c in columns], 1)
 
 

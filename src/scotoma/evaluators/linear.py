@@ -65,6 +65,11 @@ def _logistic(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray
     from sklearn.linear_model import LogisticRegression
 
     best, best_loss = (np.zeros((classes, x.shape[1])), np.zeros(classes)), np.inf
+    present = np.unique(y)
+    if len(present) < 2:  # nothing to tell apart: that class for every picture, or any where no label is known
+        best[1][:] = NEVER if len(present) else 0.0
+        best[1][present] = 0.0
+        return best
     model = LogisticRegression(max_iter=300, warm_start=True)  # from strong to weak, each starts where the last one ended
     for strength in STRENGTHS:
         with warnings.catch_warnings():

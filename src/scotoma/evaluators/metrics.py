@@ -16,10 +16,16 @@ def probabilities(context: Context) -> np.ndarray:
     """(n, C) probabilities of every row by the model's head.
 
     Raises:
-        UsageError: there is no head.
+        UsageError: there is no head, or it predicts something else.
     """
     if context.head is None:
         raise UsageError("--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder")
+    info, target = context.info, context.target
+    if (info.targets, info.classes) != (target.columns, target.classes):
+        raise UsageError(
+            f"the classifier tells apart {', '.join(info.classes)} of {', '.join(info.targets)}, not "
+            f"{', '.join(target.classes)} of {', '.join(target.columns)}: leave --target and --classes out, or use --with linear"
+        )
     with torch.no_grad():
         logits = context.head.cpu()(torch.from_numpy(context.features))
     return (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)
@@ -37,6 +43,8 @@ def evaluate(context: Context) -> list[Row]:
     for k, label in enumerate(classes):
         truth = (y == k).astype(float) if y.ndim == 1 else y[:, k]
         known = ~np.isnan(truth)
+        if len(np.unique(truth[known])) < 2:
+            continue
         curve = metrics.roc_curve(truth[known], p[known, k], ROC_GRID)
         found += [
             {"metric": "roc", "class": label, "fpr": float(x), "value": float(v)} for x, v in zip(ROC_GRID, curve, strict=True)

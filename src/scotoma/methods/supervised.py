@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from scotoma.encoders import width
 from scotoma.losses import classification
 from scotoma.methods.base import Batch, Inputs, Method, Views, decay_groups
 from scotoma.views import Draws
@@ -26,14 +27,15 @@ class Supervised(Method):
     learning_rate = 5e-4
     weight_decay = 0.01
     warmup = 0.1
+    class_weights: Tensor | None
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, min_scale: float = 0.5, jitter: float = 0.2) -> None:
         super().__init__(encoder, inputs)
-        self.head = nn.Linear(int(encoder.num_features), inputs.outputs)
+        self.head = nn.Linear(width(encoder), inputs.outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)
-        weights = encoder.parameters().__next__().new_tensor(inputs.class_weights) if inputs.class_weights else None
+        weights = next(encoder.parameters()).new_tensor(inputs.class_weights) if inputs.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
 
     def param_groups(self) -> list[dict[str, Any]]:

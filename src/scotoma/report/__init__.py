@@ -142,6 +142,11 @@ class Folder:
     state: str | None
     rows: list[dict[str, Any]]
 
+    @property
+    def metrics(self) -> list[Path]:
+        """The logs of the training steps: beside the configuration or under ``logs``, one each time a run was taken up."""
+        return [*self.path.glob("metrics.csv"), *sorted(self.path.glob("logs/**/metrics.csv"))]
+
 
 def read(runs: Sequence[Path]) -> list[Folder]:
     """The runs and the runs inside them, each once."""
@@ -161,7 +166,7 @@ def read(runs: Sequence[Path]) -> list[Folder]:
                     raise UsageError(f"{folder / 'rows.jsonl'} is damaged ({error}): repeat the run") from error
                 found[path] = Folder(folder, top, read_config(folder), file.read_text(), status(folder), rows)
             own.append(found[path])
-        if not any(f.rows or any(f.path.glob("figures/*.png")) or (f.path / "metrics.csv").exists() for f in own):
+        if not any(f.rows or any(f.path.glob("figures/*.png")) or f.metrics for f in own):
             raise UsageError(f"{run} holds no results yet: run it first, or go on with it by --resume")
     return list(found.values())
 
@@ -199,7 +204,7 @@ def asked(folder: Folder) -> dict[str, Any]:
     config, items = folder.config, []
     for key, word in ASKED.items():
         if not missing(value := config.get(key)):
-            listed = value if isinstance(value, list) else [value]
+            listed: list[Any] = value if isinstance(value, list) else [value]
             if key in ("method", "methods"):
                 shown = [NAMES.get(str(v), str(v)) for v in listed]
             elif key in ("fractions", "label_fraction") and all(isinstance(v, int | float) for v in listed):

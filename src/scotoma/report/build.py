@@ -125,8 +125,7 @@ def _content(folders: list[Folder]) -> dict[str, Any]:
 def _results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
     """Rows about classifiers on test pictures, one a cell, with a ``label`` and the ``kind`` of each line."""
     found = rows[rows["evaluator"].isin([*USES, *CONTROLS])]
-    test = found[found["split"].isna() | (found["split"] == "test")]
-    found = (test if len(test) else found).copy()
+    found = found[found["split"].isna() | (found["split"] == "test")].copy()
     control = found["evaluator"].isin(CONTROLS)
     found.loc[control, ["method", "encoder"]] = None
     found["target"] = found["target"].fillna("")
@@ -146,8 +145,7 @@ def _results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
 def _over_draws(found: pd.DataFrame) -> pd.DataFrame:
     """One row a cell: the mean over draws as the run wrote it; else the only draw; else the draws' bare mean."""
     means, drawn = found[found["seed"].isna()], found[found["seed"].notna()]
-    # a mean without an interval yields to the only draw, which has one
-    means = means.sort_values("low", na_position="first", kind="stable").drop_duplicates(CELL, keep="last").sort_index()
+    means = means.drop_duplicates(CELL, keep="last")  # a study that was taken up again may have written a row twice
     if drawn.empty:
         return means
     groups = drawn.drop_duplicates([*CELL, "seed"], keep="last").groupby(CELL, dropna=False, sort=False)
@@ -184,7 +182,7 @@ def _target(found: pd.DataFrame, target: str, named: bool) -> Table:
         "calibration": _table(here, "metric", calibration),
         "classes": [
             (METRICS[m], _table(per_class[per_class["metric"] == m], "class", [(c, (c, "")) for c in names]))
-            for m in METRICS if m in set(per_class["metric"])
+            for m in METRICS if len(names) > 1 and m in set(per_class["metric"])
         ],
     }  # fmt: skip
     return view | _findings(auroc, differences, fraction)
@@ -241,7 +239,10 @@ def _table(found: pd.DataFrame, key: str, columns: Sequence[tuple[Any, tuple[str
             lines = []
             for label, kind in dict(zip(mine["label"], mine["kind"], strict=True)).items():
                 rows = [_first(p[(p["label"] == label) & p["evaluator"].isin(evaluators)]) for p in picked]
-                tops = [best and r is not None and r["value"] == p["value"].max() for r, p in zip(rows, picked, strict=True)]
+                tops = [
+                    best and r is not None and len(p) > 1 and r["value"] == p["value"].max()
+                    for r, p in zip(rows, picked, strict=True)
+                ]
                 cells = [None if r is None else _cell(r, top, sign) for r, top in zip(rows, tops, strict=True)]
                 if any(cells):
                     lines.append((kind != "method", label, cells))
@@ -265,9 +266,10 @@ def _curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.Data
     """Loss curves of the pretraining runs, and of any run that was named itself."""
     found: list[tuple[str, pd.DataFrame]] = []
     for folder in folders:
-        file = folder.path / "metrics.csv"
-        if file.exists() and (folder.config.get("command") == "pretrain" or folder.path.name == folder.top):
-            table = pd.read_csv(file).reindex(columns=["step", "loss", "feature_spread", "effective_rank"])
+        files = [file for file in folder.metrics if file.stat().st_size]
+        if files and (folder.config.get("command") == "pretrain" or folder.path.name == folder.top):
+            table = pd.concat(map(pd.read_csv, files), ignore_index=True)
+            table = table.reindex(columns=["step", "loss", "feature_spread", "effective_rank"])
             table = table.apply(pd.to_numeric, errors="coerce")
             label = label_of(folder.config.get("method") or folder.path.name, folder.config.get("encoder"), several)
             taken = [name for name, _ in found]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from scotoma.report import CONTROLS, USES, at, same
 
@@ -105,7 +107,7 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
             ax.set_xscale("log")
             ax.xaxis.set_minor_locator(NullLocator())
             ax.set_xticks(ticks, [f"{100 * f:g}" for f in ticks])
-            ax.set(title=title, xlabel="share of the training labels used (%)")
+            ax.set(title=_title(title, columns), xlabel="share of the training labels used (%)")
             _grid(ax)
         bottom = min((float(np.nanmin(t[["value", "low"]].to_numpy())) for _, t in panels), default=0.5)
         for ax in axes:
@@ -123,7 +125,7 @@ def roc(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) 
         style: of every label.
     """
     columns = {1: 2, 2: 2, 4: 4, 7: 4, 8: 4}.get(len(panels), 3)
-    with _figure(len(panels), columns, WIDTH / columns + 0.1, shared=True) as (axes, finish):
+    with _figure(len(panels), columns, WIDTH / columns + 0.35, shared=True) as (axes, finish):
         for (title, table), ax in zip(panels, axes, strict=True):
             ax.plot([0, 1], [0, 1], color=RULE, linewidth=0.8)
             for i, name in enumerate(dict.fromkeys(table["label"])):
@@ -134,11 +136,12 @@ def roc(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) 
                     rows["value"],
                     label=name,
                     markevery=(i % every, every),
+                    clip_on=False,
                     **style[name] | {"linewidth": 1.2},
                 )
                 if rows["low"].notna().any():
                     ax.fill_between(rows["fpr"], rows["low"], rows["high"], color=style[name]["color"], alpha=0.1, linewidth=0)
-            ax.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+            ax.set(title=_title(title, columns), xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
             ax.set(xlabel="1 \u2212 specificity", ylabel="sensitivity")
             ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
             ax.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
@@ -157,7 +160,7 @@ def confusion(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
     alike = all(list(table.index) == list(panels[0][1].index) for _, table in panels)
     columns = 3 if size <= 4 else 2 if size <= 7 else 1
     font = max(3.5, min(7.5, 72 * (WIDTH / columns - 0.35) / size / 5.2))  # five characters fill a square
-    with _figure(len(panels), columns, WIDTH / columns + 0.2, shared=alike) as (axes, finish):
+    with _figure(len(panels), columns, WIDTH / columns + 0.35, shared=alike) as (axes, finish):
         for (title, table), ax in zip(panels, axes, strict=True):
             counts = table.to_numpy(dtype=float)
             total = counts.sum(1, keepdims=True)
@@ -169,7 +172,7 @@ def confusion(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
             ticks = np.arange(len(table)) + 0.5
             ax.set_xticks(ticks, [_short(c) for c in table.columns], rotation=35, ha="right", rotation_mode="anchor")
             ax.set_yticks(ticks, [_short(c) for c in table.index])
-            ax.set(title=title, xlabel="predicted", ylabel="true", aspect="equal", ylim=(len(table), 0))
+            ax.set(title=_title(title, columns), xlabel="predicted", ylabel="true", aspect="equal", ylim=(len(table), 0))
             if alike:
                 _outer(ax)
             ax.tick_params(length=0, labelsize=max(6.0, font))
@@ -189,7 +192,7 @@ def losses(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style
         for (name, table), ax in zip(panels, axes, strict=True):
             rows = _thin(table.dropna(subset=["step", "loss"]).sort_values("step"))
             ax.plot(rows["step"], rows["loss"], color=style[name]["color"], linewidth=1.2)
-            ax.set(title=name, xlabel="step", ylabel="loss")
+            ax.set(title=_title(name, columns), xlabel="step", ylabel="loss")
             ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
             _grid(ax)
         return finish({})
@@ -222,7 +225,7 @@ def _figure(
     """A grid of panels of this height in inches, and the function that adds the legend and gives the SVG."""
     with matplotlib.rc_context(SETTINGS):
         rows = math.ceil(count / columns)
-        figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height * rows), layout="compressed" if shared else "constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=shared).ravel()
         for spare in grid[count:]:
             spare.set_axis_off()
@@ -236,7 +239,12 @@ def _figure(
                 figure.set_figheight(height * rows + 0.2 * math.ceil(len(names) / across))
                 figure.legend(handles, names, loc="outside lower center", ncols=across, handlelength=4)
             text = io.StringIO()
-            figure.savefig(text, format="svg", metadata={"Date": None})
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            # panels of equal sides leave room above and below, or want more: the height is what was drawn, the width is the page's
+            drawn_box = figure.get_tightbbox()
+            box = Bbox.from_extents(0, drawn_box.y0 - 0.05, WIDTH, drawn_box.y1 + 0.05)
+            figure.savefig(text, format="svg", metadata={"Date": None}, bbox_inches=box)
             return text.getvalue()
 
         yield list(grid[:count]), finish
@@ -245,6 +253,12 @@ def _figure(
 def _grid(ax: Axes) -> None:
     ax.grid(color=RULE, linewidth=0.5)
     ax.set_axisbelow(True)
+
+
+def _title(text: str, columns: int) -> str:
+    """A panel's title, broken into lines that fit over it."""
+    room = int(72 * WIDTH / columns / 6.5)  # a bold letter of 9 points is 6.5 wide
+    return "\n".join("\n".join(textwrap.wrap(line, room)) for line in text.split("\n"))
 
 
 def _outer(ax: Axes) -> None:
@@ -275,7 +289,7 @@ def auroc_by_labels(auroc: pd.DataFrame, style: dict[str, Style]) -> list[str]:
         for use in [u for u in USES if u in set(mine["evaluator"])]:
             shown = mine[mine["evaluator"].isin([use, *CONTROLS])]
             if shown["fraction"].nunique() > 1:
-                panels.append((f"{target}: {USES[use][0]}" if len(targets) > 1 else USES[use][0], shown))
+                panels.append((f"{target}\n{USES[use][0]}" if len(targets) > 1 else USES[use][0], shown))
     return [uri(curve(panels[i : i + 6], style, "AUROC")) for i in range(0, len(panels), 6)]
 
 
@@ -287,7 +301,9 @@ def roc_by_class(rows: pd.DataFrame, style: dict[str, Style]) -> list[dict[str, 
         for use in [u for u in USES if u in set(here["evaluator"])]:
             shown = here[here["evaluator"].isin([use, *CONTROLS])]
             keys = list(dict.fromkeys(zip(shown["target"], shown["class"], strict=True)))
-            panels = [(str(c or t), shown[(shown["target"] == t) & same(shown["class"], c)]) for t, c in keys]
+            names = [str(c or t) for t, c in keys] if len(keys) > 1 else [": ".join(filter(None, keys[0]))]
+            parts = [shown[(shown["target"] == t) & same(shown["class"], c)] for t, c in keys]
+            panels = list(zip(names, parts, strict=True))
             for i in range(0, len(panels), 9):
                 drawing = uri(roc(panels[i : i + 9], style))
                 bands = "drawn" if shown["low"].notna().any() else ""
@@ -298,8 +314,12 @@ def roc_by_class(rows: pd.DataFrame, style: dict[str, Style]) -> list[dict[str, 
 def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
     """Matrices at the page's share of labels, or the greatest there is: a figure a use, as `roc_by_class` gives it."""
     found = []
-    for use in [u for u in [*USES, *CONTROLS] if u in set(rows["evaluator"])]:
-        mine = rows[rows["evaluator"] == use]
+    groups = [*((title, [use]) for use, (title, _) in USES.items()), ("Controls that use no encoder", list(CONTROLS))]
+    for title, evaluators in groups:
+        mine = rows[rows["evaluator"].isin(evaluators)]
+        mine = mine.assign(order=mine["kind"] != "method").sort_values("order", kind="stable")
+        if mine.empty:
+            continue
         fraction = headline if same(mine["fraction"], headline).any() else mine["fraction"].max()
         here = mine[same(mine["fraction"], fraction)]
         panels = []
@@ -307,8 +327,7 @@ def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
             names = list(dict.fromkeys([*one["class"], *one["predicted"]]))
             square = one.pivot_table(index="class", columns="predicted", values="value")
             square = square.reindex(index=names, columns=names).fillna(0)
-            panels.append((f"{target}: {label}" if here["target"].nunique() > 1 else str(label), square))
-        title = USES[use][0] if use in USES else CONTROLS[use]
+            panels.append((f"{target}\n{label}" if here["target"].nunique() > 1 else str(label), square))
         found.append({"use": title, "at": at(fraction), "uri": uri(confusion(panels))})
     return found
 

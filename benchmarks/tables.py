@@ -1,0 +1,110 @@
+"""Writes docs/results.md and the README's table from the rows of studies kept under benchmarks/results/.
+
+python benchmarks/tables.py keep NAME RUN   copies the summary rows and the configuration of a study
+python benchmarks/tables.py write           writes the tables between their markers
+python benchmarks/tables.py check           exits 1 where a table is not what the rows say
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+KEPT = ("auroc", "auroc_difference", "images_per_second", "images_seen", "steps", "seconds", "peak_memory_bytes", "effective_rank")
+NAMES = {
+    "simclr": "SimCLR",
+    "mae": "MAE",
+    "random": "random weights",
+    "pixels": "pixels at 32 px",
+    "header": "size and header",
+    "majority": "majority",
+}
+
+
+def keep(name: str, run: Path) -> None:
+    """Copy a study's summary rows and configuration."""
+    rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
+    kept = [r for r in rows if r["metric"] in KEPT and r.get("seed") is None and r.get("class") is None]
+    (RESULTS / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    shutil.copyfile(run / "config.yaml", RESULTS / f"{name}.yaml")
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    """The kept rows of a study."""
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def label(row: dict[str, Any]) -> str:
+    """What a row's classifier is called."""
+    if row["method"] == "control":
+        return NAMES[row["evaluator"]]
+    return f"{NAMES.get(row['method'], row['method'])}, {row['encoder']}, {'fine-tuned' if row['evaluator'] == 'finetune' else row['evaluator']}"
+
+
+def study_table(name: str) -> str:
+    """AUROC by label fraction, then the paired differences from random weights."""
+    rows = read(name)
+    scores = [r for r in rows if r["metric"] == "auroc"]
+    fractions = sorted({r["fraction"] for r in scores})
+    counts = {r["fraction"]: r["labels"] for r in scores}
+    head = "| | " + " | ".join(f"{f:.0%} ({counts[f]} labels)" for f in fractions) + " |\n|---|" + "---|" * len(fractions) + "\n"
+    parts = ["Macro AUROC [95 % interval]:\n\n", head]
+    for line in dict.fromkeys(map(label, scores)):
+        by = {r["fraction"]: r for r in scores if label(r) == line}
+        parts.append(f"| {line} | " + " | ".join(cell(by.get(f), "") for f in fractions) + " |\n")
+    differences = [r for r in rows if r["metric"] == "auroc_difference"]
+    if differences:
+        parts += ["\nDifference from random weights, same labels and same test pictures [95 % interval]:\n\n", head]
+        for line in dict.fromkeys(map(label, differences)):
+            by = {r["fraction"]: r for r in differences if label(r) == line}
+            parts.append(f"| {line} | " + " | ".join(cell(by.get(f), "+") for f in fractions) + " |\n")
+    parts += [
+        "\n| pretraining | images seen | steps | seconds | images/s, preparing included | effective rank |\n|---|---|---|---|---|---|\n"
+    ]
+    for method in dict.fromkeys(r["method"] for r in rows if r["evaluator"] == "pretrain"):
+        v = {r["metric"]: r["value"] for r in rows if r["evaluator"] == "pretrain" and r["method"] == method}
+        parts.append(
+            f"| {NAMES.get(method, method)} | {v['images_seen']:,.0f} | {v['steps']:,.0f} | {v['seconds']:.0f} | "
+            f"{v['images_per_second']:.0f} | {v['effective_rank']:.0f} |\n"
+        )
+    return "".join(parts)
+
+
+def cell(row: dict[str, Any] | None, sign: str) -> str:
+    """A value with its interval."""
+    return "" if row is None else f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+
+
+def filled(text: str) -> str:
+    """A document with every ``<!-- table NAME -->`` ... ``<!-- end -->`` filled from rows."""
+    parts = text.split("<!-- table ")
+    done = [parts[0]]
+    for part in parts[1:]:
+        name, _, rest = part.partition(" -->")
+        _, _, after = rest.partition("<!-- end -->")
+        done.append(f"<!-- table {name} -->\n{study_table(name)}<!-- end -->{after}")
+    return "".join(done)
+
+
+def main() -> int:
+    """Keep, write or check."""
+    if sys.argv[1:2] == ["keep"]:
+        keep(sys.argv[2], Path(sys.argv[3]))
+        return 0
+    stale = 0
+    for path in (ROOT / "docs" / "results.md", ROOT / "README.md"):
+        text = path.read_text()
+        if sys.argv[1:] == ["check"]:
+            stale += filled(text) != text
+        else:
+            path.write_text(filled(text))
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What all tests share: a cache and a key of their own, the real data where there are any, small pictures that can be learned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+GreyFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_and_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing a test does, in this process or one that it starts, touches the user's cache or key."""
+    folder = tmp_path_factory.mktemp("installation")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCOTOMA_CACHE", str(folder / "cache"))
+        patch.setenv("SCOTOMA_KEY_FILE", str(folder / "key"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data: ``$SCOTOMA_DATA``, else ``../shared/data`` beside the repository."""
+    root = Path(os.environ.get("SCOTOMA_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not root.is_dir():
+        pytest.skip(f"no real data at {root}; name their folder with SCOTOMA_DATA")
+    return root
+
+
+def grey_picture(kind: int, rng: np.random.Generator, side: int = 40) -> np.ndarray:
+    """(side, side) uint8 of smooth noise, with a bright disc in the left (kind 0), right (1), upper (2) or lower (3) half."""
+    noise = Image.fromarray(rng.integers(30, 110, (6, 6), dtype=np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    x, y = ((0.28, 0.5), (0.72, 0.5), (0.5, 0.28), (0.5, 0.72))[kind]
+    rows, columns = np.mgrid[:side, :side] / side
+    centre = np.array([y, x]) + rng.uniform(-0.06, 0.06, 2)
+    disc = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < rng.uniform(0.16, 0.22) ** 2
+    return np.clip(np.asarray(noise, float) + 110 * disc + rng.normal(0, 4, (side, side)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def grey_folder(tmp_path: Path) -> GreyFolder:
+    """``grey_folder(count=8, classes=("left", "right"), splits=(), suffix=".png", side=40, seed=0, name="scans")``.
+
+    Writes ``count`` pictures a class (and split) as ``[SPLIT/]CLASS/scan_K``; ``classes=()`` writes a flat folder. Up to four
+    classes, told apart by where a bright disc lies.
+    """
+
+    def make(
+        count: int = 8,
+        classes: Sequence[str] = ("left", "right"),
+        splits: Sequence[str] = (),
+        suffix: str = ".png",
+        side: int = 40,
+        seed: int = 0,
+        name: str = "scans",
+    ) -> Path:
+        rng, root, number = np.random.default_rng(seed), tmp_path / name, 0
+        for split in splits or ("",):
+            for kind, label in enumerate(classes or ("",)):
+                folder = root / split / label
+                folder.mkdir(parents=True, exist_ok=True)
+                for _ in range(count):
+                    Image.fromarray(grey_picture(kind, rng, side)).save(folder / f"scan_{number}{suffix}")
+                    number += 1
+        return root
+
+    return make

@@ -1,0 +1,65 @@
+"""Keyed hashes: one key an installation, the same name however an identifier was written."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scotoma.data import identity
+from scotoma.errors import UsageError
+
+
+def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "inner" / "key"
+    key = identity.load_key(path)
+    assert len(key) == 32
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert identity.load_key(path) == key == bytes.fromhex(path.read_text())
+    assert identity.load_key(tmp_path / "other") != key
+    assert [p.name for p in path.parent.iterdir()] == ["key"]
+
+
+def test_processes_that_start_at_once_share_one_key(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; from scotoma.data import identity; print(identity.load_key(Path({str(tmp_path / 'key')!r})).hex())"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert len({p.communicate()[0] for p in processes}) == 1
+
+
+def test_the_variable_names_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCOTOMA_KEY_FILE", str(tmp_path / "mine"))
+    assert identity.load_key() == bytes.fromhex((tmp_path / "mine").read_text())
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"zz" * 32, b"00" * 31, b"\xff\xfe"])
+def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(UsageError, match="SCOTOMA_KEY_FILE"):
+        identity.load_key(tmp_path / "key")
+    assert (tmp_path / "key").read_bytes() == content
+
+
+def test_a_key_that_can_be_neither_read_nor_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "key"):
+        with pytest.raises(UsageError, match="SCOTOMA_KEY_FILE"):
+            identity.load_key(path)
+
+
+def test_pseudonym_is_keyed_blake2b() -> None:
+    key = bytes(range(32))
+    assert identity.pseudonym("Jane", key) == hashlib.blake2b(b"Jane", key=key, digest_size=16).hexdigest()
+    assert identity.pseudonym("Jane", key) != identity.pseudonym("Jane", bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1042, "1042"), (1042.0, "1042"), ("1042", "1042"), (" 1042 ", "1042"), ("001042", "1042"), ("1042.0", "1042"), (0, "0"), ("000", "0"),
+     (1.5, "1.5"), ("A-007", "A-007"), ("007a", "007a"), ("", None), ("  ", None), (None, None), (float("nan"), None)],
+)  # fmt: skip
+def test_canonical(value: object, expected: str | None) -> None:
+    assert identity.canonical(value) == expected

@@ -1,0 +1,287 @@
+"""Splits: no unit on two sides, shares kept, label fractions nested."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from scotoma.data import images, splits, store, table
+from scotoma.data.table import Dataset
+from scotoma.errors import UsageError
+
+
+@dataclass
+class Facts:
+    """What a split reads of a store."""
+
+    hashes: np.ndarray
+    facts: pd.DataFrame
+
+
+def material(patients: list[object] | None, contents: list[str] | None = None, **columns: object) -> tuple[Dataset, Facts]:
+    n = len(patients if patients is not None else next(iter(columns.values())))  # type: ignore[arg-type]
+    frame = pd.DataFrame({"row": np.arange(n), **columns})
+    if patients is not None:
+        frame["patient"] = pd.Series(patients, dtype=object)
+    hashes = np.random.default_rng(1).integers(0, 256, (n, 32), dtype=np.uint8)
+    return Dataset("scans", frame), Facts(hashes, pd.DataFrame({"content": contents or [f"c{i}" for i in range(n)]}))
+
+
+def sides(codes: object, of: np.ndarray) -> int:
+    """On how many sides the most scattered value stands."""
+    return int(pd.Series(of).groupby(pd.Series(codes).to_numpy()).nunique().max())
+
+
+tables = st.integers(8, 60).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(0, 14), min_size=n, max_size=n),
+        st.lists(st.integers(0, 40), min_size=n, max_size=n),
+        st.lists(st.integers(-1, 2), min_size=n, max_size=n),
+        st.integers(0, 1000),
+    )
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables)
+def test_no_patient_and_no_picture_stands_on_two_sides(drawn: tuple[list[int], list[int], list[int], int]) -> None:
+    patients, contents, strata, seed = drawn
+    dataset, facts = material([f"P{p}" for p in patients], [f"c{c}" for c in contents])
+    try:
+        split = splits.make(dataset, facts, np.array(strata), seed)  # type: ignore[arg-type]
+    except UsageError as error:
+        assert "too few patients or groups" in str(error)
+        return
+    assert split.made
+    assert split.unit == "patient"
+    assert set(split.of) <= set(table.SPLITS)
+    assert sides(patients, split.of) == 1
+    assert sides(contents, split.of) == 1
+    assert np.array_equal(split.of, splits.make(dataset, facts, np.array(strata), seed).of)  # type: ignore[arg-type]
+
+
+def test_shares_strata_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    patients = rng.integers(0, 700, 2000)
+    classes = (patients * 7919 % 10 < 2).astype(int)  # a fifth, by patient
+    dataset, facts = material([f"P{p}" for p in patients])
+    split = splits.make(dataset, facts, classes, 0)  # type: ignore[arg-type]
+    for name, share in splits.SHARES.items():
+        rows = split.rows(name)
+        assert len(rows) / 2000 == pytest.approx(share, abs=0.01)
+        for c in (0, 1):
+            assert (classes[rows] == c).sum() / (classes == c).sum() == pytest.approx(share, abs=0.03)
+    other = splits.make(dataset, facts, classes, 1)  # type: ignore[arg-type]
+    assert (other.of != split.of).mean() > 0.3
+    shuffled = rng.permutation(2000)
+    moved = splits.make(Dataset("scans", dataset.table.iloc[shuffled].reset_index(drop=True)), facts, classes[shuffled], 0)  # type: ignore[arg-type]
+    assert sides(patients[shuffled], moved.of) == 1
+
+
+def test_units_without_a_label_train() -> None:
+    dataset, facts = material([f"P{k // 2}" for k in range(80)])
+    strata = np.where(np.arange(80) < 40, -1, np.arange(80) % 2)
+    split = splits.make(dataset, facts, strata, 0)  # type: ignore[arg-type]
+    assert set(split.of[:40]) == {"train"}
+    assert set(split.of[40:]) == {"train", "val", "test"}
+
+
+def test_a_unit_is_the_patient_else_the_group_else_the_near_duplicates() -> None:
+    dataset, facts = material(["a", None, "a", None], group=[1, 1, 2, 2])
+    codes, unit = splits.units(dataset, facts)  # type: ignore[arg-type]
+    assert unit == "patient"
+    assert codes[0] == codes[2]
+    assert len(set(codes.tolist())) == 3
+    codes, unit = splits.units(Dataset("scans", dataset.table.drop(columns="patient")), facts)  # type: ignore[arg-type]
+    assert (codes.tolist(), unit) == ([0, 0, 1, 1], "group")
+    facts.hashes[3] = facts.hashes[0]
+    codes, unit = splits.units(Dataset("scans", dataset.table[["row"]]), facts)  # type: ignore[arg-type]
+    assert (codes.tolist(), unit) == ([0, 1, 2, 0], "near-duplicate")
+
+
+def slow_groups(hashes: np.ndarray, bits: int) -> list[int]:
+    """All pairs, union-find."""
+    parent = list(range(len(hashes)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    for i in range(len(hashes)):
+        for j in range(i):
+            if bin(int.from_bytes((hashes[i] ^ hashes[j]).tobytes())).count("1") <= bits:
+                parent[root(i)] = root(j)
+    return pd.factorize(np.array([root(i) for i in range(len(hashes))]))[0].tolist()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_near_duplicates_are_those_of_all_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(0, 256, (12, 32), dtype=np.uint8)
+    if seed == 0:
+        centres[:] = 0  # plain pictures
+    bits = np.unpackbits(centres[rng.integers(0, 12, 70)], axis=1)
+    for row in bits:
+        row[rng.choice(256, rng.integers(0, 14), replace=False)] ^= 1
+    hashes = np.packbits(bits, axis=1)
+    for limit in (0, 3, 10, 15):
+        found = splits.near_duplicates(hashes, limit)
+        assert found.tolist() == slow_groups(hashes, limit)
+    assert len(set(splits.near_duplicates(hashes).tolist())) < 70
+    with pytest.raises(ValueError, match="below 16"):
+        splits.near_duplicates(hashes, 16)
+
+
+def test_near_duplicates_of_nothing() -> None:
+    assert splits.near_duplicates(np.zeros((0, 32), np.uint8)).tolist() == []
+
+
+def test_recompressed_and_resized_copies_are_near_duplicates_and_other_pictures_are_not() -> None:
+    hashes, truth = [], []
+    rng = np.random.default_rng(0)
+    for index in range(10):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 12), dtype=np.uint8))
+        pixels = np.asarray(coarse.resize((128, 128), Image.Resampling.BICUBIC))
+        jpeg = io.BytesIO()
+        Image.fromarray(pixels).save(jpeg, "JPEG", quality=60)
+        smaller = Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC)
+        for copy in (pixels, np.asarray(Image.open(jpeg)), np.asarray(smaller)):
+            hashes.append(np.frombuffer(images.fingerprint(copy)[1], np.uint8))
+            truth.append(index)
+    assert splits.near_duplicates(np.stack(hashes)).tolist() == truth
+
+
+def test_rows_of_one_number_are_linked_by_way_of_others() -> None:
+    assert splits.linked(np.array([0, 0, 1, 2, 3]), np.array(["x", "y", "y", "z", "z"])).tolist() == [0, 0, 0, 1, 1]
+    assert splits.linked(np.array([5, 6, 5])).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(("patients", "contents", "what"), [
+    (["a", "b", "c", "a"], None, "1 patients"), (["a", "b", "c", "d"], ["x", "y", "z", "x"], "1 identical pictures"),
+])  # fmt: skip
+def test_a_leaking_split_is_refused_until_allowed(patients: list[object], contents: list[str] | None, what: str) -> None:
+    dataset, facts = material(patients, contents, split=["train", "train", "val", "test"])
+    with pytest.raises(UsageError, match=f"{what} stand on more than one side.*--allow_leakage"):
+        splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+    split = splits.make(dataset, facts, None, 0, allow_leakage=True)  # type: ignore[arg-type]
+    assert split.of.tolist() == ["train", "train", "val", "test"]
+    assert not split.made
+
+
+def test_a_group_on_two_sides_is_refused() -> None:
+    dataset, facts = material(None, group=[1, 1, 2], split=["train", "test", "val"])
+    with pytest.raises(UsageError, match="1 groups stand"):
+        splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+
+
+def test_rows_outside_the_given_split_stay_outside_and_do_not_leak() -> None:
+    dataset, facts = material(["a", "b", "c", "c"], split=["train", "val", "test", None])
+    assert splits.make(dataset, facts, None, 0).of.tolist() == ["train", "val", "test", ""]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("absent", ["train", "test"])
+def test_a_split_without_rows_is_refused(absent: str) -> None:
+    given_split = [("val" if s == absent else s) for s in ("train", "test", "val")]
+    dataset, facts = material(["a", "b", "c"], split=given_split)
+    with pytest.raises(UsageError, match=f"no row of split {absent}"):
+        splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+
+
+def test_validation_rows_are_carved_out_of_training_by_patient() -> None:
+    patients = [f"P{k // 3}" for k in range(240)]
+    dataset, facts = material(patients, split=["train"] * 180 + ["test"] * 60)
+    split = splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+    assert set(split.of[180:]) == {"test"}
+    assert (split.of[:180] == "val").mean() == pytest.approx(1 / 8, abs=0.02)
+    assert sides(patients, split.of) == 1
+
+
+def test_patients_known_to_an_earlier_run_keep_their_split() -> None:
+    patients = [f"P{k % 30}" for k in range(90)]
+    dataset, facts = material(patients)
+    earlier = {"P0": "test", "P1": "train", "c2": "val", "P3": "test", "c63": "train"}
+    for seed in range(5):
+        of = splits.make(dataset, facts, None, seed, earlier=earlier).of  # type: ignore[arg-type]
+        assert set(of[0::30]) == {"test"}
+        assert set(of[1::30]) == {"train"}
+        assert set(of[2::30]) == {"val"}
+        assert set(of[3::30]) == {"train"}  # seen in training, so tested on no more
+        assert sides(patients, of) == 1
+
+
+FRACTIONS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.333, 0.5, 0.75, 0.99, 1.0)
+
+
+def test_label_fractions_are_nested_and_count_each_class() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.choice([-1, 0, 1, 2], 400, p=[0.2, 0.6, 0.18, 0.02])
+    rows = np.flatnonzero(rng.random(400) < 0.7)
+    for seed in range(3):
+        drawn = [splits.label_fraction(y, rows, f, seed) for f in FRACTIONS]
+        for fraction, chosen in zip(FRACTIONS, drawn, strict=True):
+            assert np.array_equal(chosen, np.unique(chosen))
+            assert np.array_equal(chosen, splits.label_fraction(y, rows, fraction, seed))
+            assert set(chosen) <= set(rows[y[rows] >= 0])
+            for c in range(3):
+                assert (y[chosen] == c).sum() == max(1, round(fraction * (y[rows] == c).sum()))
+        assert all(set(small) <= set(large) for small, large in pairwise(drawn))
+    assert set(splits.label_fraction(y, rows, 1, 0)) == set(rows[y[rows] >= 0])
+    assert set(splits.label_fraction(y, rows, 0.1, 0)) != set(splits.label_fraction(y, rows, 0.1, 1))
+    assert len(splits.label_fraction(y, rows[:0], 0.5, 0)) == 0
+
+
+def test_label_fractions_of_several_targets_keep_a_positive_and_a_negative_of_each() -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random((300, 4)) < [0.5, 0.1, 0.05, 0.9]).astype(np.float32)
+    y[rng.random((300, 4)) < 0.3] = np.nan
+    y[:40] = np.nan
+    y[[50, 90], 2] = 1  # rare
+    rows = np.arange(250)
+    labelled = 210 - int(np.isnan(y[40:250]).all(1).sum())
+    for seed in range(3):
+        drawn = [splits.label_fraction(y, rows, f, seed) for f in FRACTIONS]
+        for fraction, chosen in zip(FRACTIONS, drawn, strict=True):
+            assert len(chosen) == len(set(chosen.tolist()))
+            assert len(chosen) == max(len(drawn[0]), round(fraction * labelled))
+            assert not np.isnan(y[chosen]).all(1).any()
+            for value in (0, 1):
+                assert (y[chosen] == value).any(0).all()
+        assert len(drawn[0]) <= 8
+        assert all(set(small) <= set(large) for small, large in pairwise(drawn))
+
+
+def test_cohort_counts_pictures_units_and_classes() -> None:
+    split = splits.Split(np.array(["train", "train", "test", "val", "train"]), np.array([0, 0, 1, 2, 3]), "patient", True)
+    rows = splits.cohort(split, np.array([0, 1, 1, -1, 1]), ("a", "b"))
+    found = {(r["metric"], r["split"], r.get("class")): r["value"] for r in rows}
+    assert found["images", "train", None] == 3
+    assert found["patients", "train", None] == 2
+    assert found["images", "train", "b"] == 2
+    assert found["images", "test", "a"] == 0
+    several = splits.cohort(split, np.array([[1, np.nan], [1, 0], [0, 1], [1, 1], [np.nan, 1]]), ("u", "v"))
+    assert {r["class"]: r["value"] for r in several if "class" in r and r["split"] == "train"} == {"u": 2, "v": 1}
+
+
+def test_a_drawn_split_of_phantoms_is_by_patient(tmp_path: Path) -> None:
+    dataset, opened = store.prepare(table.load("phantom:90"), 16, out=tmp_path / "s", quiet=True)
+    split = splits.make(dataset, opened, dataset.table["cardiomegaly"].to_numpy(), 0)
+    assert split.unit == "patient"
+    assert sides(dataset.table["patient"], split.of) == 1
+
+
+def test_the_published_groups_of_real_pictures_are_kept_apart(data_root: Path) -> None:
+    frame = pd.read_csv(data_root / "brain_tumor_mri" / "table.csv")
+    dataset, facts = material(None, split=frame["split"].tolist(), group=frame["group"].tolist())
+    split = splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+    assert not split.made
+    assert split.unit == "group"

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from made import context, draw_of
+
+from scotoma.data.targets import Target
+from scotoma.evaluators import majority
+
+
+def test_every_picture_gets_the_shares_of_the_training_labels() -> None:
+    y = np.array([0, 0, 0, 1, 1, 1, 1])
+    p = majority.predict(np.zeros((7, 0)), Target(("t",), ("a", "b", "c"), y), draw_of(np.arange(4), np.arange(4, 7)), np.array([5, 6]))
+    np.testing.assert_allclose(p, [[0.75, 0.25, 0], [0.75, 0.25, 0]])
+    labels = np.array([[1, np.nan], [0, 1], [0, 0], [0, 1]], np.float32)
+    p = majority.predict(np.zeros((4, 0)), Target(("t", "u"), ("t", "u"), labels), draw_of(np.arange(4), np.arange(0)), np.array([0]))
+    np.testing.assert_allclose(p, [[0.25, 2 / 3]])
+
+
+def test_it_ranks_nothing(tmp_path: Path) -> None:
+    rows = majority.evaluate(context(tmp_path))
+    assert {r["value"] for r in rows if r["metric"] in ("auroc", "balanced_accuracy")} == {0.5}
+    assert majority.CONTROL

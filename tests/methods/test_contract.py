@@ -1,0 +1,120 @@
+"""What holds for every method there is."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from scotoma import encoders, plugins
+from scotoma.encoders import EncoderInfo
+from scotoma.methods.base import Inputs, Method
+from scotoma.views import Draws
+
+SIZE = 32
+NETWORKS = ("resnet10t", "vit_tiny_patch8")
+CASES = [
+    (name, network, channels)
+    for name, network, channels in itertools.product(plugins.names("methods"), NETWORKS, (1, 3))
+    if network.startswith("vit") or not plugins.method(name).needs_vit
+]
+
+
+def network_of(name: str, channels: int) -> torch.nn.Module:
+    timm_name, kwargs = encoders.resolve(name, SIZE)
+    info = EncoderInfo(timm_name, kwargs, channels, SIZE, (0.4,) * channels, (0.2,) * channels)
+    return encoders.build(info, **({"depth": 2} if network_is_vit(name) else {}))
+
+
+def network_is_vit(name: str) -> bool:
+    return name.startswith("vit")
+
+
+def make(name: str, network: str, channels: int) -> Method:
+    torch.manual_seed(0)
+    inputs = Inputs(SIZE, channels, (0.4,) * channels, (0.2,) * channels, "grey", 3, (0.5, 1.0, 1.5))
+    return plugins.method(name)(network_of(network, channels), inputs).train()
+
+
+def batch_of(channels: int, n: int = 6) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, channels, 40, 40), generator=generator, dtype=torch.uint8)
+    return {"images": images, "rows": torch.arange(n), "epochs": torch.zeros(n, dtype=torch.int64), "targets": torch.arange(n) % 3}
+
+
+def step(method: Method, batch: dict[str, Tensor], epoch: int = 0, bfloat16: bool = False) -> Tensor:
+    views = method.views(batch["images"], Draws(0, epoch, batch["rows"]))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        return method.loss(views, batch)["loss"]
+
+
+@pytest.mark.parametrize(("name", "network", "channels"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_reaches_every_trained_parameter(name: str, network: str, channels: int, dtype: torch.dtype) -> None:
+    method, batch = make(name, network, channels), batch_of(channels)
+    encoder = method.encoder
+    optimizer = torch.optim.SGD([p for g in method.param_groups() for p in g["params"]], lr=0.01)
+    frozen = {n: p.detach().clone() for n, p in method.named_parameters() if not p.requires_grad}
+    for epoch in range(4):  # a head that starts at 0, and the last norm of a residual block, pass nothing on at first
+        optimizer.zero_grad()
+        loss = step(method, batch, epoch, dtype == torch.bfloat16)
+        assert loss.ndim == 0 and torch.isfinite(loss)
+        loss.float().backward()
+        optimizer.step()
+        method.after_step((epoch + 1) / 4)
+    for n, p in method.named_parameters():
+        if p.requires_grad:
+            assert p.grad is not None and torch.isfinite(p.grad).all(), n
+            assert p.ndim <= 1 or p.grad.abs().max() > 0, n
+        else:
+            assert p.grad is None and torch.equal(p, frozen[n]), n
+    assert method.encoder is encoder  # what is exported is the network that was given
+    assert method.encoder.eval()(torch.zeros(1, channels, SIZE, SIZE)).shape == (1, encoders.width(encoder))
+
+
+@pytest.mark.parametrize(("name", "network", "channels"), [case for case in CASES if case[2] == 1])
+def test_state_dict_carries_everything(name: str, network: str, channels: int) -> None:
+    method, batch = make(name, network, channels), batch_of(channels)
+    step(method, batch).backward()
+    with torch.no_grad():
+        for p in method.parameters():
+            if p.requires_grad:
+                p.add_(torch.randn_like(p), alpha=0.01)
+    torch.manual_seed(99)
+    again = plugins.method(name)(network_of(network, channels), method.inputs).train()
+    again.load_state_dict(method.state_dict(), strict=True)
+    assert torch.equal(step(again, batch, 1), step(method, batch, 1))
+
+
+@pytest.mark.parametrize(("name", "network", "channels"), [case for case in CASES if case[2] == 1])
+def test_param_groups_hold_each_trained_parameter_once(name: str, network: str, channels: int) -> None:
+    method = make(name, network, channels)
+    groups = method.param_groups()
+    grouped = [id(p) for g in groups for p in g["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+    for group in groups:
+        assert all(p.ndim > 1 for p in group["params"]) or group["weight_decay"] == 0  # biases and norms are not decayed
+
+
+@pytest.mark.parametrize(("name", "network", "channels"), CASES)
+def test_pictures_are_pictures(name: str, network: str, channels: int) -> None:
+    method = make(name, network, channels).eval()
+    batch = batch_of(channels, 3)
+    with torch.no_grad():
+        shown = method.pictures(batch["images"], Draws(0, 0, batch["rows"]))
+    assert shown
+    for column, view in shown.items():
+        assert view.shape == (3, channels, SIZE, SIZE), column
+        assert torch.isfinite(view).all(), column
+
+
+@pytest.mark.parametrize("name", plugins.names("methods"))
+def test_views_do_not_depend_on_the_batch(name: str) -> None:
+    method, batch = make(name, "vit_tiny_patch8", 1), batch_of(1)
+    together = method.views(batch["images"], Draws(0, 0, batch["rows"]))
+    alone = method.views(batch["images"][4:5], Draws(0, 0, batch["rows"][4:5]))
+    assert together.keys() == alone.keys()
+    for key, view in alone.items():
+        torch.testing.assert_close(view[0], together[key][4], atol=1e-5, rtol=0)

@@ -1,0 +1,220 @@
+"""The command line: what is typed becomes the function's arguments; what is wrong becomes one line."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scotoma import cli, plugins
+from scotoma.cli import main
+from scotoma.errors import RunError, UsageError
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """What a verb's function would be called with."""
+
+    def parse(*arguments: str) -> dict[str, Any]:
+        verb, *rest = arguments
+        module, name = cli._FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))
+        return cli._parse(verb, getattr(importlib.import_module(module), name), rest)
+
+    return parse
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """Run a command that must fail: its exit code and the one line it says."""
+    assert main(list(arguments)) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("scotoma: ")
+    return lines[0]
+
+
+def test_help_names_every_verb_and_exits_well(capsys: pytest.CaptureFixture[str]) -> None:
+    for argument in ("--help", "-h", "help"):
+        assert main([argument]) == 0
+        text = capsys.readouterr().out
+        assert all(f"\n  {verb} " in text for verb in cli.VERBS)
+    assert main([]) == 2
+    capsys.readouterr()
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "0.1.0\n"
+
+
+def test_help_of_a_verb_shows_flags_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--method", "mae", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--method METHOD" in text
+    assert "scotoma list methods" in text
+    assert "--method.mask_ratio" in text
+    assert "configuration file" not in text
+    assert "--overwrite {" not in text
+    assert "--target+" not in text
+    assert main(["evaluate", "-h"]) == 0
+    text = capsys.readouterr().out
+    assert "--with NAMES" in text
+    assert "--evaluators" not in text
+    for verb in cli.VERBS.keys() - {"list"}:
+        assert main([verb, "--help"]) == 0
+        assert "--out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [*plugins.FOLDERS, "encoders"])
+def test_lists_have_a_line_for_each(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", kind]) == 0
+    text = capsys.readouterr().out
+    for name in plugins.names(kind) if kind != "encoders" else ():
+        line = next(line for line in text.splitlines() if line.split()[:1] == [name])
+        assert len(line.split()) > 2, f"{name} has no docstring"
+
+
+def test_flags_positionals_lists_and_switches(called: Callable[..., dict[str, Any]]) -> None:
+    values = called("prepare", "scans", "--out=store", "--size", "64", "--strict")
+    assert (values["data"], values["out"], values["size"], values["strict"], values["quiet"]) == ("scans", "store", 64, True, False)
+    assert called("prepare", "--strict", "false", "phantom:5", "--out", "s")["strict"] is False
+    values = called(
+        "evaluate", "runs/a", "--data", "d.csv", "--with", "knn,linear", "--fractions", ".01, 1", "--target", "a,b", "--seeds", "2"
+    )
+    assert (values["run"], values["evaluators"], values["fractions"]) == ("runs/a", ["knn", "linear"], [0.01, 1.0])
+    assert (values["target"], values["seeds"]) == (["a", "b"], 2)
+    assert called("prepare", "007", "--out", "12")["data"] == "007"
+    assert called("prepare", "--data", "a: b", "--out", "12", "--on", "3")["on"] == "3"
+    assert called("study", "--data", "d", "--classes", "0,1", "--target", "y", "--methods", "mae")["classes"] == ["0", "1"]
+    assert called("study", "--data", "d", "--target", "1", "--methods", "mae,simclr")["target"] == ["1"]
+    assert called("report", "runs/a", "runs/b")["runs"] == [Path("runs/a"), Path("runs/b")]
+
+
+def test_the_arguments_of_the_chosen_method(called: Callable[..., dict[str, Any]]) -> None:
+    values = called("pretrain", "--data", "d", "--method=mae", "--method.mask_ratio", "0.6", "--minutes", "3")
+    assert values["method"] == "mae"
+    assert values["method_args"]["mask_ratio"] == 0.6
+    assert (values["minutes"], values["steps"]) == (3.0, None)
+    assert called("pretrain", "--data", "d")["method"] == "simclr"
+
+
+def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable[..., dict[str, Any]]) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "command: pretrain\ndata: scans\nmethod: mae\nmethod_args: {mask_ratio: 0.4}\nsteps: 7\nminutes: null\ntarget: [a, b]\nstrict: true\n"
+        "resolved: [steps]\nversions: {numpy: '1'}\nhardware: {cores: 2}\n"
+    )
+    values = called("pretrain", "--config", str(tmp_path), "--seed", "3", "--steps", "9")
+    expected = {"data": "scans", "method": "mae", "steps": 9, "minutes": None, "seed": 3, "target": ["a", "b"], "strict": True}
+    assert {k: values[k] for k in expected} == expected
+    assert values["method_args"]["mask_ratio"] == 0.4
+    assert called("pretrain", "--config", str(tmp_path), "--method.mask_ratio", "0.5")["method_args"]["mask_ratio"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("pretrian --data d", "unknown verb 'pretrian'; did you mean 'pretrain'?"),
+        ("zzz", "one of demo, prepare"),
+        ("list method", "scotoma list datasets|encoders|evaluators|methods"),
+        ("pretrain --data phantom:20 --method simcl", "unknown method 'simcl'; did you mean 'simclr'?"),
+        ("pretrain --data phantom:20 --sise 32", "unknown flag --sise; did you mean --size?"),
+        ("pretrain --data phantom:20 --method mae --method.mask_ration 0.5", "did you mean --method.mask_ratio?"),
+        ("pretrain --data phantom:20 --size big", "--help"),
+        ("pretrain --data phantom:20 --size", "--size needs a value"),
+        ("pretrain phantom:20", "'phantom:20': a value without a flag"),
+        ("pretrain", "data"),
+        ("pretrain --data phantom:20 --steps 3 --minutes 1", "one of --minutes, --epochs and --steps"),
+        ("pretrain --data phantom:20 --steps 0", "--steps 0"),
+        ("pretrain --data phantom:20 --steps 2 --modality xay", "xray"),
+        ("pretrain --data phantom:20 --method supervised --steps 2", "--target"),
+        ("pretrain --data {tmp}/absent --steps 2", "no such file or folder"),
+        ("pretrain --data {tmp}/empty --steps 2", "no pictures"),
+        ("pretrain --data phantom:x --steps 2", "phantom:N"),
+        ("pretrain --data {tmp}/bad.csv --steps 2", "needs the column image_path"),
+        ("pretrain --data phantom:20 --labels {tmp}/absent.csv --on a --steps 2", "no such file"),
+        ("pretrain --data phantom:20 --on a --steps 2", "--labels"),
+        ("pretrain --config {tmp}/typo.yaml", "unknown key 'sede' in the configuration; did you mean 'seed'?"),
+        ("pretrain --config {tmp}/study.yaml", "the configuration of `scotoma study`"),
+        ("pretrain --config {tmp}/absent.yaml", "no configuration there"),
+        ("prepare --data phantom:5", "out"),
+        ("finetune --data phantom:20 --target cardiomegaly --encoder {tmp}/absent", "absent"),
+        ("finetune --data phantom:20 --target cardiomegaly --encoder x --label_fraction 0", "--label_fraction 0"),
+        ("finetune --data phantom:20 --target cardiomegaly --encoder x --label_fraction 1.5", "--label_fraction 1.5"),
+        ("evaluate {tmp}/absent --data phantom:20 --with knm", "unknown evaluator 'knm'; did you mean 'knn'?"),
+        ("evaluate {tmp}/absent --data phantom:20 --fractions 0,1", "--fractions"),
+        ("study --data phantom:20 --target cardiomegaly --methods simclr --fractions 2", "--fractions"),
+        ("study --data phantom:20 --target cardiomegaly --methods simclr,simclr", "each method once"),
+        ("study --data phantom:20 --target cardiomegaly --methods simclr --modes liner", "unknown mode 'liner'"),
+        ("study --data phantom:20 --target cardiomegali --methods simclr", "did you mean 'cardiomegaly'?"),
+        ("study --data {tmp}/one.csv --target dx --methods simclr", "one class (a)"),
+        ("study --data {tmp}/gap.csv --target dx --methods simclr --size 16 --quiet", "class 'b' has no row in split test"),
+        ("study --data {tmp}/leak.csv --target dx --methods simclr --size 16 --quiet", "1 patients stand on more than one side"),
+        ("report {tmp}/absent", "absent"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_one_line_and_leaves_nothing(
+    command: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    pd.DataFrame({"path": ["a"]}).to_csv("bad.csv", index=False)
+    frame = pd.DataFrame(
+        {"image_path": "phantom:0", "frame": range(6), "dx": ["a", "b"] * 3, "split": ["train"] * 4 + ["test"] * 2}
+    )
+    frame.assign(dx="a").to_csv("one.csv", index=False)
+    frame.assign(dx=["a", "b", "a", "b", "a", "a"]).to_csv("gap.csv", index=False)
+    frame.assign(patient=[1, 2, 3, 4, 5, 1]).to_csv("leak.csv", index=False)
+    (tmp_path / "typo.yaml").write_text("data: phantom:20\nsede: 1\n")
+    (tmp_path / "study.yaml").write_text("command: study\ndata: phantom:20\n")
+    monkeypatch.setattr("threading.Thread.start", lambda _: None)  # the imports that run beside decoding
+    monkeypatch.setattr("threading.Thread.join", lambda _, __=None: None)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    assert said in refused(capsys, *command.format(tmp=tmp_path).split())
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_failed_run_exits_with_1_and_one_line(grey_folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    root = grey_folder(2)
+    (root / "left" / "scan_0.png").write_bytes(b"")
+    command = ("prepare", str(root), "--out", str(tmp_path / "store"), "--size", "16", "--quiet")
+    assert "1 of 4 pictures" in refused(capsys, *command, "--strict", code=1)
+    assert not (tmp_path / "store").exists()
+    assert main(list(command)) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'store'}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UsageError("two\nlines"), 2, "scotoma: two lines"),
+        (RunError("full"), 1, "scotoma: full"),
+        (OSError(28, "No space left on device", "/x"), 1, "scotoma: [Errno 28] No space left on device: '/x'"),
+        (KeyboardInterrupt(), 130, "scotoma: stopped; say --resume to go on"),
+    ],
+)
+def test_errors_become_exit_codes(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert main(["demo"]) == code
+    assert capsys.readouterr().err == said + "\n"
+
+
+def test_overall_metrics_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"evaluator": "linear", "metric": "auroc", "value": np.float64(0.8), "low": 0.7, "high": 0.9, "fraction": 0.1}
+    cli._print_rows([row, {**row, "seed": 1}, {**row, "class": "a"}, {"evaluator": "data", "metric": "images", "value": 3}])
+    assert capsys.readouterr().out == "linear auroc at 10% of the labels: 0.800 (95 % interval 0.700 to 0.900)\n"
+
+
+def test_plugins_are_found_by_name() -> None:
+    assert {"mae", "simclr", "supervised"} <= set(plugins.names("methods"))
+    assert "base" not in plugins.names("methods")
+    assert plugins.method("mae").__module__ == "scotoma.methods.mae"
+    with pytest.raises(UsageError, match="unknown evaluator 'lineer'; did you mean 'linear'"):
+        plugins.module("evaluators", "lineer")

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from scotoma import encoders
+from scotoma.encoders import EncoderInfo
+from scotoma.errors import UsageError
+
+NETWORKS = ("resnet10t", "vit_tiny_patch8")
+
+
+def info_of(name: str, size: int = 32, channels: int = 1) -> EncoderInfo:
+    timm_name, kwargs = encoders.resolve(name, size)
+    return EncoderInfo(
+        timm_name, kwargs, channels, size, (0.4,) * channels, (0.2,) * channels, {"side": 48}, "xray", {"name": "mae", "mask_ratio": 0.6},
+        7, {"torch": "x"}, "abc", ("finding",), ("no", "yes"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_file_loads_strictly_by_timm_alone(name: str, channels: int, tmp_path: Path) -> None:
+    info = info_of(name, channels=channels)
+    network = encoders.build(info).eval().to(memory_format=torch.channels_last)
+    path = tmp_path / encoders.FILE
+    encoders.save(path, network, info)
+    assert [p.name for p in tmp_path.iterdir()] == [encoders.FILE]  # nothing half-written is left
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["scotoma"])
+    plain = timm.create_model(header["timm_name"], num_classes=0, in_chans=header["in_chans"], **header["timm_kwargs"]).eval()
+    plain.load_state_dict(load_file(path), strict=True)
+    images = torch.randn(2, channels, 32, 32)
+    torch.testing.assert_close(plain(images), network(images), atol=1e-5, rtol=1e-4)
+    assert plain(images).shape == (2, encoders.width(network))
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "convnext_atto", "mobilenetv3_small_050"])
+def test_encoder_header_and_head_come_back(name: str, tmp_path: Path) -> None:
+    """ConvNeXt has weights of its own under ``head.``; MobileNetV3 gives more features than ``num_features`` says."""
+    info = info_of(name)
+    network = encoders.build(info).eval()
+    images = torch.randn(2, 1, 32, 32)
+    head = nn.Linear(encoders.width(network), 2)
+    logits = head(network(images))
+    encoders.save(tmp_path / "model.safetensors", network, info, head)
+    again, found, found_head = encoders.load(tmp_path)
+    assert found == info and found.name == name
+    assert found_head is not None
+    torch.testing.assert_close(found_head(again.eval()(images)), logits)
+    encoders.save(tmp_path / encoders.FILE, network, info)
+    assert encoders.load(tmp_path / encoders.FILE)[2] is None
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    info = info_of("resnet10t")
+    network = encoders.build(info)
+    path = tmp_path / encoders.FILE
+    header = {"scotoma": json.dumps(info.__dict__)}
+    weights = dict(network.state_dict())
+    with pytest.raises(UsageError, match=r"no encoder.safetensors or model.safetensors there"):
+        encoders.read_info(tmp_path)
+    for changed in (
+        {k: v for k, v in weights.items() if k != "bn1.weight"},
+        weights | {"extra": torch.zeros(1)},
+        weights | {"bn1.weight": torch.zeros(3)},
+    ):
+        save_file(changed, path, metadata=header)
+        with pytest.raises(UsageError, match=r"not the weights of a resnet10t"):
+            encoders.load(path)
+    save_file(weights, path)
+    with pytest.raises(UsageError, match="without Scotoma's header"):
+        encoders.load(path)
+    save_file(weights, path, metadata={"scotoma": json.dumps({"timm_name": "resnet10t", "novelty": 1})})
+    with pytest.raises(UsageError, match="another version of Scotoma"):
+        encoders.load(path)
+    path.write_bytes(b"half")
+    with pytest.raises(UsageError, match="not a whole safetensors file"):
+        encoders.load(path)
+
+
+def test_names_stand_for_timms() -> None:
+    name, kwargs = encoders.resolve("vit_tiny_patch8", 32)
+    assert name == "vit_tiny_patch16_224"
+    assert kwargs == {"patch_size": 8, "img_size": 32}
+    network = encoders.build(info_of("vit_tiny_patch8"))
+    assert network.patch_embed.num_patches == 16
+    assert encoders.resolve("resnet18", 33) == ("resnet18", {})
+    assert encoders.resolve("swin_tiny_patch4_window7_224", 56)[1] == {"img_size": 56}
+
+
+def test_wrong_names_and_sizes_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown encoder 'resnet81'; did you mean .*resnet18"):
+        encoders.resolve("resnet81", 32)
+    with pytest.raises(UsageError, match="patches of 8 pixels do not divide a size of 30"):
+        encoders.resolve("vit_tiny_patch8", 30)
+    with pytest.raises(UsageError, match="patches of 16 pixels do not divide a size of 40"):
+        encoders.resolve("vit_small_patch16_224", 40)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transformer_run_on_all_patches_equals_the_whole(channels: int) -> None:
+    network = encoders.build(info_of("vit_tiny_patch8", channels=channels)).eval()
+    images = torch.randn(3, channels, 32, 32)
+    keep = torch.stack([torch.randperm(16) for _ in range(3)])  # order does not matter to attention
+    tokens = encoders.forward_visible(network, images, keep)
+    assert tokens.shape == (3, 17, 192)
+    expected = network.forward_features(images)
+    torch.testing.assert_close(tokens[:, 0], expected[:, 0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(tokens[:, 1:], expected[:, 1:].gather(1, keep[:, :, None].expand(-1, -1, 192)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(tokens[:, 1:].mean(1), network(images), atol=1e-5, rtol=1e-4)
+
+
+def test_dropped_patches_are_not_looked_at() -> None:
+    network = encoders.build(info_of("vit_tiny_patch8")).eval()
+    images = torch.randn(1, 1, 32, 32)
+    changed = images.clone()
+    changed[:, :, 8:16, 8:16] += 5  # patch 5
+    without, with_it = torch.tensor([[0, 3, 9]]), torch.tensor([[0, 5, 9]])
+    assert torch.equal(encoders.forward_visible(network, images, without), encoders.forward_visible(network, changed, without))
+    assert not torch.allclose(
+        encoders.forward_visible(network, images, with_it), encoders.forward_visible(network, changed, with_it)
+    )
+
+
+def test_which_networks_can_drop_tokens() -> None:
+    assert encoders.is_vit(encoders.build(info_of("vit_tiny_patch8")))
+    assert not encoders.is_vit(encoders.build(info_of("resnet10t")))
+    assert not encoders.is_vit(timm.create_model("vit_small_patch16_rope_224", num_classes=0, depth=1, embed_dim=24, num_heads=2))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from scotoma.losses import classification, masked_patch_loss, nt_xent
+
+
+def slow_nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
+    """Equation 1 of the paper, one pair at a time."""
+    z = [v / v.norm() for v in torch.cat([first, second]).double()]
+    n = len(first)
+    total = 0.0
+    for i in range(2 * n):
+        j = (i + n) % (2 * n)
+        others = sum(math.exp(float(z[i] @ z[k]) / temperature) for k in range(2 * n) if k != i)
+        total -= math.log(math.exp(float(z[i] @ z[j]) / temperature) / others)
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_nt_xent_equals_a_double_loop_and_lightly(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(9, 5, generator=generator), torch.randn(9, 5, generator=generator)
+    found = nt_xent(first, second, temperature)
+    assert abs(found.item() - slow_nt_xent(first, second, temperature)) < 1e-5
+    assert abs(nt_xent(second, first * 7, temperature).item() - found.item()) < 1e-5  # symmetric; length does not matter
+    lightly = pytest.importorskip("lightly.loss")
+    assert abs(lightly.NTXentLoss(temperature)(first, second).item() - found.item()) < 1e-5
+
+
+def test_nt_xent_closed_forms() -> None:
+    same = torch.ones(6, 4)
+    assert abs(nt_xent(same, same, 0.2).item() - math.log(11)) < 1e-5
+    orthogonal = torch.eye(4)
+    expected = -math.log(math.exp(1 / 0.5) / (math.exp(1 / 0.5) + 6))
+    assert abs(nt_xent(orthogonal, orthogonal, 0.5).item() - expected) < 1e-5
+    assert nt_xent(torch.ones(1, 3), torch.ones(1, 3), 0.1).item() == 0  # one picture has no negatives
+
+
+def test_nt_xent_is_as_exact_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(1)
+    first = torch.randn(8, 16, generator=generator)
+    second = first + 0.05 * torch.randn(8, 16, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nt_xent(first, second, 0.1)
+    assert found.dtype == torch.float32
+    assert abs(found.item() - slow_nt_xent(first, second, 0.1)) < 1e-5
+
+
+def test_masked_patch_loss_is_the_mean_over_hidden_patches() -> None:
+    prediction = torch.zeros(2, 3, 4)
+    target = torch.stack([torch.full((3, 4), 2.0), torch.full((3, 4), 3.0)])
+    target[:, 0] = 100.0  # visible: must not count
+    mask = torch.tensor([[0.0, 1, 1], [0, 1, 0]])
+    assert masked_patch_loss(prediction, target, mask).item() == pytest.approx((4 + 4 + 9) / 3)
+    error = (np.arange(24).reshape(2, 3, 4) ** 2).mean(2)
+    slow = np.mean([error[b, n] for b in range(2) for n in range(3) if mask[b, n]])
+    assert masked_patch_loss(torch.arange(24.0).view(2, 3, 4), torch.zeros(2, 3, 4), mask).item() == pytest.approx(slow)
+
+
+def test_classification_leaves_unknown_classes_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(10, 3, generator=generator, requires_grad=True)
+    targets = torch.tensor([0, 1, -1, 2, -1, 0, 1, 2, 2, -1])
+    weights = torch.tensor([0.2, 1.0, 3.0])
+    for weight in (None, weights):
+        found = classification(logits, targets, weight)
+        expected = F.cross_entropy(logits[targets >= 0], targets[targets >= 0], weight=weight)
+        torch.testing.assert_close(found, expected)
+        (gradient,) = torch.autograd.grad(found, logits)
+        assert (gradient[targets < 0] == 0).all() and (gradient[targets >= 0] != 0).all()
+
+
+def test_classification_of_several_labels_against_a_slow_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 2, generator=generator, requires_grad=True)
+    targets = torch.tensor([[1, math.nan], [0, 1], [math.nan, math.nan], [1, 0], [math.nan, 1], [0, 0]])
+    weights = torch.tensor([2.0, 5.0])
+    terms = []
+    for i in range(6):
+        for k in range(2):
+            y, p = targets[i, k].item(), torch.sigmoid(logits[i, k]).item()
+            if y == y:
+                terms.append(-weights[k].item() * math.log(p) if y else -math.log(1 - p))
+    found = classification(logits, targets, weights)
+    assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert torch.equal(gradient == 0, targets.isnan())
+
+
+@pytest.mark.parametrize("targets", [torch.full((4,), -1), torch.full((4, 2), math.nan)])
+def test_classification_without_a_known_label_is_zero(targets: torch.Tensor) -> None:
+    logits = torch.randn(4, 2, requires_grad=True)
+    loss = classification(logits, targets)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros(4, 2))

@@ -1,0 +1,139 @@
+"""What verbs start from: checked, decoded, split, and kept apart from what an encoder has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scotoma.data import identity, splits, table
+from scotoma.errors import UsageError
+from scotoma.material import USED, Material, earlier_split, gather
+
+
+def made(data: object, **options: object) -> Material:
+    return gather(data=data, size=16, quiet=True, imports=(), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> Material:
+    return made("phantom:120", target=["cardiomegaly"])
+
+
+def test_gathers_pictures_split_and_target(phantoms: Material) -> None:
+    assert phantoms.modality == "grey"
+    assert phantoms.split.unit == "patient"
+    assert phantoms.target is not None
+    assert phantoms.target.classes == ("0", "1")
+    assert phantoms.rows.tolist() == list(range(120))
+    assert set(phantoms.split.of[phantoms.pretraining]) == {"train"}
+    assert len(phantoms.pretraining) == (phantoms.split.of == "train").sum()
+
+
+def test_pretraining_sees_rows_outside_the_split_unless_their_patient_or_picture_is_held_out(grey_folder) -> None:  # type: ignore[no-untyped-def]
+    frame = table.load(grey_folder(4)).table
+    frame["split"] = ["train", "val", "test", None, None, None, "train", None]
+    frame["patient"] = ["a", "b", "c", "c", "e", "f", "g", "b"]
+    frame.loc[5, "image_path"] = frame.loc[2, "image_path"]  # the test picture again, under another name
+    assert made(frame).pretraining.tolist() == [0, 4, 6]
+
+
+def test_nothing_left_to_pretrain_on_is_refused(grey_folder) -> None:  # type: ignore[no-untyped-def]
+    frame = table.load(grey_folder(2)).table.assign(split=["train", "val", "test", "test"], patient=["a", "b", "a", "a"])
+    with pytest.raises(UsageError, match="none is left"):
+        _ = made(frame, allow_leakage=True).pretraining
+
+
+def test_the_fingerprint_is_of_the_pixels_whatever_their_order(phantoms: Material) -> None:
+    assert phantoms.fingerprint(np.array([3, 1, 2])) == phantoms.fingerprint(np.array([1, 2, 3]))
+    assert phantoms.fingerprint(np.array([1, 2, 3])) != phantoms.fingerprint(np.array([1, 2, 4]))
+
+
+def test_used_holds_keyed_hashes_and_the_split(phantoms: Material, tmp_path: Path) -> None:
+    phantoms.save_used(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [USED]
+    used = pd.read_parquet(tmp_path / USED)
+    assert used["split"].tolist() == phantoms.split.of.tolist()
+    assert used["file"][7] == identity.pseudonym("phantom:0 7", identity.load_key())
+    assert used["patient"].tolist() == phantoms.dataset.table["patient"].tolist()
+    assert used["content"].str.fullmatch("[0-9a-f]{32}").all()
+    earlier = earlier_split(tmp_path)
+    assert earlier == earlier_split(tmp_path / "encoder.safetensors")
+    for names, of in zip(splits.known_by(phantoms.dataset, phantoms.store), phantoms.split.of, strict=True):
+        assert [earlier[name] for name in names] == [of, of]
+    assert earlier_split(None) == earlier_split(tmp_path / "absent" / "run") == {}
+
+
+def test_the_same_data_keep_their_split_for_the_encoder_they_made(phantoms: Material, tmp_path: Path) -> None:
+    phantoms.save_used(tmp_path)
+    again = made("phantom:120", target=["nodule"], seed=5, encoder_run=tmp_path)
+    assert np.array_equal(again.split.of, phantoms.split.of)
+    more = made("phantom:150", encoder_run=tmp_path)
+    assert np.array_equal(more.split.of[:120], phantoms.split.of)
+    assert set(more.split.of[120:]) <= set(table.SPLITS)
+
+
+def test_an_encoder_is_not_tested_on_what_it_was_pretrained_on(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    frame = table.load(grey_folder(5)).table
+    frame["split"] = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    used = pd.DataFrame(
+        {
+            "patient": [None],
+            "content": [made(frame).store.facts["content"][8]],
+            "split": ["train"],
+            "row": [0],
+            "unit": [0],
+            "file": ["f"],
+        }
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    used.to_parquet(run / USED)
+    with pytest.raises(
+        UsageError, match=r"^1 of 2 test pictures of table .* were in the encoder's pretraining; .*--allow_leakage$"
+    ):
+        made(frame, encoder_run=run)
+    assert made(frame, encoder_run=run, allow_leakage=True).split.of.tolist() == frame["split"].tolist()
+    frame["patient"] = [f"P{k}" for k in range(10)]
+    by_patient = used.assign(patient=identity.pseudonym("P9", identity.load_key()), content="other")
+    by_patient.to_parquet(run / USED)
+    with pytest.raises(UsageError, match="1 of 2"):
+        made(frame, encoder_run=run)
+    for harmless in ("val", "test", ""):
+        by_patient.assign(split=harmless).to_parquet(run / USED)
+        made(frame, encoder_run=run)
+
+
+def test_a_tuned_network_remembers_what_its_encoder_had_seen(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first, second = (table.load(grey_folder(12, seed=s, name=f"s{s}")).table for s in (1, 2))
+    pretrained = made(first)
+    (tmp_path / "pretrain").mkdir()
+    pretrained.save_used(tmp_path / "pretrain")
+    tuned = made(second, target=["label"], encoder_run=tmp_path / "pretrain")
+    (tmp_path / "finetune").mkdir()
+    tuned.save_used(tmp_path / "finetune")
+    seen = first.iloc[pretrained.pretraining[:3]].assign(split="test")
+    mixed = pd.concat([second.assign(split=tuned.split.of), seen], ignore_index=True)
+    with pytest.raises(UsageError, match="3 of .* test pictures"):
+        made(mixed, encoder_run=tmp_path / "finetune")
+    made(second.assign(split=tuned.split.of), encoder_run=tmp_path / "finetune")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": ["cardiomegali"]}, "did you mean 'cardiomegaly'"),
+        ({"modality_name": "xay"}, "xray"),
+        ({"labels": "absent.csv", "on": "a"}, "no such file"),
+    ],
+)
+def test_a_wrong_request_is_found_before_anything_is_decoded(
+    options: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scotoma.data.store.prepare", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(UsageError, match=message):
+        made("phantom:30", **options)
+    with pytest.raises(UsageError, match="--size 8"):
+        gather(data="phantom:30", size=8, imports=())

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from scotoma import encoders, pretraining, training
+from scotoma.errors import UsageError
+from scotoma.pretrain import pretrain
+from scotoma.run import read_config, read_rows
+
+SHORT = {"size": 16, "encoder": "resnet10t", "batch_size": 8, "precision": "32-true", "quiet": True, "method": "simclr"}
+
+
+def metrics(path: Path) -> list[dict[str, str]]:
+    with (path / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = load_file(a / encoders.FILE), load_file(b / encoders.FILE)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+TIMES = ("seconds", "seconds_preparing", "images_per_second", "peak_memory_bytes")
+
+
+def untimed(path: Path) -> list[dict[str, object]]:
+    return [row for row in read_rows(path) if row["metric"] not in TIMES]
+
+
+def test_pretrain_leaves_what_a_run_is_and_its_configuration_repeats_it(grey_folder, tmp_path: Path) -> None:
+    data = grey_folder(count=10)
+    run = pretrain(data, out=tmp_path / "a", steps=12, **SHORT)
+    assert run == tmp_path / "a"
+    for name in ("config.yaml", "rows.jsonl", "metrics.csv", encoders.FILE, "used.parquet", "figures/views.png", "status.json"):
+        assert (run / name).is_file(), name
+    rows = {row["metric"]: row for row in read_rows(run)}
+    assert {"images_seen", "steps", "seconds", "images_per_second", "peak_memory_bytes", "loss", "feature_spread"} <= rows.keys()
+    assert rows["images_seen"]["value"] == 96 and rows["steps"]["value"] == 12
+    assert all(r["evaluator"] == "pretrain" and r["method"] == "simclr" and r["encoder"] == "resnet10t" for r in rows.values())
+    lines = metrics(run)
+    assert list(lines[0]) == ["step", "loss", "lr", "images_per_second", "feature_spread", "effective_rank"]
+    assert [int(line["step"]) for line in lines] == list(range(1, 13))
+    assert float(lines[-1]["loss"]) == pytest.approx(rows["loss"]["value"])
+    assert float(lines[-1]["feature_spread"]) == pytest.approx(rows["feature_spread"]["value"])
+    config = read_config(run)
+    assert config["command"] == "pretrain" and config["steps"] == 12 and config["learning_rate"] == 1e-3
+    assert config["channels"] == 1 and config["modality"] == "grey"
+    network, info, head = encoders.load(run)
+    assert head is None and info.method == {"name": "simclr"} and info.image_size == 16 and info.in_chans == 1 and info.seed == 0
+    assert sum(p.numel() for p in network.parameters()) == rows["parameters"]["value"]
+
+    arguments = {k: v for k, v in config.items() if k not in ("command", "resolved")}
+    again = pretrain(**arguments, out=tmp_path / "b", quiet=True)
+    assert same_weights(run, again)
+    assert untimed(again) == untimed(run)
+    other = pretrain(**{**arguments, "seed": 1}, out=tmp_path / "c", quiet=True)
+    assert not same_weights(run, other)
+
+
+def test_minutes_become_steps(grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "measure_rate", lambda *_: 0.5)
+    run = pretrain(grey_folder(count=10), out=tmp_path / "run", minutes=0.05, **SHORT)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["minutes"] is None and config["steps"] in (5, 6)  # 3 seconds, less what measuring took
+
+
+def test_wrong_requests_are_refused_before_anything_is_written(grey_folder, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    data = grey_folder(count=6)
+    for arguments, message in (
+        ({"minutes": 1, "steps": 2}, "give one of"),
+        ({"steps": -1}, "--steps -1: must be above 0"),
+        ({"learning_rate": 0.0}, "--learning_rate 0.0: must be above 0"),
+        ({"precision": "half"}, "--precision half: one of bf16-mixed, 32-true"),
+        ({"method": "simcrl"}, "did you mean 'simclr'"),
+        ({"method": "supervised"}, "name them with --target"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pretrain(data, out=out, **{**SHORT, **arguments})
+        assert not out.exists()
+
+
+DRIVER = """
+    import os, signal, sys
+    import torch
+    torch.set_num_threads(1)
+    from scotoma import training
+    from scotoma.pretrain import pretrain
+
+    data, out, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    training.CHECKPOINT_SECONDS = 0
+    step_loss, calls = training.step_loss, 0
+
+    def counted(*arguments):
+        global calls
+        calls += 1
+        if calls > kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step_loss(*arguments)
+
+    training.step_loss = counted
+    pretrain(data, out=out, steps=40, size=16, encoder="resnet10t", batch_size=8, precision="32-true", quiet=True)
+"""
+
+
+def test_a_killed_run_resumed_equals_one_left_alone(grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before and after the middle: whatever part is left, the pictures of each step and the schedule are the same."""
+    data = grey_folder(count=10)
+    driver = tmp_path / "driver.py"
+    driver.write_text(textwrap.dedent(DRIVER))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = pretrain(data, out=tmp_path / "alone", steps=40, **SHORT)
+    steps: list[int] = []
+    step_loss = training.step_loss
+    monkeypatch.setattr(training, "step_loss", lambda *a: steps.append(1) or step_loss(*a))
+    for kill_at in (9, 33):
+        out = tmp_path / f"killed-{kill_at}"
+        died = subprocess.run(
+            [sys.executable, str(driver), str(data), str(out), str(kill_at)], env=environment, capture_output=True
+        )
+        assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
+        assert (out / "checkpoints" / "last.ckpt").is_file()
+        with pytest.raises(UsageError, match="interrupted run: say --resume"):
+            pretrain(data, out=out, steps=40, **SHORT)
+        steps.clear()
+        pretrain(data, out=out, steps=40, resume=True, **SHORT)
+        assert len(steps) == 40 - kill_at  # nothing is done twice but the step that was killed
+        assert same_weights(out, alone)
+        assert untimed(out) == untimed(alone)
+        for found, expected in zip(metrics(out), metrics(alone), strict=True):
+            assert {k: v for k, v in found.items() if k not in TIMES} == {k: v for k, v in expected.items() if k not in TIMES}
+    # killed between its last step and its end: no step is left, and the rows say what they would have said
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    pretrain(data, out=tmp_path / "last", steps=4, **SHORT)
+    expected = untimed(tmp_path / "last")
+    status = tmp_path / "last" / "status.json"
+    status.write_text(status.read_text().replace("finished", "running"))
+    steps.clear()
+    pretrain(data, out=tmp_path / "last", steps=4, resume=True, **SHORT)
+    assert not steps and untimed(tmp_path / "last") == expected
+    torch.set_num_threads(threads)
