@@ -103,7 +103,8 @@ def test_the_arguments_of_the_chosen_method(called: Callable[..., dict[str, Any]
 
 def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable[..., dict[str, Any]]) -> None:
     (tmp_path / "config.yaml").write_text(
-        "command: pretrain\ndata: scans\nmethod: mae\nmethod_args: {mask_ratio: 0.4}\nsteps: 7\nminutes: null\ntarget: [a, b]\nstrict: true\n"
+        "command: pretrain\ndata: scans\nmethod: mae\nmethod_args: {mask_ratio: 0.4}\nsteps: 7\nminutes: null\n"
+        "target: [a, b]\nstrict: true\n"
         "resolved: [steps]\nversions: {numpy: '1'}\nhardware: {cores: 2}\n"
     )
     values = called("pretrain", "--config", str(tmp_path), "--seed", "3", "--steps", "9")

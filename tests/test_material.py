@@ -116,7 +116,7 @@ def test_a_tuned_network_remembers_what_its_encoder_had_seen(grey_folder, tmp_pa
     tuned.save_used(tmp_path / "finetune")
     seen = first.iloc[pretrained.pretraining[:3]].assign(split="test")
     mixed = pd.concat([second.assign(split=tuned.split.of), seen], ignore_index=True)
-    with pytest.raises(UsageError, match="3 of .* test pictures"):
+    with pytest.raises(UsageError, match=r"3 of .* test pictures"):
         made(mixed, encoder_run=tmp_path / "finetune")
     made(second.assign(split=tuned.split.of), encoder_run=tmp_path / "finetune")
 

@@ -40,7 +40,8 @@ def test_config_goes_there_and_back(tmp_path: Path) -> None:
     run.finish()
     config = read_config(tmp_path / "a" / "b")
     assert config == {
-        "command": "pretrain", **ARGUMENTS, "labels": "x.csv", "shape": [1, 2], "learning_rate": 0.5, "counts": [0, 1, 2], "nothing": None,
+        "command": "pretrain", **ARGUMENTS, "labels": "x.csv", "shape": [1, 2], "learning_rate": 0.5,
+        "counts": [0, 1, 2], "nothing": None,
         "resolved": ["learning_rate"],
     }  # fmt: skip
     assert read_config(tmp_path / "a" / "b" / "config.yaml") == config
@@ -91,7 +92,7 @@ def test_status(tmp_path: Path) -> None:
 def test_a_finished_run_is_refused_until_overwritten(tmp_path: Path, resume: bool) -> None:
     path = finished(tmp_path / "r")
     before = {p.name: p.read_bytes() for p in path.iterdir()}
-    with pytest.raises(UsageError, match="finished run.*--overwrite"):
+    with pytest.raises(UsageError, match=r"finished run.*--overwrite"):
         Run.open(path, "pretrain", ARGUMENTS, resume=resume)
     assert {p.name: p.read_bytes() for p in path.iterdir()} == before
     (path / "checkpoints").mkdir()

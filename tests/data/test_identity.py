@@ -25,7 +25,8 @@ def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) ->
 
 
 def test_processes_that_start_at_once_share_one_key(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from scotoma.data import identity; print(identity.load_key(Path({str(tmp_path / 'key')!r})).hex())"
+    load = f"identity.load_key(Path({str(tmp_path / 'key')!r}))"
+    code = f"from pathlib import Path; from scotoma.data import identity; print({load}.hex())"
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert len({p.communicate()[0] for p in processes}) == 1
 
@@ -58,7 +59,8 @@ def test_pseudonym_is_keyed_blake2b() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(1042, "1042"), (1042.0, "1042"), ("1042", "1042"), (" 1042 ", "1042"), ("001042", "1042"), ("1042.0", "1042"), (0, "0"), ("000", "0"),
+    [(1042, "1042"), (1042.0, "1042"), ("1042", "1042"), (" 1042 ", "1042"), ("001042", "1042"),
+     ("1042.0", "1042"), (0, "0"), ("000", "0"),
      (1.5, "1.5"), ("A-007", "A-007"), ("007a", "007a"), ("", None), ("  ", None), (None, None), (float("nan"), None)],
 )  # fmt: skip
 def test_canonical(value: object, expected: str | None) -> None:

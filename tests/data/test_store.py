@@ -217,7 +217,7 @@ def test_a_dead_worker_is_one_line_and_its_work_is_kept(grey_folder, tmp_path: P
     dataset = table.load(grey_folder(2))
     with monkeypatch.context() as patch:
         patch.setenv("SCOTOMA_KEY_FILE", str(tmp_path))  # a folder: the worker cannot read its key
-        with pytest.raises(RunError, match="a decoding process died .*run again"):
+        with pytest.raises(RunError, match=r"a decoding process died .*run again"):
             store.prepare(dataset, 32, out=tmp_path / "store", quiet=True)
     assert not (tmp_path / "store").exists()
     assert len(store.prepare(dataset, 32, out=tmp_path / "store", quiet=True)[1]) == 4

@@ -281,7 +281,7 @@ def test_a_missing_column_names_the_nearest() -> None:
     dataset = table.load("phantom:3")
     with pytest.raises(UsageError, match="did you mean 'effusion'"):
         dataset.column("efusion")
-    with pytest.raises(UsageError, match="columns: .*nodule"):
+    with pytest.raises(UsageError, match=r"columns: .*nodule"):
         dataset.column("zzz")
 
 
