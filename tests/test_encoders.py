@@ -20,8 +20,8 @@ NETWORKS = ("resnet10t", "vit_tiny_patch8")
 def info_of(name: str, size: int = 32, channels: int = 1) -> EncoderInfo:
     timm_name, kwargs = encoders.resolve(name, size)
     return EncoderInfo(
-        timm_name, kwargs, channels, size, (0.4,) * channels, (0.2,) * channels, {"side": 48}, "xray", {"name": "mae", "mask_ratio": 0.6},
-        7, {"torch": "x"}, "abc", ("finding",), ("no", "yes"),
+        timm_name, kwargs, channels, size, (0.4,) * channels, (0.2,) * channels, {"side": 48}, "xray",
+        {"name": "mae", "mask_ratio": 0.6}, 7, {"torch": "x"}, "abc", ("finding",), ("no", "yes"),
     )  # fmt: skip
 
 

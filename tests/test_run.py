@@ -62,8 +62,8 @@ def test_rows_go_there_and_back_with_what_is_not_finite_as_null(tmp_path: Path) 
     run.add_rows([])
     run.add_rows([{"split": "val", "value": True}], split="test")
     assert read_rows(tmp_path / "r") == [
-        {"split": "test", "value": 0.25, "n": 3}, {"split": "test", "value": None}, {"split": "test", "value": None, "class": "ü\u2028x"},
-        {"split": "test", "value": None}, {"split": "val", "value": True},
+        {"split": "test", "value": 0.25, "n": 3}, {"split": "test", "value": None},
+        {"split": "test", "value": None, "class": "ü\u2028x"}, {"split": "test", "value": None}, {"split": "val", "value": True},
     ]  # fmt: skip
     run.close()
 

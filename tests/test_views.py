@@ -86,7 +86,7 @@ def test_uniform_is_uniform_and_neighbours_are_unrelated(shape: tuple[int, ...])
     count = 100_000 if not shape else 1000
     u = Draws(11, 2, torch.arange(count)).uniform("x", *shape).double().numpy()
     flat = u.ravel()
-    assert 0 <= flat.min() and flat.max() < 1
+    assert flat.min() >= 0 and flat.max() < 1
     assert stats.kstest(flat, "uniform").pvalue > 1e-3
     assert stats.chisquare(np.bincount((flat * 256).astype(int), minlength=256)).pvalue > 1e-3
     assert abs(np.corrcoef(flat[:-1], flat[1:])[0, 1]) < 5 / math.sqrt(flat.size)
@@ -159,7 +159,7 @@ def test_crops_stay_inside_and_have_the_area_and_aspect_asked_for() -> None:
     assert (theta @ corners.T).abs().max() <= 1 + 1e-6
     width, height = theta[:, 0, 0], theta[:, 1, 1]
     area = (width * height).numpy()  # theta's scale is half-width over half-width: their product is the share of the area
-    assert 0.2 - 1e-6 <= area.min() and area.max() <= 0.6 + 1e-6
+    assert area.min() >= 0.2 - 1e-6 and area.max() <= 0.6 + 1e-6
     assert stats.kstest(area, stats.uniform(0.2, 0.4).cdf).pvalue > 1e-3
     ratio = (width / height).log().numpy()
     assert stats.kstest(ratio, stats.uniform(math.log(3 / 4), 2 * math.log(4 / 3)).cdf).pvalue > 1e-3

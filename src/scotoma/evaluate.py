@@ -109,8 +109,8 @@ def _write(source: Path, out: Path | None, rows: list[Row], arguments: dict[str,
     if out is None:
         import json
 
-        names = {row["evaluator"] for row in rows}
-        kept = [row for row in read_rows(source) if row["evaluator"] not in names or row.get("split") == "val"]
+        said = {(row["evaluator"], row.get("split")) for row in rows}  # a training's own rows, on validation, stay
+        kept = [row for row in read_rows(source) if (row["evaluator"], row.get("split")) not in said]
         run = Run(source, {})
         write_atomically(source / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         return run.add_rows(rows)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -385,7 +386,11 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
         callbacks = [
             *callbacks,
             ModelCheckpoint(
-                folder / "checkpoints", save_last=True, save_top_k=0, train_time_interval=_interval(), enable_version_counter=False
+                folder / "checkpoints",
+                save_last=True,
+                save_top_k=0,
+                train_time_interval=timedelta(seconds=CHECKPOINT_SECONDS),
+                enable_version_counter=False,
             ),
         ]
     precision: Any = plan.precision
@@ -394,9 +399,3 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
         enable_checkpointing=bool(folder), enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         log_every_n_steps=1, num_sanity_val_steps=0, gradient_clip_val=None,
     )  # fmt: skip
-
-
-def _interval() -> Any:
-    from datetime import timedelta
-
-    return timedelta(seconds=CHECKPOINT_SECONDS)

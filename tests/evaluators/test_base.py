@@ -32,7 +32,7 @@ def test_draws_use_the_fraction_of_both_and_nest(tmp_path: Path) -> None:
     assert [(d.fraction, d.seed) for d in draws] == [(f, s) for f in (0.1, 0.5) for s in range(3)] + [(1.0, 0)]
     for d in draws:
         assert len(d.train) == round(d.fraction * 60) and set(d.train) <= set(made.split.rows("train"))
-        assert len(d.val) == max(2, round(d.fraction * 30)) or d.fraction == 0.1
+        assert len(d.val) == 2 * max(1, round(d.fraction * 15))
         assert set(d.val) <= set(made.split.rows("val"))
     small, large = draw(made.target, made.split, 0.1, 1), draw(made.target, made.split, 0.5, 1)
     assert set(small.train) < set(large.train) and set(small.val) < set(large.val)

@@ -22,7 +22,9 @@ def made(classes: int) -> tuple[np.ndarray, np.ndarray]:
 def test_votes_equal_scikit_learns(classes: int) -> None:
     x, y = made(classes)
     found = knn.predict(x, Target(("t",), tuple(map(str, range(classes))), y), DRAW, TEST)
-    model = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda d: np.exp(-d / 0.07)).fit(x[TRAIN], y[TRAIN])
+    model = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda d: np.exp(-d / 0.07)).fit(
+        x[TRAIN], y[TRAIN]
+    )
     np.testing.assert_allclose(found, model.predict_proba(x[TEST]), atol=1e-5)
 
 
@@ -34,11 +36,17 @@ def test_several_targets_against_a_slow_loop() -> None:
     for i, row in enumerate(TEST):
         for k in range(2):
             votes = sorted(
-                ((x[row] @ x[j] / np.linalg.norm(x[row]) / np.linalg.norm(x[j]), labels[j, k]) for j in TRAIN if labels[j, k] == labels[j, k]),
+                (
+                    (x[row] @ x[j] / np.linalg.norm(x[row]) / np.linalg.norm(x[j]), labels[j, k])
+                    for j in TRAIN
+                    if labels[j, k] == labels[j, k]
+                ),
                 reverse=True,
             )[:20]
             weights = [np.exp(c / 0.07) for c, _ in votes]
-            assert found[i, k] == pytest.approx(sum(w * v for w, (_, v) in zip(weights, votes, strict=True)) / sum(weights), abs=1e-4)
+            assert found[i, k] == pytest.approx(
+                sum(w * v for w, (_, v) in zip(weights, votes, strict=True)) / sum(weights), abs=1e-4
+            )
 
 
 def test_fewer_labels_than_neighbours_all_vote() -> None:

@@ -11,10 +11,14 @@ from scotoma.evaluators import majority
 
 def test_every_picture_gets_the_shares_of_the_training_labels() -> None:
     y = np.array([0, 0, 0, 1, 1, 1, 1])
-    p = majority.predict(np.zeros((7, 0)), Target(("t",), ("a", "b", "c"), y), draw_of(np.arange(4), np.arange(4, 7)), np.array([5, 6]))
+    p = majority.predict(
+        np.zeros((7, 0)), Target(("t",), ("a", "b", "c"), y), draw_of(np.arange(4), np.arange(4, 7)), np.array([5, 6])
+    )
     np.testing.assert_allclose(p, [[0.75, 0.25, 0], [0.75, 0.25, 0]])
     labels = np.array([[1, np.nan], [0, 1], [0, 0], [0, 1]], np.float32)
-    p = majority.predict(np.zeros((4, 0)), Target(("t", "u"), ("t", "u"), labels), draw_of(np.arange(4), np.arange(0)), np.array([0]))
+    p = majority.predict(
+        np.zeros((4, 0)), Target(("t", "u"), ("t", "u"), labels), draw_of(np.arange(4), np.arange(0)), np.array([0])
+    )
     np.testing.assert_allclose(p, [[0.25, 2 / 3]])
 
 

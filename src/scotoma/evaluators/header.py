@@ -29,7 +29,8 @@ def inputs(context: Context) -> np.ndarray:
         columns += [np.nan_to_num(values), np.log1p(np.abs(np.nan_to_num(values))), np.isnan(values)]
     for wide, high in (("width", "height"), ("orig_w", "orig_h")):
         if wide in facts.columns and high in facts.columns:
-            columns.append(pd.to_numeric(facts[wide]).to_numpy(float) / pd.to_numeric(facts[high]).to_numpy(float).clip(1))
+            sides = (pd.to_numeric(facts[side], errors="coerce").to_numpy(dtype=float) for side in (wide, high))
+            columns.append(next(sides) / next(sides).clip(1))
     for name in (n for n in NAMES if n in facts.columns):
         words = facts[name].astype(str)
         columns += [(words == v).to_numpy() for v in words.value_counts().index[:MOST_NAMES]]

@@ -52,7 +52,9 @@ def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray)
 def probabilities(logits: np.ndarray, multilabel: bool) -> np.ndarray:
     """Softmax over classes, or a sigmoid for each 0/1 target."""
     if multilabel:
-        return 1 / (1 + np.exp(-logits))
+        from scipy.special import expit
+
+        return np.asarray(expit(logits))
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return odds / odds.sum(1, keepdims=True)
 

@@ -27,7 +27,7 @@ def inputs(context: Context) -> np.ndarray:
     ]
     x = np.concatenate(small)
     train = context.split.rows("train")
-    components = min(COMPONENTS, len(train), x.shape[1])
+    components = min(COMPONENTS, len(train) - 1, x.shape[1])  # one more would be noise: the rows are centred
     return PCA(components, random_state=0, svd_solver="randomized").fit(x[train]).transform(x)
 
 
