@@ -380,9 +380,8 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    loggers: list[Any] = []
+    loggers = [TensorBoardLogger(folder, name="", version="logs")] if folder else []
     if folder:
-        loggers = [TensorBoardLogger(folder, name="", version="logs")]
         callbacks = [
             *callbacks,
             ModelCheckpoint(

@@ -1,0 +1,145 @@
+"""The study: nested draws, controls beside every result, and the same rows whether stopped, resumed or repeated."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scotoma.errors import UsageError
+from scotoma.evaluate import evaluate
+from scotoma.run import read_config, read_rows, status
+from scotoma.study import study
+
+SMALL = {"target": ["cardiomegaly"], "fractions": [0.2, 1.0], "seeds": 2, "steps": 3, "size": 32, "finetune_steps": 2, "quiet": True}
+TIMED = ("seconds", "seconds_preparing", "images_per_second", "peak_memory_bytes")
+
+
+def untimed(folder: Path) -> list[dict]:
+    return [row for row in read_rows(folder) if row["metric"] not in TIMED]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return study("phantom:150", methods=["simclr", "supervised"], out=tmp_path_factory.mktemp("study") / "run", encoder="resnet10t", **SMALL)
+
+
+def test_every_arm_has_every_fraction_and_draw(finished: Path) -> None:
+    rows = pd.DataFrame(read_rows(finished))
+    single = rows[(rows["metric"] == "auroc") & rows["seed"].notna()]
+    arms = single.groupby(["evaluator", "method"]).size().to_dict()
+    assert arms == {
+        ("header", "control"): 4, ("majority", "control"): 4, ("pixels", "control"): 4,
+        ("linear", "random"): 4, ("linear", "simclr"): 4, ("linear", "supervised"): 4,
+        ("finetune", "random"): 4, ("finetune", "simclr"): 4, ("finetune", "supervised"): 4,
+    }  # fmt: skip
+    assert (single[single["evaluator"] == "majority"]["value"] == 0.5).all()
+
+
+def test_means_and_differences_follow_from_the_draws(finished: Path) -> None:
+    rows = pd.DataFrame(read_rows(finished))
+    auroc = rows[(rows["metric"] == "auroc") & rows["class"].isna() & (rows["evaluator"] == "finetune") & (rows["fraction"] == 0.2)]
+    by = auroc[auroc["seed"].notna()].groupby("method")["value"].mean()
+    mean = auroc[auroc["seed"].isna()].set_index("method")["value"]
+    assert mean["simclr"] == pytest.approx(by["simclr"]) and mean["random"] == pytest.approx(by["random"])
+    difference = rows[(rows["metric"] == "auroc_difference") & (rows["evaluator"] == "finetune") & (rows["fraction"] == 0.2)]
+    value = difference.set_index("method")["value"]
+    assert value["simclr"] == pytest.approx(by["simclr"] - by["random"])
+    assert (difference["p_holm"] >= difference["p_value"]).all()
+
+
+def test_draws_are_saved_and_nested_and_never_test_rows(finished: Path) -> None:
+    labels = pd.read_csv(finished / "labels.csv")
+    used = pd.read_parquet(finished / "used.parquet")
+    split = used.set_index("row")["split"]
+    assert set(labels["fraction"]) == {0.2} and set(labels["seed"]) == {0, 1}
+    assert (split[labels["row"]].to_numpy() == labels["split"].to_numpy()).all()
+
+
+def test_a_method_that_reads_labels_is_trained_on_each_draw_alone(finished: Path) -> None:
+    folders = sorted(p.name for p in (finished / "pretrain").glob("supervised-*"))
+    assert folders == ["supervised-f0.2-s0", "supervised-f0.2-s1", "supervised-f1-s0", "supervised-f1-s1"]
+    labels = pd.read_csv(finished / "labels.csv")
+    drawn = ((labels["fraction"] == 0.2) & (labels["seed"] == 0) & (labels["split"] == "train")).sum()
+    seen = [r["value"] for r in read_rows(finished / "pretrain" / "supervised-f0.2-s0") if r["metric"] == "pictures"]
+    assert seen == [drawn]
+
+
+def test_random_weights_are_those_of_the_same_network(finished: Path) -> None:
+    from scotoma import encoders
+
+    _, random, _ = encoders.load(finished / "pretrain" / "random-resnet10t")
+    _, trained, _ = encoders.load(finished / "pretrain" / "simclr")
+    assert (random.timm_name, random.timm_kwargs, random.mean, random.std) == (trained.timm_name, trained.timm_kwargs, trained.mean, trained.std)
+    assert random.method == {"name": "random"}
+
+
+def test_it_ends_with_a_report(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    assert status(finished) == "finished" and "SimCLR" in page and "Random weights" in page
+
+
+def test_its_own_configuration_gives_the_same_rows(finished: Path, tmp_path: Path) -> None:
+    from scotoma.cli import main
+
+    assert main(["study", "--config", str(finished / "config.yaml"), "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    assert untimed(tmp_path / "again") == untimed(finished)
+
+
+def test_a_killed_study_goes_on_where_it_stopped(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "scotoma.cli", "study", "--config", str(finished / "config.yaml"), "--out", str(out), "--quiet"]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 240
+    while len(list((out / "predictions").glob("finetune-*.npy"))) < 2:  # in the middle of its classifiers
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert status(out) == "running" and not (out / "rows.jsonl").exists()
+    done = {p: p.stat().st_mtime_ns for p in (out / "predictions").glob("*.npy")}
+    with pytest.raises(UsageError, match="--resume"):
+        study("phantom:150", methods=["simclr", "supervised"], out=out, encoder="resnet10t", **SMALL)
+    study("phantom:150", methods=["simclr", "supervised"], out=out, encoder="resnet10t", resume=True, **SMALL)
+    assert untimed(out) == untimed(finished)
+    assert all(p.stat().st_mtime_ns == at for p, at in done.items())  # nothing that was done is done again
+
+
+def test_an_encoder_of_a_study_is_not_tested_on_its_training_pictures(finished: Path, tmp_path: Path) -> None:
+    from scotoma.data.phantom import table
+
+    own = table(150)
+    own["split"] = "test"
+    own.loc[own["patient"].isin(own["patient"].unique()[:40]), "split"] = "train"
+    with pytest.raises(UsageError, match="pretraining"):
+        evaluate(finished / "pretrain" / "simclr", own, target=["cardiomegaly"], out=tmp_path / "e", quiet=True)
+
+
+def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    for change, match in (
+        ({"methods": ["simclr", "simclr"]}, "once"),
+        ({"methods": ["simcrl"]}, "did you mean 'simclr'"),
+        ({"fractions": [0.0]}, "fractions"),
+        ({"controls": ["chance"]}, "unknown control"),
+        ({"minutes": 1.0}, "one of"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            study("phantom:20", out=tmp_path / "x", **({**SMALL, "methods": ["simclr"]} | change))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_few_real_labels_go_further_after_pretraining(data_root: Path, tmp_path: Path) -> None:
+    """The main job, small: a minute's SimCLR on real brain MR beats random weights with 5 % of the labels."""
+    run = study(
+        data_root / "brain_tumor_mri" / "table.csv", ["label"], ["simclr"], tmp_path / "run", fractions=[0.05], seeds=2, steps=60, size=48,
+        modes=["linear"], controls=["random"], quiet=True,
+    )  # fmt: skip
+    rows = [r for r in read_rows(run) if r["metric"] == "auroc_difference"]
+    assert len(rows) == 1 and rows[0]["low"] > 0
+    assert np.isfinite(json.loads((run / "rows.jsonl").read_text().splitlines()[-1])["value"])
