@@ -43,7 +43,8 @@ def label(row: dict[str, Any]) -> str:
     """What a row's classifier is called."""
     if row["method"] == "control":
         return NAMES[row["evaluator"]]
-    return f"{NAMES.get(row['method'], row['method'])}, {row['encoder']}, {'fine-tuned' if row['evaluator'] == 'finetune' else row['evaluator']}"
+    use = "fine-tuned" if row["evaluator"] == "finetune" else row["evaluator"]
+    return f"{NAMES.get(row['method'], row['method'])}, {row['encoder']}, {use}"
 
 
 def study_table(name: str) -> str:
@@ -64,7 +65,7 @@ def study_table(name: str) -> str:
             by = {r["fraction"]: r for r in differences if label(r) == line}
             parts.append(f"| {line} | " + " | ".join(cell(by.get(f), "+") for f in fractions) + " |\n")
     parts += [
-        "\n| pretraining | images seen | steps | seconds | images/s, preparing included | effective rank |\n|---|---|---|---|---|---|\n"
+        "\n| pretraining | images seen | steps | seconds | images/s, end to end | effective rank |\n|---|---|---|---|---|---|\n"
     ]
     for method in dict.fromkeys(r["method"] for r in rows if r["evaluator"] == "pretrain"):
         v = {r["metric"]: r["value"] for r in rows if r["evaluator"] == "pretrain" and r["method"] == method}

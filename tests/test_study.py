@@ -14,10 +14,18 @@ import pytest
 
 from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
-from scotoma.run import read_config, read_rows, status
+from scotoma.run import read_rows, status
 from scotoma.study import study
 
-SMALL = {"target": ["cardiomegaly"], "fractions": [0.2, 1.0], "seeds": 2, "steps": 3, "size": 32, "finetune_steps": 2, "quiet": True}
+SMALL = {
+    "target": ["cardiomegaly"],
+    "fractions": [0.2, 1.0],
+    "seeds": 2,
+    "steps": 3,
+    "size": 32,
+    "finetune_steps": 2,
+    "quiet": True,
+}
 TIMED = ("seconds", "seconds_preparing", "images_per_second", "peak_memory_bytes")
 
 
@@ -27,7 +35,9 @@ def untimed(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return study("phantom:150", methods=["simclr", "supervised"], out=tmp_path_factory.mktemp("study") / "run", encoder="resnet10t", **SMALL)
+    return study(
+        "phantom:150", methods=["simclr", "supervised"], out=tmp_path_factory.mktemp("study") / "run", encoder="resnet10t", **SMALL
+    )
 
 
 def test_every_arm_has_every_fraction_and_draw(finished: Path) -> None:
@@ -76,7 +86,12 @@ def test_random_weights_are_those_of_the_same_network(finished: Path) -> None:
 
     _, random, _ = encoders.load(finished / "pretrain" / "random-resnet10t")
     _, trained, _ = encoders.load(finished / "pretrain" / "simclr")
-    assert (random.timm_name, random.timm_kwargs, random.mean, random.std) == (trained.timm_name, trained.timm_kwargs, trained.mean, trained.std)
+    assert (random.timm_name, random.timm_kwargs, random.mean, random.std) == (
+        trained.timm_name,
+        trained.timm_kwargs,
+        trained.mean,
+        trained.std,
+    )
     assert random.method == {"name": "random"}
 
 
@@ -94,7 +109,17 @@ def test_its_own_configuration_gives_the_same_rows(finished: Path, tmp_path: Pat
 
 def test_a_killed_study_goes_on_where_it_stopped(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "scotoma.cli", "study", "--config", str(finished / "config.yaml"), "--out", str(out), "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "scotoma.cli",
+        "study",
+        "--config",
+        str(finished / "config.yaml"),
+        "--out",
+        str(out),
+        "--quiet",
+    ]
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 240
     while len(list((out / "predictions").glob("finetune-*.npy"))) < 2:  # in the middle of its classifiers
@@ -137,8 +162,8 @@ def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
 def test_a_few_real_labels_go_further_after_pretraining(data_root: Path, tmp_path: Path) -> None:
     """The main job, small: a minute's SimCLR on real brain MR beats random weights with 5 % of the labels."""
     run = study(
-        data_root / "brain_tumor_mri" / "table.csv", ["label"], ["simclr"], tmp_path / "run", fractions=[0.05], seeds=2, steps=60, size=48,
-        modes=["linear"], controls=["random"], quiet=True,
+        data_root / "brain_tumor_mri" / "table.csv", ["label"], ["simclr"], tmp_path / "run", fractions=[0.05], seeds=2, steps=60,
+        size=48, modes=["linear"], controls=["random"], quiet=True,
     )  # fmt: skip
     rows = [r for r in read_rows(run) if r["metric"] == "auroc_difference"]
     assert len(rows) == 1 and rows[0]["low"] > 0

@@ -14,7 +14,9 @@ from scotoma.data.store import Store
 from scotoma.errors import RunError
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
-from scotoma.training import Batches, Order, Plan, drop_lines_after, features, measure_rate, schedule, spread, step_loss
+from scotoma.plan import Plan, schedule
+from scotoma.training import Batches, Order, measure_rate, step_loss
+from scotoma.watch import drop_lines_after, features, spread
 
 INPUTS = Inputs(16, 1, (0.4,), (0.2,), outputs=2)
 

@@ -78,14 +78,15 @@ def evaluate(
     from scotoma.data.targets import require_classes
     from scotoma.evaluators.base import Context
 
-    for name in ("train", "test"):
-        require_classes(material.target, material.split.rows(name), f"split {name}")
     network, info, head = encoders.load(run)
+    chosen = evaluators or (["metrics"] if head is not None else ["linear"])
+    trains = any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in chosen)
+    for name in ("train", "test") if trains else ("test",):
+        require_classes(material.target, material.split.rows(name), f"split {name}")
     context = Context(
         network, info, head, material.dataset, material.store, material.split, material.target, tuple(sorted(fractions)), seeds,
         info.method["name"],
     )  # fmt: skip
-    chosen = evaluators or (["metrics"] if head is not None else ["linear"])
     rows = material_rows(material)
     for name in chosen:
         module = plugins.module("evaluators", name)

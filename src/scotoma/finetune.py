@@ -100,7 +100,7 @@ def finetune(
         if frozen:
             head: Any = probe(network, info, material.store, material.rows, material.target, drawn)
         else:
-            tuned, _ = tune(
+            tuned, costs = tune(
                 network, info, material.store, material.rows, material.target, drawn, steps=steps, batch_size=batch_size,
                 learning_rate=learning_rate, weight_decay=weight_decay, precision=precision, seed=seed, patience=patience,
                 balance=balance, run=run, quiet=quiet,
@@ -113,6 +113,8 @@ def finetune(
         val = val[material.target.known[val]]
         common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(target), "split": "val"}
         (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
+        if not frozen:
+            run.add_rows(costs, evaluator="finetune", **(common | {"split": "train"}))
         if len(val):
             p = predict(network, head, info, material.store, material.rows[val], material.target.multilabel)
             run.add_rows(draw_rows(material.target.y[val], p, drawn), evaluator="linear" if frozen else "finetune", **common)

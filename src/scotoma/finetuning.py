@@ -19,8 +19,9 @@ from scotoma.evaluators.base import Draw, extract
 from scotoma.losses import classification
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
-from scotoma.run import Run
-from scotoma.training import Batches, Plan, Trained, automatic_precision, fit
+from scotoma.plan import Plan, automatic_precision
+from scotoma.run import Row, Run
+from scotoma.training import Batches, cost_rows, fit
 
 CHECKS = 10  # looks at the validation labels in a run
 
@@ -28,7 +29,7 @@ CHECKS = 10  # looks at the validation labels in a run
 def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw, *, steps: int,
          batch_size: int = Supervised.batch_size, learning_rate: float = Supervised.learning_rate,
          weight_decay: float = Supervised.weight_decay, precision: str | None = None, seed: int = 0, patience: int = 0,
-         balance: bool = True, run: Run | None = None, quiet: bool = True) -> tuple[Supervised, Trained]:  # fmt: skip
+         balance: bool = True, run: Run | None = None, quiet: bool = True) -> tuple[Supervised, list[Row]]:  # fmt: skip
     """Train encoder and head on the labels of a draw, for a fixed number of steps.
 
     Args:
@@ -51,7 +52,7 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
         quiet: no progress bar.
 
     Returns:
-        The trained method (its ``encoder`` and ``head``), and what training took.
+        The trained method (its ``encoder`` and ``head``), and rows of what training took.
     """
     L.seed_everything(seed, verbose=False)
     weights = target.weights(drawn.train) if balance else ()
@@ -67,7 +68,7 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     )
     for one in stopper:
         one.restore()
-    return method, trained
+    return method, cost_rows(trained, plan, method, len(drawn.train), 0.0)
 
 
 def probe(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw) -> nn.Linear:

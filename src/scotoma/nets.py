@@ -8,21 +8,17 @@ import torch
 from torch import Tensor, nn
 
 
-def projector(widths: list[int], final_norm: bool = False) -> nn.Sequential:
+def projector(widths: list[int]) -> nn.Sequential:
     """A multilayer perceptron: linear layers without bias, batch norm and ReLU between them.
 
     Args:
         widths: input, hidden and output widths.
-        final_norm: batch norm after the last layer, without scale and shift (SimSiam, BYOL's predecessor SimCLR v2 code).
     """
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(widths)):
-        last = i == len(widths) - 2
         layers.append(nn.Linear(a, b, bias=False))
-        if not last:
+        if i < len(widths) - 2:
             layers += [nn.BatchNorm1d(b), nn.ReLU(inplace=True)]
-        elif final_norm:
-            layers.append(nn.BatchNorm1d(b, affine=False))
     return nn.Sequential(*layers)
 
 

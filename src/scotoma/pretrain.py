@@ -103,11 +103,12 @@ def pretrain(
         data=data, labels=labels, on=on, target=target if chosen.needs_labels else None, classes=classes, size=size,
         channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
     )  # fmt: skip
-    from scotoma.pretraining import train  # torch, timm and lightning
+    from scotoma.pretraining import assemble, train  # torch, timm and lightning
 
+    parts = assemble(arguments, material)
     run = Run.open(Path(out), "pretrain", arguments, overwrite, resume)
     try:
-        train(run, material, quiet)
+        train(run, material, parts, quiet)
         run.finish()
     finally:
         run.close()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-import resource
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -13,32 +12,59 @@ import torch
 
 from scotoma import encoders, plugins
 from scotoma.data.store import MARGIN, PROTOCOL, statistics
-from scotoma.errors import RunError, UsageError
 from scotoma.material import Material
 from scotoma.methods.base import Inputs, Method
+from scotoma.plan import Plan, automatic_precision
 from scotoma.run import Row, Run, versions
-from scotoma.training import Batches, Plan, Trained, automatic_precision, fit, measure_rate
+from scotoma.training import Batches, cost_rows, fit, measure_rate
 from scotoma.views import Draws
 
 PICTURES = 6
 
 
-def train(run: Run, material: Material, quiet: bool = False) -> list[Row]:
-    """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
-    config = run.config
-    info = describe(config, material, config["encoder"] or plugins.method(config["method"]).default_encoder)
-    positions = material.pretraining
+@dataclass(frozen=True)
+class Parts:
+    """What a pretraining is put together from; made before anything is written, so that a wrong request leaves nothing.
+
+    Args:
+        info: the header of the encoder to be.
+        method: around a network of random weights.
+        positions: the rows of the material that it sees.
+    """
+
+    info: encoders.EncoderInfo
+    method: Method
+    positions: np.ndarray
+
+
+def assemble(config: dict[str, Any], material: Material) -> Parts:
+    """Put the method together as a configuration says.
+
+    Raises:
+        UsageError: the method has no such argument, or does not take this network; timm has no such network.
+    """
     chosen = plugins.method(config["method"])
+    info = describe(config, material, config["encoder"] or chosen.default_encoder)
+    positions, outputs = material.pretraining, 0
+    weights: tuple[float, ...] = ()
     if chosen.needs_labels and material.target is not None:
         positions = positions[material.target.known[positions]]
+        outputs, weights = len(material.target.classes), material.target.weights(positions)
+    inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights)
     L.seed_everything(config["seed"], verbose=False)
-    method = build(config, info, material, positions)
-    batches = Batches(material.store, material.rows[positions], _targets(material, positions, chosen.needs_labels))
+    return Parts(info, chosen(encoders.build(info), inputs, **chosen.settings(config["method_args"])), positions)
+
+
+def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> list[Row]:
+    """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
+    config, info, method, positions = run.config, parts.info, parts.method, parts.positions
+    targets = material.target.y[positions] if method.needs_labels and material.target is not None else None
+    batches = Batches(material.store, material.rows[positions], targets)
     plan = make_plan(config, method, batches)
     resolved = {
         "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,
         "learning_rate": plan.learning_rate, "weight_decay": plan.weight_decay, "precision": plan.precision,
-        "channels": info.in_chans, "modality": info.modality,
+        "channels": info.in_chans, "modality": info.modality, "method_args": method.settings(config["method_args"]),
     }  # fmt: skip
     run.save_config(**resolved, resolved=list(resolved))
     trained = fit(method, plan, batches, run.path, resume=run.resumed, quiet=quiet)
@@ -47,7 +73,8 @@ def train(run: Run, material: Material, quiet: bool = False) -> list[Row]:
     material.save_used(run.path)
     figures(run, method, material, positions)
     (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
-    return run.add_rows(_rows(trained, plan, material, method), evaluator="pretrain", method=config["method"], encoder=info.name)
+    rows = cost_rows(trained, plan, method, len(positions), material.seconds)
+    return run.add_rows(rows, evaluator="pretrain", method=config["method"], encoder=info.name)
 
 
 def describe(config: dict[str, Any], material: Material, name: str) -> encoders.EncoderInfo:
@@ -55,29 +82,14 @@ def describe(config: dict[str, Any], material: Material, name: str) -> encoders.
     timm_name, kwargs = encoders.resolve(name, config["size"])
     positions = material.pretraining
     mean, std = statistics(material.store, material.rows[positions])
-    method = {"name": config["method"], **config["method_args"]} if "method" in config else {"name": "random"}
+    method = {"name": "random"}
+    if "method" in config:
+        method = {"name": config["method"], **plugins.method(config["method"]).settings(config["method_args"])}
     return encoders.EncoderInfo(
         timm_name, kwargs, material.store.channels, config["size"], mean, std,
         {"side": material.store.side, "margin": MARGIN, "protocol": PROTOCOL}, material.modality, method, config["seed"],
         versions(), material.fingerprint(positions),
     )  # fmt: skip
-
-
-def build(config: dict[str, Any], info: encoders.EncoderInfo, material: Material, positions: np.ndarray) -> Method:
-    """The method around a network of random weights.
-
-    Raises:
-        UsageError: the method has no such argument, or does not take this network.
-    """
-    chosen = plugins.method(config["method"])
-    known = [p.name for p in inspect.signature(chosen).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for name in config["method_args"]:
-        if name not in known:
-            raise UsageError(f"{config['method']} has no argument {name!r}; it has {', '.join(known)}")
-    outputs = len(material.target.classes) if material.target and chosen.needs_labels else 0
-    weights = material.target.weights(positions) if material.target and chosen.needs_labels else ()
-    inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights)
-    return chosen(encoders.build(info), inputs, **config["method_args"])
 
 
 def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
@@ -97,32 +109,6 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
         rate = measure_rate(method, plan, batches)
         steps = max(1, int((60 * config["minutes"] - (time.perf_counter() - began)) / rate))
     return Plan(steps, plan.batch_size, plan.learning_rate, plan.weight_decay, plan.precision, plan.seed)
-
-
-def _targets(material: Material, positions: np.ndarray, wanted: bool) -> np.ndarray | None:
-    return material.target.y[positions] if wanted and material.target is not None else None
-
-
-def _rows(trained: Trained, plan: Plan, material: Material, method: Method) -> list[Row]:
-    images = trained.steps * plan.batch_size
-    cuda = torch.cuda.is_available()
-    # Linux counts in KiB, and counts file-backed pages of the store in
-    memory = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    values = {
-        "images_seen": plan.steps * plan.batch_size,
-        "steps": plan.steps,
-        "seconds": trained.seconds,
-        "seconds_preparing": material.seconds,
-        "images_per_second": images / (trained.seconds + material.seconds),
-        "peak_memory_bytes": memory,
-        "parameters": sum(p.numel() for p in method.encoder.parameters()),
-        "loss": trained.loss,
-        "feature_spread": trained.feature_spread,
-        "effective_rank": trained.effective_rank,
-    }
-    if not np.isfinite(trained.loss):
-        raise RunError(f"the loss became {trained.loss}: lower --learning_rate")
-    return [{"metric": name, "value": float(value), "split": "train"} for name, value in values.items()]
 
 
 @torch.no_grad()

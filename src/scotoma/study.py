@@ -97,17 +97,17 @@ def study(
     if minutes is None and epochs is None and steps is None:
         minutes = 10.0
     arguments = {
-        "data": str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}", "target": target, "methods": methods,
-        "fractions": fractions, "seeds": seeds, "minutes": minutes, "epochs": epochs, "steps": steps, "size": size, "encoder": encoder,
-        "modes": modes, "controls": controls, "finetune_steps": finetune_steps, "finetune_learning_rate": finetune_learning_rate,
-        "labels": labels, "on": on, "classes": classes, "channels": channels, "modality": modality, "seed": seed, "strict": strict,
-        "allow_leakage": allow_leakage,
+        "data": str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}", "target": target,
+        "methods": methods, "fractions": fractions, "seeds": seeds, "minutes": minutes, "epochs": epochs, "steps": steps,
+        "size": size, "encoder": encoder, "modes": modes, "controls": controls, "finetune_steps": finetune_steps,
+        "finetune_learning_rate": finetune_learning_rate, "labels": labels, "on": on, "classes": classes, "channels": channels,
+        "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
     from scotoma.material import gather
 
     material = gather(
-        data=data, labels=labels, on=on, target=target, classes=classes, size=size, channels=channels, modality_name=modality, seed=seed,
-        strict=strict, allow_leakage=allow_leakage, quiet=quiet,
+        data=data, labels=labels, on=on, target=target, classes=classes, size=size, channels=channels, modality_name=modality,
+        seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
     )  # fmt: skip
     from scotoma.data.targets import require_classes
 

@@ -21,7 +21,7 @@ from scotoma.evaluate import material_rows
 from scotoma.evaluators.base import HEADLINE, Context, Draw, draw, draw_rows, fraction_rows
 from scotoma.finetuning import predict, tune
 from scotoma.material import Material
-from scotoma.pretraining import describe, train
+from scotoma.pretraining import assemble, describe, train
 from scotoma.run import Row, Run, read_config, read_rows, status
 
 MAP_POINTS = 1500
@@ -65,10 +65,8 @@ def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
     for number, arm in enumerate(arms, 1):
         todo = [d for d in draws if not arm.file(run, d).exists()]
         if todo and not quiet:
-            print(
-                f"[{number}/{len(arms)}] {' '.join(p for p in (arm.evaluator, arm.method, arm.encoder) if p)}: {len(todo)} classifiers",
-                flush=True,
-            )
+            name = " ".join(p for p in (arm.evaluator, arm.method, arm.encoder) if p)
+            print(f"[{number}/{len(arms)}] {name}: {len(todo)} classifiers", flush=True)
         for drawn, p in _classify(run, material, arm, todo, quiet):
             _save(arm.file(run, drawn), p)
     rows_file = run.path / "rows.jsonl"
@@ -108,9 +106,10 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
         arguments |= {"steps": steps, "batch_size": None, "learning_rate": None, "weight_decay": None, "precision": None}
         if not quiet:
             print(f"pretraining {method}", flush=True)
+        parts = assemble(arguments, material)
         inner = Run.open(folder, "pretrain", arguments, resume=True)
         try:
-            train(inner, material, quiet)
+            train(inner, material, parts, quiet)
             inner.finish()
         finally:
             inner.close()
@@ -252,7 +251,7 @@ def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], netw
                 found = comparisons.paired_difference(HEADLINE, y, predictions, base, units)
                 row = {"metric": f"{HEADLINE}_difference", "reference": "random", "fraction": fraction, "labels": labels, **found}
                 differences.append({**common, **row})
-    adjusted = comparisons.holm([row["p_value"] for row in differences]) if differences else []
+    adjusted = comparisons.holm([row["p_value"] for row in differences])
     return rows + [{**row, "p_holm": float(p)} for row, p in zip(differences, adjusted, strict=True)]
 
 
@@ -279,7 +278,7 @@ def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) 
         labels = np.nan_to_num(target.y[shown, 0], nan=-1).astype(int) if target.multilabel else target.y[shown]
         classes = (f"no {target.classes[0]}", target.classes[0]) if target.multilabel else target.classes
         caption = (
-            f"t-SNE of the features of {len(shown)} test pictures, in a panel for each encoder. Pictures that an encoder takes for alike lie "
-            "close together. Distances between clusters and their sizes mean nothing; no label was used to place a point."
+            f"t-SNE of the features of {len(shown)} test pictures, in a panel for each encoder. Pictures that an encoder takes for "
+            "alike lie close together. Distances between clusters and their sizes mean nothing; no label was used to place a point."
         )
         run.figure("features", scatter(points, labels, classes), "How the encoders arrange the test pictures", caption, "features")

@@ -1,4 +1,4 @@
-"""The one Trainer set-up: batches from the store, precision, schedule, resume, loggers, progress, the collapse watch.
+"""The one Trainer set-up: batches from the store, precision, schedule, resume, loggers.
 
 ``Adapter`` runs any method under Lightning. Everything random is keyed by (seed, epoch, row) and every schedule by step / steps, so
 a run that was killed and resumed sees what an undisturbed one sees.
@@ -6,8 +6,8 @@ a run that was killed and resumed sees what an undisturbed one sees.
 
 from __future__ import annotations
 
-import csv
 import math
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,48 +20,19 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scotoma.data.store import Store
 from scotoma.errors import RunError
 from scotoma.methods.base import Method
-from scotoma.views import Draws, plain
+from scotoma.plan import Plan, schedule
+from scotoma.run import Row
+from scotoma.views import Draws
+from scotoma.watch import Watch
 
 CHECKPOINT_SECONDS = 120
-WATCH, LOOKS = 256, 10  # pictures by which features are watched, and how often in a run
-METRICS = "metrics.csv"
-COLUMNS = ("step", "loss", "lr", "images_per_second", "feature_spread", "effective_rank")
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast to train.
-
-    Args:
-        steps: optimiser steps; every schedule depends on step / steps.
-        batch_size: pictures a step, over all devices.
-        learning_rate: peak of the schedule (linear warm-up, then cosine to 0).
-        weight_decay: of AdamW.
-        precision: Lightning's name, ``bf16-mixed`` or ``32-true``.
-        seed: of order, views and weights.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    precision: str
-    seed: int
-
-
-def automatic_precision() -> str:
-    """``bf16-mixed`` where the processor multiplies bfloat16 matrices itself, else ``32-true``."""
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if capable else "32-true"
 
 
 class Batches(Dataset[Batch]):
@@ -109,14 +80,6 @@ class Order(Sampler[Any]):
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.plan.seed, epoch]).permutation(self.count)
-
-
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Factor on the learning rate: linear warm-up over a share of the steps, then cosine to 0 at the last."""
-    rise = max(1, round(warmup * steps))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 class Adapter(L.LightningModule):
@@ -208,133 +171,6 @@ def _measure_rate(method: Method, plan: Plan, batches: Batches, warm: int, timed
     return float(np.median(seconds[warm:]))
 
 
-def features(encoder: nn.Module, images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...],
-             precision: str) -> Tensor:  # fmt: skip
-    """(B, D) float32 features of (B, C, H, W) uint8 pictures, seen plainly."""
-    x = plain(images, size, mean, std).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        return encoder(x).float()
-
-
-def spread(f: Tensor) -> tuple[float, float]:
-    """How far features are from collapse.
-
-    Returns:
-        Feature spread: the mean standard deviation of the L2-normalised features' coordinates times sqrt(D), 0 when all pictures
-        look alike and near 1 when they fill the sphere (SimSiam, section 4.1). Effective rank: exp of the entropy of the
-        normalised singular values of the centred features (Roy & Vetterli 2007), between 1 and D. Both are NaN where a feature is
-        no number.
-    """
-    f = f.float()
-    if not f.isfinite().all():
-        return math.nan, math.nan
-    unit = nn.functional.normalize(f, dim=1)
-    singular = torch.linalg.svdvals(f - f.mean(0))
-    p = singular / singular.sum().clamp(min=1e-12)
-    entropy = -(p * p.clamp(min=1e-12).log()).sum()
-    return float(unit.std(0, unbiased=False).mean() * math.sqrt(f.shape[1])), float(entropy.exp())
-
-
-class Watch(Callback):
-    """Progress bar, ``metrics.csv`` and TensorBoard, and the watch over collapse; what it knows survives a resume."""
-
-    def __init__(self, method: Method, plan: Plan, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
-        self.method, self.plan, self.store, self.quiet = method, plan, store, quiet
-        self.rows = rows[np.linspace(0, len(rows) - 1, min(WATCH, len(rows))).astype(int)]
-        self.file = folder / METRICS if folder else None
-        self.every = max(1, plan.steps // LOOKS) if folder else plan.steps + 1
-        self.log_every = max(1, min(10, plan.steps // 50))
-        self.spread, self.rank, self.warned, self.loss = math.nan, math.nan, False, math.nan
-        self.before, self.began, self.idle, self.first = 0.0, math.nan, 0.0, 0
-
-    @property
-    def seconds(self) -> float:
-        """What the steps took, without the looks; those before a resume too."""
-        return self.before + (0.0 if math.isnan(self.began) else time.perf_counter() - self.began - self.idle)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"seconds": self.seconds, "loss": self.loss, "spread": self.spread, "rank": self.rank, "warned": self.warned}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what a checkpoint kept."""
-        self.before, self.loss, self.warned = state_dict["seconds"], state_dict["loss"], state_dict["warned"]
-        self.spread, self.rank = state_dict["spread"], state_dict["rank"]
-
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start the clock and the bar."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, disable=self.quiet or not trainer.is_global_zero)
-        self.task = self.bar.add_task("training", total=self.plan.steps, completed=trainer.global_step)
-        self.bar.start()
-        self.began, self.first = time.perf_counter(), trainer.global_step
-        if self.file and self.file.exists() and trainer.is_global_zero:
-            drop_lines_after(self.file, self.first)
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        """Log, look at the features now and then, move the bar."""
-        step = trainer.global_step
-        rate = (step - self.first) * self.plan.batch_size / (time.perf_counter() - self.began - self.idle)
-        look = step % self.every == 0
-        if look:
-            began = time.perf_counter()
-            self._look(module, step)
-            self.idle += time.perf_counter() - began
-        if look or step % self.log_every == 0 or step == self.plan.steps:
-            values = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            self.loss = values["loss"]
-            values |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
-            self._log(trainer, step, values | ({"feature_spread": self.spread, "effective_rank": self.rank} if look else {}))
-            self.bar.update(self.task, description=f"loss {self.loss:.4f}  {rate:,.0f} images/s")
-        self.bar.update(self.task, completed=step)
-
-    def _log(self, trainer: L.Trainer, step: int, values: dict[str, float]) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step)
-        if self.file is None or not trainer.is_global_zero:
-            return
-        new = not self.file.exists()
-        others = sorted(set(values) - set(COLUMNS))
-        with self.file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, [*COLUMNS, *others], lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow({"step": step, **values})
-
-    @torch.no_grad()
-    def _look(self, module: L.LightningModule, step: int) -> None:
-        inputs, encoder = self.method.inputs, self.method.encoder
-        images = torch.from_numpy(self.store.batch(self.rows)).to(module.device)
-        encoder.eval()
-        f = features(encoder, images, inputs.image_size, inputs.mean, inputs.std, self.plan.precision)
-        encoder.train()
-        self.spread, self.rank = spread(f)
-        if (self.spread < 0.05 or self.rank < 2) and not self.warned:
-            self.warned = True
-            self.bar.console.print(
-                f"step {step}: the encoder is collapsing: it gives nearly the same features to all pictures (spread "
-                f"{self.spread:.3f}, effective rank {self.rank:.1f}). Lower the learning rate, or use a larger batch."
-            )
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Stop the bar."""
-        self.bar.stop()
-
-    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        """Stop the bar, so that the error's line stands by itself."""
-        if hasattr(self, "bar"):
-            self.bar.stop()
-
-
-def drop_lines_after(file: Path, step: int) -> None:
-    """Cut off what a killed run logged after its last checkpoint (those steps are taken again), and the line it was writing."""
-    head, *lines = file.read_text().rpartition("\n")[0].split("\n")
-    kept = [line for line in lines if int(line.partition(",")[0]) <= step]
-    file.write_text("".join(line + "\n" for line in (head, *kept) if line))
-
-
 @dataclass(frozen=True)
 class Trained:
     """What training leaves beside the weights: seconds and steps (those before a resume too), last loss, spread and rank."""
@@ -344,6 +180,40 @@ class Trained:
     loss: float
     feature_spread: float
     effective_rank: float
+
+
+def cost_rows(trained: Trained, plan: Plan, method: Method, pictures: int, preparing: float) -> list[Row]:
+    """What a training cost and where it ended.
+
+    Args:
+        trained: what ``fit`` gave.
+        plan: by which it went.
+        method: trained.
+        pictures: how many different ones it had.
+        preparing: seconds that decoding took; ``images_per_second`` counts them in.
+
+    Raises:
+        RunError: the loss is no number.
+    """
+    if not math.isfinite(trained.loss):
+        raise RunError(f"the loss became {trained.loss}: lower --learning_rate")
+    # Linux counts in KiB, and counts file-backed pages of the store in
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    images = trained.steps * plan.batch_size
+    values = {
+        "pictures": pictures,
+        "images_seen": images,
+        "steps": trained.steps,
+        "seconds": trained.seconds,
+        "seconds_preparing": preparing,
+        "images_per_second": images / (trained.seconds + preparing),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident,
+        "parameters": sum(p.numel() for p in method.encoder.parameters()),
+        "loss": trained.loss,
+        "feature_spread": trained.feature_spread,
+        "effective_rank": trained.effective_rank,
+    }
+    return [{"metric": name, "value": float(value), "split": "train"} for name, value in values.items()]
 
 
 def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resume: bool = False, quiet: bool = False,

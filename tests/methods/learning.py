@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from scotoma.methods.base import Inputs, Method
-from scotoma.training import spread
 from scotoma.views import Draws, plain
+from scotoma.watch import spread
 
 SIDE = 20
 SIZE = 16

@@ -126,27 +126,21 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
         earlier: the split of an earlier run by patient and content, which patients and pictures known there keep.
 
     Raises:
-        UsageError: a patient, group or picture on two sides; a split without test or training rows.
+        UsageError: a patient, group or picture on two sides; too few units to draw a split.
     """
     codes, unit = units(dataset, store)
     together = linked(codes, contents(dataset, store))
     given = dataset.table["split"] if "split" in dataset.table.columns else None
     if given is not None and given.notna().any():
         split = Split(given.fillna("").to_numpy(dtype="U5"), codes, unit, made=False)
-        if not (split.of == "val").any():
+        if (split.of == "train").any() and not (split.of == "val").any():
             split = _carve_validation(split, together, strata, seed)
     else:
         split = Split(_draw(together, strata, seed, SHARES), codes, unit, made=True)
         if earlier:
             _keep(split, together, known_by(dataset, store), earlier)
-    for name in ("train", "test"):
-        if not (split.of == name).any():
-            advice = (
-                "too few patients or groups to draw one"
-                if split.made
-                else "give the column split some, or leave it out to have one drawn"
-            )
-            raise UsageError(f"{dataset.name}: no row of split {name}; {advice}")
+        elif not {"train", "test"} <= set(split.of.tolist()):
+            raise UsageError(f"{dataset.name}: too few patients or groups to draw a split; give the table a column split")
     if not allow_leakage:
         refuse_leakage(dataset, store, split)
     return split

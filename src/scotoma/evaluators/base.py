@@ -17,7 +17,8 @@ from scotoma.data.store import Store
 from scotoma.data.table import Dataset
 from scotoma.data.targets import Target
 from scotoma.encoders import EncoderInfo, width
-from scotoma.training import automatic_precision, features
+from scotoma.plan import automatic_precision
+from scotoma.watch import features
 
 Row = dict[str, Any]
 HEADLINE = "auroc"

@@ -10,6 +10,7 @@ from scotoma.errors import UsageError
 from scotoma.evaluators.base import ROC_GRID, Context, Row
 
 PROTOCOL = 1
+TRAINS = False  # it needs no training rows: an outside test table will do
 
 
 def probabilities(context: Context) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from scotoma.errors import UsageError
 from scotoma.views import Augmentation, Draws, modality
 
 Views = dict[str, Tensor]
@@ -59,6 +62,21 @@ class Method(nn.Module):
     batch_size: ClassVar[int] = 128
     warmup: ClassVar[float] = 0.05  # share of the steps
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+
+    @classmethod
+    def settings(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """All arguments of the method: those given, else their defaults.
+
+        Raises:
+            UsageError: it has no argument of that name.
+        """
+        defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        for name in given:
+            if name not in defaults:
+                near = difflib.get_close_matches(name, defaults, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(defaults) or 'none'}"
+                raise UsageError(f"{cls.__name__} has no argument {name!r}; {hint}")
+        return defaults | given
 
     def __init__(self, encoder: nn.Module, inputs: Inputs) -> None:
         super().__init__()

@@ -24,8 +24,8 @@ class MAE(Method):
         decoder_dim: width of the decoder (table 1b: 512 for ViT-L; narrower suits a small encoder).
         decoder_depth: blocks of the decoder (table 1a: 8; one block fine-tunes as well).
         decoder_heads: attention heads of the decoder.
-        norm_pixels: predict pixels normalised within each patch (table 1d: better after long training). The default predicts pixels as
-            they are: a few minutes of training learn the layout of the body first, which normalised patches hide.
+        norm_pixels: predict pixels normalised within each patch (table 1d: better after long training). The default predicts
+            pixels as they are: a few minutes of training learn the layout of the body first, which normalised patches hide.
         norm_floor: added to a patch's variance (of normalised pixels) before the root, so that the noise of an empty background
             is not blown up to the contrast of tissue; the published code has 1e-6.
         min_scale: smallest share of the picture that a crop keeps (table 1e: random resized crops, no colour change).
@@ -44,6 +44,8 @@ class MAE(Method):
         super().__init__(encoder, inputs)
         if not is_vit(encoder):
             raise UsageError("mae needs a vision transformer: --encoder vit_tiny_patch8, for example")
+        if not 0 < mask_ratio < 1:
+            raise UsageError(f"--method.mask_ratio {mask_ratio}: must be above 0 and below 1")
         vit: Any = encoder
         self.patch = int(vit.patch_embed.patch_size[0])
         self.grid = inputs.image_size // self.patch
@@ -52,7 +54,7 @@ class MAE(Method):
         # appendix A.1: "We use the sine-cosine version" of positional embeddings, in encoder and decoder
         vit.pos_embed.data.copy_(sincos_positions(vit.embed_dim, self.grid, vit.pos_embed.shape[1] - self.grid**2))
         vit.pos_embed.requires_grad_(False)
-        nn.init.xavier_uniform_(vit.patch_embed.proj.weight.data.flatten(1))  # appendix A.1; timm's own for the blocks learns as fast
+        nn.init.xavier_uniform_(vit.patch_embed.proj.weight.data.flatten(1))  # appendix A.1; in the blocks timm's learns as fast
         self.decoder = TokenDecoder(
             int(vit.embed_dim), self.grid, self.patch**2 * inputs.in_chans, decoder_dim, decoder_depth, decoder_heads, prefix
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from scotoma.encoders import width
 from scotoma.losses import nt_xent
 from scotoma.methods.base import Batch, Inputs, Method, Views
 from scotoma.nets import projector
@@ -22,8 +23,8 @@ class SimCLR(Method):
         jitter: strength of brightness, contrast and gamma changes (section 3.3: strong intensity changes are needed).
         blur: share of the views that are blurred (appendix A: 50 %).
 
-    The paper's batches of 4,096 are for a million pictures; on a few thousand, small batches take more steps in the same time and learn
-    more.
+    The paper's batches of 4,096 are for a million pictures; on a few thousand, small batches take more steps in the same time and
+    learn more.
     """
 
     batch_size = 64
@@ -32,9 +33,9 @@ class SimCLR(Method):
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, temperature: float = 0.2, projection_dim: int = 128,
                  hidden_dim: int = 0, min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5) -> None:  # fmt: skip
         super().__init__(encoder, inputs)
-        width = int(encoder.num_features)
+        features = width(encoder)
         self.temperature = temperature
-        self.projector = projector([width, hidden_dim or width, projection_dim])
+        self.projector = projector([features, hidden_dim or features, projection_dim])
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
     def views(self, images: Tensor, rng: Draws) -> Views:
@@ -44,4 +45,5 @@ class SimCLR(Method):
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation 1 on the projections of both views, which pass the network together (one batch norm over 2B)."""
         z = self.projector(self.encoder(torch.cat([views["first view"], views["second view"]])))
-        return {"loss": nt_xent(*z.chunk(2), self.temperature)}
+        first, second = z.chunk(2)
+        return {"loss": nt_xent(first, second, self.temperature)}

@@ -1,0 +1,152 @@
+"""The watch over a training: progress bar, ``metrics.csv``, TensorBoard, and whether features collapse."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from scotoma.data.store import Store
+from scotoma.methods.base import Method
+from scotoma.plan import Plan
+from scotoma.views import plain
+
+WATCH, LOOKS = 256, 10  # pictures by which features are watched, and how often in a run
+COLLAPSED = 2.0  # effective rank under which features say next to nothing
+METRICS = "metrics.csv"
+COLUMNS = ("step", "loss", "lr", "images_per_second", "feature_spread", "effective_rank")
+
+
+def features(encoder: nn.Module, images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...],
+             precision: str) -> Tensor:  # fmt: skip
+    """(B, D) float32 features of (B, C, H, W) uint8 pictures, seen plainly."""
+    x = plain(images, size, mean, std).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        return encoder(x).float()
+
+
+def spread(f: Tensor) -> tuple[float, float]:
+    """How far features are from collapse.
+
+    Returns:
+        Feature spread: the mean standard deviation of the L2-normalised features' coordinates times sqrt(D), 0 when all pictures
+        look alike and near 1 when they fill the sphere (SimSiam, section 4.1). Effective rank: exp of the entropy of the
+        normalised singular values of the centred features (Roy & Vetterli 2007), between 1 and D. Both are NaN where a feature is
+        no number.
+    """
+    f = f.float()
+    if not f.isfinite().all():
+        return math.nan, math.nan
+    unit = nn.functional.normalize(f, dim=1)
+    singular = torch.linalg.svdvals(f - f.mean(0))
+    p = singular / singular.sum().clamp(min=1e-12)
+    entropy = -(p * p.clamp(min=1e-12).log()).sum()
+    return float(unit.std(0, unbiased=False).mean() * math.sqrt(f.shape[1])), float(entropy.exp())
+
+
+class Watch(Callback):
+    """Progress bar, ``metrics.csv`` and TensorBoard, and the watch over collapse; what it knows survives a resume."""
+
+    def __init__(self, method: Method, plan: Plan, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
+        self.method, self.plan, self.store, self.quiet = method, plan, store, quiet
+        self.rows = rows[np.linspace(0, len(rows) - 1, min(WATCH, len(rows))).astype(int)]
+        self.file = folder / METRICS if folder else None
+        self.every = max(1, plan.steps // LOOKS) if folder else plan.steps + 1
+        self.log_every = max(1, min(10, plan.steps // 50))
+        self.spread, self.rank, self.warned, self.loss = math.nan, math.nan, False, math.nan
+        self.before, self.began, self.idle, self.first = 0.0, math.nan, 0.0, 0
+
+    @property
+    def seconds(self) -> float:
+        """What the steps took, without the looks; those before a resume too."""
+        return self.before + (0.0 if math.isnan(self.began) else time.perf_counter() - self.began - self.idle)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds, "loss": self.loss, "spread": self.spread, "rank": self.rank, "warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what a checkpoint kept."""
+        self.before, self.loss, self.warned = state_dict["seconds"], state_dict["loss"], state_dict["warned"]
+        self.spread, self.rank = state_dict["spread"], state_dict["rank"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock and the bar."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, disable=self.quiet or not trainer.is_global_zero)
+        self.task = self.bar.add_task("training", total=self.plan.steps, completed=trainer.global_step)
+        self.bar.start()
+        self.began, self.first = time.perf_counter(), trainer.global_step
+        if self.file and self.file.exists() and trainer.is_global_zero:
+            drop_lines_after(self.file, self.first)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        """Log, look at the features now and then, move the bar."""
+        step = trainer.global_step
+        rate = (step - self.first) * self.plan.batch_size / (time.perf_counter() - self.began - self.idle)
+        look = step % self.every == 0
+        if look:
+            began = time.perf_counter()
+            self._look(module, step)
+            self.idle += time.perf_counter() - began
+        if look or step % self.log_every == 0 or step == self.plan.steps:
+            values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            self.loss = values["loss"]
+            values |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
+            self._log(trainer, step, values | ({"feature_spread": self.spread, "effective_rank": self.rank} if look else {}))
+            self.bar.update(self.task, description=f"loss {self.loss:.4f}  {rate:,.0f} images/s")
+        self.bar.update(self.task, completed=step)
+
+    def _log(self, trainer: L.Trainer, step: int, values: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)
+        if self.file is None or not trainer.is_global_zero:
+            return
+        new = not self.file.exists()
+        others = sorted(set(values) - set(COLUMNS))
+        with self.file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, [*COLUMNS, *others], lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow({"step": step, **values})
+
+    @torch.no_grad()
+    def _look(self, module: L.LightningModule, step: int) -> None:
+        inputs, encoder = self.method.inputs, self.method.encoder
+        images = torch.from_numpy(self.store.batch(self.rows)).to(module.device)
+        encoder.eval()
+        f = features(encoder, images, inputs.image_size, inputs.mean, inputs.std, self.plan.precision)
+        encoder.train()
+        self.spread, self.rank = spread(f)
+        if step >= self.plan.steps // 4 and not self.rank >= COLLAPSED and not self.warned:  # early features are no verdict
+            self.warned = True
+            self.bar.console.print(
+                f"step {step}: the encoder is collapsing: it gives nearly the same features to all pictures (effective rank "
+                f"{self.rank:.1f}, spread {self.spread:.3f}). Lower --learning_rate, or use a larger --batch_size."
+            )
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Stop the bar."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """Stop the bar, so that the error's line stands by itself."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
+
+def drop_lines_after(file: Path, step: int) -> None:
+    """Cut off what a killed run logged after its last checkpoint (those steps are taken again), and the line it was writing."""
+    head, *lines = file.read_text().rpartition("\n")[0].split("\n")
+    kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+    file.write_text("".join(line + "\n" for line in (head, *kept) if line))
