@@ -123,7 +123,7 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     # a folder named 007 is no number: what may be of any type stays as it was typed, and the parser is shown a word for it
     verbatim = {k: v for k, v in typed.items() if typing.get_type_hints(function).get(k) is Any}
     values = parser.parse_args([f"--{k}={'given' if k in verbatim else v}" for k, v in typed.items()]).as_dict() | verbatim
-    found = {k: v for k, v in values.items() if k in inspect.signature(function).parameters and not isinstance(v, dict)}
+    found = {k: v for k, v in values.items() if k in inspect.signature(function).parameters}
     if takes_method:
         found |= {"method": method, "method_args": values["method"]}
     return found
