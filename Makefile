@@ -18,10 +18,10 @@ demo: env
 	$(BIN)/scotoma demo --out runs/demo
 
 test: env
-	$(BIN)/python -m pytest -m "not long" -q
+	$(BIN)/python -m pytest -m "not long" -n 2 -q
 
 test-long: env
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -n 2 -q
 
 lint: env
 	$(BIN)/ruff check src tests benchmarks

@@ -55,8 +55,8 @@ def test_tuning_learns_and_repeats(made) -> None:
 
     def go(seed: int) -> np.ndarray:
         network.load_state_dict(start)
-        method, trained = tune(network, info, store, rows, target, drawn, steps=20, batch_size=16, precision="32-true", seed=seed)
-        assert trained.steps == 20
+        method, costs = tune(network, info, store, rows, target, drawn, steps=20, batch_size=16, precision="32-true", seed=seed)
+        assert {r["metric"]: r["value"] for r in costs}["steps"] == 20
         return predict(method.encoder, method.head, info, store, rows[test], False)
 
     first = go(0)
@@ -92,9 +92,9 @@ def test_early_stopping_puts_the_best_weights_back(made, monkeypatch: pytest.Mon
     original = Stopper.__init__
     monkeypatch.setattr(Stopper, "__init__", lambda self, *a: (stoppers.append(self), original(self, *a))[1])
     monkeypatch.setattr(finetuning, "classification", scripted)
-    method, trained = tune(network, info, store, rows, target, drawn, steps=30, batch_size=8, precision="32-true", patience=2)
+    method, costs = tune(network, info, store, rows, target, drawn, steps=30, batch_size=8, precision="32-true", patience=2)
     assert [value for value, _ in seen] == [0.7, 0.5, 0.6, 0.55]
-    assert trained.steps == 12  # looks every 3 steps
+    assert {r["metric"]: r["value"] for r in costs}["steps"] == 12  # looks every 3 steps
     best = seen[1][1]
     assert all(torch.equal(v, best[k]) for k, v in method.state_dict().items())
     other = Stopper.__new__(Stopper)
