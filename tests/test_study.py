@@ -146,6 +146,24 @@ def test_an_encoder_of_a_study_is_not_tested_on_its_training_pictures(finished: 
         evaluate(finished / "pretrain" / "simclr", own, target=["cardiomegaly"], out=tmp_path / "e", quiet=True)
 
 
+def test_several_targets_with_missing_labels_are_one_study(tmp_path: Path) -> None:
+    from scotoma.data.phantom import table
+
+    own = table(150)
+    own.loc[own.index % 5 == 0, "effusion"] = None  # unknown, never "no"
+    run = study(
+        own, ["cardiomegaly", "effusion"], ["simclr"], tmp_path / "run", fractions=[0.5], seeds=2, steps=2, size=32,
+        encoder="resnet10t", finetune_steps=2, quiet=True,
+    )  # fmt: skip
+    rows = pd.DataFrame(read_rows(run))
+    tuned = rows[(rows["evaluator"] == "finetune") & (rows["method"] == "simclr")]
+    auroc = tuned[(tuned["metric"] == "auroc") & tuned["seed"].isna()]
+    by = auroc.set_index("class")["value"]
+    assert by[["cardiomegaly", "effusion"]].mean() == pytest.approx(auroc[auroc["class"].isna()]["value"].item())
+    n = auroc.set_index("class")["n"]
+    assert n["effusion"] < n["cardiomegaly"] and "effusion" in (run / "report.html").read_text()
+
+
 def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
     for change, match in (
         ({"methods": ["simclr", "simclr"]}, "once"),
