@@ -24,6 +24,6 @@ def demo(
 
     path = study(
         f"phantom:{pictures}", ["cardiomegaly"], ["simclr", "mae"], out, fractions=[0.02, 0.1, 1.0], seeds=3, minutes=minutes,
-        size=64, finetune_steps=30, modality="xray", overwrite=overwrite, quiet=quiet,
+        size=64, finetune_steps=20, modality="xray", overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     return path / "report.html"
