@@ -8,7 +8,7 @@ python benchmarks/tables.py check           exits 1 where a table is not what th
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ def keep(name: str, run: Path) -> None:
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
     kept = [r for r in rows if r["metric"] in KEPT and r.get("seed") is None and r.get("class") is None]
     (RESULTS / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
-    shutil.copyfile(run / "config.yaml", RESULTS / f"{name}.yaml")
+    data = str(Path(os.environ.get("SCOTOMA_DATA", "../shared/data")).resolve())
+    (RESULTS / f"{name}.yaml").write_text((run / "config.yaml").read_text().replace(data, "$SCOTOMA_DATA"))
 
 
 def read(name: str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from scotoma import comparisons, encoders, plugins
 from scotoma.data.targets import Target
 from scotoma.drawing import scatter
 from scotoma.evaluate import material_rows
-from scotoma.evaluators.base import HEADLINE, Context, Draw, draw, draw_rows, fraction_rows
+from scotoma.evaluators.base import HEADLINE, Context, Draw, draw, draw_rows, extract, fraction_rows
 from scotoma.finetuning import predict, tune
 from scotoma.material import Material
 from scotoma.pretraining import assemble, describe, train
@@ -270,7 +270,7 @@ def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) 
         if not (source / encoders.FILE).exists():
             continue
         encoder, info, _ = encoders.load(source)
-        x = _context(material, encoder, info).features[shown]
+        x = extract(encoder, info, material.store, material.rows[shown])
         x = (x - x.mean(0)) / (x.std(0) + 1e-6)
         x = PCA(min(50, *x.shape), random_state=0).fit_transform(x)
         points[name] = TSNE(random_state=0, perplexity=min(30, (len(x) - 1) / 3), init="pca").fit_transform(x)
