@@ -204,6 +204,8 @@ def asked(folder: Folder) -> dict[str, Any]:
     config, items = folder.config, []
     for key, word in ASKED.items():
         if not missing(value := config.get(key)):
+            if isinstance(value, dict):  # a number for each method
+                value = [f"{NAMES.get(k, k)} {v}" for k, v in value.items()]
             listed: list[Any] = value if isinstance(value, list) else [value]
             if key in ("method", "methods"):
                 shown = [NAMES.get(str(v), str(v)) for v in listed]

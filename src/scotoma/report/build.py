@@ -298,7 +298,7 @@ def _costs(rows: pd.DataFrame, several: bool) -> Table:
 def _cohorts(rows: pd.DataFrame) -> list[Table]:
     """Pictures, patients and classes in each split, a table a run; equal tables once."""
     found: list[Table] = []
-    data = rows[(rows["evaluator"] == "data") & rows["metric"].isin(["images", "patients"]) & rows["split"].notna()]
+    data = rows[(rows["evaluator"] == "data") & rows["metric"].isin(["images", "patients", "groups"]) & rows["split"].notna()]
     for run, mine in data.groupby("run", sort=False):
         known = [s for s in ("train", "val", "test") if s in set(mine["split"])]
         splits = known + [s for s in dict.fromkeys(mine["split"]) if s not in known]
@@ -314,11 +314,12 @@ def _cohorts(rows: pd.DataFrame) -> list[Table]:
         ):
             counts = part.drop_duplicates("split", keep="last").set_index("split")["value"]
             cells = [count(counts.get(s), pictures.get(s) if order and metric == "images" else None) for s in splits]
-            words = {"images": "Pictures", "patients": "Patients"}[str(metric)]
+            words = {"images": "Pictures", "patients": "Patients", "groups": "Groups kept together"}[str(metric)]
             label = f"{name} ({words.lower()})" if order else words if missing(target) else f"{words}, {target}"
             lines.append({"label": label, "class": bool(order), "cells": cells})
         unread = rows[(rows["run"] == run) & (rows["evaluator"] == "data") & (rows["metric"] == "unreadable")]
-        table = {"splits": splits, "lines": lines, "unreadable": sum(unread["value"].dropna())}
+        grouped = "groups" in set(mine["metric"])
+        table = {"splits": splits, "lines": lines, "unreadable": sum(unread["value"].dropna()), "grouped": grouped}
         if table not in found:
             found.append(table)
     return found
