@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def demo(
-    out: str | Path = "runs/demo", pictures: int = 1500, minutes: float = 1.0, overwrite: bool = True, quiet: bool = False
+    out: str | Path = "runs/demo", pictures: int = 1500, minutes: float = 2.0, overwrite: bool = True, quiet: bool = False
 ) -> Path:
     """Draw chest X-ray phantoms, pretrain on them, train classifiers of an enlarged heart with few labels, write the report.
 
