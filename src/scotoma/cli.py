@@ -90,6 +90,11 @@ def _run(verb: str, arguments: list[str]) -> int:
 
 def _list(arguments: list[str]) -> int:
     kinds = [*plugins.FOLDERS, "encoders"]
+    if arguments[:1] == ["datasets"] and arguments[1:] in ([], ["--markdown"]):
+        from scotoma.data import known
+
+        print(known.markdown() if arguments[1:] else known.listing(), end="" if arguments[1:] else "\n")
+        return 0
     if len(arguments) != 1 or arguments[0] not in kinds:
         raise UsageError(f"scotoma list {'|'.join(sorted(kinds))}")
     if arguments[0] == "encoders":

@@ -48,7 +48,6 @@ def module(kind: str, name: str) -> Any:
 
 def method(name: str) -> Any:
     """The one ``Method`` class of a module in ``methods``."""
-    from scotoma.methods.base import Method
-
+    base = importlib.import_module("scotoma.methods.base").Method  # by name: a data set is looked up without torch
     found = module("methods", name)
-    return next(v for v in vars(found).values() if isinstance(v, type) and issubclass(v, Method) and v.__module__ == found.__name__)
+    return next(v for v in vars(found).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == found.__name__)

@@ -1,7 +1,7 @@
 """What the user has -> ``Dataset``: a table with one row a picture.
 
 ``load`` takes a folder (flat, ``CLASS/``, ``train|val|test/CLASS/``), a CSV or Parquet table, a ``.npz`` in MedMNIST's form, a
-prepared store, ``phantom:N``, or a DataFrame, and joins a spreadsheet of labels to it.
+prepared store, ``phantom:N``, ``name:path`` of a known public data set, or a DataFrame, and joins a spreadsheet of labels to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.data import identity, images
+from scotoma.data import identity, images, known
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def load(data: Any, labels: str | Path | None = None, on: str | None = None) -> 
     """Make a ``Dataset`` of whatever ``--data`` names.
 
     Args:
-        data: a folder, a ``.csv`` / ``.parquet`` / ``.npz`` file, a prepared store, ``phantom:N`` or ``phantom:N:SEED``, a pandas
-            DataFrame with ``image_path``, or a ``Dataset``.
+        data: a folder, a ``.csv`` / ``.parquet`` / ``.npz`` file, a prepared store, ``phantom:N`` or ``phantom:N:SEED``, a known
+            public data set (``chexpert:/data/chexpert?uncertain=1``), a pandas DataFrame with ``image_path``, or a ``Dataset``.
         labels: a CSV or XLSX spreadsheet whose columns are joined to the pictures.
         on: the spreadsheet's column that names the picture: its path, file name, stem or a folder above it.
 
@@ -76,9 +76,11 @@ def load(data: Any, labels: str | Path | None = None, on: str | None = None) -> 
     if isinstance(data, Dataset):
         dataset = data
     elif isinstance(data, pd.DataFrame):
-        dataset = _from_frame("table", data, Path.cwd())
+        dataset = from_frame("table", data, Path.cwd())
     elif str(data).startswith("phantom:"):
         dataset = _from_phantom(str(data))
+    elif known.is_name(str(data)):
+        dataset = known.load(str(data))
     else:
         dataset = _from_path(Path(str(data)).expanduser())
     if labels is not None:
@@ -99,7 +101,7 @@ def _from_path(path: Path) -> Dataset:
     if kind == ".npz":
         return _from_npz(path)
     if kind in (".csv", ".parquet", ".xlsx"):
-        return _from_frame(path.stem if path.stem != "table" else path.parent.name, read_frame(path), path.parent)
+        return from_frame(path.stem if path.stem != "table" else path.parent.name, read_frame(path), path.parent)
     raise UsageError(f"{path}: not a folder, .csv, .parquet, .xlsx or .npz")
 
 
@@ -123,7 +125,12 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise UsageError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from error
 
 
-def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
+def from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
+    """A table with ``image_path`` (and raw ``patient`` and ``study``) -> ``Dataset``, paths relative to ``folder``.
+
+    Raises:
+        UsageError: a column is not what its name says.
+    """
     if "image_path" not in frame.columns:
         raise UsageError(f"{name}: a table needs the column image_path (has: {', '.join(map(str, frame.columns))})")
     table = frame.reset_index(drop=True).copy()
