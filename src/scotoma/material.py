@@ -146,7 +146,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     importer.join()
     found = targets.read(dataset, target, classes or ()) if target else None
     earlier = earlier_split(encoder_run)
-    split = splits.make(dataset, opened, found.strata if found else None, seed, allow_leakage, earlier)
+    split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier)
     if earlier and not allow_leakage:
         _refuse_overlap(split, dataset, opened, earlier)
     name = _modality(dataset, opened) if modality_name == "auto" else modality_name

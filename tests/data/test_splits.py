@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +11,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from scotoma.data import images, splits, store, table
+from scotoma.data import splits, store, table
 from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
@@ -108,59 +106,6 @@ def test_a_unit_is_the_patient_else_the_group_else_the_near_duplicates() -> None
     assert (codes.tolist(), unit) == ([0, 1, 2, 0], "near-duplicate")
 
 
-def slow_groups(hashes: np.ndarray, bits: int) -> list[int]:
-    """All pairs, union-find."""
-    parent = list(range(len(hashes)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    for i in range(len(hashes)):
-        for j in range(i):
-            if bin(int.from_bytes((hashes[i] ^ hashes[j]).tobytes())).count("1") <= bits:
-                parent[root(i)] = root(j)
-    return pd.factorize(np.array([root(i) for i in range(len(hashes))]))[0].tolist()
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_near_duplicates_are_those_of_all_pairs(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    centres = rng.integers(0, 256, (12, 32), dtype=np.uint8)
-    if seed == 0:
-        centres[:] = 0  # plain pictures
-    bits = np.unpackbits(centres[rng.integers(0, 12, 70)], axis=1)
-    for row in bits:
-        row[rng.choice(256, rng.integers(0, 14), replace=False)] ^= 1
-    hashes = np.packbits(bits, axis=1)
-    for limit in (0, 3, 10, 15):
-        found = splits.near_duplicates(hashes, limit)
-        assert found.tolist() == slow_groups(hashes, limit)
-    assert len(set(splits.near_duplicates(hashes).tolist())) < 70
-    with pytest.raises(ValueError, match="below 16"):
-        splits.near_duplicates(hashes, 16)
-
-
-def test_near_duplicates_of_nothing() -> None:
-    assert splits.near_duplicates(np.zeros((0, 32), np.uint8)).tolist() == []
-
-
-def test_recompressed_and_resized_copies_are_near_duplicates_and_other_pictures_are_not() -> None:
-    hashes, truth = [], []
-    rng = np.random.default_rng(0)
-    for index in range(10):
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 12), dtype=np.uint8))
-        pixels = np.asarray(coarse.resize((128, 128), Image.Resampling.BICUBIC))
-        jpeg = io.BytesIO()
-        Image.fromarray(pixels).save(jpeg, "JPEG", quality=60)
-        smaller = Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC)
-        for copy in (pixels, np.asarray(Image.open(jpeg)), np.asarray(smaller)):
-            hashes.append(np.frombuffer(images.fingerprint(copy)[1], np.uint8))
-            truth.append(index)
-    assert splits.near_duplicates(np.stack(hashes)).tolist() == truth
-
-
 def test_rows_of_one_number_are_linked_by_way_of_others() -> None:
     assert splits.linked(np.array([0, 0, 1, 2, 3]), np.array(["x", "y", "y", "z", "z"])).tolist() == [0, 0, 0, 1, 1]
     assert splits.linked(np.array([5, 6, 5])).tolist() == [0, 1, 0]
@@ -221,11 +166,40 @@ def test_patients_known_to_an_earlier_run_keep_their_split() -> None:
         assert set(of[0::30]) == {"test"}
         assert set(of[1::30]) == {"train"}
         assert set(of[2::30]) == {"val"}
-        assert set(of[3::30]) == {"train"}  # seen in training, so tested on no more
-        assert sides(patients, of) == 1
+        assert of[[3, 33, 63]].tolist() == [
+            "test",
+            "test",
+            "",
+        ]  # the last bridges: its patient is tested on, its picture was trained on
+        assert sides(patients, np.where(of == "", "test", of)) == 1
 
 
 FRACTIONS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.333, 0.5, 0.75, 0.99, 1.0)
+
+
+def test_a_row_that_bridges_two_sides_is_left_out_and_nothing_known_moves(capsys) -> None:  # type: ignore[no-untyped-def]
+    patients = ["A", "A", "A", "B", "B", "N", "N", "O", None, "M", "M"]
+    contents = ["a0", "a1", "b3", "b3", "b4", "a0", "b4", "o", "b3", "a1", "m"]
+    dataset, facts = material(patients, contents)
+    earlier = {"A": "train", "a0": "train", "a1": "train", "B": "test", "b3": "test", "b4": "test"}
+    of = splits.make(dataset, facts, None, 0, earlier=earlier).of  # type: ignore[arg-type]
+    # row 2 is patient A's and B's picture; N, new, has one picture of either; M has a training picture, so all of M trains
+    assert of[[0, 1, 2, 3, 4, 5, 6]].tolist() == ["train", "train", "", "test", "test", "", ""]
+    assert of[7] in table.SPLITS
+    assert of[[8, 9, 10]].tolist() == ["test", "train", "train"]
+    assert "3 pictures bridge two sides" in capsys.readouterr().err
+
+
+def test_new_units_bring_the_whole_to_its_shares() -> None:
+    """An earlier half without test rows: most of the new patients test."""
+    patients = [f"P{k // 2}" for k in range(400)]
+    dataset, facts = material(patients)
+    earlier = {f"P{k}": "train" for k in range(100)}
+    y = np.arange(400) // 2 % 4 == 0
+    of = splits.make(dataset, facts, y.astype(int), 0, earlier=earlier).of  # type: ignore[arg-type]
+    assert set(of[:200]) == {"train"}
+    assert [(of == s).sum() for s in table.SPLITS] == pytest.approx([280, 40, 80], abs=2)  # a patient has two rows
+    assert [(of[y] == s).sum() for s in table.SPLITS] == pytest.approx([70, 10, 20], abs=2)
 
 
 def test_label_fractions_are_nested_and_count_each_class() -> None:

@@ -20,7 +20,6 @@ def test_classes_are_sorted_and_missing_is_unknown() -> None:
     assert target.classes == ("a", "b")
     assert target.y.tolist() == [1, -1, 0, -1, -1, 1]
     assert target.known.tolist() == [True, False, True, False, False, True]
-    assert target.strata.tolist() == target.y.tolist()
     assert not target.multilabel
 
 
@@ -59,7 +58,6 @@ def test_several_targets_keep_what_is_missing() -> None:
     assert target.multilabel
     assert np.array_equal(target.y, np.array([[1, np.nan], [np.nan, np.nan], [0, 1], [np.nan, 0]], np.float32), equal_nan=True)
     assert target.known.tolist() == [True, False, True, True]
-    assert target.strata.tolist() == [1, -1, 0, -1]
 
 
 @pytest.mark.parametrize(

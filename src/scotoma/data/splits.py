@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
+from scotoma.data.duplicates import near_duplicates
 from scotoma.data.store import Store
+from scotoma.data.stratify import UNDECIDED, deal
 from scotoma.data.table import SPLITS, Dataset
 from scotoma.errors import UsageError
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-NEAR_DUPLICATE_BITS = 10  # of 256: recompression moves about 4, another slice of the same patient 30 and more
-_BANDS = 16
+LEFT_OUT = -2  # beside UNDECIDED: a row that is to have no side
+_VALIDATION = 1 / 8  # of the training rows, where a user's split has none
 
 
 @dataclass(frozen=True)
@@ -42,51 +44,26 @@ def units(dataset: Dataset, store: Store) -> tuple[np.ndarray, str]:
 
     A row whose patient (or group) is missing is a unit of its own.
     """
-    import pandas as pd
-
-    for name in ("patient", "group"):
-        if name in dataset.table.columns and dataset.table[name].notna().any():
-            codes = pd.factorize(dataset.table[name])[0]
-            alone = codes < 0
-            codes[alone] = codes.max() + 1 + np.arange(alone.sum())
-            return codes, name
+    name = unit_column(dataset)
+    if name is not None:
+        return codes_of(dataset, name), name
     return near_duplicates(store.hashes[dataset.table["row"].to_numpy()]), "near-duplicate"
 
 
-def near_duplicates(hashes: np.ndarray, bits: int = NEAR_DUPLICATE_BITS) -> np.ndarray:
-    """Group pictures whose perceptual hashes differ by at most ``bits`` bits.
+def unit_column(dataset: Dataset) -> str | None:
+    """``patient``, else ``group``, where the table says so of any row; None where near-duplicates must be the unit."""
+    columns = dataset.table.columns
+    return next((name for name in ("patient", "group") if name in columns and dataset.table[name].notna().any()), None)
 
-    Args:
-        hashes: (n, 32) uint8.
-        bits: largest Hamming distance within a pair; groups are the connected components.
 
-    Returns:
-        (n,) int group numbers, in order of appearance. Hashes are cut into 16 bands of 16 bits; two hashes that differ by fewer
-        bits than there are bands share a band, so only pictures that share one are compared.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def codes_of(dataset: Dataset, column: str) -> np.ndarray:
+    """(n,) int: rows with one value of this column have one number; a row without a value has one of its own."""
+    import pandas as pd
 
-    if bits >= _BANDS:
-        raise ValueError(f"bits must be below {_BANDS}, or pairs would be missed")
-    n = len(hashes)
-    unique, inverse = np.unique(np.ascontiguousarray(hashes).view("V32").ravel(), return_inverse=True)
-    distinct = unique.view(np.uint8).reshape(-1, 32)
-    edges: list[np.ndarray] = []
-    bands = np.ascontiguousarray(distinct).view(np.uint16)
-    for band in range(_BANDS):
-        order = np.argsort(bands[:, band], kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(bands[order, band].astype(int)) != 0, True])
-        for a, b in pairwise(starts):
-            members = order[a:b]
-            for k in range(len(members) - 1):
-                distance = np.bitwise_count(distinct[members[k + 1 :]] ^ distinct[members[k]]).sum(1)
-                near = members[k + 1 :][distance <= bits]
-                edges.append(np.stack([np.full(len(near), members[k]), near]))
-    pairs = np.concatenate(edges, 1) if edges else np.zeros((2, 0), int)
-    graph = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), (len(distinct), len(distinct)))
-    groups = connected_components(graph, directed=False)[1][inverse.ravel()]
-    return _by_appearance(groups) if n else groups
+    codes = pd.factorize(dataset.column(column))[0].astype(np.int64)
+    alone = codes < 0
+    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
+    return codes
 
 
 def linked(*codes: np.ndarray) -> np.ndarray:
@@ -100,10 +77,16 @@ def linked(*codes: np.ndarray) -> np.ndarray:
     n = len(codes[0])
     rows, nodes, size = np.tile(np.arange(n), len(codes)), [], n
     for column in codes:
-        nodes.append(size + _by_appearance(column))
-        size += n
-    graph = coo_array((np.ones(len(rows)), (rows, np.concatenate(nodes))), (size, size))
+        numbers = _by_appearance(column)
+        nodes.append(size + numbers)
+        size += int(numbers.max(initial=-1)) + 1
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, np.concatenate(nodes))), (size, size))
     return _by_appearance(connected_components(graph, directed=False)[1][:n])
+
+
+def _apart(codes: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """The (n,) codes, numbered, those of ``alone`` (n,) bool rows with a number of their own."""
+    return np.where(alone, len(codes) + np.arange(len(codes)), _by_appearance(codes))
 
 
 def _by_appearance(codes: np.ndarray) -> np.ndarray:
@@ -119,11 +102,12 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
     Args:
         dataset: the readable rows.
         store: their pixels' hashes.
-        strata: (n,) int class of each row (-1 unlabelled) over which to balance; None without a target. Units without a label go
-            to training, where a pretraining may see them.
+        strata: the labels over which to balance, as a ``Target`` has them: (n,) int class ids, -1 unknown, or (n, K) float 0/1,
+            NaN unknown; None without a target. Units without a label go to training, where a pretraining may see them.
         seed: of the draw.
         allow_leakage: keep a split that shares units or pictures between its sides.
-        earlier: the split of an earlier run by patient and content, which patients and pictures known there keep.
+        earlier: the split of an earlier run by patient and content, which patients and pictures known there keep. A row that
+            bridges two of its sides (a patient seen in training, a picture identical to a tested one) is left out.
 
     Raises:
         UsageError: a patient, group or picture on two sides; too few units to draw a split.
@@ -136,10 +120,18 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
         if (split.of == "train").any() and not (split.of == "val").any():
             split = _carve_validation(split, together, strata, seed)
     else:
-        split = Split(_draw(together, strata, seed, SHARES), codes, unit, made=True)
+        settled = None
         if earlier:
-            _keep(split, together, known_by(dataset, store), earlier)
-        elif not {"train", "test"} <= set(split.of.tolist()):
+            content = contents(dataset, store)
+            patient_sides, content_sides = (known_sides(names, earlier) for names in (_patients(dataset), content))
+            settled = keep((codes, patient_sides), (content, content_sides))
+            out = settled == LEFT_OUT
+            report_bridges(dataset.name, int(out.sum()))
+            if unit == "near-duplicate":  # what only a row that is left out has in common is no group
+                codes[~out] = near_duplicates(store.hashes[dataset.table["row"].to_numpy()[~out]])
+            together = linked(_apart(codes, out), _apart(content, out))
+        split = Split(draw(together, strata, seed, SHARES, settled), codes, unit, made=True)
+        if not earlier and not {"train", "test"} <= set(split.of.tolist()):
             raise UsageError(f"{dataset.name}: too few patients or groups to draw a split; give the table a column split")
     if not allow_leakage:
         refuse_leakage(dataset, store, split)
@@ -153,47 +145,95 @@ def contents(dataset: Dataset, store: Store) -> np.ndarray:
 
 def known_by(dataset: Dataset, store: Store) -> list[list[str]]:
     """The names by which another run would know each row: the keyed hashes of its patient and of its pixels."""
-    content = contents(dataset, store).tolist()
-    patients = dataset.table["patient"].tolist() if "patient" in dataset.table.columns else [None] * len(content)
-    return [[name for name in (p, c) if isinstance(name, str)] for p, c in zip(patients, content, strict=True)]
+    pairs = zip(_patients(dataset).tolist(), contents(dataset, store).tolist(), strict=True)
+    return [[name for name in pair if isinstance(name, str)] for pair in pairs]
 
 
-def _keep(split: Split, together: np.ndarray, names: list[list[str]], earlier: dict[str, str]) -> None:
-    """Units known to an earlier run keep its split, in place; those that it had on two sides train, so that no test sees them."""
-    kept: dict[int, str] = {}
-    for code, known in zip(together.tolist(), names, strict=True):
-        found = [earlier[name] for name in known if name in earlier]
-        if found:
-            kept[code] = min([*found, kept.get(code, SPLITS[-1])], key=SPLITS.index)
-    for position, code in enumerate(together.tolist()):
-        split.of[position] = kept.get(code, split.of[position])
+def _patients(dataset: Dataset) -> np.ndarray:
+    if "patient" in dataset.table.columns:
+        return dataset.table["patient"].to_numpy(object)
+    return np.full(len(dataset), None, object)
+
+
+def known_sides(names: np.ndarray, earlier: dict[str, str]) -> np.ndarray:
+    """(n,) str: the side that an earlier split gave each of these names; ``""`` where it does not know the name.
+
+    A missing name is ``None``: what is not named settles nothing.
+    """
+    import pandas as pd
+
+    column = pd.Series(names, dtype=object)
+    return column.map(earlier).fillna("").mask(column.isna(), None).to_numpy(object)
+
+
+def keep(*named: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The sides that an earlier split settles, so that nothing it knows moves.
+
+    Args:
+        named: for each kind of name (patient, picture) its (n,) codes, and the sides by which the earlier split knows them, as
+            ``known_sides`` says. Rows of one code belong together.
+
+    Returns:
+        (n,) int: the side of rows whose unit is known, an index into ``SPLITS``; ``UNDECIDED`` for new units; ``LEFT_OUT`` for rows
+        that bridge two sides: those whose own names stand on two, and those not known by every name that link two together.
+    """
+    places = {name: k for k, name in enumerate(SPLITS)}
+    numbers = np.stack([np.array([places.get(side, UNDECIDED) for side in sides.tolist()]) for _, sides in named])
+    nameless = np.stack([np.array([side is None for side in sides.tolist()], bool) for _, sides in named])
+    own, lowest = numbers.max(0), np.where(numbers < 0, len(SPLITS), numbers).min(0)
+    bridges = (own >= 0) & (lowest < own)
+    # a known name says its side by itself; only names that are new can link rows of two sides
+    together = linked(*(_apart(codes, bridges | (number >= 0)) for (codes, _), number in zip(named, numbers, strict=True)))
+    most, least = np.full(len(own), UNDECIDED), np.full(len(own), len(SPLITS))
+    np.maximum.at(most, together, own)
+    np.minimum.at(least, together, lowest)
+    torn = ((most >= 0) & (least < most))[together]
+    whole = ((numbers >= 0) | nameless).all(0)
+    return np.where(bridges | (torn & ~whole), LEFT_OUT, np.where(torn, own, most[together]))
+
+
+def report_bridges(name: str, count: int) -> None:
+    """Say on standard error how many rows are left out because they bridge two sides."""
+    if count:
+        print(f"{name}: {count} pictures bridge two sides of the earlier split and are left out", file=sys.stderr)
 
 
 def _carve_validation(split: Split, together: np.ndarray, strata: np.ndarray | None, seed: int) -> Split:
     """A user's split without validation rows gives up an eighth of its training units for them."""
     train = split.rows("train")
-    inner = _draw(together[train], None if strata is None else strata[train], seed, {"train": 7 / 8, "val": 1 / 8})
+    shares = {"train": 1 - _VALIDATION, "val": _VALIDATION}
     of = split.of.copy()
-    of[train] = inner
+    of[train] = draw(together[train], None if strata is None else strata[train], seed, shares)
     return Split(of, split.units, split.unit, split.made)
 
 
-def _draw(codes: np.ndarray, strata: np.ndarray | None, seed: int, shares: dict[str, float]) -> np.ndarray:
-    """Draw a split of units: within each stratum, shuffled units are cut where the running count of rows passes each share."""
-    rng = np.random.default_rng(seed)
-    _, first, inverse, sizes = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
-    stratum = np.zeros(len(first), int)
-    if strata is not None:  # a unit's stratum is its highest class, so that one with any label is not taken for unlabelled
-        stratum.fill(-1)
-        np.maximum.at(stratum, inverse, strata)
-    names = np.array(list(shares))
-    bounds = np.cumsum(list(shares.values()))[:-1]
-    unit_split = np.full(len(first), "train", names.dtype)
-    for value in np.unique(stratum[stratum >= 0]):
-        members = rng.permutation(np.flatnonzero(stratum == value))
-        middle = (np.cumsum(sizes[members]) - sizes[members] / 2) / sizes[members].sum()
-        unit_split[members] = names[np.searchsorted(bounds, middle)]
-    return unit_split[inverse]
+def draw(units: np.ndarray, strata: np.ndarray | None, seed: int, shares: dict[str, float],
+         settled: np.ndarray | None = None) -> np.ndarray:  # fmt: skip
+    """Deal units out to sides, balanced over rows and labels.
+
+    Args:
+        units: (n,) int.
+        strata: labels, as in ``make``. A unit without any trains, and does not count: labelled rows are dealt out by the shares.
+        seed: of the draw.
+        shares: of the labelled rows, by side.
+        settled: what ``keep`` found: sides named there stay, rows that are left out there get none.
+
+    Returns:
+        (n,) str: the side of each row, ``""`` for none.
+    """
+    names = np.array([*SPLITS, "", ""], "U5")  # the last two stand for LEFT_OUT and UNDECIDED
+    side = np.full(len(units), UNDECIDED) if settled is None else settled.copy()
+    dealt = side != LEFT_OUT
+    if strata is not None:
+        labelled = ~np.isnan(strata).all(1) if strata.ndim == 2 else strata >= 0
+        _, unit = np.unique(units, return_inverse=True)
+        labelled = (np.bincount(unit, labelled) > 0)[unit]
+        side[~labelled & (side == UNDECIDED)] = SPLITS.index("train")
+        dealt &= labelled
+    y = None if strata is None else strata[dealt]
+    found = deal(units[dealt], y, [shares.get(name, 0) for name in SPLITS], seed, side[dealt])
+    side[dealt] = np.where(side[dealt] == UNDECIDED, found, side[dealt])
+    return names[side]
 
 
 def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
@@ -216,7 +256,9 @@ def _shared(codes: np.ndarray, of: np.ndarray) -> int:
     import pandas as pd
 
     used = of != ""
-    return int((pd.Series(of[used]).groupby(pd.factorize(codes[used])[0]).nunique() > 1).sum())
+    code, side = pd.factorize(codes[used])[0], pd.factorize(of[used])[0]
+    pairs = np.unique(code * (len(SPLITS) + 1) + side)  # each code once a side
+    return int((np.bincount(pairs // (len(SPLITS) + 1)) > 1).sum())
 
 
 def label_fraction(y: np.ndarray, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:

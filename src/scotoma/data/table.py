@@ -7,14 +7,16 @@ prepared store, ``phantom:N``, ``name:path`` of a known public data set, or a Da
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.data import identity, images, known
+from scotoma.data import identity, images, known, readings
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ class Dataset:
     name: str
     table: pd.DataFrame
     store: Path | None = None  # set where the pictures lie prepared already
+    plain: bool = (
+        False  # identifiers are as they came, no hashes: inside ``load``, and for `scotoma split`, which writes the user's table
+    )
 
     def __len__(self) -> int:
         return len(self.table)
@@ -59,7 +64,7 @@ class Dataset:
         return self.table[name]
 
 
-def load(data: Any, labels: str | Path | None = None, on: str | None = None) -> Dataset:
+def load(data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None) -> Dataset:
     """Make a ``Dataset`` of whatever ``--data`` names.
 
     Args:
@@ -67,29 +72,64 @@ def load(data: Any, labels: str | Path | None = None, on: str | None = None) -> 
             public data set (``chexpert:/data/chexpert?uncertain=1``), a pandas DataFrame with ``image_path``, or a ``Dataset``.
         labels: a CSV or XLSX spreadsheet whose columns are joined to the pictures.
         on: the spreadsheet's column that names the picture: its path, file name, stem or a folder above it.
+        readers: ``majority`` or ``soft``, how several rows of one picture (of the spreadsheet, or of the table) become one; see
+            ``scotoma.data.readings``.
 
     Raises:
         UsageError: nothing is there, or it is none of these.
     """
+    return hidden(read(data, labels, on, readers))
+
+
+def read(data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None) -> Dataset:
+    """What ``load`` does, but identifiers stay as they came where nothing has hashed them yet (``plain``)."""
     import pandas as pd
 
+    readings.check(readers)
     if isinstance(data, Dataset):
         dataset = data
     elif isinstance(data, pd.DataFrame):
-        dataset = from_frame("table", data, Path.cwd())
+        dataset = _from_frame("table", data, Path.cwd())
     elif str(data).startswith("phantom:"):
         dataset = _from_phantom(str(data))
     elif known.is_name(str(data)):
         dataset = known.load(str(data))
     else:
         dataset = _from_path(Path(str(data)).expanduser())
+    if readers and "image_path" in dataset.table.columns:
+        frames = dataset.table["frame"] if "frame" in dataset.table.columns else pd.Series(0, dataset.table.index)
+        named = dataset.table.groupby([dataset.table["image_path"], frames.fillna(0)], sort=False).ngroup()
+        dataset = replace(dataset, table=readings.combine(dataset.name, dataset.table, named.to_numpy(), readers))
     if labels is not None:
-        dataset = _join(dataset, Path(labels), on)
+        dataset = _join(dataset, Path(labels), on, readers)
     elif on is not None:
         raise UsageError("--on names a column of the spreadsheet: give it with --labels")
     if dataset.table.empty:
         raise UsageError(f"{dataset.name} holds no pictures")
     return dataset
+
+
+def hidden(dataset: Dataset) -> Dataset:
+    """The dataset with its patients and studies as keyed hashes."""
+    if not dataset.plain:
+        return dataset
+    table = dataset.table.copy(deep=False)
+    for column in IDENTIFIERS:
+        if column in table.columns:
+            table[column] = _hashed(table[column])
+    return replace(dataset, table=table, plain=False)
+
+
+def _hashed(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Each different identifier is hashed once."""
+    import numpy as np
+    import pandas as pd
+
+    key = identity.load_key()
+    codes, different = pd.factorize(column.astype(object).where(column.notna(), None))
+    plain = [identity.canonical(value) for value in different]
+    names = np.array([*(p and identity.pseudonym(p, key) for p in plain), None], object)  # the last is of the code -1
+    return pd.Series(names[codes], column.index, object)
 
 
 def _from_path(path: Path) -> Dataset:
@@ -101,7 +141,7 @@ def _from_path(path: Path) -> Dataset:
     if kind == ".npz":
         return _from_npz(path)
     if kind in (".csv", ".parquet", ".xlsx"):
-        return from_frame(path.stem if path.stem != "table" else path.parent.name, read_frame(path), path.parent)
+        return _from_frame(path.stem if path.stem != "table" else path.parent.name, read_frame(path), path.parent)
     raise UsageError(f"{path}: not a folder, .csv, .parquet, .xlsx or .npz")
 
 
@@ -131,6 +171,10 @@ def from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
     Raises:
         UsageError: a column is not what its name says.
     """
+    return hidden(_from_frame(name, frame, folder))
+
+
+def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
     if "image_path" not in frame.columns:
         raise UsageError(f"{name}: a table needs the column image_path (has: {', '.join(map(str, frame.columns))})")
     table = frame.reset_index(drop=True).copy()
@@ -141,37 +185,42 @@ def from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
         raise UsageError(f"{name}: image_path {strange!r} is no path: write file names, with their suffix")
     for column in ("image_path", "mask_path"):
         if column in table.columns:
-            table[column] = [_resolve(folder, value) for value in table[column]]
-    return Dataset(name, _tidy(name, table))
+            table[column] = _resolved(folder, table[column])
+    return Dataset(name, _tidy(name, table), plain=True)
 
 
-def _resolve(folder: Path, value: Any) -> str | None:
-    """A table's path, relative to the table; ``file.npz#member`` and ``phantom:`` keep their form."""
-    if not isinstance(value, (str, Path)) or not str(value):
-        return None
-    return str(value) if str(value).startswith("phantom:") else str((folder / value).absolute())
+def _resolved(folder: Path, column: Iterable[Any]) -> list[str | None]:
+    """A table's paths, relative to the table; ``file.npz#member`` and ``phantom:`` keep their form."""
+    root = str(folder.absolute())
+    found: list[str | None] = []
+    for value in column:
+        text = str(value) if isinstance(value, (str, Path)) else ""
+        if not text or text.startswith("phantom:"):
+            found.append(text or None)
+        elif "//" in text or "./" in text or text[-1] in "./":  # as pathlib writes it, at its price
+            found.append(str((folder / text).absolute()))
+        else:
+            found.append(os.path.join(root, text))  # noqa: PTH118 (a million rows)
+    return found
 
 
 def _tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Check and normalise the columns that mean something to Scotoma; identifiers become keyed hashes here and nowhere later."""
+    """Check and normalise the columns that mean something to Scotoma, identifiers apart."""
+    import numpy as np
     import pandas as pd
 
     if "split" in table.columns:
-        names = table["split"].astype("string").str.lower().map(_SPLIT_NAMES)
-        unknown = table["split"].notna() & names.isna()
-        if unknown.any():
-            raise UsageError(f"{name}: split {table.loc[unknown, 'split'].iloc[0]!r} is none of train, val, test")
-        table["split"] = names.astype(object).where(names.notna(), None)
+        codes, different = pd.factorize(table["split"].astype(object).where(table["split"].notna(), None))
+        unknown = next((v for v in different if str(v).lower() not in _SPLIT_NAMES), None)
+        if unknown is not None:
+            raise UsageError(f"{name}: split {unknown!r} is none of train, val, test")
+        names = np.array([*(_SPLIT_NAMES[str(v).lower()] for v in different), None], object)
+        table["split"] = pd.Series(names[codes], table.index, object)
     if "frame" in table.columns:
         frames = pd.to_numeric(table["frame"], errors="coerce")
         if (table["frame"].notna() & ~(frames >= 0)).any():
             raise UsageError(f"{name}: column frame must say which picture of a file is meant, from 0; rename it if it does not")
         table["frame"] = frames
-    key = identity.load_key()
-    for column in IDENTIFIERS:
-        if column in table.columns:
-            plain = [identity.canonical(value) for value in values(table[column])]
-            table[column] = pd.Series([p and identity.pseudonym(p, key) for p in plain], table.index, object)
     return table
 
 
@@ -183,8 +232,8 @@ def values(column: pd.Series[Any]) -> list[Any]:
 def _from_folder(root: Path) -> Dataset:
     import pandas as pd
 
-    files = sorted((p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")), key=lambda p: _natural(str(p)))
-    files = [p for p in files if images.is_image(str(p))]
+    found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names if not name.startswith("."))
+    files = sorted((p for p in found if images.is_image(str(p))), key=lambda p: _natural(str(p)))
     if not files:
         raise UsageError(f"{root}: no pictures in this folder (PNG, JPEG, TIFF, DICOM, NIfTI)")
     records: list[dict[str, Any]] = []
@@ -196,7 +245,7 @@ def _from_folder(root: Path) -> Dataset:
         records.extend({**record, "frame": frame} for frame in _frames(path))
     table = pd.DataFrame(records)
     table = table.drop(columns=[c for c in ("split", "label", "frame") if table[c].isna().all()])
-    return Dataset(root.name, _tidy(root.name, table))
+    return Dataset(root.name, _tidy(root.name, table), plain=True)
 
 
 def _natural(text: str) -> list[Any]:
@@ -236,7 +285,7 @@ def _from_npz(path: Path) -> Dataset:
         raise UsageError(f"{path}: not an .npz in MedMNIST's form ({str(error).splitlines()[0]})") from error
     if not parts:
         raise UsageError(f"{path}: no member named train_images, val_images or test_images")
-    return Dataset(path.stem, pd.concat(parts, ignore_index=True))
+    return Dataset(path.stem, pd.concat(parts, ignore_index=True), plain=True)
 
 
 def _from_phantom(text: str) -> Dataset:
@@ -245,7 +294,7 @@ def _from_phantom(text: str) -> Dataset:
         raise UsageError(f"{text}: write phantom:N or phantom:N:SEED, N pictures")
     from scotoma.data import phantom
 
-    return Dataset("phantom", _tidy("phantom", phantom.table(int(match[1]), int(match[2] or 0))))
+    return Dataset("phantom", _tidy("phantom", phantom.table(int(match[1]), int(match[2] or 0))), plain=True)
 
 
 def _from_store(path: Path) -> Dataset:
@@ -259,7 +308,7 @@ def _from_store(path: Path) -> Dataset:
     return Dataset(name, pd.read_parquet(path / TABLE), store=path)
 
 
-def _join(dataset: Dataset, path: Path, on: str | None) -> Dataset:
+def _join(dataset: Dataset, path: Path, on: str | None, readers: str | None) -> Dataset:
     """Join a spreadsheet: ``on`` holds, for each picture, its path, name, stem or the name of a folder above it.
 
     A column of the table that is named ``on`` goes before these. Columns of the spreadsheet replace the table's; of patient, study,
@@ -276,21 +325,31 @@ def _join(dataset: Dataset, path: Path, on: str | None) -> Dataset:
     present = np.array([identity.canonical(v) is not None for v in named], bool)
     frame = frame.drop(columns=[c for c in ("image_path", "frame", "row") if c in frame.columns])  # the pictures' own
     frame = _tidy(path.name, frame[present].reset_index(drop=True))
+    if not dataset.plain:  # then the table's identifiers are hashes, and the spreadsheet's must be
+        frame = hidden(Dataset(path.name, frame, plain=True)).table
     own = dataset.table[on] if on in dataset.table.columns and on not in ("image_path", "frame") else None
     if own is None and "image_path" not in dataset.table.columns:
         raise UsageError(
             f"{dataset.name} is prepared and has no paths: give --labels to `scotoma prepare`, or join --on a column it has"
         )
-    by_hash = own is not None and on in IDENTIFIERS
+    by_hash = own is not None and on in IDENTIFIERS and not dataset.plain
     keys = frame[on].tolist() if by_hash else [identity.canonical(v) for v, p in zip(named, present, strict=True) if p]
+    if readers:
+        frame[on] = keys
+        frame = readings.combine(path.name, frame, np.array(keys, object), readers)
+        keys = list(dict.fromkeys(keys))
     position = {key: i for i, key in enumerate(keys)}
     if len(position) < len(keys):
         twice = next(key for i, key in enumerate(keys) if position[key] != i)
-        raise UsageError(f"{path.name}: {on} {twice!r} stands in {keys.count(twice)} rows; one row a picture or study")
+        raise UsageError(
+            f"{path.name}: {on} {twice!r} stands in {keys.count(twice)} rows; one row a picture or study, or say --readers "
+            "majority (or soft) where each row is one reader's"
+        )
+    names: Iterable[Iterable[str | None]]
     if own is not None:
-        names = [[v if by_hash else identity.canonical(v)] for v in values(own)]
+        names = ([v if by_hash else identity.canonical(v)] for v in values(own))
     else:
-        names = [_candidates(p) for p in dataset.table["image_path"]]
+        names = map(_candidates, dataset.table["image_path"])
     found = [next((position[c] for c in candidates if c in position), None) for candidates in names]
     if all(f is None for f in found):
         raise UsageError(
@@ -299,7 +358,7 @@ def _join(dataset: Dataset, path: Path, on: str | None) -> Dataset:
         )
     joined = dataset.table.copy()
     if "mask_path" in frame.columns:
-        frame["mask_path"] = [_resolve(path.parent, v) for v in frame["mask_path"]]
+        frame["mask_path"] = _resolved(path.parent, frame["mask_path"])
     for column in frame.columns:
         if column == on and (own is not None or on not in IDENTIFIERS):
             continue
@@ -313,9 +372,18 @@ def _first(dataset: Dataset) -> str:
     return Path(dataset.table["image_path"].iloc[0]).name if "image_path" in dataset.table.columns else "in a prepared store"
 
 
-def _candidates(image_path: str) -> list[str | None]:
+def _candidates(image_path: str) -> Iterator[str | None]:
     """By what a spreadsheet may name a picture, nearest first: name, stem, the end of its path, all of it, a folder above it."""
-    path = Path(image_path)
-    stem = path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
-    tails = ["/".join(path.parts[-k:]) for k in range(2, min(6, len(path.parts)))]
-    return [identity.canonical(name) for name in (path.name, stem, *tails, str(path), *reversed(path.parts[:-1]))]
+    folder, _, name = image_path.rpartition("/")
+    yield identity.canonical(name)
+    yield identity.canonical(name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem)
+    parts = Path(image_path).parts
+    for k in range(2, min(6, len(parts))):
+        yield identity.canonical("/".join(parts[-k:]))
+    yield identity.canonical(image_path)
+    yield from _folders(folder)
+
+
+@lru_cache(maxsize=4096)
+def _folders(folder: str) -> tuple[str | None, ...]:
+    return tuple(identity.canonical(part) for part in reversed(Path(folder).parts))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scotoma.data.table import Dataset, values
+from scotoma.data.readings import SHARES, label_text
+from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 MOST_CLASSES = 100
@@ -20,12 +22,29 @@ class Target:
     Args:
         columns: the table's columns: one categorical, or several 0/1/missing.
         classes: names of the classes, or of the 0/1 targets.
-        y: (n,) int64 class ids, -1 unknown; or (n, K) float32 0/1, NaN unknown.
+        y: (n,) int64 class ids, -1 unknown; or (n, K) float32 0/1, NaN unknown. Of several readers, the majority.
+        shares: (n, C) or (n, K) float32: the share of readers for each class, or for 1, NaN unknown; what training aims at where
+            labels are soft. None where they are not.
     """
 
     columns: tuple[str, ...]
     classes: tuple[str, ...]
     y: np.ndarray
+    shares: np.ndarray | None = None
+
+    @property
+    def aims(self) -> np.ndarray:
+        """What a loss is given: ``shares`` where labels are soft, else ``y``."""
+        return self.y if self.shares is None else self.shares
+
+    def only(self, rows: np.ndarray) -> Target:
+        """The target with every other row unknown."""
+        hidden = np.ones(len(self.y), bool)
+        hidden[rows] = False
+        y = self.y.copy()
+        y[hidden] = np.nan if self.multilabel else -1
+        shares = None if self.shares is None else np.where(hidden[:, None], np.float32(np.nan), self.shares)
+        return replace(self, y=y, shares=shares)
 
     @property
     def multilabel(self) -> bool:
@@ -36,11 +55,6 @@ class Target:
     def known(self) -> np.ndarray:
         """(n,) bool: rows with any label."""
         return ~np.isnan(self.y).all(1) if self.multilabel else self.y >= 0
-
-    @property
-    def strata(self) -> np.ndarray:
-        """(n,) int: the class of each row, or of the first 0/1 target, over which a split is balanced; -1 unknown."""
-        return np.nan_to_num(self.y[:, 0], nan=-1).astype(int) if self.multilabel else self.y
 
     def weights(self, rows: np.ndarray) -> tuple[float, ...]:
         """Weights that make classes count alike (inverse frequency, mean 1), or positives of each target as much as negatives."""
@@ -73,12 +87,16 @@ def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = ()) ->
         raise UsageError("--classes goes with one categorical target")
     if len(set(names)) < len(names):
         raise UsageError(f"--target names {max(names, key=list(names).count)!r} twice")
-    columns = [_binary(dataset, name) for name in names]
-    return Target(tuple(names), tuple(names), np.stack(columns, 1))
+    y = np.stack([_binary(dataset, name) for name in names], 1)
+    soft = [f"{name}{SHARES}" in dataset.table.columns for name in names]
+    shares = np.stack(
+        [_shares(dataset, name, ("1",))[:, 0] if s else y[:, k] for k, (name, s) in enumerate(zip(names, soft, strict=True))], 1
+    )
+    return Target(tuple(names), tuple(names), y, shares if any(soft) else None)
 
 
 def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
-    labels = [_text(v) for v in values(dataset.column(name))]
+    codes, labels = _labels(dataset, name)
     present = sorted({v for v in labels if v is not None}, key=lambda v: (not v.isdecimal(), int(v) if v.isdecimal() else 0, v))
     missing = [c for c in wanted if c not in present]
     if missing:
@@ -90,27 +108,46 @@ def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
     if len(chosen) > MOST_CLASSES:
         raise UsageError(f"{dataset.name}: {name} has {len(chosen)} different values: that is no column of classes")
     ids = {c: i for i, c in enumerate(chosen)}
-    return Target((name,), chosen, np.array([ids.get(v, -1) if v is not None else -1 for v in labels]))
+    y = np.array([*(ids.get(v, -1) if v is not None else -1 for v in labels), -1])[codes]
+    soft = f"{name}{SHARES}" in dataset.table.columns
+    return Target((name,), chosen, y, _shares(dataset, name, chosen) if soft else None)
 
 
-def _text(value: object) -> str | None:
-    """A class as text; 1.0 (a column of integers with gaps) is the class 1."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, (bool, np.bool_)):
-        return str(int(value))
-    return str(int(value)) if isinstance(value, (float, np.floating)) and float(value).is_integer() else str(value)
+def _labels(dataset: Dataset, name: str) -> tuple[np.ndarray, list[str | None]]:
+    """(n,) codes, -1 for missing, and the text of each code: every different value is looked at once."""
+    import pandas as pd
+
+    column = dataset.column(name)
+    codes, different = pd.factorize(column.astype(object).where(column.notna(), None))
+    return codes, [label_text(value) for value in different]
 
 
 def _binary(dataset: Dataset, name: str) -> np.ndarray:
-    labels = [_text(v) for v in values(dataset.column(name))]
+    codes, labels = _labels(dataset, name)
     strange = next((v for v in labels if v not in (None, "0", "1")), None)
     if strange is not None:
         raise UsageError(f"{dataset.name}: {name} holds {strange!r}; several targets together must be 0, 1 or missing")
-    y = np.array([np.nan if v is None else float(v) for v in labels], np.float32)
+    y = np.array([*(np.nan if v is None else float(v) for v in labels), np.nan], np.float32)[codes]
     if not ((y == 0).any() and (y == 1).any()):
         raise UsageError(f"{dataset.name}: {name} needs rows with 0 and with 1")
     return y
+
+
+def _shares(dataset: Dataset, name: str, classes: Sequence[str]) -> np.ndarray:
+    """(n, classes) float32: the share of readers for each class, of those who chose one of several; NaN where nobody did."""
+    codes, texts = _labels(dataset, f"{name}{SHARES}")
+    try:
+        read = [json.loads(text or "{}") for text in texts]
+        found = np.array([[float(shares.get(c, 0)) for c in classes] for shares in [*read, {}]], np.float32)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"{dataset.name}: {name}{SHARES} holds no shares of readers; rename the column") from error
+    empty = np.array([not shares for shares in [*read, {}]])
+    if len(classes) > 1:
+        total = found.sum(1, keepdims=True)
+        empty |= total[:, 0] == 0
+        found /= np.maximum(total, 1e-12)
+    found[empty] = np.nan
+    return found[codes]
 
 
 def require_classes(target: Target, rows: np.ndarray, where: str) -> None:
