@@ -82,8 +82,9 @@ def test_what_lies_on_the_disk(tmp_path: Path) -> None:
     for name in ("b/2.PNG", "b/10.jpg", "b/.hidden.png", "a10/1.png", "a2/1.png"):
         picture(tmp_path / name)
     text(tmp_path / "b" / "notes.txt", "none")
-    assert base.files(tmp_path, ["b", "absent"]) == ["b/10.jpg", "b/2.PNG"]
+    assert base.files(tmp_path, ["b", "absent"]) == ["b/2.PNG", "b/10.jpg"]
     assert base.folders(tmp_path, "a*") == ["a2", "a10"]
     asked = pd.Series(["b/2.PNG", "b/3.png", "c/1.png", "b/notes.txt"])
     assert values(base.on_disk(asked, tmp_path)) == ["b/2.PNG", None, None, "b/notes.txt"]
-    assert values(base.by_name(pd.Series(["10", "2.PNG", "7", 2]), tmp_path, ["b"])) == ["b/10.jpg", "b/2.PNG", None, "b/2.PNG"]
+    asked = pd.Series(["10", "2.PNG", "7", 2, "2.jpeg", "10.1"])
+    assert values(base.by_name(asked, tmp_path, ["b"])) == ["b/10.jpg", "b/2.PNG", None, "b/2.PNG", "b/2.PNG", None]

@@ -82,5 +82,5 @@ def test_a_partial_download(root: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "1 of 4 pictures" in capsys.readouterr().err
     for path in (PATHS[0], *PATHS[2:]):
         (root / path).unlink()
-    with pytest.raises(UsageError, match=r"none of its 4 pictures .* expected there: .*files/p10"):
+    with pytest.raises(UsageError, match=r"no picture of the 4 of mimic_cxr_jpg there; expected .*files/p10"):
         mimic_cxr_jpg.load(root)

@@ -1,8 +1,8 @@
 """What the public data sets share: files found with or without ``.gz``, columns required, labels and metadata made alike.
 
-A data set builds a frame with ``image_path`` relative to its folder, raw ``patient`` and ``study``, and hands it to ``dataset``,
-which leaves out what is not on the disk and turns identifiers into keyed hashes. Paths are made for whole columns at once and
-compared with one listing a folder, so that a million rows need no question of the disk each.
+A data set builds a frame with ``image_path`` relative to its folder, raw ``patient`` and ``study``, and hands it to
+``dataset``, which leaves out what is not on the disk and turns identifiers into keyed hashes. Paths are made for whole columns
+at once and compared with one listing a folder, so that a million rows need no question of the disk each.
 """
 
 from __future__ import annotations
@@ -35,9 +35,14 @@ def find(root: Path, layout: str, *names: str) -> Path:
     """
     found = optional(root, *names)
     if found is None:
-        expected = "; ".join(line.strip() for line in layout.splitlines() if line.strip())
-        raise UsageError(f"{root}: no {' or '.join(names)} there; expected below this folder: {expected}")
+        raise absent(root, layout, " or ".join(names))
     return found
+
+
+def absent(root: Path, layout: str, what: str) -> UsageError:
+    """The error that says what was looked for and what a folder of the data set holds."""
+    expected = "; ".join(line.strip() for line in layout.splitlines() if line.strip())
+    return UsageError(f"{root}: no {what} there; expected below this folder: {expected}")
 
 
 def optional(root: Path, *names: str) -> Path | None:
@@ -64,27 +69,52 @@ def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def files(root: Path, folders: Iterable[str], suffixes: Sequence[str] = PICTURES) -> list[str]:
-    """The pictures in these folders (relative to ``root``), sorted, relative to ``root``; an absent folder holds none."""
+    """The pictures in these folders (relative to ``root``), in natural order, relative to ``root``; an absent folder holds none."""
     found = []
     for folder in folders:
         if (root / folder).is_dir():
-            names = sorted(e.name for e in os.scandir(root / folder) if e.name.lower().endswith(tuple(suffixes)))
-            found += [f"{folder}/{name}" for name in names if not name.startswith(".")]
+            names = [e.name for e in os.scandir(root / folder) if e.name.lower().endswith(tuple(suffixes))]
+            found += [f"{folder}/{name}" for name in sorted(names, key=_natural) if not name.startswith(".")]
     return found
 
 
-def folders(root: Path, pattern: str) -> list[str]:
-    """The folders under ``root`` that match a glob, in natural order, relative to ``root``."""
-    found = [p.relative_to(root).as_posix() for p in root.glob(pattern) if p.is_dir()]
-    return sorted(found, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+def folders(root: Path, *patterns: str) -> list[str]:
+    """The folders under ``root`` that match one of these globs, in natural order, relative to ``root``."""
+    found = {p.relative_to(root).as_posix() for pattern in patterns for p in root.glob(pattern) if p.is_dir()}
+    return sorted(found, key=_natural)
+
+
+def _natural(name: str) -> list[int | str]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def by_name(ids: pd.Series[str], root: Path, folders: Iterable[str]) -> pd.Series[str]:
-    """For each name or stem of a picture its path among these folders; missing where it is not on the disk."""
-    found = files(root, folders)
-    names = [path.rpartition("/")[2] for path in found]
-    paths = dict(zip([name.rpartition(".")[0] for name in names], found, strict=True)) | dict(zip(names, found, strict=True))
-    return ids.astype(str).map(paths)
+    """For each name of a picture, with or without a suffix, its path among these folders; missing where it is not on the disk.
+
+    Suffixes and their case differ between a publisher's table and its copies: ``IM1.JPG`` and ``IM1.png`` are the same picture.
+    """
+    paths = {stem(path): path for path in files(root, folders)}
+    return ids.astype(str).map(stem).map(paths)
+
+
+def stem(path: str) -> str:
+    """A picture's name without folder and suffix."""
+    name = path.rpartition("/")[2]
+    return name[: -len(found)] if (found := next((s for s in PICTURES if name.lower().endswith(s)), "")) else name
+
+
+def class_folders(root: Path, layout: str, *paths: str) -> pd.DataFrame:
+    """``image_path`` of every picture in these folders, and ``folder``, the name of the one it lies in.
+
+    Raises:
+        UsageError: none of the folders holds a picture.
+    """
+    import pandas as pd
+
+    found = files(root, paths)
+    if not found:
+        raise absent(root, layout, " or ".join(f"pictures in {path}" for path in paths[:3]))
+    return pd.DataFrame({"image_path": found, "folder": [path.split("/")[-2] for path in found]})
 
 
 def on_disk(paths: pd.Series[str], root: Path) -> pd.Series[str]:
@@ -101,8 +131,7 @@ def dataset(name: str, frame: pd.DataFrame, root: Path, layout: str) -> Dataset:
     """
     here = frame["image_path"].notna()
     if not here.any():
-        expected = "; ".join(line.strip() for line in layout.splitlines() if line.strip())
-        raise UsageError(f"{name}: none of its {len(frame)} pictures lies under {root}; expected there: {expected}")
+        raise absent(root, layout, f"picture of the {len(frame)} of {name}")
     if not here.all():
         print(f"{name}: {int((~here).sum())} of {len(frame)} pictures are not on the disk; left out", file=sys.stderr)
     return from_frame(name, frame[here].reset_index(drop=True), root)

@@ -1,8 +1,8 @@
 """CheXpert (v1.0 and v1.0-small): 224,316 chest X-rays of 65,240 patients, 14 findings read from the reports.
 
 A finding is 1, 0 or -1 (uncertain) where a report speaks of it and blank where it does not; blank stays missing unless
-``blank=0`` takes silence for absence. The 200 studies of ``valid.csv`` were labelled by radiologists. Where ``test.csv`` is absent
-they are the test set and validation is drawn from the training patients; where it is there, each keeps its name.
+``blank=0`` takes silence for absence. The 200 studies of ``valid.csv`` were labelled by radiologists. Where ``test.csv`` is
+absent they are the test set and validation is drawn from the training patients; where it is there, each keeps its name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """NIH ChestX-ray14: 112,120 frontal chest X-rays of 30,805 patients, 14 findings mined from the reports.
 
-Every picture has every finding, 1 or 0, as the publisher's text mining gave them; ``no_finding`` is its own column. The published
-split keeps patients apart; validation is drawn from its training patients.
+Every picture has every finding, 1 or 0, as the publisher's text mining gave them; ``no_finding`` is its own column. The
+published split keeps patients apart; validation is drawn from its training patients.
 """
 
 from __future__ import annotations
