@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluators.*",),
     ("pretraining", "finetuning"),
     ("report", "report.*"),
-    ("audit", "prepare", "pretrain"),
+    ("audit", "prepare", "split", "pretrain"),
     ("finetune", "evaluate"),
     ("studying",),
     ("study",),

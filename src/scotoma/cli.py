@@ -21,6 +21,7 @@ from scotoma.errors import ScotomaError, UsageError
 VERBS = {
     "demo": "the whole way on made-up chest X-rays, in a few minutes; ends with report.html",
     "prepare": "decode pictures once into a store (the other verbs do it by themselves, into a cache)",
+    "split": "train, val, test or folds by patient, balanced over labels, written into the table",
     "pretrain": "unlabelled pictures -> encoder.safetensors",
     "finetune": "an encoder and a few labels -> model.safetensors",
     "evaluate": "test an encoder or a classifier: rows and figures",
@@ -28,7 +29,7 @@ VERBS = {
     "report": "run folders -> one self-contained report.html",
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
-_POSITIONAL = {"prepare": ("data",), "evaluate": ("run",), "report": ("runs",)}
+_POSITIONAL = {"prepare": ("data",), "split": ("data",), "evaluate": ("run",), "report": ("runs",)}
 _FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.VERB.VERB
 _RENAMED = {"evaluators": "with"}
 

@@ -84,7 +84,7 @@ def linked(*codes: np.ndarray) -> np.ndarray:
     return _by_appearance(connected_components(graph, directed=False)[1][:n])
 
 
-def _apart(codes: np.ndarray, alone: np.ndarray) -> np.ndarray:
+def apart(codes: np.ndarray, alone: np.ndarray) -> np.ndarray:
     """The (n,) codes, numbered, those of ``alone`` (n,) bool rows with a number of their own."""
     return np.where(alone, len(codes) + np.arange(len(codes)), _by_appearance(codes))
 
@@ -129,7 +129,7 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
             report_bridges(dataset.name, int(out.sum()))
             if unit == "near-duplicate":  # what only a row that is left out has in common is no group
                 codes[~out] = near_duplicates(store.hashes[dataset.table["row"].to_numpy()[~out]])
-            together = linked(_apart(codes, out), _apart(content, out))
+            together = linked(apart(codes, out), apart(content, out))
         split = Split(draw(together, strata, seed, SHARES, settled), codes, unit, made=True)
         if not earlier and not {"train", "test"} <= set(split.of.tolist()):
             raise UsageError(f"{dataset.name}: too few patients or groups to draw a split; give the table a column split")
@@ -178,18 +178,29 @@ def keep(*named: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         that bridge two sides: those whose own names stand on two, and those not known by every name that link two together.
     """
     places = {name: k for k, name in enumerate(SPLITS)}
-    numbers = np.stack([np.array([places.get(side, UNDECIDED) for side in sides.tolist()]) for _, sides in named])
+    numbers, links = [], []
+    for codes, sides in named:
+        number, code = np.array([places.get(side, UNDECIDED) for side in sides.tolist()]), _by_appearance(codes)
+        most, least = _range(code, number)
+        settled = (most >= 0) & (least == most)
+        numbers.append(np.where(settled, most, number))
+        links.append(apart(code, settled))  # a settled code says its side by itself; others may link rows of two sides
     nameless = np.stack([np.array([side is None for side in sides.tolist()], bool) for _, sides in named])
-    own, lowest = numbers.max(0), np.where(numbers < 0, len(SPLITS), numbers).min(0)
+    known = np.stack(numbers)
+    own, lowest = known.max(0), np.where(known < 0, len(SPLITS), known).min(0)
     bridges = (own >= 0) & (lowest < own)
-    # a known name says its side by itself; only names that are new can link rows of two sides
-    together = linked(*(_apart(codes, bridges | (number >= 0)) for (codes, _), number in zip(named, numbers, strict=True)))
-    most, least = np.full(len(own), UNDECIDED), np.full(len(own), len(SPLITS))
-    np.maximum.at(most, together, own)
-    np.minimum.at(least, together, lowest)
-    torn = ((most >= 0) & (least < most))[together]
-    whole = ((numbers >= 0) | nameless).all(0)
-    return np.where(bridges | (torn & ~whole), LEFT_OUT, np.where(torn, own, most[together]))
+    most, least = _range(linked(*(apart(codes, bridges) for codes in links)), np.where(bridges, UNDECIDED, own))
+    torn = (most >= 0) & (least < most)
+    whole = ((known >= 0) | nameless).all(0)
+    return np.where(bridges | (torn & ~whole), LEFT_OUT, np.where(torn, own, most))
+
+
+def _range(codes: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) the largest and the smallest number that is not negative among the rows of each row's code."""
+    most, least = np.full(len(codes), UNDECIDED), np.full(len(codes), len(SPLITS))
+    np.maximum.at(most, codes, numbers)
+    np.minimum.at(least, codes, np.where(numbers < 0, len(SPLITS), numbers))
+    return most[codes], least[codes]
 
 
 def report_bridges(name: str, count: int) -> None:
