@@ -77,6 +77,18 @@ def study_table(name: str) -> str:
     return "".join(parts)
 
 
+def choices_table() -> str:
+    """How each setting did on validation rows, the chosen one of each method in bold."""
+    rows = [{**row, "method": NAMES[row["method"]]} for row in read("choices")]
+    best = {m: max((r["mean"] for r in rows if r["method"] == m)) for m in {r["method"] for r in rows}}
+    parts = ["| method | setting | read-out | 1% | 5% | 10% | mean |\n|---|---|---|---|---|---|---|\n"]
+    for row in rows:
+        mean = f"**{row['mean']:.3f}**" if row["mean"] == best[row["method"]] else f"{row['mean']:.3f}"
+        values = " | ".join(f"{value:.3f}" for value in row["auroc"].values())
+        parts.append(f"| {row['method']} | {row['setting']} | {row['readout']} | {values} | {mean} |\n")
+    return "".join(parts)
+
+
 def cell(row: dict[str, Any] | None, sign: str) -> str:
     """A value with its interval."""
     return "" if row is None else f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
@@ -89,7 +101,7 @@ def filled(text: str) -> str:
     for part in parts[1:]:
         name, _, rest = part.partition(" -->")
         _, _, after = rest.partition("<!-- end -->")
-        done.append(f"<!-- table {name} -->\n{study_table(name)}<!-- end -->{after}")
+        done.append(f"<!-- table {name} -->\n{choices_table() if name == 'choices' else study_table(name)}<!-- end -->{after}")
     return "".join(done)
 
 

@@ -34,7 +34,7 @@ class MAE(Method):
     default_encoder = "vit_tiny_patch16"
     needs_vit = True
     batch_size = 64
-    learning_rate = 5e-4
+    learning_rate = 2.5e-4
     weight_decay = 0.05
     betas = (0.9, 0.95)
 

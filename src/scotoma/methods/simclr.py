@@ -28,7 +28,7 @@ class SimCLR(Method):
     """
 
     batch_size = 64
-    learning_rate = 5e-4
+    learning_rate = 1e-3
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, temperature: float = 0.2, projection_dim: int = 128,
                  hidden_dim: int = 0, min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5) -> None:  # fmt: skip
