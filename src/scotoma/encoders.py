@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scotoma.data.images import Display
 from scotoma.errors import UsageError
 
 FILE = "encoder.safetensors"
@@ -33,7 +34,7 @@ class EncoderInfo:
         image_size: side of the input, pixels.
         mean: mean a channel of pixels in [0, 1].
         std: standard deviation a channel.
-        pixels: how pixels were prepared (side and version of the store).
+        pixels: how pixels were prepared (side and version of the store, ``display``).
         modality: which augmentations are plausible.
         method: the method that trained it, with its configuration; ``{"name": "random"}`` for none.
         seed: of the run.
@@ -57,6 +58,11 @@ class EncoderInfo:
     data: str = ""
     targets: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+
+    @property
+    def display(self) -> Display:
+        """How stored values became grey levels."""
+        return Display.of(self.pixels.get("display"))
 
     @property
     def name(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scotoma.data.images import Display, parse_windows
 from scotoma.data.table import TABLE
 from scotoma.errors import UsageError
 
@@ -15,7 +17,14 @@ def prepare(
     size: int = 96,
     labels: str | None = None,
     on: str | None = None,
+    readers: str | None = None,
     channels: int | None = None,
+    windows: list[str] | None = None,
+    equalize: str | None = None,
+    offset: float | None = None,
+    axis: str = "axial",
+    every: int = 1,
+    skip_empty: bool = False,
     strict: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -24,12 +33,20 @@ def prepare(
     The store holds the table without paths and identifiers: patients and studies as keyed hashes.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, or phantom:N.
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, or phantom:N.
         out: the store's folder, new or empty.
         size: the training size it must serve, pixels; the store's side is at least 1.3 times that.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
         channels: 1 or 3; by default 3 where any picture has colour.
+        windows: 1 or 3 windows of the stored values (CT: HU), one a channel: brain, subdural, bone, lung, mediastinum, softtissue,
+            abdomen, or centre:width; by default as the data set and the files say.
+        equalize: none, histogram or clahe; by default as the data set says.
+        offset: added to the values of PNG, TIFF and npz before the windows, such as -32768 for 16-bit PNG of HU + 32768.
+        axis: along which NIfTI volumes are cut: axial, coronal or sagittal.
+        every: keep every so many-th slice of a file, from its first.
+        skip_empty: leave out slices that show nothing.
         strict: stop at an unreadable picture instead of leaving it out.
         quiet: no progress bar.
 
@@ -42,18 +59,21 @@ def prepare(
     """
     from pandas.api.types import infer_dtype
 
-    from scotoma.data import store, table
+    from scotoma.data import slices, store, table
 
     if size < 16:
         raise UsageError(f"--size {size}: pictures need at least 16 pixels")
     if channels not in (None, 1, 3):
         raise UsageError(f"--channels {channels}: 1 or 3")
+    if every < 1:
+        raise UsageError(f"--every {every}: at least 1")
     if (Path(out) / TABLE).exists():
         raise UsageError(f"{out} holds a prepared store: name another folder")
-    dataset = table.load(data, labels, on)
+    dataset = table.load(data, labels, on, readers)
     if dataset.store is not None:
         raise UsageError(f"{dataset.store} is prepared already: name the pictures themselves")
-    dataset, opened = store.prepare(dataset, size, channels, Path(out), strict, quiet=quiet)
+    dataset = slices.choose(replace(dataset, display=_display(dataset.display, windows, equalize, offset)), axis, every)
+    dataset, opened = store.prepare(dataset, size, channels, Path(out), strict, quiet=quiet, skip_empty=skip_empty)
     keep = dataset.table.drop(columns=[c for c in ("image_path", "mask_path", "frame") if c in dataset.table.columns])
     for column in keep.columns:  # a spreadsheet's column of numbers and words; Parquet has one type a column
         if infer_dtype(keep[column]) in ("mixed", "mixed-integer"):
@@ -62,3 +82,15 @@ def prepare(
     keep.to_parquet(temporary)
     temporary.replace(opened.path / TABLE)
     return opened.path
+
+
+def _display(given: Display, windows: list[str] | None, equalize: str | None, offset: float | None) -> Display:
+    """The data set's display with what the user says otherwise."""
+    try:
+        return Display(
+            given.windows if windows is None else parse_windows(windows),
+            given.equalize if equalize is None else equalize,
+            given.offset if offset is None else offset,
+        )
+    except ValueError as error:
+        raise UsageError(f"--windows, --equalize, --offset: {error}") from error

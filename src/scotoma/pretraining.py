@@ -85,9 +85,10 @@ def describe(config: dict[str, Any], material: Material, name: str) -> encoders.
     method = {"name": "random"}
     if "method" in config:
         method = {"name": config["method"], **plugins.method(config["method"]).settings(config["method_args"])}
+    store = material.store
+    pixels = {"side": store.side, "margin": MARGIN, "protocol": PROTOCOL, "display": store.display.settings()}
     return encoders.EncoderInfo(
-        timm_name, kwargs, material.store.channels, config["size"], mean, std,
-        {"side": material.store.side, "margin": MARGIN, "protocol": PROTOCOL}, material.modality, method, config["seed"],
+        timm_name, kwargs, store.channels, config["size"], mean, std, pixels, material.modality, method, config["seed"],
         versions(), material.fingerprint(positions),
     )  # fmt: skip
 

@@ -98,7 +98,7 @@ def test_an_unreadable_picture_is_left_out_and_listed_or_stops_a_strict_run(grey
     (root / "left" / "scan_1.png").write_bytes(b"no picture")
     out = tmp_path / "store"
     with pytest.raises(
-        RunError, match=r"^1 of 6 pictures of scans cannot be read \(first: scan_1.png: .*--strict they are left out$"
+        RunError, match=r"^1 of 6 pictures of scans cannot be read \(first: row 1: .*--strict they are left out$"
     ):
         store.prepare(table.load(root), 32, out=out, strict=True, quiet=True)
     assert not out.exists()
@@ -137,7 +137,7 @@ def killed(partial: Path, dataset: table.Dataset, settings: dict[str, object], t
 
 def settings_of(dataset: table.Dataset) -> dict[str, object]:
     settings = {"protocol": store.PROTOCOL, "name": dataset.name, "side": 48, "channels": 1}
-    return settings | {"fingerprint": store._fingerprint(dataset, 48, 1)}
+    return settings | {"display": dataset.display.settings(), "fingerprint": store._fingerprint(dataset, 48, 1)}
 
 
 @pytest.mark.parametrize("tail", [b"", b'{"row": 3, "cont'])

@@ -25,6 +25,7 @@ def decode(folder: Path, worker: int, workers: int) -> None:
     """Decode every pending chunk whose number is ``worker`` modulo ``workers``."""
     settings = json.loads((folder / "store.json").read_text())
     jobs = (folder / "jobs.jsonl").read_text().splitlines()
+    display = images.Display.of(settings["display"])
     key = identity.load_key()
     status = np.memmap(folder / "status.u1", np.uint8, "r+")
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", "r+")
@@ -41,16 +42,19 @@ def decode(folder: Path, worker: int, workers: int) -> None:
                 path, frame = json.loads(jobs[row])
                 record: dict[str, Any] = {"row": row}
                 try:
-                    picture = images.read(path, frame)
-                    pixels[row] = images.square(picture.pixels, settings["side"], settings["channels"])
-                    content, perceptual = images.fingerprint(picture.pixels)
+                    picture = images.read(path, frame, display=display)
+                    levels = images.to_uint8(picture.pixels)
+                    pixels[row] = images.square(levels, settings["side"], settings["channels"])
+                    content, perceptual = images.fingerprint(levels, picture.pixels if picture.source is None else picture.source)
+                    record["blank"] = images.is_blank(levels)
                     hashes[row] = np.frombuffer(perceptual, np.uint8)
                     record["content"] = identity.pseudonym(content, key)
                     record |= {k: v for k, v in picture.facts.items() if k not in IDENTIFIERS}
                     names = {new: identity.canonical(picture.facts.get(old)) for old, new in IDENTIFIERS.items()}
                     record |= {new: identity.pseudonym(name, key) for new, name in names.items() if name}
                 except images.ImageError as error:
-                    record["error"] = str(error)
+                    name = Path(path).name  # file names are often accession numbers: the row says which file it is
+                    record["error"] = str(error).removeprefix(f"{name}: ").replace(name, "the file")
                 facts.write(json.dumps(record) + "\n")
                 facts.flush()
                 status[row] = UNREADABLE if "error" in record else DECODED

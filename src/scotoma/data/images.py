@@ -3,29 +3,54 @@
 It runs in processes that decode thousands of files, so nothing but numpy and Pillow is imported until a file needs it,
 and the last multi-frame DICOM, NIfTI volume or npz member stays in memory for the frame that is asked for next.
 
-A path is a plain path, ``file.npz#member`` (``frame`` is the row) or ``phantom:SEED[#mask]`` (``frame`` is the index).
+A path is a plain path, ``file.npz#member`` (``frame`` is the row), ``phantom:SEED[#mask]`` (``frame`` is the index), or
+``scan.nii.gz[#AXIS][,volume=K]``: ``frame`` counts slices along AXIS (axial, the default, upwards; coronal, to the front; sagittal,
+to the patient's right) of one volume of a 4-D file: the first, or the one named (``scan.nii.gz#coronal,volume=3``).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from scotoma.data.formats import dicom, raster, volumes
-from scotoma.data.formats.base import MAX_PIXELS, ImageError, Picture, picture_facts, to_uint8
-from scotoma.data.formats.dicom import age_in_years
+from scotoma.data.formats.base import MAX_PIXELS, Display, ImageError, Picture, parse_windows, picture_facts, to_uint8
+from scotoma.data.formats.headers import age_in_years
 
-__all__ = ["ImageError", "Picture", "age_in_years", "fingerprint", "frames", "is_image", "read", "square"]
+__all__ = [
+    "AXES",
+    "Display",
+    "ImageError",
+    "Picture",
+    "age_in_years",
+    "along",
+    "fingerprint",
+    "frames",
+    "is_blank",
+    "is_image",
+    "is_volume",
+    "parse_windows",
+    "read",
+    "read_labels",
+    "square",
+    "to_uint8",
+]
 
+AS_STORED = Display()
+AXES = tuple(volumes.AXES)  # along which a volume can be cut
+BLANK = 16  # grey levels: a picture whose thumbnail spans fewer shows nothing
 HASH_MARGIN = 2  # grey levels by which a cell must be brighter than its left neighbour
 
-_RASTER, _DICOM, _NIFTI, _NPZ = "raster", "dicom", "nifti", "npz"
+_RASTER, _DICOM, _NIFTI, _NPZ, _PHANTOM = "raster", "dicom", "nifti", "npz", "phantom"
+_FRAGMENT = re.compile(r"(\.npz|\.nii|\.nii\.gz)#.*$", re.IGNORECASE)
 _SUFFIXES = {
     **dict.fromkeys(raster.SUFFIXES, _RASTER),
     **dict.fromkeys(dicom.SUFFIXES, _DICOM),
@@ -34,16 +59,15 @@ _SUFFIXES = {
 }
 
 
-def read(path: str, frame: int | None = None, side: int | None = None) -> Picture:
+def read(path: str, frame: int | None = None, side: int | None = None, display: Display = AS_STORED) -> Picture:
     """Decode one picture.
 
     Args:
-        path: a file, ``file.npz#member``, or ``phantom:SEED[#mask]``.
-        frame: which picture of the file; ``None`` is the only or the first one, of a NIfTI volume the middle slice. A
-            4-D NIfTI shows its first volume.
-        side: the side the picture will be fitted into. A JPEG of at least twice that is then decoded at 1/2, 1/4 or 1/8
-            (faster, within two grey levels after :func:`square`, but with another content hash, so leave it
-            out where :func:`fingerprint` follows), and a phantom is drawn at that side.
+        path: a file, ``file.npz#member``, ``scan.nii.gz#coronal`` or ``phantom:SEED[#mask]``.
+        frame: which picture of the file; ``None`` is the only or the first one, of a NIfTI volume the middle slice.
+        side: the side the picture will be fitted into. A JPEG of at least twice that is then decoded at 1/2, 1/4 or 1/8 (faster,
+            within two grey levels after :func:`square`), and a phantom is drawn at that side.
+        display: how stored values become grey levels.
 
     Raises:
         ImageError: the file is absent, no picture, broken, too large, or needs a decoder that is not installed.
@@ -51,19 +75,54 @@ def read(path: str, frame: int | None = None, side: int | None = None) -> Pictur
     with _one_line(path):
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
-        if path.startswith("phantom:"):
-            from scotoma.data import phantom
+        picture = _read(path, frame, side, display)
+        if display.equalize == "none":
+            return picture
+        from scotoma.data.formats.equalize import equalize
 
-            drawn = phantom.picture(path, frame or 0) if side is None else phantom.picture(path, frame or 0, side)
-            return Picture(drawn, picture_facts("phantom", drawn, 8))
+        return replace(picture, pixels=equalize(picture.pixels, display.equalize, apart=len(display.windows) == 3))
+
+
+def _read(path: str, frame: int | None, side: int | None, display: Display) -> Picture:
+    kind = _kind(path)
+    if kind == _PHANTOM:
+        from scotoma.data import phantom
+
+        drawn = phantom.picture(path, frame or 0) if side is None else phantom.picture(path, frame or 0, side)
+        return Picture(drawn, picture_facts("phantom", drawn, 8))
+    if kind == _DICOM:
+        return dicom.read(path, frame, display)
+    if kind == _NIFTI:
+        return volumes.read_nifti(path, frame, display)
+    if kind == _NPZ:
+        return volumes.read_npz(path, frame, display)
+    return raster.read(path, frame, side, display)
+
+
+def read_labels(path: str, frame: int | None = None) -> np.ndarray:
+    """The labels of a map (a mask, a segmentation) as they are stored, pixel by pixel over the picture that :func:`read` gives.
+
+    Palette indices or grey levels of PNG and TIFF, voxels of NIfTI, rows of npz, segment numbers of DICOM segmentations.
+
+    Returns:
+        (H, W) int32.
+
+    Raises:
+        ImageError: as :func:`read`; or colours, values that are not whole, or a JPEG, whose compression changes labels.
+    """
+    with _one_line(path):
+        if frame is not None and frame < 0:
+            raise ImageError(f"frame {frame} is negative")
         kind = _kind(path)
+        if kind == _PHANTOM:
+            return _read(path, frame, None, AS_STORED).pixels.astype(np.int32)
         if kind == _DICOM:
-            return dicom.read(path, frame)
+            return dicom.read_labels(path, frame)
         if kind == _NIFTI:
-            return volumes.read_nifti(path, frame)
+            return volumes.read_nifti_labels(path, frame)
         if kind == _NPZ:
-            return volumes.read_npz(path, frame)
-        return raster.read(path, frame, side)
+            return volumes.read_npz_labels(path, frame)
+        return raster.read_labels(path, frame)
 
 
 def frames(path: str) -> int:
@@ -73,9 +132,9 @@ def frames(path: str) -> int:
         ImageError: the header of a file that may hold several cannot be read.
     """
     with _one_line(path):
-        if path.startswith("phantom:"):
-            return 1
         kind = _kind(path)
+        if kind == _PHANTOM:
+            return 1
         if kind == _DICOM:
             return dicom.frames(path)
         if kind == _NIFTI:
@@ -87,7 +146,7 @@ def frames(path: str) -> int:
 
 def is_image(path: str) -> bool:
     """Whether the file is one of ours by its suffix or, without a known one, by DICOM's preamble. A DICOMDIR is not."""
-    name = Path(path.split("#")[0] if ".npz#" in path.lower() else path).name.lower()
+    name = Path(_FRAGMENT.sub(r"\1", path)).name.lower()
     if name.endswith(tuple(_SUFFIXES)):
         return True
     return name != "dicomdir" and _has_preamble(path)
@@ -133,20 +192,56 @@ def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
     return out
 
 
-def fingerprint(pixels: np.ndarray) -> tuple[str, bytes]:
+def fingerprint(pixels: np.ndarray, source: np.ndarray | bytes | None = None) -> tuple[str, bytes]:
     """Two hashes of a decoded picture.
 
+    Args:
+        pixels: (H, W) or (H, W, 3).
+        source: what the content hash is made of (``Picture.source``); by default ``pixels``.
+
     Returns:
-        The content hash (blake2b, 16 bytes, hexadecimal; of dtype, shape and bytes: equal for equal pixels only), and a
+        The content hash (blake2b, 16 bytes, hexadecimal; of dtype, shape and bytes: equal for equal values only), and a
         difference hash of 256 bits: in a 17 x 16 thumbnail of the luma, whether a cell is brighter than its left
         neighbour by more than ``HASH_MARGIN`` grey levels, so that a plain background gives 0 whatever its noise.
         Recompressed or resized copies differ in few bits.
     """
-    content = hashlib.blake2b(f"{pixels.dtype.newbyteorder('=')} {pixels.shape} ".encode(), digest_size=16)
-    content.update(np.ascontiguousarray(pixels).data)
-    luma = Image.fromarray(to_uint8(pixels)).convert("L")
-    cells = np.asarray(luma.resize((17, 16), Image.Resampling.HAMMING, reducing_gap=3.0), np.int16)
+    source = pixels if source is None else source
+    if isinstance(source, bytes):
+        content = hashlib.blake2b(source, digest_size=16)
+    else:
+        content = hashlib.blake2b(f"{source.dtype.newbyteorder('=')} {source.shape} ".encode(), digest_size=16)
+        content.update(np.ascontiguousarray(source).data)
+    cells = _thumbnail(pixels)
     return content.hexdigest(), np.packbits(cells[:, 1:] - cells[:, :-1] > HASH_MARGIN).tobytes()
+
+
+def is_blank(pixels: np.ndarray) -> bool:
+    """Whether a picture shows nothing, as outermost slices do: its thumbnail spans fewer than ``BLANK`` levels."""
+    return int(np.ptp(_thumbnail(pixels))) < BLANK
+
+
+def is_volume(path: str) -> bool:
+    """Whether a path names a volume, which can be cut along another axis."""
+    return _kind(path) == _NIFTI
+
+
+def along(path: str, axis: str) -> str:
+    """A volume's path that counts slices along ``axis``, of the same volume of a 4-D file.
+
+    Raises:
+        ImageError: there is no such axis.
+    """
+    if axis not in volumes.AXES:
+        raise ImageError(f"no axis {axis!r}: one of {', '.join(volumes.AXES)}")
+    name, _, volume = volumes.nifti_name(path)
+    parts = [axis] * (axis != "axial") + [f"volume={volume}"] * (volume > 0)
+    return f"{name}#{','.join(parts)}" if parts else name
+
+
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """(16, 17) int16 luma."""
+    luma = Image.fromarray(to_uint8(pixels)).convert("L")
+    return np.asarray(luma.resize((17, 16), Image.Resampling.HAMMING, reducing_gap=3.0), np.int16)
 
 
 @contextmanager
@@ -171,9 +266,9 @@ def _one_line(path: str) -> Iterator[None]:
 
 
 def _kind(path: str) -> str:
-    lower = path.lower()
-    if ".npz#" in lower:
-        return _NPZ
+    if path.startswith("phantom:"):
+        return _PHANTOM
+    lower = _FRAGMENT.sub(r"\1", path).lower()
     for suffix, kind in _SUFFIXES.items():
         if lower.endswith(suffix):
             return kind

@@ -33,9 +33,11 @@ from scotoma.errors import RunError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-PROTOCOL = 1  # raise when the same file would come out as other pixels
+PROTOCOL = 2  # raise when the same file would come out as other pixels
 MARGIN = 1.3  # the store's side over the training size: what a random crop can use
 CACHE_VARIABLE = "SCOTOMA_CACHE"
+# What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.
+FROM_HEADERS = ("patient", "study", "modality", "age", "sex", "view", "laterality", "spacing_mm", "vendor", "model")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Store:
     path: Path
     side: int
     channels: int
+    display: images.Display = images.AS_STORED
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -83,7 +86,8 @@ def cache_folder() -> Path:
 
 
 def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path | None = None,
-            strict: bool = False, workers: int | None = None, quiet: bool = False) -> tuple[Dataset, Store]:  # fmt: skip
+            strict: bool = False, workers: int | None = None, quiet: bool = False,
+            skip_empty: bool = False) -> tuple[Dataset, Store]:  # fmt: skip
     """Decode a dataset into a store, or open the one that holds it already.
 
     Args:
@@ -94,14 +98,15 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
         strict: an unreadable picture stops the run; otherwise it is left out and listed.
         workers: decoding processes; by default one a core.
         quiet: no progress bar.
+        skip_empty: leave out pictures that show nothing (``images.is_blank``).
 
     Returns:
-        The dataset without unreadable rows, its column ``row`` pointing into the store, ``patient`` and ``study`` filled from the
-        headers where the table has none; and the store.
+        The dataset without unreadable rows, its column ``row`` pointing into the store, the columns of ``FROM_HEADERS`` filled from
+        the headers where the table has none; and the store.
 
     Raises:
         RunError: the disk is full, nothing could be read, or an unreadable picture under ``strict``.
-        UsageError: a prepared store is too small for this size, or ``out`` holds something else.
+        UsageError: a prepared store is too small for this size or shows grey levels otherwise, or ``out`` holds something else.
     """
     if dataset.store is not None:
         store = open_store(dataset.store)
@@ -109,11 +114,15 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
             raise UsageError(
                 f"{dataset.store} was prepared at side {store.side} with {store.channels} channels: prepare it anew for size {size}"
             )
-        return _readable(dataset, store, strict)
+        if store.display != dataset.display:
+            raise UsageError(f"{dataset.store} was prepared with {store.display}, not {dataset.display}: prepare it anew")
+        return _readable(dataset, store, strict, skip_empty)
     side = side_for(size)
     channels = channels or _channels(dataset)
+    if len(dataset.display.windows) not in (0, channels):
+        raise UsageError(f"{len(dataset.display.windows)} windows do not make {channels} channels")
     settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels}
-    settings["fingerprint"] = _fingerprint(dataset, side, channels)
+    settings |= {"display": dataset.display.settings(), "fingerprint": _fingerprint(dataset, side, channels)}
     folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{settings['fingerprint']}"
     if out is not None or not (folder / "store.json").exists():
         with _alone(folder):
@@ -121,7 +130,7 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
                 if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                     raise UsageError(f"{folder} is not empty: name another folder for the store")
                 _build(dataset, folder, settings, workers or _cores(), strict, quiet)
-    return _readable(dataset, open_store(folder), strict)
+    return _readable(dataset, open_store(folder), strict, skip_empty)
 
 
 def open_store(path: Path) -> Store:
@@ -136,7 +145,7 @@ def open_store(path: Path) -> Store:
         raise UsageError(f"{path}: not a prepared store") from error
     if settings.get("protocol") != PROTOCOL:
         raise UsageError(f"{path}: prepared by another version of Scotoma; prepare it anew")
-    return Store(path, settings["side"], settings["channels"])
+    return Store(path, settings["side"], settings["channels"], images.Display.of(settings["display"]))
 
 
 def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -155,6 +164,8 @@ def _cores() -> int:
 
 def _channels(dataset: Dataset, sample: int = 32) -> int:
     """3 where any of a sample of the pictures has colour (channels differing by more than JPEG's rounding), else 1."""
+    if dataset.display.windows:
+        return len(dataset.display.windows)
     picks = np.linspace(0, len(dataset) - 1, min(sample, len(dataset))).astype(int)
     for path, frame in _jobs(dataset.table.iloc[picks]):
         try:
@@ -172,12 +183,12 @@ def _jobs(table: pd.DataFrame) -> list[tuple[str, int | None]]:
 
 
 def _fingerprint(dataset: Dataset, side: int, channels: int) -> str:
-    digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels}".encode(), digest_size=10)
+    digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels} {dataset.display}".encode(), digest_size=10)
     seen: dict[str, str] = {}
     for path, frame in _jobs(dataset.table):
         if path not in seen:
             try:
-                entry = Path(path.split("#")[0]).stat()
+                entry = os.stat(path.split("#")[0])  # noqa: PTH116 (a million of them)
                 seen[path] = f"{entry.st_size} {entry.st_mtime_ns}"
             except OSError:
                 seen[path] = "absent"
@@ -309,7 +320,7 @@ def _finish(partial: Path, n: int, name: str, strict: bool) -> None:
         path.unlink()
 
 
-def _readable(dataset: Dataset, store: Store, strict: bool) -> tuple[Dataset, Store]:
+def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) -> tuple[Dataset, Store]:
     table = dataset.table.copy()
     if dataset.store is None:  # else it is the prepared store's own column
         table["row"] = np.arange(len(table))
@@ -318,9 +329,13 @@ def _readable(dataset: Dataset, store: Store, strict: bool) -> tuple[Dataset, St
     message = _refuse_unreadable(facts, dataset.name, strict)
     if message:
         print(f"{message}; left out, listed in {store.path / 'facts.parquet'}", file=sys.stderr)
-    for column in ("patient", "study"):
+    for column in FROM_HEADERS:
         if column not in table.columns and column in facts.columns:
             table[column] = facts[column].to_numpy()
+    if skip_empty:
+        bad = bad | facts["blank"].eq(True).to_numpy()
+        if bad.all():
+            raise UsageError(f"every picture of {dataset.name} is empty: leave out --skip_empty")
     return replace(dataset, table=table[~bad].reset_index(drop=True)), store
 
 
@@ -329,7 +344,8 @@ def _refuse_unreadable(facts: pd.DataFrame, name: str, strict: bool) -> str:
     bad = facts["error"].notna()
     if not bad.any():
         return ""
-    message = f"{int(bad.sum())} of {len(facts)} pictures of {name} cannot be read (first: {facts.loc[bad, 'error'].iloc[0]})"
+    first = f"row {bad.idxmax()}: {facts.loc[bad, 'error'].iloc[0]}"
+    message = f"{int(bad.sum())} of {len(facts)} pictures of {name} cannot be read (first: {first})"
     if strict or bad.all():
         raise RunError(message + ("" if bad.all() else "; without --strict they are left out"))
     return message

@@ -43,6 +43,7 @@ class Dataset:
     name: str
     table: pd.DataFrame
     store: Path | None = None  # set where the pictures lie prepared already
+    display: images.Display = images.AS_STORED  # how stored values become grey levels
     plain: bool = (
         False  # identifiers are as they came, no hashes: inside ``load``, and for `scotoma split`, which writes the user's table
     )
@@ -302,10 +303,11 @@ def _from_store(path: Path) -> Dataset:
 
     import pandas as pd
 
-    name = json.loads((path / "store.json").read_text())["name"]
+    settings = json.loads((path / "store.json").read_text())
     if not (path / TABLE).exists():
         raise UsageError(f"{path}: a store of the cache, without its table; name the data themselves, or `scotoma prepare` them")
-    return Dataset(name, pd.read_parquet(path / TABLE), store=path)
+    display = images.Display.of(settings.get("display"))
+    return Dataset(settings["name"], pd.read_parquet(path / TABLE), store=path, display=display)
 
 
 def _join(dataset: Dataset, path: Path, on: str | None, readers: str | None) -> Dataset:

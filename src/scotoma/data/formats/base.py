@@ -3,18 +3,92 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 MAX_PIXELS = 2**27  # of one picture, channels included: a header that claims more is refused before allocation
 PERCENTILES = (0.5, 99.5)  # shown as black and white where nothing else says what is
+EQUALIZE = ("none", "histogram", "clahe")
+WINDOWS = {  # centre, width (HU), as radiology reads CT
+    "brain": (40.0, 80.0),
+    "subdural": (80.0, 200.0),
+    "bone": (400.0, 1800.0),
+    "lung": (-600.0, 1500.0),
+    "mediastinum": (50.0, 350.0),
+    "softtissue": (40.0, 400.0),
+    "abdomen": (50.0, 400.0),
+}
 
 
 class ImageError(ValueError):
     """One line that says what is wrong with this file. It may name the file (not its folder), never a patient."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """How stored values become grey levels; part of a store's settings and of an encoder's header.
+
+    Args:
+        windows: (centre, width) in the file's rescaled units (CT: HU), one a channel: none (as the file says), 1 or 3.
+            ``centre - width / 2`` and below is black, ``centre + width / 2`` and above is white.
+        equalize: none, histogram or clahe, of the grey levels.
+        offset: added to the values of formats without a rescale of their own (PNG, TIFF, npz) before the windows, such as
+            -32768 for a 16-bit PNG that holds HU + 32768.
+
+    Raises:
+        ValueError: one line that says what is wrong.
+    """
+
+    windows: tuple[tuple[float, float], ...] = ()
+    equalize: str = "none"
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.windows) not in (0, 1, 3):
+            raise ValueError(f"{len(self.windows)} windows: name 1 or 3, one a channel")
+        for centre, width in self.windows:
+            if not (np.isfinite(centre) and np.isfinite(width) and width > 0):
+                raise ValueError(f"window {centre:g}:{width:g}: its width must be above 0")
+        if self.equalize not in EQUALIZE:
+            raise ValueError(f"equalize {self.equalize!r}: one of {', '.join(EQUALIZE)}")
+        if not np.isfinite(self.offset):
+            raise ValueError("the offset must be a number")
+
+    def settings(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"windows": [list(window) for window in self.windows]}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any] | None) -> Display:
+        """What ``settings`` gave; files as they say where there are none."""
+        found = dict(settings or {})
+        windows = tuple((float(centre), float(width)) for centre, width in found.pop("windows", ()))
+        return cls(windows, **found)
+
+    def __str__(self) -> str:
+        windows = ",".join(f"{centre:g}:{width:g}" for centre, width in self.windows) or "as the files say"
+        return f"windows {windows}, equalize {self.equalize}" + (f", offset {self.offset:g}" if self.offset else "")
+
+
+def parse_windows(names: list[str] | tuple[str, ...]) -> tuple[tuple[float, float], ...]:
+    """Names of ``WINDOWS`` or free ``centre:width`` -> windows.
+
+    Raises:
+        ValueError: one line that says what is wrong.
+    """
+    found = []
+    for name in names:
+        centre, colon, width = name.partition(":")
+        try:
+            found.append((float(centre), float(width)) if colon else WINDOWS[name.strip().lower()])
+        except (KeyError, ValueError):
+            raise ValueError(f"window {name!r}: one of {', '.join(WINDOWS)}, or centre:width") from None
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -30,10 +104,13 @@ class Picture:
             ([centre, width] that was applied), ``transfer_syntax``, ``patient_id``, ``study_uid``; for NIfTI
             ``spacing_mm``, ``slices``. All are plain numbers, strings and lists. ``patient_id`` and ``study_uid`` are
             raw identifiers: the caller turns them into keyed hashes at once and keeps nothing else of them.
+        source: what the content hash is made of, where that is not ``pixels``: the values as stored, whatever the display;
+            of a JPEG file its coded data, whatever the scale at which it was decoded.
     """
 
     pixels: np.ndarray
     facts: dict[str, object]
+    source: np.ndarray | bytes | None = None
 
 
 def file_stamp(path: str) -> tuple[int, int, int]:
@@ -96,12 +173,31 @@ def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.nan_to_num(np.clip(out, 0, 1, out=out), copy=False, nan=0.0)
 
 
-def display(values: np.ndarray) -> np.ndarray:
+def windowed(values: np.ndarray, windows: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """(H, W) values -> (H, W) of one window, (H, W, 3) of three; float32 in [0, 1].
+
+    Raises:
+        ImageError: colours, which have no units.
+    """
+    if values.ndim != 2:
+        raise ImageError("windows are for grey values, and this picture has colours")
+    shown = [stretch(values, centre - width / 2, centre + width / 2) for centre, width in windows]
+    return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
+
+
+def show(values: np.ndarray, display: Display) -> np.ndarray:
     """Values of a format that does not say what black and white are -> pixels.
 
-    uint8, uint16 that use at least an eighth of their range, and floats within [0, 1] stay as they are; others, such
-    as 12 bits in a 16-bit PNG, are stretched between their percentiles.
+    Without windows, uint8, uint16 that use at least an eighth of their range, and floats within [0, 1] stay as they are;
+    others, such as 12 bits in a 16-bit PNG, are stretched between their percentiles.
+
+    Raises:
+        ImageError: windows for colours or for 8-bit grey levels, which have no units.
     """
+    if display.windows:
+        if values.dtype.itemsize == 1:
+            raise ImageError("windows are for values with units, and this picture has 8-bit grey levels")
+        return windowed(values.astype(np.float32) + np.float32(display.offset), display.windows)
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype == np.uint8:
@@ -114,6 +210,22 @@ def display(values: np.ndarray) -> np.ndarray:
     return stretch(values, low, high)
 
 
+def whole(values: np.ndarray) -> np.ndarray:
+    """(H, W) int32 of values that must be whole and of one channel.
+
+    Raises:
+        ImageError: they are not.
+    """
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise ImageError("a colour picture is no label map: save one whole number a pixel")
+        values = values[..., 0]
+    labels = np.rint(values) if values.dtype.kind == "f" else values
+    if not np.array_equal(labels, values) or labels.min() < -(2**31) or labels.max() >= 2**31:
+        raise ImageError("its values are no labels: they are not whole numbers")
+    return labels.astype(np.int32)
+
+
 def square_pixels(pixels: np.ndarray, vertical: float, horizontal: float) -> np.ndarray:
     """Enlarge the axis whose pixels are larger; ratios under 1 % or over 20 (a broken header) are left alone."""
     ratio = vertical / horizontal if vertical > 0 and horizontal > 0 else 1.0
@@ -124,4 +236,6 @@ def square_pixels(pixels: np.ndarray, vertical: float, horizontal: float) -> np.
     check_size(size[0] * size[1])
     if pixels.ndim == 3:
         return np.asarray(Image.fromarray(to_uint8(pixels)).resize(size, Image.Resampling.BILINEAR))
+    if pixels.dtype.kind == "i":  # labels
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))

@@ -6,13 +6,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scotoma.data.formats import dicom
-from scotoma.data.formats.base import Picture, check_frame, check_size, display, picture_facts
+from scotoma.data.formats.base import Display, ImageError, Picture, check_frame, check_size, picture_facts, show, whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _TIFF = (".tif", ".tiff")
 
 
-def read(path: str, frame: int | None, side: int | None) -> Picture:
+def read(path: str, frame: int | None, side: int | None, display: Display) -> Picture:
     """One picture or page, the first where ``frame`` is None; ``side`` as in :func:`scotoma.data.images.read`.
 
     What Pillow does not know is tried as a TIFF or a DICOM file without a suffix.
@@ -24,10 +24,12 @@ def read(path: str, frame: int | None, side: int | None) -> Picture:
         image = Image.open(path)
     except UnidentifiedImageError:
         if path.lower().endswith(_TIFF):
-            return _tifffile(path, frame or 0)
+            values, bits = _tifffile(path, frame or 0)
+            pixels = show(values, display)
+            return Picture(pixels, picture_facts("TIFF", pixels, bits), values)
         if path.lower().endswith(SUFFIXES):
             raise
-        return dicom.read(path, frame)  # a DICOM file without suffix and preamble
+        return dicom.read(path, frame, display)  # a DICOM file without suffix and preamble
     with image:
         if frame:
             image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
@@ -43,8 +45,34 @@ def read(path: str, frame: int | None, side: int | None) -> Picture:
             if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
                 width, height = height, width
             ImageOps.exif_transpose(image, in_place=True)
-        pixels = _from_pil(image)
-    return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height})
+        values = _from_pil(image)
+    pixels = show(values, display)
+    return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height}, values)
+
+
+def read_labels(path: str, frame: int | None) -> np.ndarray:
+    """Labels of a picture or page as they are stored: palette indices, grey levels, or colours whose channels are equal.
+
+    Raises:
+        ImageError: colours, values that are not whole, or a JPEG, whose compression changes labels.
+    """
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        if not path.lower().endswith(_TIFF):
+            raise
+        return whole(_tifffile(path, frame or 0)[0])
+    with image:
+        if image.format == "JPEG":
+            raise ImageError("JPEG changes labels: save the label map as PNG")
+        if frame:
+            image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
+        check_size(image.width * image.height)
+        if image.format != "TIFF":
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode in ("LA", "RGBA"):  # an outline's transparency is no label
+            image = image.convert("L" if image.mode == "LA" else "RGB")  # type: ignore[assignment]
+        return whole(np.asarray(image))
 
 
 def pages(path: str) -> int:
@@ -74,7 +102,7 @@ def _from_pil(image: Image.Image) -> np.ndarray:
         values = np.asarray(image)
         if mode.startswith("I;16") and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
             values = np.iinfo(values.dtype).max - values  # white is zero; Pillow inverts that for 8 bits only
-        return display(values.astype(values.dtype.newbyteorder("="), copy=False))
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
     if mode.endswith(("A", "a")) or "transparency" in image.info:
         grey = mode in ("L", "LA", "La")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
@@ -82,18 +110,17 @@ def _from_pil(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L" if mode in ("1", "L") else "RGB"))
 
 
-def _tifffile(path: str, frame: int) -> Picture:
-    """The TIFFs that Pillow cannot open, such as float64."""
+def _tifffile(path: str, frame: int) -> tuple[np.ndarray, int]:
+    """Values and bits of the TIFFs that Pillow cannot open, such as float64."""
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[check_frame(frame, len(tiff.pages))]
-        check_size(int(np.prod(page.shape)))
+        check_size(int(np.prod(page.shape, dtype=object)))
         values = page.asarray()
         if page.ndim == 3 and page.axes.startswith("S"):
             values = np.moveaxis(values, 0, -1)
         if int(page.photometric) == 0:  # type: ignore[union-attr]
             values = -values if values.dtype.kind == "f" else ~values
-    values = values[..., :3] if values.ndim == 3 and values.shape[-1] >= 3 else values.reshape(values.shape[:2])
-    pixels = display(values)
-    return Picture(pixels, picture_facts("TIFF", pixels, 8 * values.dtype.itemsize))
+    bits = 8 * values.dtype.itemsize
+    return (values[..., :3] if values.ndim == 3 and values.shape[-1] >= 3 else values.reshape(values.shape[:2])), bits
