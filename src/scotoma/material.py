@@ -7,12 +7,13 @@ import importlib
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma import encoders
 from scotoma.data import identity, splits, store, table, targets
 from scotoma.errors import UsageError
 from scotoma.views import modality
@@ -136,6 +137,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     if size < 16:
         raise UsageError(f"--size {size}: pictures need at least 16 pixels")
     dataset = table.load(data, labels, on)
+    if encoder_run is not None:  # tested and tuned on what it was trained on
+        dataset = replace(dataset, display=encoders.read_info(encoder_run).display)
     if target:
         targets.read(dataset, target, classes or ())  # a wrong column is found before anything is decoded
     importer = threading.Thread(target=lambda: [importlib.import_module(name) for name in imports])
