@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lookalike import column, hashed, under
 
-from scotoma.data import table
+from scotoma.data import images, table
 from scotoma.data.datasets import brats
 from scotoma.errors import UsageError
 
@@ -42,6 +42,18 @@ def test_modalities(tmp_path: Path, modality: str, slices: int) -> None:
     found = table.load(f"brats:{tmp_path}?modality={modality}&every=1")
     assert len(found) == 2 * slices
     assert set(column(found, "modality")) == {modality}
+
+
+@pytest.mark.parametrize(("axis", "slices"), [("axial", 7), ("coronal", 8), ("sagittal", 9)])
+def test_slices_along_an_axis_and_their_masks(tmp_path: Path, axis: str, slices: int) -> None:
+    scan(tmp_path / "BraTS-GLI-00000-000", old=False)
+    found = table.load(f"brats:{tmp_path}?axis={axis}&every=1")
+    assert column(found, "frame") == list(range(slices))
+    last = found.table.iloc[-1]
+    picture = images.read(last["image_path"], int(last["frame"])).pixels
+    labels = images.read_labels(last["mask_path"], int(last["frame"]))
+    assert picture.shape == labels.shape == {"axial": (8, 9), "coronal": (7, 9), "sagittal": (7, 8)}[axis]
+    assert (labels == 1).all()
 
 
 def test_the_outline_that_has_another_name_and_a_scan_without_one(tmp_path: Path) -> None:

@@ -39,6 +39,16 @@ def test_numbers_become_classes(tmp_path: Path, name: str, size: str, count: int
     assert images.read(found.table["image_path"][0], int(found.table["frame"][0])).pixels.shape == (28, 28, 3)
 
 
+def test_the_numbers_that_are_easily_mistaken() -> None:
+    """As MedMNIST's own table numbers them."""
+    expected = {
+        ("dermamnist", 4): "mel", ("pneumoniamnist", 1): "pneumonia", ("breastmnist", 0): "malignant", ("organsmnist", 6): "liver",
+        ("octmnist", 3): "normal", ("chestmnist", 8): "consolidation", ("bloodmnist", 0): "basophil", ("pathmnist", 8):
+        "colorectal adenocarcinoma epithelium", ("tissuemnist", 4): "leukocytes",
+    }  # fmt: skip
+    assert {(name, k): medmnist.CLASSES[name][k] for name, k in expected} == expected
+
+
 def test_several_findings_become_columns(tmp_path: Path) -> None:
     labels = draw(2, 14)
     found = medmnist.load(archive(tmp_path / "chestmnist.npz", labels))

@@ -1,7 +1,8 @@
 """ACDC: cardiac MR of 150 patients in 5 groups, short-axis slices at end-diastole and end-systole with ventricles outlined.
 
-``label`` is the patient's group: dilated (dcm) or hypertrophic (hcm) cardiomyopathy, infarction (minf), none (nor) or an abnormal right
-ventricle (rv). The masks hold 1 right ventricle, 2 myocardium, 3 left ventricle. The other phases (``_4d``) are not listed.
+``label`` is the patient's group: dilated (dcm) or hypertrophic (hcm) cardiomyopathy, infarction (minf), none (nor) or an
+abnormal right ventricle (rv). The masks hold 1 right ventricle, 2 myocardium, 3 left ventricle. The other phases (``_4d``) are
+not listed.
 """
 
 from __future__ import annotations

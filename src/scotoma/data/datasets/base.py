@@ -12,9 +12,11 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from scotoma.data import images
 from scotoma.data.table import Dataset, from_frame, read_frame
 from scotoma.errors import UsageError
 
@@ -123,7 +125,7 @@ def on_disk(paths: pd.Series[str], root: Path) -> pd.Series[str]:
     return paths.where(paths.isin(set(files(root, within, suffixes=("",)))))
 
 
-def dataset(name: str, frame: pd.DataFrame, root: Path, layout: str) -> Dataset:
+def dataset(name: str, frame: pd.DataFrame, root: Path, layout: str, display: images.Display = images.AS_STORED) -> Dataset:
     """Leave out the rows whose ``image_path`` is missing (not on the disk), with a count, and make a ``Dataset`` of the others.
 
     Raises:
@@ -134,7 +136,7 @@ def dataset(name: str, frame: pd.DataFrame, root: Path, layout: str) -> Dataset:
         raise absent(root, layout, f"picture of the {len(frame)} of {name}")
     if not here.all():
         print(f"{name}: {int((~here).sum())} of {len(frame)} pictures are not on the disk; left out", file=sys.stderr)
-    return from_frame(name, frame[here].reset_index(drop=True), root)
+    return replace(from_frame(name, frame[here].reset_index(drop=True), root), display=display)
 
 
 def snake(name: str) -> str:

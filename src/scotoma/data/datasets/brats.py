@@ -40,13 +40,13 @@ def load(root: Path, modality: Literal["flair", "t1", "t1ce", "t2"] = "flair",
     if modality not in ENDINGS or axis not in ("axial", "coronal", "sagittal") or every < 1:
         raise UsageError(f"brats: no modality={modality}, axis={axis}, every={every}; see `scotoma list datasets`")
     found = base.folders(root, "[Bb]ra[Tt][Ss]*", "*/[Bb]ra[Tt][Ss]*")
-    rows = [row for folder in found for row in _slices(root, folder, modality, "" if axis == "axial" else f"#{axis}", every)]
+    rows = [row for folder in found for row in _slices(root, folder, modality, axis, every)]
     if not rows:
         raise base.absent(root, LAYOUT, f"volume named *{'.nii.gz or *'.join(ENDINGS[modality])}.nii.gz")
     return base.dataset("brats", pd.DataFrame(rows), root, LAYOUT)
 
 
-def _slices(root: Path, folder: str, modality: str, fragment: str, every: int) -> list[dict[str, Any]]:
+def _slices(root: Path, folder: str, modality: str, axis: str, every: int) -> list[dict[str, Any]]:
     """A row a slice of the modality's volume; none where it is not there."""
     names = base.files(root, [folder], (".nii", ".nii.gz"))
     volume = next((n for n in names if re.sub(r"\.nii(\.gz)?$", "", n).endswith(ENDINGS[modality])), None)
@@ -54,13 +54,13 @@ def _slices(root: Path, folder: str, modality: str, fragment: str, every: int) -
         return []
     mask = next((n for n in names if re.search(r"[-_]seg[^/]*$", n, re.IGNORECASE)), None)  # one is named *_Segm.nii
     try:
-        count = images.frames(f"{root / volume}{fragment}")
+        count = images.frames(images.along(str(root / volume), axis))
     except images.ImageError as error:
         raise UsageError(f"{folder}: {error}; copy it again") from error
     scan = folder.rpartition("/")[2]
     row = {
-        "image_path": volume + fragment,
-        "mask_path": mask and mask + fragment,
+        "image_path": images.along(volume, axis),
+        "mask_path": mask and images.along(mask, axis),
         "patient": re.sub(r"^(BraTS-\w+-\d+)-\d+$", r"\1", scan),
         "study": scan,
         "modality": modality,

@@ -1,0 +1,39 @@
+"""BUSI: 780 breast ultrasound pictures, benign, malignant or normal, with lesion outlines.
+
+The patients are not published, several pictures show one lesion and some stand in two classes: groups of near-duplicates make
+the split, and `scotoma audit` lists them. Where a picture has several masks, ``mask_path`` names all of them, with ``|``
+between them: the outline is their union.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scotoma.data.datasets import base
+from scotoma.data.table import Dataset
+
+SOURCE = "Cairo University, https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
+TERMS = "no licence stated with the pictures; free for research, cite the paper"
+LAYOUT = """benign/benign (1).png, benign/benign (1)_mask.png, benign/benign (4)_mask_1.png, here or in Dataset_BUSI_with_GT/
+malignant/, normal/"""
+CLASSES = ("benign", "malignant", "normal")
+
+
+def load(root: Path) -> Dataset:
+    """Load the pictures with their class and masks.
+
+    Args:
+        root: the folder ``Dataset_BUSI_with_GT`` or the one that holds it.
+
+    Raises:
+        UsageError: none of the folders holds a picture.
+    """
+    within = "Dataset_BUSI_with_GT/" if (root / "Dataset_BUSI_with_GT").is_dir() else ""
+    frame = base.class_folders(root, LAYOUT, *(f"{within}{name}" for name in CLASSES))
+    stems = frame["image_path"].str.removesuffix(".png")
+    of = stems.str.extract(r"^(.*)_mask(?:_\d+)?$")[0]
+    # the masks of a picture lie beside it: the first by its path, the others by their names
+    names = frame["image_path"].where(~of.duplicated(), frame["image_path"].str.rsplit("/", n=1).str[1])
+    masks = names[of.notna()].groupby(of).agg("|".join)
+    frame = frame.assign(mask_path=stems.map(masks))[of.isna()]
+    return base.dataset("busi", frame.rename(columns={"folder": "label"}), root, LAYOUT)
