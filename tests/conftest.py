@@ -71,3 +71,27 @@ def grey_folder(tmp_path: Path) -> GreyFolder:
         return root
 
     return make
+
+
+@pytest.fixture
+def write_dicom() -> Callable[..., Path]:
+    """``write_dicom(path, pixels, PatientID="...", ...)`` writes an 8-bit grey DICOM file with these header elements."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    def write(path: Path, pixels: np.ndarray, **elements: object) -> Path:
+        ds = Dataset()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+        ds.Rows, ds.Columns = pixels.shape
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+        ds.BitsAllocated = ds.BitsStored = 8
+        ds.HighBit, ds.PixelRepresentation, ds.PixelData = 7, 0, pixels.tobytes()
+        for name, value in elements.items():
+            setattr(ds, name, value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ds.save_as(path, enforce_file_format=True)
+        return path
+
+    return write

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 import torch
 
 from scotoma import encoders, finetuning
+from scotoma.data.splits import Split
 from scotoma.data.store import Store
 from scotoma.data.targets import Target
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluators import linear
-from scotoma.evaluators.base import Draw, extract
+from scotoma.evaluators.base import Draw, draw, extract
 from scotoma.finetuning import Stopper, predict, probe, tune
 from scotoma.losses import classification
 
@@ -121,3 +123,30 @@ def test_the_validation_loss_is_that_of_the_plain_pictures(made) -> None:
     assert method.training
     with pytest.raises(UsageError, match="--patience needs labelled validation rows"):
         tune(network, info, store, rows, target, Draw(1, 0, drawn.train, drawn.val[:0]), steps=2, patience=1)
+
+
+def test_soft_labels_train_towards_the_readers_shares_ties_included(made) -> None:
+    """Readers who agree by 3 to 1 leave a network that never sees certainty less certain than one told the majority."""
+    network, info, store, rows, target, _ = made
+    start = {k: v.clone() for k, v in network.state_dict().items()}
+    shares = np.full((N, 2), 0.25, np.float32)
+    shares[np.arange(N), target.y] = 0.75
+    y = target.y.copy()
+    y[:6], shares[:6] = -1, 0.5  # ties
+    split = Split(np.array(["train"] * 50 + ["test"] * 10), np.arange(N), "patient", False)
+
+    def sure(tested: Target) -> float:
+        network.load_state_dict(start)
+        drawn = draw(tested, split, 1.0, 0)
+        method, _ = tune(network, info, store, rows, tested, drawn, steps=30, batch_size=16, precision="32-true", balance=False)
+        assert len(drawn.train) == 44
+        assert drawn.tied.tolist() == ([] if tested.shares is None else list(range(6)))
+        assert method.inputs.soft == (tested.shares is not None)
+        return float(predict(method.encoder, method.head, info, store, rows[50:], False).max(1).mean())
+
+    soft, plain = replace(target, y=y, shares=shares), replace(target, y=y)
+    assert sure(soft) < sure(plain) - 0.05
+    assert len(draw(soft, split, 0.5, 0).tied) == 3
+    assert set(draw(soft, split, 0.2, 0).tied) <= set(draw(soft, split, 0.5, 0).tied)
+    hidden = soft.only(np.array([7, 8]))
+    assert hidden.known.sum() == (~np.isnan(hidden.shares).all(1)).sum() == 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from scotoma.losses import classification, masked_patch_loss, nt_xent
+from scotoma.losses import classification, masked_patch_loss, nt_xent, soft_classification
 
 
 def slow_nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
@@ -100,3 +100,26 @@ def test_classification_without_a_known_label_is_zero(targets: torch.Tensor) -> 
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros(4, 2))
+
+
+def test_soft_classification_is_the_plain_one_where_readers_agree_and_a_slow_sum_where_they_do_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, 3, generator=generator, requires_grad=True)
+    classes = torch.tensor([0, 1, -1, 2, 1, 0, -1])
+    agreed = torch.full((7, 3), math.nan)
+    agreed[classes >= 0] = F.one_hot(classes[classes >= 0], 3).float()
+    weights = torch.tensor([0.2, 1.0, 3.0])
+    for weight in (None, weights):
+        torch.testing.assert_close(soft_classification(logits, agreed, weight), classification(logits, classes, weight))
+    shares = torch.tensor([[0.5, 0.5, 0], [1 / 3, 0, 2 / 3], [math.nan] * 3, [0, 1, 0], [0.2, 0.2, 0.6], [0, 0, 1], [math.nan] * 3])
+    log_p = torch.log_softmax(logits, 1)
+    terms, norm = 0.0, 0.0
+    for i in (0, 1, 3, 4, 5):
+        for c in range(3):
+            terms -= weights[c].item() * shares[i, c].item() * log_p[i, c].item()
+            norm += weights[c].item() * shares[i, c].item()
+    found = soft_classification(logits, shares, weights)
+    assert found.item() == pytest.approx(terms / norm, rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert torch.equal((gradient == 0).all(1), shares.isnan().all(1))
+    assert soft_classification(logits, torch.full((7, 3), math.nan)).item() == 0

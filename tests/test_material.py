@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,23 @@ def test_a_wrong_request_is_found_before_anything_is_decoded(
         made("phantom:30", **options)
     with pytest.raises(UsageError, match="--size 8"):
         gather(data="phantom:30", size=8, imports=())
+
+
+def test_a_target_of_the_headers_is_read_once_they_are(write_dicom: Callable[..., Path], tmp_path: Path) -> None:
+    for k in range(24):
+        write_dicom(tmp_path / "scans" / f"{k}.dcm", np.full((20, 20), 10 * k, np.uint8), PatientSex="FM"[k % 2],
+                    PatientID=f"ID{k // 2}",
+                    PatientAge=f"0{40 + k}Y", Modality="DX", Manufacturer="Maker")  # fmt: skip
+    found = made(tmp_path / "scans", target=["sex"])
+    assert found.target is not None
+    assert found.target.classes == ("F", "M")
+    assert found.target.y.tolist() == [0, 1] * 12
+    assert found.modality == "xray"
+    table_of = found.dataset.table
+    assert table_of["age"].tolist() == [40 + k for k in range(24)]
+    assert set(table_of["vendor"]) == {"Maker"}
+    assert table_of["patient"].tolist() == [identity.pseudonym(f"ID{k // 2}", identity.load_key()) for k in range(24)]
+    with pytest.raises(UsageError, match="no column 'laterality'"):
+        made(tmp_path / "scans", target=["laterality"])
+    mine = table.load(tmp_path / "scans").table.assign(sex=list("XXYY" * 6))  # the table's own column goes before the header's
+    assert made(mine, target=["sex"]).target.classes == ("X", "Y")

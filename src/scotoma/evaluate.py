@@ -18,6 +18,7 @@ def evaluate(
     out: str | Path | None = None,
     labels: str | None = None,
     on: str | None = None,
+    readers: str | None = None,
     classes: list[str] | None = None,
     fractions: list[float] | None = None,
     seeds: int = 3,
@@ -31,12 +32,13 @@ def evaluate(
 
     Args:
         run: a finished pretrain or finetune run, or an encoder or model file.
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, a prepared store, or phantom:N.
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
         evaluators: see `scotoma list evaluators`; by default metrics for a classifier, linear for an encoder.
         target: the columns to predict; by default those of the classifier.
         out: a run folder of its own; by default the rows join those of `run`.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         fractions: shares of the labels with which probes are trained; by default 1.
         seeds: label draws for each fraction below 1.
@@ -70,7 +72,8 @@ def evaluate(
     if classes is None and len(target) == 1 and info.targets == tuple(target):
         classes = list(info.classes)
     material = gather(
-        data=data, labels=labels, on=on, target=target or None, classes=classes, size=info.image_size, channels=info.in_chans,
+        data=data, labels=labels, on=on, readers=readers,
+        target=target or None, classes=classes, size=info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run), quiet=quiet,
     )  # fmt: skip
     if material.target is None:

@@ -20,6 +20,7 @@ def finetune(
     out: str | Path = "runs/finetune",
     labels: str | None = None,
     on: str | None = None,
+    readers: str | None = None,
     classes: list[str] | None = None,
     frozen: bool = False,
     label_fraction: float = 1.0,
@@ -40,12 +41,13 @@ def finetune(
     """Turn an encoder and labels into a classifier. Rows tell its metrics on validation rows; `evaluate` tests it.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, a prepared store, or phantom:N.
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
         target: one column of classes, or several of 0/1/missing (multi-label).
         encoder: a finished pretraining run, or an encoder file.
         out: the run folder.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         frozen: leave the encoder as it is and fit a logistic regression on its features.
         label_fraction: share of the training and validation labels to use.
@@ -84,7 +86,8 @@ def finetune(
 
     info = encoders.read_info(encoder)
     material = gather(
-        data=data, labels=labels, on=on, target=target, classes=classes, size=info.image_size, channels=info.in_chans,
+        data=data, labels=labels, on=on, readers=readers,
+        target=target, classes=classes, size=info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(encoder), quiet=quiet,
     )  # fmt: skip
     assert material.target is not None

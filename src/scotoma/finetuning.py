@@ -56,19 +56,20 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     """
     L.seed_everything(seed, verbose=False)
     weights = target.weights(drawn.train) if balance else ()
-    inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes), weights)
+    soft = target.shares is not None and not target.multilabel
+    inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes), weights, soft)
     method = Supervised(encoder, inputs)
     plan = Plan(steps, batch_size, learning_rate, weight_decay, precision or automatic_precision(), seed)
     if patience and not len(drawn.val):
         raise UsageError("--patience needs labelled validation rows: label some, or leave it at 0")
     stopper = (Stopper(method, info, store, rows[drawn.val], target.y[drawn.val], plan, patience),) if patience else ()
-    batches = Batches(store, rows[drawn.train], target.y[drawn.train])
+    batches = Batches(store, rows[drawn.seen], target.aims[drawn.seen])
     trained = fit(
         method, plan, batches, run.path if run else None, resume=bool(run and run.resumed), quiet=quiet, callbacks=stopper
     )
     for one in stopper:
         one.restore()
-    return method, cost_rows(trained, plan, method, len(drawn.train), 0.0)
+    return method, cost_rows(trained, plan, method, len(drawn.seen), 0.0)
 
 
 def probe(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw) -> nn.Linear:

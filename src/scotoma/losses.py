@@ -38,8 +38,23 @@ def masked_patch_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tenso
     return (error * mask).sum() / mask.sum()
 
 
+def soft_classification(logits: Tensor, shares: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of one categorical target on which several readers were not of one mind.
+
+    Args:
+        logits: (B, C).
+        shares: (B, C) share of readers for each class; a row of NaN is unknown and left out.
+        weights: (C,) weight of each class.
+
+    Returns:
+        The mean, weighted by class; where all readers agree, that of ``classification``. 0 where nothing is known.
+    """
+    wanted = shares.float().nan_to_num() * (1 if weights is None else weights)
+    return -(wanted * F.log_softmax(logits.float(), 1)).sum() / wanted.sum().clamp(min=1e-12)
+
+
 def classification(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of one categorical target, or of several 0/1/unknown ones.
+    """Cross-entropy of one categorical target, or of several 0/1/unknown ones (which may be shares of readers).
 
     Args:
         logits: (B, C) for C classes, or (B, K) for K labels.

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ class Material:
             )
         return found
 
-    @property
+    @cached_property
     def _free(self) -> np.ndarray:
         together = splits.linked(self.split.units, splits.contents(self.dataset, self.store))
         return ~np.isin(together, together[np.isin(self.split.of, ("val", "test"))])
@@ -107,9 +108,10 @@ class Material:
         temporary.replace(folder / USED)
 
 
-def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, target: list[str] | None = None,
-           classes: list[str] | None = None, size: int, channels: int | None = None, modality_name: str = "auto", seed: int = 0,
-           strict: bool = False, allow_leakage: bool = False, encoder_run: Path | None = None, quiet: bool = False,
+def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
+           target: list[str] | None = None, classes: list[str] | None = None, size: int, channels: int | None = None,
+           modality_name: str = "auto", seed: int = 0, strict: bool = False, allow_leakage: bool = False,
+           encoder_run: Path | None = None, quiet: bool = False,
            imports: tuple[str, ...] = ("timm", "lightning")) -> Material:  # fmt: skip
     """Load, check, decode and split.
 
@@ -117,7 +119,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         data: what ``scotoma.data.table.load`` takes.
         labels: a spreadsheet to join.
         on: its column that names the picture.
-        target: columns to predict.
+        readers: ``majority`` or ``soft``, how several readers' rows of a picture become one.
+        target: columns to predict; of pictures with headers also what these say (``store.FROM_HEADERS``).
         classes: of one categorical target, the classes to tell apart.
         size: training size, pixels.
         channels: 1 or 3; None for what the pictures have.
@@ -136,10 +139,10 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         modality(modality_name)
     if size < 16:
         raise UsageError(f"--size {size}: pictures need at least 16 pixels")
-    dataset = table.load(data, labels, on)
+    dataset = table.load(data, labels, on, readers)
     if encoder_run is not None:  # tested and tuned on what it was trained on
         dataset = replace(dataset, display=encoders.read_info(encoder_run).display)
-    if target:
+    if target and not (set(target) - set(dataset.table.columns)) & set(store.FROM_HEADERS):
         targets.read(dataset, target, classes or ())  # a wrong column is found before anything is decoded
     importer = threading.Thread(target=lambda: [importlib.import_module(name) for name in imports])
     importer.start()

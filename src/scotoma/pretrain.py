@@ -21,6 +21,7 @@ def pretrain(
     method_args: dict[str, Any] | None = None,
     labels: str | None = None,
     on: str | None = None,
+    readers: str | None = None,
     target: list[str] | None = None,
     classes: list[str] | None = None,
     size: int = 96,
@@ -45,13 +46,14 @@ def pretrain(
     Test and validation rows (the table's, or those of a drawn split) are kept out, so that the encoder can be tested on them.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, a prepared store, or phantom:N.
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
         method: see `scotoma list methods`.
         out: the run folder.
         encoder: a timm network, or vit_tiny_patch8 and the like; by default the method's own.
         method_args: the method's arguments; on the command line --method.NAME VALUE.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
         target: the columns to train on, for methods that need labels.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         size: side of what the encoder sees, pixels.
@@ -93,6 +95,7 @@ def pretrain(
         raise UsageError(f"{method} trains on labels: name them with --target")
     arguments = {
         "data": _named(data), "method": method, "encoder": encoder, "method_args": method_args or {}, "labels": labels, "on": on,
+        "readers": readers,
         "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
         "precision": precision, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
@@ -100,7 +103,8 @@ def pretrain(
     from scotoma.material import gather
 
     material = gather(
-        data=data, labels=labels, on=on, target=target if chosen.needs_labels else None, classes=classes, size=size,
+        data=data, labels=labels, on=on, readers=readers,
+        target=target if chosen.needs_labels else None, classes=classes, size=size,
         channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
     )  # fmt: skip
     from scotoma.pretraining import assemble, train  # torch, timm and lightning

@@ -31,6 +31,7 @@ def study(
     finetune_learning_rate: float = 5e-4,
     labels: str | None = None,
     on: str | None = None,
+    readers: str | None = None,
     classes: list[str] | None = None,
     channels: int | None = None,
     modality: str = "auto",
@@ -46,7 +47,7 @@ def study(
     Pretraining sees training rows only. A method that reads labels is pretrained anew for each fraction and draw.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, a prepared store, or phantom:N.
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
         target: one column of classes, or several of 0/1/missing (multi-label).
         methods: see `scotoma list methods`; separated by commas.
         out: the run folder.
@@ -63,6 +64,7 @@ def study(
         finetune_learning_rate: peak of each fine-tuning.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         channels: 1 or 3; by default 3 where any picture has colour.
         modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
@@ -100,13 +102,15 @@ def study(
         "data": str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}", "target": target,
         "methods": methods, "fractions": fractions, "seeds": seeds, "minutes": minutes, "epochs": epochs, "steps": steps,
         "size": size, "encoder": encoder, "modes": modes, "controls": controls, "finetune_steps": finetune_steps,
-        "finetune_learning_rate": finetune_learning_rate, "labels": labels, "on": on, "classes": classes, "channels": channels,
+        "finetune_learning_rate": finetune_learning_rate, "labels": labels, "on": on, "readers": readers,
+        "classes": classes, "channels": channels,
         "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
     from scotoma.material import gather
 
     material = gather(
-        data=data, labels=labels, on=on, target=target, classes=classes, size=size, channels=channels, modality_name=modality,
+        data=data, labels=labels, on=on, readers=readers,
+        target=target, classes=classes, size=size, channels=channels, modality_name=modality,
         seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
     )  # fmt: skip
     from scotoma.data.targets import require_classes

@@ -88,6 +88,7 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
             "data",
             "labels",
             "on",
+            "readers",
             "target",
             "classes",
             "size",
@@ -155,12 +156,7 @@ def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -
 
 def _only(material: Material, drawn: Draw) -> Material:
     """The material with the labels of one draw alone."""
-    target = _target(material)
-    hidden = np.ones(len(target.y), bool)
-    hidden[drawn.train] = False
-    y = target.y.copy()
-    y[hidden] = np.nan if target.multilabel else -1
-    return replace(material, target=replace(target, y=y))
+    return replace(material, target=_target(material).only(drawn.train))
 
 
 def _classify(run: Run, material: Material, arm: Arm, draws: list[Draw], quiet: bool) -> Iterator[tuple[Draw, np.ndarray]]:
@@ -214,7 +210,7 @@ def _save_draws(run: Run, material: Material, draws: list[Draw]) -> None:
     parts = [
         pd.DataFrame({"row": material.rows[rows], "split": name, "fraction": d.fraction, "seed": d.seed})
         for d in draws
-        for name, rows in (("train", d.train), ("val", d.val))
+        for name, rows in (("train", d.seen), ("val", d.val))
         if d.fraction < 1
     ]
     if parts:

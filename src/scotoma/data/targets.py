@@ -37,6 +37,11 @@ class Target:
         """What a loss is given: ``shares`` where labels are soft, else ``y``."""
         return self.y if self.shares is None else self.shares
 
+    @property
+    def tied(self) -> np.ndarray:
+        """(n,) bool: rows of soft labels without a majority: they train, and are neither drawn by class nor tested on."""
+        return np.zeros(len(self.y), bool) if self.shares is None else ~self.known & ~np.isnan(self.shares).all(1)
+
     def only(self, rows: np.ndarray) -> Target:
         """The target with every other row unknown."""
         hidden = np.ones(len(self.y), bool)

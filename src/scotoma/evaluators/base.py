@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -28,12 +28,21 @@ ROC_GRID = np.round(np.linspace(0, 1, 51), 2)
 
 @dataclass(frozen=True)
 class Draw:
-    """The labels that one classifier may see: positions of its training rows, and of the rows by which it makes choices."""
+    """The labels that one classifier may see: positions of its training rows, and of the rows by which it makes choices.
+
+    ``tied`` are training rows of soft labels on which readers tie: only a loss that takes shares can use them.
+    """
 
     fraction: float
     seed: int
     train: np.ndarray
     val: np.ndarray
+    tied: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def seen(self) -> np.ndarray:
+        """All training rows, for a loss that takes shares."""
+        return np.union1d(self.train, self.tied)
 
 
 @dataclass
@@ -101,8 +110,9 @@ class Evaluator(Protocol):
 
 def draw(target: Target, split: Split, fraction: float, seed: int) -> Draw:
     """Draw labels: at fraction f, training and choices use f of the training and of the validation labels."""
-    train = label_fraction(target.y, split.rows("train"), fraction, seed)
-    return Draw(fraction, seed, train, label_fraction(target.y, split.rows("val"), fraction, seed))
+    train, val = (label_fraction(target.y, split.rows(name), fraction, seed) for name in ("train", "val"))
+    tied = label_fraction(np.where(target.tied, 0, -1), split.rows("train"), fraction, seed)
+    return Draw(fraction, seed, train, val, tied)
 
 
 @torch.no_grad()

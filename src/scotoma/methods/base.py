@@ -28,6 +28,7 @@ class Inputs:
         modality: a key of ``scotoma.views.MODALITIES``.
         outputs: classes of a categorical target, or number of 0/1 targets; 0 without targets.
         class_weights: weight of each class (or of the positives of each 0/1 target) in the loss; empty for none.
+        soft: whether a categorical target comes as (B, C) shares of readers, not as (B,) class ids.
     """
 
     image_size: int
@@ -37,6 +38,7 @@ class Inputs:
     modality: str = "grey"
     outputs: int = 0
     class_weights: tuple[float, ...] = ()
+    soft: bool = False
 
     def augmentation(self, **changes: Any) -> Augmentation:
         """A random view of these pictures, as its modality allows."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scotoma.encoders import width
-from scotoma.losses import classification
+from scotoma.losses import classification, soft_classification
 from scotoma.methods.base import Batch, Inputs, Method, Views, decay_groups
 from scotoma.views import Draws
 
@@ -48,4 +48,5 @@ class Supervised(Method):
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy over what is known of the targets."""
-        return {"loss": classification(self.head(self.encoder(views["view"])), batch["targets"], self.class_weights)}
+        loss = soft_classification if self.inputs.soft else classification
+        return {"loss": loss(self.head(self.encoder(views["view"])), batch["targets"], self.class_weights)}
