@@ -102,7 +102,8 @@ def _read(path: str, frame: int | None, side: int | None, display: Display) -> P
 def read_labels(path: str, frame: int | None = None) -> np.ndarray:
     """The labels of a map (a mask, a segmentation) as they are stored, pixel by pixel over the picture that :func:`read` gives.
 
-    Palette indices or grey levels of PNG and TIFF, voxels of NIfTI, rows of npz, segment numbers of DICOM segmentations.
+    Palette indices or grey levels of PNG and TIFF, voxels of NIfTI, rows of npz, segment numbers of DICOM segmentations. Several
+    masks of one picture, ``first.png|second.png`` (the others lie beside the first), are united: the larger label counts.
 
     Returns:
         (H, W) int32.
@@ -113,6 +114,12 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
     with _one_line(path):
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
+        first, *others = path.split("|")
+        if others:
+            labels = [read_labels(str(Path(first).with_name(name)), frame) for name in (Path(first).name, *others)]
+            if len({part.shape for part in labels}) > 1:
+                raise ImageError("the masks of one picture differ in size")
+            return np.maximum.reduce(labels)
         kind = _kind(path)
         if kind == _PHANTOM:
             return _read(path, frame, None, AS_STORED).pixels.astype(np.int32)

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lookalike import column, picture, under
+from PIL import Image
 
+from scotoma.data import images
 from scotoma.data.datasets import busi
 
 
@@ -27,3 +30,21 @@ def test_classes_and_one_or_several_masks(tmp_path: Path, within: str) -> None:
         None,
         f"{within}normal/normal (1)_mask.png",
     ]
+
+
+def test_several_masks_are_read_as_their_union(tmp_path: Path) -> None:
+    picture(tmp_path / "benign" / "benign (4).png", size=(8, 8))
+    union = np.zeros((8, 8), int)
+    for end, rows in (("", slice(0, 2)), ("_1", slice(1, 3)), ("_2", slice(6, 8))):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[rows, 2:5] = 255
+        union[rows, 2:5] = 255
+        Image.fromarray(mask).save(tmp_path / "benign" / f"benign (4)_mask{end}.png")
+    path = busi.load(tmp_path).table["mask_path"][0]
+    assert np.array_equal(images.read_labels(path), union)
+    picture(tmp_path / "benign" / "benign (4)_mask_2.png", size=(9, 8))
+    with pytest.raises(images.ImageError, match="differ in size"):
+        images.read_labels(path)
+    (tmp_path / "benign" / "benign (4)_mask_2.png").unlink()
+    with pytest.raises(images.ImageError, match=r"\(4\)_mask_2\.png"):
+        images.read_labels(path)
