@@ -73,7 +73,7 @@ def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = N
 def _one_a_unit(pairs: pd.DataFrame, kind: str) -> pd.DataFrame:
     """One row for each split and unit: the median of its numbers, or its most frequent category (the first of equals)."""
     if kind == "number":
-        return pairs.groupby(["split", "unit"], as_index=False)["value"].median()
+        return pairs.groupby(["split", "unit"])["value"].median().reset_index()
     counts = pairs.groupby(["split", "unit", "value"], as_index=False).size()
     return counts.sort_values("size", ascending=False, kind="stable").drop_duplicates(["split", "unit"])
 
