@@ -75,7 +75,8 @@ def test_every_dicom_sample_reads_as_stated_or_says_why(data_root: Path) -> None
             whole = tuple(int(n) for n in row["shape"].strip("()").split(","))
             assert (stored.shape if len(whole) > len(shape) and whole[-1] != 3 else stored.shape[1:]) == whole, name
             low, high = float(row["pmin"]), float(row["pmax"])
-        assert (stored.min(), stored.max()) == pytest.approx((low, high), abs=1e-6), name
+        rounding = 1 if row["transfer_syntax"].startswith("JPEG Baseline") else 1e-6  # two decoders' cosine transforms
+        assert (float(stored.min()), float(stored.max())) == pytest.approx((low, high), abs=rounding), name
         for picture in pictures:
             assert (picture.facts["height"], picture.facts["width"]) == shape
             assert picture.pixels.shape[:2] == SHOWN.get(name, shape), name

@@ -66,7 +66,8 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         path: a file, ``file.npz#member``, ``scan.nii.gz#coronal`` or ``phantom:SEED[#mask]``.
         frame: which picture of the file; ``None`` is the only or the first one, of a NIfTI volume the middle slice.
         side: the side the picture will be fitted into. A JPEG of at least twice that is then decoded at 1/2, 1/4 or 1/8 (faster,
-            within two grey levels after :func:`square`), and a phantom is drawn at that side.
+            within two grey levels after :func:`square`, but with another content hash, so leave it out where :func:`fingerprint`
+            follows), and a phantom is drawn at that side.
         display: how stored values become grey levels.
 
     Raises:
@@ -199,7 +200,7 @@ def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
     return out
 
 
-def fingerprint(pixels: np.ndarray, source: np.ndarray | bytes | None = None) -> tuple[str, bytes]:
+def fingerprint(pixels: np.ndarray, source: np.ndarray | None = None) -> tuple[str, bytes]:
     """Two hashes of a decoded picture.
 
     Args:
@@ -213,11 +214,8 @@ def fingerprint(pixels: np.ndarray, source: np.ndarray | bytes | None = None) ->
         Recompressed or resized copies differ in few bits.
     """
     source = pixels if source is None else source
-    if isinstance(source, bytes):
-        content = hashlib.blake2b(source, digest_size=16)
-    else:
-        content = hashlib.blake2b(f"{source.dtype.newbyteorder('=')} {source.shape} ".encode(), digest_size=16)
-        content.update(np.ascontiguousarray(source).data)
+    content = hashlib.blake2b(f"{source.dtype.newbyteorder('=')} {source.shape} ".encode(), digest_size=16)
+    content.update(np.ascontiguousarray(source).data)
     cells = _thumbnail(pixels)
     return content.hexdigest(), np.packbits(cells[:, 1:] - cells[:, :-1] > HASH_MARGIN).tobytes()
 

@@ -104,13 +104,12 @@ class Picture:
             ([centre, width] that was applied), ``transfer_syntax``, ``patient_id``, ``study_uid``; for NIfTI
             ``spacing_mm``, ``slices``. All are plain numbers, strings and lists. ``patient_id`` and ``study_uid`` are
             raw identifiers: the caller turns them into keyed hashes at once and keeps nothing else of them.
-        source: what the content hash is made of, where that is not ``pixels``: the values as stored, whatever the display;
-            of a JPEG file its coded data, whatever the scale at which it was decoded.
+        source: what the content hash is made of, where that is not ``pixels``: the values as stored, whatever the display.
     """
 
     pixels: np.ndarray
     facts: dict[str, object]
-    source: np.ndarray | bytes | None = None
+    source: np.ndarray | None = None
 
 
 def file_stamp(path: str) -> tuple[int, int, int]:

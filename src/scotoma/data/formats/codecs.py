@@ -29,12 +29,16 @@ def stored_values(ds: Any, index: int) -> np.ndarray:
     check_size(height * width * samples)
     if syntax in RAW and samples == 1 and bits in (8, 16) and "PixelData" in ds:
         return _raw(ds, index, height, width, bits)
-    if syntax == DEFLATED_FRAMES or (syntax == RLE and bits == 1):
+    if syntax in (DEFLATED_FRAMES, RLE):
         return _bits_or_bytes(ds, syntax, index, (height, width, samples), bits)
     if syntax in DEEP_JPEG:
         return _jpeg(ds, index, (height, width, samples))
     from pydicom.pixels import pixel_array
 
+    if syntax.startswith("1.2.840.10008.1.2.4."):
+        claimed = _jpeg_shape(_frame_bytes(ds, index))
+        if claimed is not None and claimed[:2] != (height, width):  # before a decoder allocates and fills what it claims
+            raise ImageError(f"the compressed frame claims {claimed[0]} x {claimed[1]} pixels, the header {height} x {width}")
     found: np.ndarray = pixel_array(ds, index=index)
     return found
 
@@ -72,28 +76,55 @@ def _frame_bytes(ds: Any, index: int) -> bytes:
 
 
 def _bits_or_bytes(ds: Any, syntax: str, index: int, shape: tuple[int, int, int], bits: int) -> np.ndarray:
-    """Deflated frames (PS3.5 A.4.13), and RLE of single bits, packed eight a byte (PS3.5 8.1.1), in frames of their own."""
+    """Deflated frames (PS3.5 A.4.13) and run lengths (PS3.5 G); single bits lie eight a byte (PS3.5 8.1.1).
+
+    The Rust decoder of run lengths that pydicom would take ends the process where a segment is too long.
+    """
     data = _frame_bytes(ds, index)
     height, width, samples = shape
+    if bits not in (1, 8, 16, 32) or samples not in (1, 3):
+        raise ImageError(f"{bits} bits allocated of {samples} samples: not one of 1, 8, 16, 32 and of 1, 3")
     wanted = (height * width * samples * bits + 7) // 8
     if syntax == DEFLATED_FRAMES:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, wanted)
     else:
-        from imagecodecs import packbits_decode
-
-        data = bytes(packbits_decode(data[64:]))  # after the header of one segment (PS3.5 G.5)
+        data = _run_lengths(data, samples * max(1, bits // 8), wanted)
     if len(data) < wanted:
         raise ImageError(f"the frame holds {len(data)} bytes of {wanted}: it is truncated")
     if bits == 1:
         return np.unpackbits(np.frombuffer(data, np.uint8, wanted), count=height * width, bitorder="little").reshape(height, width)
-    if bits not in (8, 16, 32):
-        raise ImageError(f"{bits} bits allocated: not one of 1, 8, 16, 32")
-    kind = "i" if ds.get("PixelRepresentation") else "u"
-    values = np.frombuffer(data, f"<{kind}{bits // 8}", height * width * samples)
+    size = bits // 8
+    if syntax == RLE:  # a segment for each byte of each sample, the highest first
+        planes = np.frombuffer(data, np.uint8, wanted).reshape(samples, size, height * width)
+        values = np.ascontiguousarray(planes[:, ::-1].transpose(0, 2, 1)).view(f"<u{size}")
+        planar = True
+    else:
+        values, planar = np.frombuffer(data, f"<u{size}", height * width * samples), bool(ds.get("PlanarConfiguration"))
     if samples == 1:
-        return _only_stored_bits(values.reshape(height, width), ds)
-    planar = bool(ds.get("PlanarConfiguration"))
-    return np.moveaxis(values.reshape(samples, height, width), 0, -1) if planar else values.reshape(height, width, samples)
+        return _only_stored_bits(
+            values.view(f"<i{size}" if ds.get("PixelRepresentation") else f"<u{size}").reshape(height, width), ds
+        )
+    colours = values.reshape(3, height, width).transpose(1, 2, 0) if planar else values.reshape(height, width, 3)
+    if str(ds.get("PhotometricInterpretation")) != "YBR_FULL":
+        return colours
+    from pydicom.pixels import convert_color_space
+
+    return convert_color_space(np.ascontiguousarray(colours), "YBR_FULL", "RGB")
+
+
+def _run_lengths(data: bytes, segments: int, wanted: int) -> bytes:
+    """The bytes of all segments of a frame, one after another."""
+    from imagecodecs import packbits_decode
+
+    header = np.frombuffer(data[:64].ljust(64, b"\0"), "<u4")
+    if header[0] != segments:
+        raise ImageError(f"the frame has {header[0]} segments of {segments}")
+    ends = [*header[2 : segments + 1].tolist(), len(data)]
+    parts = [packbits_decode(data[start:end]) for start, end in zip(header[1 : segments + 1].tolist(), ends, strict=True)]
+    length = wanted // segments
+    if min(map(len, parts)) < length:
+        raise ImageError(f"a segment of the frame holds fewer than {length} bytes: it is truncated")
+    return b"".join(bytes(part[:length]) for part in parts)
 
 
 def _jpeg(ds: Any, index: int, shape: tuple[int, int, int]) -> np.ndarray:
@@ -114,11 +145,18 @@ def _jpeg(ds: Any, index: int, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
-    """Height, width and samples of the first frame header (SOF0 to SOF15 without DHT, JPG and DAC; ITU-T T.81 B.2.2)."""
+    """Height, width and samples that a JPEG, JPEG-LS or JPEG 2000 stream states; None where it cannot be told.
+
+    ITU-T T.81 B.2.2: a frame header is SOF0 to SOF15 without DHT, JPG and DAC; T.87 C.1.1: SOF55; T.800 A.5.1: SIZ, after SOC.
+    """
+    siz = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if siz >= 0 and len(data) >= siz + 42:
+        right, lower, left, upper = (int.from_bytes(data[siz + k : siz + k + 4], "big") for k in (8, 12, 16, 20))
+        return lower - upper, right - left, int.from_bytes(data[siz + 40 : siz + 42], "big")
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big"), data[at + 9]
         at += 1 if marker == 0xFF else 2 + length
     return None
