@@ -74,7 +74,8 @@ def evaluate(
     material = gather(
         data=data, labels=labels, on=on, readers=readers,
         target=target or None, classes=classes, size=info.image_size, channels=info.in_chans,
-        modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run), quiet=quiet,
+        modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run),
+        display=info.display, quiet=quiet,
     )  # fmt: skip
     if material.target is None:
         raise UsageError("name what to predict with --target")

@@ -88,7 +88,8 @@ def finetune(
     material = gather(
         data=data, labels=labels, on=on, readers=readers,
         target=target, classes=classes, size=info.image_size, channels=info.in_chans,
-        modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(encoder), quiet=quiet,
+        modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(encoder),
+        display=info.display, quiet=quiet,
     )  # fmt: skip
     assert material.target is not None
     from scotoma.data.targets import require_classes

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma import encoders
 from scotoma.data import identity, splits, store, table, targets
 from scotoma.errors import UsageError
 from scotoma.views import modality
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from scotoma.data.images import Display
 
 USED = "used.parquet"
 _BY_HEADER = {"CR": "xray", "DX": "xray", "DR": "xray", "MG": "xray", "CT": "ct", "MR": "mr"}
@@ -111,7 +112,7 @@ class Material:
 def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
            target: list[str] | None = None, classes: list[str] | None = None, size: int, channels: int | None = None,
            modality_name: str = "auto", seed: int = 0, strict: bool = False, allow_leakage: bool = False,
-           encoder_run: Path | None = None, quiet: bool = False,
+           encoder_run: Path | None = None, display: Display | None = None, quiet: bool = False,
            imports: tuple[str, ...] = ("timm", "lightning")) -> Material:  # fmt: skip
     """Load, check, decode and split.
 
@@ -129,6 +130,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         strict: an unreadable picture is an error.
         allow_leakage: go on with a leaking split, or with test pictures that the encoder was pretrained on.
         encoder_run: the run folder of an encoder to be tested on these data: its patients keep their split, and overlap is refused.
+        display: how stored values become grey levels, as that encoder's header names it; None for as the data set says.
         quiet: no progress bar.
         imports: slow modules imported in a thread while pictures are decoded in other processes.
 
@@ -140,8 +142,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     if size < 16:
         raise UsageError(f"--size {size}: pictures need at least 16 pixels")
     dataset = table.load(data, labels, on, readers)
-    if encoder_run is not None:  # tested and tuned on what it was trained on
-        dataset = replace(dataset, display=encoders.read_info(encoder_run).display)
+    if display is not None:
+        dataset = replace(dataset, display=display)
     if target and not (set(target) - set(dataset.table.columns)) & set(store.FROM_HEADERS):
         targets.read(dataset, target, classes or ())  # a wrong column is found before anything is decoded
     importer = threading.Thread(target=lambda: [importlib.import_module(name) for name in imports])
