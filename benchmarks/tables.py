@@ -80,7 +80,7 @@ def study_table(name: str) -> str:
 def choices_table() -> str:
     """How each setting did on validation rows, the chosen one of each method in bold."""
     rows = [{**row, "method": NAMES[row["method"]]} for row in read("choices")]
-    best = {m: max((r["mean"] for r in rows if r["method"] == m)) for m in {r["method"] for r in rows}}
+    best = {m: max(r["mean"] for r in rows if r["method"] == m) for m in {r["method"] for r in rows}}
     parts = ["| method | setting | read-out | 1% | 5% | 10% | mean |\n|---|---|---|---|---|---|---|\n"]
     for row in rows:
         mean = f"**{row['mean']:.3f}**" if row["mean"] == best[row["method"]] else f"{row['mean']:.3f}"
