@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
+import struct
 import subprocess
 import sys
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -16,9 +19,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from imagecodecs import jpeg8_encode
 from PIL import Image, ImageFilter
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, compress
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -26,6 +31,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -33,7 +39,18 @@ from pydicom.uid import (
 
 from scotoma.data import phantom
 from scotoma.data.formats import volumes
-from scotoma.data.images import ImageError, age_in_years, fingerprint, frames, is_image, read, square
+from scotoma.data.images import (
+    Display,
+    ImageError,
+    age_in_years,
+    fingerprint,
+    frames,
+    is_image,
+    parse_windows,
+    read,
+    read_labels,
+    square,
+)
 
 DATA = Path(os.environ.get("SCOTOMA_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
 
@@ -384,6 +401,212 @@ def test_lossless_compression_changes_nothing(tmp_path, syntax):
     np.testing.assert_array_equal(packed.pixels, plain.pixels)
     assert packed.facts["transfer_syntax"] == syntax.name
     assert len(np.unique(packed.pixels)) > 100
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+def test_lossless_jpeg_changes_nothing(tmp_path, sign):
+    values = (np.arange(0, 4096, 16).reshape(16, 16) - 2048 * sign).astype(np.int16 if sign else np.uint16)
+    ds = dataset(values, JPEGLosslessSV1, bits=12)
+    frame = jpeg8_encode((values.view(np.uint16) & 4095), lossless=True, bitspersample=12)
+    ds.PixelData = encapsulate([frame])
+    ds["PixelData"].is_undefined_length = True
+    np.testing.assert_array_equal(read(write(tmp_path, ds)).source, values)
+
+
+def test_a_compressed_frame_of_another_size_than_its_header_is_refused(tmp_path):
+    for syntax in (JPEGLSLossless, JPEGLosslessSV1):
+        ds = dataset(TWELVE, bits=12)
+        if syntax == JPEGLSLossless:
+            compress(ds, syntax, encoding_plugin="")
+        else:
+            ds.file_meta.TransferSyntaxUID = syntax
+            ds.PixelData = encapsulate([jpeg8_encode(TWELVE, lossless=True, bitspersample=12)])
+            ds["PixelData"].is_undefined_length = True
+        ds.Rows = 17
+        with pytest.raises(ImageError, match=r"claims another size|claims 16 x 16 pixels, the header 17 x 16"):
+            read(write(tmp_path, ds))
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_deflated_frames(tmp_path, bits):
+    values = np.stack([blobs(16, 16, k) for k in range(2)]).astype(np.uint16 if bits == 16 else np.uint8)
+    values = (values > 128).astype(np.uint8) if bits == 1 else values
+    ds = dataset(values, JPEG2000Lossless, NumberOfFrames=2)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = bits, bits, bits - 1
+    frames_ = []
+    for one in values:
+        packer = zlib.compressobj(wbits=-15)
+        raw = np.packbits(one, bitorder="little").tobytes() if bits == 1 else one.tobytes()
+        frames_.append(packer.compress(raw) + packer.flush())
+    ds.PixelData = encapsulate([f + b"\0" * (len(f) % 2) for f in frames_])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    path = Path(write(tmp_path, ds))  # under another name: pydicom writes no syntax newer than itself
+    path.write_bytes(path.read_bytes().replace(JPEG2000Lossless.encode(), b"1.2.840.10008.1.2.8.1\0"))
+    for k in range(2):
+        np.testing.assert_array_equal(read(str(path), k).source, values[k])
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (12, 10, 3)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_run_lengths_change_nothing_and_truncation_is_seen(tmp_path, shape, kind):
+    values = np.random.default_rng(0).integers(0, np.iinfo(kind).max, shape).astype(kind)
+    ds = dataset(values)
+    compress(ds, RLELossless, encoding_plugin="pydicom")
+    path = write(tmp_path, ds)
+    np.testing.assert_array_equal(read(path).source, values)
+    frame = get_frame(ds.PixelData, 0, number_of_frames=1)
+    ds.PixelData = encapsulate([frame[:-24]])
+    with pytest.raises(ImageError, match="truncated"):
+        read(write(tmp_path, ds))
+
+
+# --- windows, labels, facts ---
+
+
+def test_three_windows_are_three_channels_in_closed_form(tmp_path):
+    hounsfield = np.linspace(-1000, 1000, 256).round().reshape(16, 16)
+    display = Display(parse_windows(["brain", "lung", "-50:100"]))
+    wanted = np.stack([np.clip((hounsfield - c) / w + 0.5, 0, 1) for c, w in ((40, 80), (-600, 1500), (-50, 100))], axis=-1)
+    path = write(
+        tmp_path,
+        dataset((hounsfield + 1024).astype(np.uint16), RescaleIntercept=-1024, RescaleSlope=1, WindowCenter=0, WindowWidth=9),
+    )
+    Image.fromarray((hounsfield + 32768).astype(np.uint16)).save(tmp_path / "a.png")
+    nibabel.save(nibabel.Nifti1Image(hounsfield.T[::-1, ::-1, None].astype(np.int16), np.eye(4)), tmp_path / "a.nii")
+    for name, offset in ((path, 0), (str(tmp_path / "a.png"), -32768), (str(tmp_path / "a.nii"), 0)):
+        picture = read(name, display=replace(display, offset=float(offset)))
+        np.testing.assert_allclose(picture.pixels, wanted, atol=1e-5)
+        assert fingerprint(picture.pixels, picture.source)[0] == fingerprint(read(name).pixels, read(name).source)[0]
+    assert read(path, display=Display(((40.0, 400.0),))).facts["window"] == [40.0, 400.0]
+
+
+def test_windows_are_for_values_with_units(tmp_path):
+    Image.fromarray(blobs()).save(tmp_path / "a.png")
+    colour = write(tmp_path, dataset(np.stack([blobs(8, 8)] * 3, -1)))
+    for path, message in ((str(tmp_path / "a.png"), "8-bit"), (colour, "colours")):
+        with pytest.raises(ImageError, match=message):
+            read(path, display=Display(((40.0, 80.0),)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"windows": ((1.0, 2.0),) * 2}, "2 windows: name 1 or 3"),
+        ({"windows": ((40.0, 0.0),)}, "40:0: its width"),
+        ({"equalize": "all"}, "one of none, histogram, clahe"),
+    ],
+)
+def test_a_display_that_makes_no_sense_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Display(**arguments)
+
+
+def test_a_display_survives_its_settings_and_windows_are_parsed():
+    display = Display(parse_windows(("Bone", "300:2000.5", "abdomen")), "clahe", -1.0)
+    assert display.windows == ((400, 1800), (300, 2000.5), (50, 400))
+    assert Display.of(json.loads(json.dumps(display.settings()))) == display
+    assert Display.of(None) == Display()
+    for text in ("tooth", "4:", "a:b"):
+        with pytest.raises(ValueError, match=r"one of brain, .* or centre:width"):
+            parse_windows([text])
+
+
+def test_labels_are_read_as_they_are_stored(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 5, (6, 8)).astype(np.uint8)
+    Image.fromarray(labels).save(tmp_path / "grey.png")
+    palette = Image.fromarray(labels, "P")
+    palette.putpalette(np.arange(768, dtype=np.uint8)[::-1].tobytes())
+    palette.save(tmp_path / "palette.png")
+    Image.fromarray(np.stack([labels] * 3, -1)).save(tmp_path / "colour.png")
+    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "deep.tif")
+    np.savez(tmp_path / "a.npz", x=np.stack([labels * 0, labels]))
+    volume = np.stack([labels.T[::-1, ::-1]] * 3, -1).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")
+    for name, frame in (
+        ("grey.png", None),
+        ("palette.png", None),
+        ("colour.png", None),
+        ("deep.tif", 0),
+        ("a.npz#x", 1),
+        ("a.nii.gz", 1),
+    ):
+        found = read_labels(str(tmp_path / name), frame)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, labels)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([1, 2, 1, 1])), tmp_path / "oblong.nii")
+    np.testing.assert_array_equal(read_labels(str(tmp_path / "oblong.nii"), 0), labels.repeat(2, 0))
+    Image.fromarray(labels).save(tmp_path / "a.jpg")
+    Image.fromarray(np.stack([labels, labels, labels * 0], -1)).save(tmp_path / "b.png")
+    nibabel.save(nibabel.Nifti1Image(volume / 2, np.eye(4)), tmp_path / "half.nii")
+    for name, message in (("a.jpg", "JPEG changes labels"), ("b.png", "no label map"), ("half.nii", "not whole")):
+        with pytest.raises(ImageError, match=message):
+            read_labels(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("BINARY", [0, 7, 7, 7]), ("FRACTIONAL", [0, 0, 7, 7])])
+def test_segments_are_numbered(tmp_path, kind, wanted):
+    item, group = Dataset(), Dataset()
+    item.ReferencedSegmentNumber = 7
+    group.SegmentIdentificationSequence = Sequence([item])
+    stored = np.array([[0, 1, 128, 255]], np.uint8)
+    ds = dataset(stored, SegmentationType=kind, MaximumFractionalValue=255, PerFrameFunctionalGroupsSequence=Sequence([group]))
+    np.testing.assert_array_equal(read_labels(write(tmp_path, ds)), [wanted])
+
+
+def test_slices_of_a_series_say_where_they_lie(tmp_path):
+    for k, z in enumerate((-10.0, 5.5)):
+        ds = dataset(TWELVE, InstanceNumber=k + 3, ImageOrientationPatient=[1, 0, 0, 0, 1, 0], ImagePositionPatient=[9, 9, z])
+        facts = read(write(tmp_path, ds)).facts
+        assert (facts["instance"], facts["slice_position"]) == (k + 3, z)
+    sagittal = dataset(TWELVE, ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=[4, 9, 9])
+    assert read(write(tmp_path, sagittal)).facts["slice_position"] == -4
+
+
+def test_view_and_side_of_an_enhanced_or_coded_mammogram(tmp_path):
+    code, anatomy, shared = Dataset(), Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "399368009", "SCT", "medio-lateral oblique"
+    anatomy.FrameLaterality = "R"
+    shared.FrameAnatomySequence = Sequence([anatomy])
+    ds = dataset(TWELVE, ViewCodeSequence=Sequence([code]), SharedFunctionalGroupsSequence=Sequence([shared]))
+    facts = read(write(tmp_path, ds)).facts
+    assert (facts["view"], facts["laterality"]) == ("MLO", "R")
+    code.CodeMeaning = "Mary Smith"
+    assert "view" not in read(write(tmp_path, ds)).facts
+
+
+def test_headers_that_claim_ten_thousand_million_pixels_are_refused(tmp_path):
+    tiff = io.BytesIO()
+    Image.new("L", (8, 8)).save(tiff, "TIFF")
+    raw = bytearray(tiff.getvalue())
+    first = int.from_bytes(raw[4:8], "little") + 2
+    for entry in range(first, first + 24, 12):  # width and height, the lowest tags
+        raw[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, 100_000)
+    (tmp_path / "a.tif").write_bytes(raw)
+    bmp = io.BytesIO()
+    Image.new("L", (8, 8)).save(bmp, "BMP")
+    raw = bytearray(bmp.getvalue())
+    raw[18:26] = (100_000).to_bytes(4, "little") * 2
+    (tmp_path / "a.bmp").write_bytes(raw)
+    jpeg = io.BytesIO()
+    Image.new("L", (8, 8)).save(jpeg, "JPEG")
+    raw = bytearray(jpeg.getvalue())
+    at = raw.index(b"\xff\xc0") + 5
+    raw[at : at + 4] = (65_000).to_bytes(2, "big") * 2  # the most that a JPEG can claim
+    (tmp_path / "a.jpg").write_bytes(raw)
+    for name in ("a.tif", "a.bmp", "a.jpg"):
+        with pytest.raises(ImageError, match=rf"^{name}: .*claims .* pixels"):
+            read(str(tmp_path / name))
+
+
+def test_archives_that_claim_more_than_their_size_can_hold_are_refused(tmp_path):
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((512, 512, 1000))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4)))
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(1000))
+    for name in ("a.nii.gz", "a.nii"):
+        with pytest.raises(ImageError, match="more than the file can hold"):
+            read(str(tmp_path / name))
 
 
 def test_dicom_facts_are_plain_and_names_stay_in_the_file(tmp_path):

@@ -14,6 +14,7 @@ RLE = "1.2.840.10008.1.2.5"
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 # JPEG of 12 bits and lossless JPEG: Pillow decodes neither, the GPL decoders are not needed.
 DEEP_JPEG = ("1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 
 
 def stored_values(ds: Any, index: int) -> np.ndarray:
@@ -31,8 +32,8 @@ def stored_values(ds: Any, index: int) -> np.ndarray:
         return _raw(ds, index, height, width, bits)
     if syntax in (DEFLATED_FRAMES, RLE):
         return _bits_or_bytes(ds, syntax, index, (height, width, samples), bits)
-    if syntax in DEEP_JPEG:
-        return _jpeg(ds, index, (height, width, samples))
+    if syntax in (*DEEP_JPEG, *JPEG_LS):
+        return _jpeg(ds, syntax, index, (height, width, samples))
     from pydicom.pixels import pixel_array
 
     if syntax.startswith("1.2.840.10008.1.2.4."):
@@ -105,11 +106,7 @@ def _bits_or_bytes(ds: Any, syntax: str, index: int, shape: tuple[int, int, int]
             values.view(f"<i{size}" if ds.get("PixelRepresentation") else f"<u{size}").reshape(height, width), ds
         )
     colours = values.reshape(3, height, width).transpose(1, 2, 0) if planar else values.reshape(height, width, 3)
-    if str(ds.get("PhotometricInterpretation")) != "YBR_FULL":
-        return colours
-    from pydicom.pixels import convert_color_space
-
-    return convert_color_space(np.ascontiguousarray(colours), "YBR_FULL", "RGB")
+    return _rgb(colours, str(ds.get("PhotometricInterpretation")))
 
 
 def _run_lengths(data: bytes, segments: int, wanted: int) -> bytes:
@@ -120,28 +117,44 @@ def _run_lengths(data: bytes, segments: int, wanted: int) -> bytes:
     if header[0] != segments:
         raise ImageError(f"the frame has {header[0]} segments of {segments}")
     ends = [*header[2 : segments + 1].tolist(), len(data)]
-    parts = [packbits_decode(data[start:end]) for start, end in zip(header[1 : segments + 1].tolist(), ends, strict=True)]
+    try:
+        parts = [packbits_decode(data[start:end]) for start, end in zip(header[1 : segments + 1].tolist(), ends, strict=True)]
+    except RuntimeError:
+        raise ImageError("the run lengths of the frame are broken or truncated") from None
     length = wanted // segments
     if min(map(len, parts)) < length:
         raise ImageError(f"a segment of the frame holds fewer than {length} bytes: it is truncated")
     return b"".join(bytes(part[:length]) for part in parts)
 
 
-def _jpeg(ds: Any, index: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """JPEG of 12 bits, and lossless JPEG of up to 16, by libjpeg-turbo."""
-    from imagecodecs import jpeg8_decode
+def _jpeg(ds: Any, syntax: str, index: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """JPEG of 12 bits, and lossless JPEG of up to 16, by libjpeg-turbo; JPEG-LS."""
+    from imagecodecs import jpeg8_decode, jpegls_decode
 
     data = _frame_bytes(ds, index)
     if _jpeg_shape(data) != shape:  # before anything is allocated
-        raise ImageError("the JPEG frame is of another size than the header states")
-    if shape[2] == 3:
-        given = "YCBCR" if str(ds.PhotometricInterpretation).startswith("YBR") else "RGB"
-        return jpeg8_decode(data, colorspace=given, outcolorspace="RGB")
-    values = jpeg8_decode(data)
+        raise ImageError("the compressed frame claims another size than the header")
+    photometric = str(ds.get("PhotometricInterpretation"))
+    if syntax in JPEG_LS:
+        values = jpegls_decode(data)
+        if shape[2] == 3:
+            return _rgb(values if values.shape[-1] == 3 else np.moveaxis(values, 0, -1), photometric)
+    elif shape[2] == 3:
+        return jpeg8_decode(data, colorspace="YCBCR" if photometric.startswith("YBR") else "RGB", outcolorspace="RGB")
+    else:
+        values = jpeg8_decode(data)
     if ds.get("PixelRepresentation"):
         return _only_stored_bits(values.view(f"i{values.dtype.itemsize}"), ds)
     stored = int(ds.get("BitsStored") or 8 * values.dtype.itemsize)
     return np.minimum(values, 2**stored - 1, dtype=values.dtype)  # lossy compression overshoots: white must not become black
+
+
+def _rgb(colours: np.ndarray, photometric: str) -> np.ndarray:
+    if photometric != "YBR_FULL":
+        return colours
+    from pydicom.pixels import convert_color_space
+
+    return convert_color_space(np.ascontiguousarray(colours), "YBR_FULL", "RGB")
 
 
 def _jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
