@@ -20,6 +20,7 @@ from scotoma.errors import ScotomaError, UsageError
 
 VERBS = {
     "demo": "the whole way on made-up chest X-rays, in a few minutes; ends with report.html",
+    "audit": "what is wrong with the data, worst first: leaks, duplicates, shortcuts, odd pictures; changes nothing",
     "prepare": "decode pictures once into a store (the other verbs do it by themselves, into a cache)",
     "split": "train, val, test or folds by patient, balanced over labels, written into the table",
     "pretrain": "unlabelled pictures -> encoder.safetensors",
@@ -29,7 +30,7 @@ VERBS = {
     "report": "run folders -> one self-contained report.html",
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
-_POSITIONAL = {"prepare": ("data",), "split": ("data",), "evaluate": ("run",), "report": ("runs",)}
+_POSITIONAL = {"audit": ("data",), "prepare": ("data",), "split": ("data",), "evaluate": ("run",), "report": ("runs",)}
 _FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.VERB.VERB
 _RENAMED = {"evaluators": "with"}
 
@@ -82,7 +83,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         return 0
     values = _parse(verb, function, arguments)
     result = function(**values)
-    if result is not None and verb != "evaluate":
+    if result is not None and verb not in ("audit", "evaluate"):
         print(result)
     if verb == "evaluate":
         _print_rows(result)

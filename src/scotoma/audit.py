@@ -1,0 +1,290 @@
+"""``audit``: what is wrong with a table of pictures, before anything is trained on it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scotoma.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from scotoma.data.audit import Finding, Pictures
+    from scotoma.data.store import Store
+    from scotoma.data.table import Dataset
+    from scotoma.data.targets import Target
+
+Row = dict[str, Any]
+PROTOCOL = 1
+SIZE = 96  # at which pictures are decoded: the default of the other verbs, which find them done
+FAIL_ON = ("error", "warning", "never")
+MOST_READ = 5000  # pictures read in full to look for burned-in text, evenly spaced
+PAGE = "audit.html"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the two tables, decoded."""
+
+    dataset: Dataset
+    store: Store
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(n,) row ids, which are the rows of the store."""
+        return self.dataset.table["row"].to_numpy()
+
+    @property
+    def contents(self) -> np.ndarray:
+        """(n,) keyed hash of each row's pixels."""
+        from scotoma.data.splits import contents
+
+        return contents(self.dataset, self.store)
+
+
+def audit(
+    data: Any,
+    against: Any = None,
+    target: list[str] | None = None,
+    labels: str | None = None,
+    on: str | None = None,
+    readers: str | None = None,
+    out: str | Path | None = None,
+    fail_on: str = "never",
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> list[Row]:
+    """Look for what would make results wrong: leaks, duplicates, shortcuts, odd and identifying pictures; changes nothing.
+
+    Problems are printed, worst first. With `out`, a run folder holds them as rows, with the row ids of all pictures
+    concerned, and as `audit.html` with thumbnails: which are as confidential as the pictures.
+
+    Args:
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        against: other pictures, named in the same ways, which must not share patients or pictures with these (an external test).
+        target: columns to be predicted, separated by commas; by default label, where there is such a column.
+        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
+        on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so.
+        out: the run folder; nothing is written without it.
+        fail_on: error, warning or never: from which problem on the exit code is 1.
+        overwrite: replace the finished run in `out`.
+        quiet: print neither the problems nor a progress bar.
+
+    Returns:
+        Rows: a problem each, then counts, the cohort table and what sizes and borders predict.
+
+    Raises:
+        UsageError: the request is wrong; nothing was written.
+        RunError: there is a problem as bad as `fail_on` says; it has been printed and written.
+    """
+    if fail_on not in FAIL_ON:
+        raise UsageError(f"--fail_on {fail_on}: one of {', '.join(FAIL_ON)}")
+    from scotoma.data import store, table, targets
+    from scotoma.data.audit import worst_first
+    from scotoma.run import Run
+
+    dataset = table.load(data, labels, on, readers)
+    asked = target or [c for c in ("label",) if c in dataset.table.columns]
+    if target and dataset.store is None:
+        for name in (t for t in target if t in dataset.table.columns):
+            targets.read(dataset, [name])  # a wrong column is found before anything is decoded
+    second = None if against is None else table.load(against)
+    arguments = {"data": data, "against": against, "target": target, "labels": labels, "on": on, "readers": readers}
+    arguments = {k: v if v is None or isinstance(v, (str, Path, list)) else "given in Python" for k, v in arguments.items()}
+    run = Run.open(Path(out), "audit", arguments, overwrite) if out is not None else None
+    try:
+        ready = Part(*store.prepare(dataset, SIZE, quiet=quiet))
+        other = None if second is None else Part(*store.prepare(second, SIZE, ready.store.channels, quiet=quiet))
+        known = [targets.read(ready.dataset, [name]) for name in asked if target or _classes(ready.dataset, name)]
+        findings, rows = _problems(dataset, ready, other, known, quiet)
+        findings = worst_first(findings)
+        found = [{"protocol": PROTOCOL, **f.row()} for f in findings] + rows
+        if run is not None:
+            from scotoma.report.audit import write
+
+            run.add_rows(found)
+            parts = [ready.store, *([other.store] if other else [])]
+            names = dataset.name, second.name if second else None
+            write(run.path / PAGE, names, findings, rows, parts, _captions(ready, other, known))
+            run.finish()
+    finally:
+        if run is not None:
+            run.close()
+    if not quiet:
+        _show(dataset.name, len(dataset), findings, rows)
+        if run is not None:
+            print(run.path / PAGE)
+    bad = [f for f in findings if f.severity == "error" or (fail_on == "warning" and f.severity == "warning")]
+    if bad and fail_on != "never":
+        raise RunError(f"{dataset.name}: {len(bad)} problems, the first: {bad[0].text}")
+    return found
+
+
+def _classes(dataset: Dataset, name: str) -> bool:
+    """Whether a column that nobody named is one of classes."""
+    from scotoma.data import targets
+
+    try:
+        targets.read(dataset, [name])
+    except UsageError:
+        return False
+    return True
+
+
+def _problems(
+    dataset: Dataset, ready: Part, other: Part | None, known: list[Target], quiet: bool
+) -> tuple[list[Finding], list[Row]]:
+    """All findings, and the rows that describe the data."""
+    from scotoma.data import audit, cohort, copies, duplicates, oddities, splits
+
+    parts = [ready, *([other] if other else [])]
+    names = [(k, int(i)) for k, part in enumerate(parts) for i in part.rows]
+    mine = len(ready.rows)
+    of = np.array([""] * len(names), "U5")
+    if "split" in ready.dataset.table.columns:
+        of[:mine] = ready.dataset.table["split"].fillna("").to_numpy(dtype="U5")
+    both = audit.Pictures(names, of, np.arange(len(names)) >= mine)
+    own = audit.Pictures(names[:mine], of[:mine], both.other[:mine])
+    facts = ready.store.facts.iloc[ready.rows].reset_index(drop=True)
+    unit = splits.unit_column(ready.dataset)
+    contents = np.concatenate([part.contents for part in parts])
+    near = duplicates.near_duplicates(np.concatenate([part.store.hashes[part.rows] for part in parts]))
+    altered = splits.linked(near, copies.across([(part.store, part.rows) for part in parts]))
+
+    kept = ready.store.facts if dataset.store is None else ready.store.facts.iloc[dataset.table["row"]]
+    found = audit.unreadable(kept)
+    if unit is not None:
+        units = audit.unit_codes(ready.dataset, other.dataset if other else None, unit)
+        found += audit.shared_patients(both, units, unit)
+    found += audit.repeated(both, contents, near, altered, unit is not None)
+    linked = splits.linked(splits.units(ready.dataset, ready.store)[0], altered[:mine])
+    rows = audit.counts(ready.dataset.table, own.of)
+    columns = tuple(c for one in known for c in one.columns)
+    for one in known:
+        found += audit.contradictions(own, one, (("identical", contents[:mine]), ("near-duplicate", near[:mine])))
+        units, kind = splits.units(ready.dataset, ready.store)
+        found += audit.small_classes(one, own.of, units, kind if kind != "near-duplicate" else "near-duplicate group")
+        predicted, told = _shortcuts(ready, one, linked)
+        found, rows = found + predicted, rows + told
+
+    greys = copies.greys(ready.store, ready.rows)
+    constant, nearly = oddities.blank(greys)
+    negative = oddities.inverted(ready.store, ready.rows, _kind_of_picture(ready))
+    found += audit.flagged(own, constant, "constant", lambda n: f"{n} pictures are constant: they show nothing", "warning")
+    found += audit.flagged(
+        own, nearly, "nearly_blank", lambda n: f"{n} pictures are of one grey level almost everywhere", "warning"
+    )
+    found += audit.flagged(own, negative, "inverted", lambda n: f"{n} pictures look like negatives of their peers", "warning")
+    found += audit.odd_files(own, oddities.rare(facts))
+    found += _confidential(ready, own, quiet)
+    found += audit.missing_values(ready.dataset.table, columns)
+    if (own.of != "").any():
+        patients = splits.codes_of(ready.dataset, "patient") if unit == "patient" else None
+        rows += cohort.compare(ready.dataset.table, own.of, patients)
+    return found, [{"protocol": PROTOCOL, **row} for row in rows]
+
+
+def _kind_of_picture(part: Part) -> np.ndarray:
+    """(n,) what a picture's peers have in common: modality and view, as the table or the headers say."""
+    table = part.dataset.table
+    words = [table[c].astype(str).to_numpy(object) for c in ("modality", "view") if c in table.columns]
+    return np.array([" ".join(w) for w in zip(*words, strict=True)], object) if words else np.zeros(len(table), object)
+
+
+def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Finding], list[Row]]:
+    """How well header facts alone, and the border alone, predict a target."""
+    from scotoma import confounding
+    from scotoma.data import shortcuts
+    from scotoma.data.audit import Finding
+
+    columns = shortcuts.header(shortcuts.facts_of(part.dataset, part.store))
+    found, rows = [], []
+    inputs = {
+        "header": ("size, format and header facts alone", np.stack(list(columns.values()), 1)),
+        "border": ("the border of the picture alone", shortcuts.border(part.store, part.rows)),
+    }
+    for name, (words, x) in inputs.items():
+        auroc = confounding.predictability(x, target, groups, trees=name == "header")
+        if auroc is None:
+            continue
+        best = confounding.telling(columns, target) if name == "header" else []
+        by = f"; most telling: {', '.join(f'{fact} ({area:.2f})' for fact, area in best)}" if best else ""
+        common = {"target": target.columns[0], "from": name}
+        rows.append({"evaluator": "audit", "metric": "auroc", **common, **auroc})
+        if auroc["low"] > 0.5:
+            interval = f"AUROC {auroc['value']:.2f}, 95 % interval {auroc['low']:.2f} to {auroc['high']:.2f}"
+            severity = "warning" if auroc["low"] > confounding.CLEARLY else "note"
+            text = f"{words} predict {target.columns[0]} ({interval}{by})"
+            found.append(Finding(severity, f"{name}_predicts", text, auroc["n"], extra={**common, "auroc": auroc["value"]}))
+    return found, rows
+
+
+def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
+    """Burned-in text and identifying headers, where the files themselves are there."""
+    from rich.progress import track
+
+    from scotoma.data import audit, lettering
+    from scotoma.data.formats import identifying
+    from scotoma.data.images import ImageError, read
+
+    table = part.dataset.table
+    if "image_path" not in table.columns:
+        text = "a prepared store: burned-in text and identifying headers can be looked for in the files only"
+        return [audit.Finding("note", "not_looked_for", text, len(table))]
+    paths = table["image_path"].tolist()
+    frames = table["frame"].tolist() if "frame" in table.columns else [float("nan")] * len(paths)
+
+    def lettered(i: int) -> bool:
+        try:
+            picture = read(paths[i], None if frames[i] != frames[i] else int(frames[i]))
+        except ImageError:
+            return False  # it was readable a moment ago: unreadable ones are told of already
+        return bool(lettering.text_lines(picture.pixels))
+
+    picks = np.unique(np.linspace(0, len(paths) - 1, min(MOST_READ, len(paths))).astype(int))
+    chosen = np.zeros(len(paths), bool)
+    with ThreadPoolExecutor() as pool:
+        read_all = pool.map(lettered, picks.tolist())
+        chosen[picks] = list(track(read_all, "looking for text", len(picks), transient=True, disable=quiet))
+    looked = "" if len(picks) == len(paths) else f" of {len(picks)} looked at"
+    found = audit.flagged(own, chosen, "burned_in_text", lambda n: f"{n} pictures{looked} seem to have text burned in", "warning")
+    of_dicom = part.store.facts["format"].iloc[part.rows].eq("DICOM").to_numpy()
+    first = {path: i for i, path in reversed(list(enumerate(paths))) if of_dicom[i]}
+    headers = [(own.names[i], identifying.filled(path) or []) for path, i in sorted(first.items(), key=lambda item: item[1])]
+    return found + audit.identifying(headers, len(headers))
+
+
+def _captions(ready: Part, other: Part | None, known: list[Target]) -> dict[tuple[int, int], str]:
+    """What stands below a thumbnail: row id, split and labels."""
+    captions = {}
+    for k, part in enumerate([ready, *([other] if other else [])]):
+        table = part.dataset.table
+        columns = [c for c in ("split", *(one.columns[0] for one in known)) if c in table.columns]
+        words = [table[c].astype(object).where(table[c].notna(), "").astype(str).tolist() for c in columns]
+        for i, (row, *said) in enumerate(zip(part.rows.tolist(), *words, strict=True)):
+            del i
+            captions[k, row] = " · ".join([f"{'other ' if k else ''}row {row}", *(s for s in said if s)])
+    return captions
+
+
+def _show(name: str, count: int, findings: list[Finding], rows: list[Row]) -> None:
+    """The problems, worst first, then the cohort's differences."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    colours = {"error": "bold red", "warning": "yellow", "note": "dim"}
+    grid = Table("", "problem", "rows", title=f"{escape(name)}: {count} pictures", title_justify="left", show_edge=False)
+    for f in findings:
+        ids = [str(i) for k, i in f.pictures if k == 0]
+        shown = ", ".join(ids[:6]) + (", ..." if len(ids) > 6 else "")
+        grid.add_row(f"[{colours[f.severity]}]{f.severity}[/]", escape(f.text), shown)
+    console.print(grid if findings else f"{escape(name)}: {count} pictures, no problem found")
+    unlike = [r for r in rows if r["evaluator"] == "cohort" and r["metric"] == "difference" and abs(r["value"]) > 0.1]
+    for r in unlike:
+        console.print(f"{escape(r['column'])} differs between train and {r['split']}: standardised difference {r['value']:.2f}")

@@ -1,0 +1,292 @@
+"""Problems of a table of pictures, as findings: what is wrong, how bad, how many, which rows. Nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scotoma.data.cohort import kinds
+from scotoma.data.splits import codes_of
+from scotoma.data.targets import Target
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEVERITIES = ("error", "warning", "note")  # worst first
+FEW_ROWS = 10  # of a class: too few to train on, and too few to test
+Picture = tuple[int, int]  # (0 of the data or 1 of the other table, row id)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem.
+
+    Args:
+        severity: ``error`` (results would be wrong), ``warning`` (look at it before training) or ``note`` (worth knowing).
+        check: a name for it, for programs.
+        text: one line in plain words.
+        count: how many pictures (or patients, groups, files) are concerned; ``text`` says which.
+        pictures: the pictures concerned, by row id.
+        groups: pictures to be looked at side by side.
+    """
+
+    severity: str
+    check: str
+    text: str
+    count: int
+    pictures: tuple[Picture, ...] = ()
+    groups: tuple[tuple[Picture, ...], ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a run folder."""
+        ids = {name: [i for k, i in self.pictures if k == other] for other, name in enumerate(("rows", "against_rows"))}
+        known = {"evaluator": "audit", "metric": self.check, "severity": self.severity, "value": self.count, "text": self.text}
+        return {
+            **known,
+            "rows": ids["rows"],
+            **({"against_rows": ids["against_rows"]} if ids["against_rows"] else {}),
+            **self.extra,
+        }
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is known of each picture of the data and, after them, of the other table.
+
+    Args:
+        names: (n,) which table, and the row id there.
+        of: (n,) split, ``""`` where there is none.
+        other: (n,) bool, of the other table.
+    """
+
+    names: list[Picture]
+    of: np.ndarray
+    other: np.ndarray
+
+    def pick(self, chosen: np.ndarray) -> tuple[Picture, ...]:
+        """The pictures where ``chosen`` (bool or positions)."""
+        positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        return tuple(self.names[i] for i in positions.tolist())
+
+    def sides(self, codes: np.ndarray) -> dict[str, np.ndarray]:
+        """Which groups (values of ``codes``) are shared, and by what.
+
+        Returns:
+            ``within`` (several pictures of the data, not on several sides), ``splits`` (on several sides), ``tables`` (in both
+            tables) -> (n,) bool, the pictures of such groups.
+        """
+        import pandas as pd
+
+        own = ~self.other
+        frame = pd.DataFrame({"code": codes, "of": self.of, "other": self.other})
+        both = frame.groupby("code")["other"].transform("nunique").to_numpy() > 1
+        inside = frame[own].groupby("code")
+        shared = np.zeros(len(codes), bool)
+        split = frame[own & (self.of != "")]
+        shared[split.index] = split.groupby("code")["of"].transform("nunique").to_numpy() > 1
+        several = np.zeros(len(codes), bool)
+        several[np.flatnonzero(own)] = inside["of"].transform("size").to_numpy() > 1
+        return {"within": several & ~np.isin(codes, codes[shared]), "splits": shared, "tables": both}
+
+    def groups(self, codes: np.ndarray, chosen: np.ndarray) -> tuple[tuple[Picture, ...], ...]:
+        """The groups of ``chosen`` pictures, largest first."""
+        import pandas as pd
+
+        positions = np.flatnonzero(chosen)
+        found = [g.to_numpy() for _, g in pd.Series(positions).groupby(codes[positions])]
+        return tuple(self.pick(g) for g in sorted(found, key=len, reverse=True))
+
+
+def unreadable(facts: pd.DataFrame) -> list[Finding]:
+    """Files of which no picture could be made."""
+    bad = np.flatnonzero(facts["error"].notna())
+    if not len(bad):
+        return []
+    reasons = facts["error"].iloc[bad].map(lambda e: str(e).rpartition(": ")[2]).value_counts()
+    told = "; ".join(f"{n} x {reason}" for reason, n in reasons.head(5).items())
+    text = f"{len(bad)} of {len(facts)} pictures cannot be read ({told})"
+    return [Finding("warning", "unreadable", text, len(bad), tuple((0, int(i)) for i in bad))]
+
+
+def odd_files(pictures: Pictures, odd: dict[str, np.ndarray]) -> list[Finding]:
+    """What `oddities.rare` found."""
+    return [
+        Finding("note", "odd_file", f"{n} pictures have what few have: {what}", n, pictures.pick(chosen))
+        for what, chosen in odd.items()
+        if (n := int(chosen.sum()))
+    ]
+
+
+def repeated(pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered: np.ndarray, patients: bool) -> list[Finding]:
+    """Identical pictures, near-duplicates and altered copies: on both sides of a split or in both tables, and within.
+
+    Args:
+        pictures: of one or two tables.
+        contents: (n,) equal for equal pixels.
+        near: (n,) near-duplicate groups.
+        altered: (n,) groups of these joined by crops, brightness, mirroring and turning.
+        patients: whether patients (or groups) are known; near-duplicates across splits may then be of different people.
+    """
+    levels = (
+        ("identical", "pictures with the same pixels", contents, ("error", "error", "warning")),
+        ("near_duplicate", "near-duplicates (recompressed or resized copies)", near,
+         ("warning" if patients else "error", "warning", "note")),
+        ("altered_copy", "copies that are cropped, brightened, mirrored or turned", altered, ("warning", "warning", "note")),
+    )  # fmt: skip
+    found: list[Finding] = []
+    told: dict[str, np.ndarray] = {}
+    for check, what, codes, (split, table, within) in levels:
+        shared = pictures.sides(codes)
+        for place, words, severity in (
+            ("splits", "stand on several sides of the split", split),
+            ("tables", "stand in both tables", table),
+            ("within", "repeat one another", within),
+        ):
+            chosen = shared[place] & ~told.get(place, np.zeros(len(codes), bool))
+            told[place] = told.get(place, chosen) | chosen
+            if chosen.any():
+                groups = pictures.groups(codes, shared[place] & np.isin(codes, codes[chosen]))
+                n, there = int((chosen & ~pictures.other).sum()), int((chosen & pictures.other).sum())
+                also = f" ({there} there)" if place == "tables" else ""
+                text = f"{n} {what} {words}{also}, in {len(groups)} groups"
+                kind = {"splits": f"{check}_across_splits", "tables": f"{check}_in_both_tables", "within": check}[place]
+                found.append(Finding(severity, kind, text, n, pictures.pick(chosen), groups))
+    return found
+
+
+def shared_patients(pictures: Pictures, units: np.ndarray, unit: str) -> list[Finding]:
+    """Patients (or groups) on several sides of the split, or in both tables."""
+    found, shared = [], pictures.sides(units)
+    for place, check, words in (
+        ("splits", "across_splits", "on several sides of the split"),
+        ("tables", "in_both_tables", "in both tables"),
+    ):
+        chosen = shared[place]
+        if chosen.any():
+            count = len(np.unique(units[chosen]))
+            text = f"{count} {unit}s stand {words} ({int(chosen.sum())} pictures)"
+            found.append(Finding("error", f"{unit}_{check}", text, count, pictures.pick(chosen), pictures.groups(units, chosen)))
+    return found
+
+
+def contradictions(pictures: Pictures, target: Target, groups: Iterable[tuple[str, np.ndarray]]) -> list[Finding]:
+    """Labels that differ among pictures that are the same.
+
+    Args:
+        pictures: of the data alone.
+        target: one categorical column.
+        groups: ("identical" / "near-duplicate", (n,) codes).
+    """
+    import pandas as pd
+
+    found: list[Finding] = []
+    told = np.zeros(len(target.y), bool)
+    for kind, codes in groups:
+        known = np.flatnonzero(target.known)
+        different = pd.Series(target.y[known]).groupby(codes[known]).transform("nunique").to_numpy() > 1
+        chosen = np.zeros(len(codes), bool)
+        chosen[known[different]] = True
+        chosen &= ~told
+        told |= chosen
+        if chosen.any():
+            shown = pictures.groups(codes, chosen)
+            text = f"{int(chosen.sum())} {kind} pictures have different {target.columns[0]}, in {len(shown)} groups"
+            severity, name = ("error" if kind == "identical" else "warning"), kind.replace("-", "_")
+            extra = {"target": target.columns[0]}
+            found.append(
+                Finding(severity, f"contradicting_labels_{name}", text, int(chosen.sum()), pictures.pick(chosen), shown, extra)
+            )
+    return found
+
+
+def missing_values(table: pd.DataFrame, targets: tuple[str, ...]) -> list[Finding]:
+    """Columns with gaps; a target's gaps leave their rows out of training."""
+    found = []
+    for column in (c for c in table.columns if c not in ("image_path", "frame", "row", "mask_path")):
+        gaps = int(table[column].isna().sum())
+        if gaps:
+            share = gaps / len(table)
+            severity = "warning" if column in targets and share > 0.2 else "note"
+            text = f"{column} is missing in {gaps} of {len(table)} pictures ({share:.0%})"
+            found.append(Finding(severity, "missing_values", text, gaps, extra={"column": str(column)}))
+    return found
+
+
+def small_classes(target: Target, of: np.ndarray, units: np.ndarray, unit: str) -> list[Finding]:
+    """Classes with too few pictures, or patients, in all or on a side of the split."""
+    found = []
+    places = [
+        ("", np.ones(len(of), bool)),
+        *((f" in {name}", of == name) for name in ("train", "val", "test") if (of == name).any()),
+    ]
+    for k, label in enumerate(target.classes):
+        for where, inside in places:
+            chosen = inside & (target.y == k)
+            count, people = int(chosen.sum()), len(np.unique(units[chosen]))
+            if people < FEW_ROWS:
+                severity = "warning" if people < FEW_ROWS // 2 or not where else "note"
+                text = f"{target.columns[0]} {label!r} has {count} pictures of {people} {unit}s{where}"
+                found.append(Finding(severity, "small_class", text, count, extra={"target": target.columns[0], "class": label}))
+                break
+    return found
+
+
+def counts(table: pd.DataFrame, of: np.ndarray) -> list[dict[str, Any]]:
+    """Rows that count the pictures of each class and subgroup, ages in bands of 20 years, in all and by split."""
+    import pandas as pd
+
+    rows = []
+    described = {c: k for c, k in kinds(table).items() if k == "category" or c.lower() == "age"}
+    for column, kind in described.items():
+        values = table[column]
+        if kind == "number":
+            low = (pd.to_numeric(values, errors="coerce") // 20 * 20).astype("Int64")
+            values = low.map(lambda v: f"{v} to {v + 19}", na_action="ignore")
+        words = values.astype(object).where(values.notna(), "missing").astype(str)
+        for split in ("", *(s for s in ("train", "val", "test") if (of == s).any())):
+            inside = words if not split else words[of == split]
+            for value, n in inside.value_counts().items():
+                common = {"evaluator": "audit", "metric": "images", "column": column, "class": value, "value": int(n)}
+                rows.append({**common, **({"split": split} if split else {})})
+    return rows
+
+
+def flagged(pictures: Pictures, chosen: np.ndarray, check: str, words: Callable[[int], str], severity: str) -> list[Finding]:
+    """One finding about the ``chosen`` pictures, or none."""
+    n = int(chosen.sum())
+    return [Finding(severity, check, words(n), n, pictures.pick(chosen))] if n else []
+
+
+def identifying(found: list[tuple[Picture, list[str]]], files: int) -> list[Finding]:
+    """Which identifying header elements are filled, and in how many files; never what they say."""
+    concerned = [name for name, elements in found if elements]
+    if not concerned:
+        return []
+    by_element: dict[str, int] = {}
+    for _, elements in found:
+        for element in elements:
+            by_element[element] = by_element.get(element, 0) + 1
+    told = ", ".join(f"{name} in {n}" for name, n in sorted(by_element.items(), key=lambda item: -item[1])[:6])
+    text = f"{len(concerned)} of {files} DICOM files have identifying elements filled ({told})"
+    return [Finding("warning", "identifying_header", text, len(concerned), tuple(concerned), extra={"elements": by_element})]
+
+
+def worst_first(findings: list[Finding]) -> list[Finding]:
+    """Errors, then warnings, then notes; within each the order of the checks."""
+    return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
+
+
+def unit_codes(table: Any, other: Any | None, column: str) -> np.ndarray:
+    """(n,) int codes of a column over one or two data sets; equal keyed hashes are one patient in both."""
+    from dataclasses import replace
+
+    import pandas as pd
+
+    tables = [
+        d.table[[column]] if column in d.table.columns else pd.DataFrame({column: [None] * len(d)}) for d in (table, other) if d
+    ]
+    return codes_of(replace(table, table=pd.concat(tables, ignore_index=True)), column)
