@@ -157,6 +157,18 @@ def test_validation_rows_are_carved_out_of_training_by_patient() -> None:
     assert sides(patients, split.of) == 1
 
 
+def test_no_choice_is_made_on_pictures_that_the_encoder_was_trained_on() -> None:
+    patients = [f"P{k // 3}" for k in range(240)]
+    dataset, facts = material(patients, split=["train"] * 180 + ["test"] * 60)
+    before = splits.make(dataset, facts, None, 0).of  # type: ignore[arg-type]
+    earlier = {name: side for name, side in zip(patients, before, strict=True) if name != "P0"}
+    strata = np.arange(240) // 3 % 2  # a target, which the pretraining did not have
+    of = splits.make(dataset, facts, strata, 7, earlier=earlier).of  # type: ignore[arg-type]
+    assert (of[3:] == before[3:]).all()
+    everything = splits.make(dataset, facts, strata, 7, earlier={name: "train" for name in patients}).of  # type: ignore[arg-type]
+    assert (everything == "val").any()  # else there is nothing to choose by
+
+
 def test_patients_known_to_an_earlier_run_keep_their_split() -> None:
     patients = [f"P{k % 30}" for k in range(90)]
     dataset, facts = material(patients)

@@ -118,7 +118,7 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
     if given is not None and given.notna().any():
         split = Split(given.fillna("").to_numpy(dtype="U5"), codes, unit, made=False)
         if (split.of == "train").any() and not (split.of == "val").any():
-            split = _carve_validation(split, together, strata, seed)
+            split = _carve_validation(split, together, strata, seed, _known_numbers(dataset, store, earlier or {}))
     else:
         settled = None
         if earlier:
@@ -209,12 +209,29 @@ def report_bridges(name: str, count: int) -> None:
         print(f"{name}: {count} pictures bridge two sides of the earlier split and are left out", file=sys.stderr)
 
 
-def _carve_validation(split: Split, together: np.ndarray, strata: np.ndarray | None, seed: int) -> Split:
-    """A user's split without validation rows gives up an eighth of its training units for them."""
+def _known_numbers(dataset: Dataset, store: Store, earlier: dict[str, str]) -> np.ndarray:
+    """(n,) int: the first side by which an earlier split knows each row's patient or picture; ``UNDECIDED`` where it does not."""
+    places = {name: k for k, name in enumerate(SPLITS)}
+    sides = [known_sides(names, earlier).tolist() for names in (_patients(dataset), contents(dataset, store))]
+    numbers = np.array([[places.get(side, len(SPLITS)) for side in column] for column in sides]).min(0)
+    return np.where(numbers < len(SPLITS), numbers, UNDECIDED)
+
+
+def _carve_validation(split: Split, together: np.ndarray, strata: np.ndarray | None, seed: int, known: np.ndarray) -> Split:
+    """A user's split without validation rows gives up an eighth of its training units for them.
+
+    Units by which an earlier run was trained or chosen (``known``) stay on that side, so that no choice is made on pictures that an
+    encoder was pretrained on; unless that leaves none to choose by.
+    """
     train = split.rows("train")
     shares = {"train": 1 - _VALIDATION, "val": _VALIDATION}
+    labels, units = None if strata is None else strata[train], together[train]
+    first = _range(units, known[train])[1]
+    settled = np.where(first <= SPLITS.index("val"), first, UNDECIDED)
     of = split.of.copy()
-    of[train] = draw(together[train], None if strata is None else strata[train], seed, shares)
+    of[train] = draw(units, labels, seed, shares, settled)
+    if not (of == "val").any():
+        of[train] = draw(units, labels, seed, shares)
     return Split(of, split.units, split.unit, split.made)
 
 
