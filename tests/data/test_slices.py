@@ -45,6 +45,12 @@ def test_a_volume_without_frames_stays_one_row_and_other_files_stay(volumes: Pat
     assert found["sick"].tolist() == [0, 1, 1]
 
 
+def test_a_mask_is_cut_as_its_volume_is(volumes: Path) -> None:
+    scan, mask = (str(volumes / f"scan_{k}.nii.gz") for k in range(2))
+    found = slices.choose(table.load(pd.DataFrame({"image_path": [scan], "mask_path": [mask]})), "coronal").table
+    assert found.loc[0, ["image_path", "mask_path"]].tolist() == [f"{scan}#coronal", f"{mask}#coronal"]
+
+
 def test_what_cannot_be_cut_is_refused(volumes: Path) -> None:
     scan = str(volumes / "scan_0.nii.gz")
     for frame, message in (

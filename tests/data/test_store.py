@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -276,3 +277,10 @@ def test_dicom_identifiers_become_hashes_and_nothing_else_stays(data_root: Path,
     assert "patient_id" not in opened.facts
     content = b"".join(files(opened.path).values())
     assert not [p for p in raw if p.encode() in content]
+
+
+def test_ages_from_headers_stop_at_ninety(write_dicom: Callable[..., Path], tmp_path: Path) -> None:
+    for k, age in enumerate(("089Y", "090Y", "101Y", "006M")):
+        write_dicom(tmp_path / "scans" / f"{k}.dcm", np.full((20, 20), 50 * k, np.uint8), PatientAge=age)
+    dataset, _ = store.prepare(table.load(tmp_path / "scans"), 16, quiet=True)
+    assert dataset.table["age"].tolist() == [89, 90, 90, 0.5]

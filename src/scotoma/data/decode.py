@@ -19,6 +19,7 @@ from scotoma.data import identity, images
 CHUNK = 32
 PENDING, DECODED, UNREADABLE = 0, 1, 2
 IDENTIFIERS = {"patient_id": "patient", "study_uid": "study"}
+OLDEST = 90.0  # years: higher ages are few enough to identify, so that rules of de-identification have them as 90 and over
 
 
 def decode(folder: Path, worker: int, workers: int) -> None:
@@ -50,6 +51,8 @@ def decode(folder: Path, worker: int, workers: int) -> None:
                     hashes[row] = np.frombuffer(perceptual, np.uint8)
                     record["content"] = identity.pseudonym(content, key)
                     record |= {k: v for k, v in picture.facts.items() if k not in IDENTIFIERS}
+                    if "age" in record:
+                        record["age"] = min(record["age"], OLDEST)
                     names = {new: identity.canonical(picture.facts.get(old)) for old, new in IDENTIFIERS.items()}
                     record |= {new: identity.pseudonym(name, key) for new, name in names.items() if name}
                 except images.ImageError as error:

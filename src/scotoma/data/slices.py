@@ -57,5 +57,8 @@ def _cut(name: str, table: pd.DataFrame, axis: str) -> pd.DataFrame:
             pieces.append(rows.head(1))
             continue
         piece = rows.iloc[[0] * count].assign(image_path=cut)
+        mask = rows["mask_path"].iloc[0] if "mask_path" in rows.columns else None
+        if isinstance(mask, str) and images.is_volume(mask):
+            piece["mask_path"] = images.along(mask, axis)
         pieces.append(piece.assign(frame=range(count)) if whole else piece)
     return pd.concat(pieces).sort_index(kind="stable")
