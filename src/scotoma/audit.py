@@ -174,11 +174,9 @@ def _problems(
     greys = copies.greys(ready.store, ready.rows)
     constant, nearly = oddities.blank(greys)
     negative = oddities.inverted(ready.store, ready.rows, _kind_of_picture(ready))
-    found += audit.flagged(own, constant, "constant", lambda n: f"{n} pictures are constant: they show nothing", "warning")
-    found += audit.flagged(
-        own, nearly, "nearly_blank", lambda n: f"{n} pictures are of one grey level almost everywhere", "warning"
-    )
-    found += audit.flagged(own, negative, "inverted", lambda n: f"{n} pictures look like negatives of their peers", "warning")
+    found += audit.flagged(own, constant, "constant", "of one grey level: nothing to be seen", "warning")
+    found += audit.flagged(own, nearly, "nearly_blank", "of one grey level almost everywhere", "warning")
+    found += audit.flagged(own, negative, "inverted", "like a negative of the others of that kind", "warning")
     found += audit.odd_files(own, oddities.rare(facts))
     found += _confidential(ready, own, quiet)
     found += audit.missing_values(ready.dataset.table, columns)
@@ -204,8 +202,8 @@ def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Fin
     columns = shortcuts.header(shortcuts.facts_of(part.dataset, part.store))
     found, rows = [], []
     inputs = {
-        "header": ("size, format and header facts alone", np.stack(list(columns.values()), 1)),
-        "border": ("the border of the picture alone", shortcuts.border(part.store, part.rows)),
+        "header": ("size, format and header facts alone predict", np.stack(list(columns.values()), 1)),
+        "border": ("the border of the picture alone predicts", shortcuts.border(part.store, part.rows)),
     }
     for name, (words, x) in inputs.items():
         auroc = confounding.predictability(x, target, groups, trees=name == "header")
@@ -218,7 +216,7 @@ def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Fin
         if auroc["low"] > 0.5:
             interval = f"AUROC {auroc['value']:.2f}, 95 % interval {auroc['low']:.2f} to {auroc['high']:.2f}"
             severity = "warning" if auroc["low"] > confounding.CLEARLY else "note"
-            text = f"{words} predict {target.columns[0]} ({interval}{by})"
+            text = f"{words} {target.columns[0]} ({interval}{by})"
             found.append(Finding(severity, f"{name}_predicts", text, auroc["n"], extra={**common, "auroc": auroc["value"]}))
     return found, rows
 
@@ -250,8 +248,8 @@ def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
     with ThreadPoolExecutor() as pool:
         read_all = pool.map(lettered, picks.tolist())
         chosen[picks] = list(track(read_all, "looking for text", len(picks), transient=True, disable=quiet))
-    looked = "" if len(picks) == len(paths) else f" of {len(picks)} looked at"
-    found = audit.flagged(own, chosen, "burned_in_text", lambda n: f"{n} pictures{looked} seem to have text burned in", "warning")
+    looked = "" if len(picks) == len(paths) else f" (of {len(picks)} looked at)"
+    found = audit.flagged(own, chosen, "burned_in_text", f"with what seems to be burned-in text{looked}", "warning")
     of_dicom = part.store.facts["format"].iloc[part.rows].eq("DICOM").to_numpy()
     first = {path: i for i, path in reversed(list(enumerate(paths))) if of_dicom[i]}
     headers = [(own.names[i], identifying.filled(path) or []) for path, i in sorted(first.items(), key=lambda item: item[1])]
@@ -260,14 +258,13 @@ def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
 
 def _captions(ready: Part, other: Part | None, known: list[Target]) -> dict[tuple[int, int], str]:
     """What stands below a thumbnail: row id, split and labels."""
-    captions = {}
+    captions, columns = {}, ("split", *(one.columns[0] for one in known))
     for k, part in enumerate([ready, *([other] if other else [])]):
         table = part.dataset.table
-        columns = [c for c in ("split", *(one.columns[0] for one in known)) if c in table.columns]
-        words = [table[c].astype(object).where(table[c].notna(), "").astype(str).tolist() for c in columns]
-        for i, (row, *said) in enumerate(zip(part.rows.tolist(), *words, strict=True)):
-            del i
-            captions[k, row] = " · ".join([f"{'other ' if k else ''}row {row}", *(s for s in said if s)])
+        said = {c: table[c].astype(object).where(table[c].notna(), None).tolist() for c in columns if c in table.columns}
+        for i, row in enumerate(part.rows.tolist()):
+            values = [v[i] if c == "split" else f"{c} {v[i]}" for c, v in said.items() if v[i] is not None]
+            captions[k, row] = " · ".join([f"{'other ' if k else ''}row {row}", *values])
     return captions
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,11 @@ class Pictures:
         return tuple(self.pick(g) for g in sorted(found, key=len, reverse=True))
 
 
+def number(n: int, noun: str) -> str:
+    """A count with its noun, in the plural where it is one."""
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
 def unreadable(facts: pd.DataFrame) -> list[Finding]:
     """Files of which no picture could be made."""
     bad = np.flatnonzero(facts["error"].notna())
@@ -115,7 +120,7 @@ def unreadable(facts: pd.DataFrame) -> list[Finding]:
 def odd_files(pictures: Pictures, odd: dict[str, np.ndarray]) -> list[Finding]:
     """What `oddities.rare` found."""
     return [
-        Finding("note", "odd_file", f"{n} pictures have what few have: {what}", n, pictures.pick(chosen))
+        Finding("note", "odd_file", f"{what}: only {number(n, 'picture')}", n, pictures.pick(chosen))
         for what, chosen in odd.items()
         if (n := int(chosen.sum()))
     ]
@@ -152,7 +157,7 @@ def repeated(pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered
                 groups = pictures.groups(codes, shared[place] & np.isin(codes, codes[chosen]))
                 n, there = int((chosen & ~pictures.other).sum()), int((chosen & pictures.other).sum())
                 also = f" ({there} there)" if place == "tables" else ""
-                text = f"{n} {what} {words}{also}, in {len(groups)} groups"
+                text = f"{n} {what} {words}{also}, in {number(len(groups), 'group')}"
                 kind = {"splits": f"{check}_across_splits", "tables": f"{check}_in_both_tables", "within": check}[place]
                 found.append(Finding(severity, kind, text, n, pictures.pick(chosen), groups))
     return found
@@ -168,7 +173,7 @@ def shared_patients(pictures: Pictures, units: np.ndarray, unit: str) -> list[Fi
         chosen = shared[place]
         if chosen.any():
             count = len(np.unique(units[chosen]))
-            text = f"{count} {unit}s stand {words} ({int(chosen.sum())} pictures)"
+            text = f"{number(count, unit)} {words} ({number(int(chosen.sum()), 'picture')})"
             found.append(Finding("error", f"{unit}_{check}", text, count, pictures.pick(chosen), pictures.groups(units, chosen)))
     return found
 
@@ -194,7 +199,7 @@ def contradictions(pictures: Pictures, target: Target, groups: Iterable[tuple[st
         told |= chosen
         if chosen.any():
             shown = pictures.groups(codes, chosen)
-            text = f"{int(chosen.sum())} {kind} pictures have different {target.columns[0]}, in {len(shown)} groups"
+            text = f"{int(chosen.sum())} {kind} pictures have different {target.columns[0]}, in {number(len(shown), 'group')}"
             severity, name = ("error" if kind == "identical" else "warning"), kind.replace("-", "_")
             extra = {"target": target.columns[0]}
             found.append(
@@ -229,7 +234,7 @@ def small_classes(target: Target, of: np.ndarray, units: np.ndarray, unit: str) 
             count, people = int(chosen.sum()), len(np.unique(units[chosen]))
             if people < FEW_ROWS:
                 severity = "warning" if people < FEW_ROWS // 2 or not where else "note"
-                text = f"{target.columns[0]} {label!r} has {count} pictures of {people} {unit}s{where}"
+                text = f"{target.columns[0]} {label!r} has {number(count, 'picture')} of {number(people, unit)}{where}"
                 found.append(Finding(severity, "small_class", text, count, extra={"target": target.columns[0], "class": label}))
                 break
     return found
@@ -255,10 +260,10 @@ def counts(table: pd.DataFrame, of: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
-def flagged(pictures: Pictures, chosen: np.ndarray, check: str, words: Callable[[int], str], severity: str) -> list[Finding]:
-    """One finding about the ``chosen`` pictures, or none."""
+def flagged(pictures: Pictures, chosen: np.ndarray, check: str, words: str, severity: str) -> list[Finding]:
+    """One finding about the ``chosen`` pictures, "N pictures" and the ``words``; or none."""
     n = int(chosen.sum())
-    return [Finding(severity, check, words(n), n, pictures.pick(chosen))] if n else []
+    return [Finding(severity, check, f"{number(n, 'picture')} {words}", n, pictures.pick(chosen))] if n else []
 
 
 def identifying(found: list[tuple[Picture, list[str]]], files: int) -> list[Finding]:
