@@ -118,7 +118,7 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
     ("command", "said"),
     [
         ("pretrian --data d", "unknown verb 'pretrian'; did you mean 'pretrain'?"),
-        ("zzz", "one of demo, prepare"),
+        ("zzz", "one of demo, audit, prepare"),
         ("list method", "scotoma list datasets|encoders|evaluators|methods"),
         ("pretrain --data phantom:20 --method simcl", "unknown method 'simcl'; did you mean 'simclr'?"),
         ("pretrain --data phantom:20 --sise 32", "unknown flag --sise; did you mean --size?"),
