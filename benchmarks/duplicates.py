@@ -144,7 +144,7 @@ def between() -> dict[str, int]:
 
 
 def planted(n: int, kind: str) -> dict[str, Any]:
-    """Seconds of a core for n random hashes of which a twentieth have a copy 10 bits away; or with 150 bits of background; or all alike."""
+    """Seconds of a core for n hashes, random with a twentieth copied 10 bits away; or with 150 bits of background; or all alike."""
     draw = np.random.default_rng(0)
     bits = np.unpackbits(draw.integers(0, 256, (n, 32), dtype=np.uint8), axis=1)
     first = 150 if kind == "background" else 0

@@ -65,6 +65,8 @@ def study_table(name: str) -> str:
         for line in dict.fromkeys(map(label, differences)):
             by = {r["fraction"]: r for r in differences if label(r) == line}
             parts.append(f"| {line} | " + " | ".join(cell(by.get(f), "+") for f in fractions) + " |\n")
+    if not any(r["evaluator"] == "pretrain" for r in rows):
+        return "".join(parts)
     parts += [
         "\n| pretraining | images seen | steps | seconds | images/s, end to end | effective rank |\n|---|---|---|---|---|---|\n"
     ]

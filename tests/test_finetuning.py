@@ -67,6 +67,17 @@ def test_tuning_learns_and_repeats(made) -> None:
     assert not np.array_equal(go(1), first)
 
 
+def test_the_head_starts_as_the_probe_of_trained_weights_and_at_zero_with_random_ones(made) -> None:
+    network, info, store, rows, target, drawn = made
+    start = {k: v.clone() for k, v in network.state_dict().items()}
+    trained = replace(info, method={"name": "simclr"})
+    expected = probe(network, trained, store, rows, target, drawn)
+    for which, weight in ((trained, expected.weight), (info, torch.zeros_like(expected.weight))):
+        network.load_state_dict(start)
+        method, _ = tune(network, which, store, rows, target, drawn, steps=1, learning_rate=1e-9, precision="32-true")
+        torch.testing.assert_close(method.head.weight, weight, atol=1e-6, rtol=0)
+
+
 def test_labels_outside_the_draw_are_not_seen(made) -> None:
     network, info, store, rows, target, drawn = made
     start = {k: v.clone() for k, v in network.state_dict().items()}

@@ -54,7 +54,7 @@ def test_pretrain_leaves_what_a_run_is_and_its_configuration_repeats_it(grey_fol
     assert float(lines[-1]["loss"]) == pytest.approx(rows["loss"]["value"])
     assert float(lines[-1]["feature_spread"]) == pytest.approx(rows["feature_spread"]["value"])
     config = read_config(run)
-    assert config["command"] == "pretrain" and config["steps"] == 12 and config["learning_rate"] == 5e-4
+    assert config["command"] == "pretrain" and config["steps"] == 12 and config["learning_rate"] == 1e-3
     assert config["channels"] == 1 and config["modality"] == "grey" and config["method_args"]["temperature"] == 0.2
     network, info, head = encoders.load(run)
     assert (

@@ -32,9 +32,13 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
          balance: bool = True, run: Run | None = None, quiet: bool = True) -> tuple[Supervised, list[Row]]:  # fmt: skip
     """Train encoder and head on the labels of a draw, for a fixed number of steps.
 
+    The head of a pretrained encoder starts as its linear probe (Kumar et al. 2022, "Fine-tuning can distort pretrained features and
+    underperform out-of-distribution", section 4: "linear probing then full fine-tuning"), so that the first steps do not spoil the
+    features for a head that knows nothing. With random weights it starts at 0: there a probe's head makes worse classifiers.
+
     Args:
         encoder: trained in place.
-        info: of the encoder.
+        info: of the encoder; its ``method`` says whether the weights are random.
         store: pixels of all rows.
         rows: (n,) each row's place in the store.
         target: labels of all rows.
@@ -59,6 +63,8 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     soft = target.shares is not None and not target.multilabel
     inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes), weights, soft)
     method = Supervised(encoder, inputs)
+    if pretrained(info):
+        method.head.load_state_dict(probe(encoder, info, store, rows, target, drawn).state_dict())
     plan = Plan(steps, batch_size, learning_rate, weight_decay, precision or automatic_precision(), seed)
     if patience and not len(drawn.val):
         raise UsageError("--patience needs labelled validation rows: label some, or leave it at 0")
@@ -70,6 +76,11 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     for one in stopper:
         one.restore()
     return method, cost_rows(trained, plan, method, len(drawn.seen), 0.0)
+
+
+def pretrained(info: EncoderInfo) -> bool:
+    """Whether an encoder's weights have been trained."""
+    return info.method["name"] != "random"
 
 
 def probe(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw) -> nn.Linear:

@@ -230,6 +230,7 @@ def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], netw
         protocol = {"version": plugins.module("evaluators", name).PROTOCOL}
         if arm.evaluator == "finetune":
             protocol |= {"steps": config["finetune_steps"], "learning_rate": config["finetune_learning_rate"]}
+            protocol |= {"head": "zero" if arm.method == "random" else "probe"}
         common = {
             "evaluator": arm.evaluator, "method": arm.method, "encoder": arm.encoder or None, "target": ",".join(target.columns),
             "split": "test", "protocol": protocol,

@@ -1,0 +1,59 @@
+"""A study's comparison again on the test pictures of which no altered copy was trained or chosen on.
+
+python benchmarks/without_copies.py NAME RUN      adds benchmarks/results/NAME_without_copies.jsonl
+
+Brain Tumor MRI holds mirrored, flipped and brightened copies of its own pictures, which its published split does not keep together
+(docs/audit.md). The classifiers are those of the study; only the test pictures differ.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scotoma import comparisons
+from scotoma.data import copies, splits
+from scotoma.material import gather
+from scotoma.run import read_config, read_rows
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Read the study's predictions, leave copies out, compare."""
+    name, run = sys.argv[1], Path(sys.argv[2])
+    config = read_config(run)
+    material = gather(data=config["data"], target=config["target"], classes=config["classes"], size=config["size"], quiet=True)
+    assert material.target is not None
+    groups = splits.linked(material.split.units, copies.copies(material.store, material.rows))
+    test = material.split.rows("test")
+    test = test[material.target.known[test]]
+    free = ~np.isin(groups[test], groups[np.isin(material.split.of, ("train", "val"))])
+    y, units = material.target.y[test][free], groups[test][free]
+    print(f"{free.sum()} of {len(test)} test pictures have no copy in training or validation")
+    found: list[dict[str, Any]] = []
+    for row in read_rows(run):
+        if row["metric"] not in ("auroc", "auroc_difference") or row.get("seed") is not None or row.get("class"):
+            continue
+        mine = predictions(run, row["evaluator"], row["method"], row.get("encoder"), row["fraction"], config["seeds"], free)
+        if row["metric"] == "auroc":
+            new = comparisons.mean_over_draws("auroc", y, mine, units)
+        else:
+            base = predictions(run, row["evaluator"], "random", row["encoder"], row["fraction"], config["seeds"], free)
+            new = comparisons.paired_difference("auroc", y, mine, base, units)
+        found.append({k: v for k, v in row.items() if k != "p_holm"} | new | {"n": int(free.sum())})
+    (RESULTS / f"{name}_without_copies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+
+
+def predictions(run: Path, evaluator: str, method: str, encoder: str | None, fraction: float, seeds: int, free: np.ndarray) -> Any:
+    """Probabilities of the test pictures that are left, by each draw's classifier."""
+    stem = "-".join(part for part in (evaluator, method, encoder, f"f{fraction:g}") if part)
+    return [np.load(run / "predictions" / f"{stem}-s{seed}.npy").astype(float)[free] for seed in range(seeds)]
+
+
+if __name__ == "__main__":
+    main()
