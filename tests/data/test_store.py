@@ -98,9 +98,7 @@ def test_an_unreadable_picture_is_left_out_and_listed_or_stops_a_strict_run(grey
     root = grey_folder(3)
     (root / "left" / "scan_1.png").write_bytes(b"no picture")
     out = tmp_path / "store"
-    with pytest.raises(
-        RunError, match=r"^1 of 6 pictures of scans cannot be read \(first: row 1: .*--strict they are left out$"
-    ):
+    with pytest.raises(RunError, match=r"^1 of 6 pictures of scans cannot be read \(first: row 1: .*--strict they are left out$"):
         store.prepare(table.load(root), 32, out=out, strict=True, quiet=True)
     assert not out.exists()
     dataset, opened = store.prepare(table.load(root), 32, out=out, quiet=True)
