@@ -93,6 +93,7 @@ TESTED_BY = {
     "data.formats.raster": "data/test_images.py",
     "data.formats.volumes": "data/test_images.py",
     "report.build": "report/test_report.py",
+    "report.page": "report/test_report.py",
     "report.figures": "report/test_report.py",
     "studying": "test_study.py",
     "pretraining": "test_pretrain.py",

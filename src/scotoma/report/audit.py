@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from scotoma.report import decimals, missing, p_value
+from scotoma.report.page import templates
 from scotoma.run import write_atomically
 
 if TYPE_CHECKING:
@@ -61,13 +60,7 @@ def write(path: Path, names: tuple[str, str | None], findings: Sequence[Finding]
     Raises:
         RunError: it cannot be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     shown = {p for f in findings for p in _pictures(f)}
     content = {
         "name": names[0],

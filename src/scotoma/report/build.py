@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from scotoma.errors import UsageError
 from scotoma.report import (
@@ -41,6 +40,7 @@ from scotoma.report import (
     read,
     same,
 )
+from scotoma.report.page import templates
 from scotoma.run import write_atomically
 
 CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr"]
@@ -64,13 +64,7 @@ def build(runs: list[Path], out: Path | None = None) -> Path:
     if not runs:
         raise UsageError("name at least one run folder")
     folders = read([Path(run) for run in runs])
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.globals |= {"decimals": decimals, "interval": interval}
     page = environment.get_template("page.html.jinja").render(**_content(folders))
     path = Path(out) if out else Path(runs[0]) / "report.html"
