@@ -24,6 +24,7 @@ import pandas as pd
 from PIL import Image, ImageEnhance
 
 from scotoma.data import copies, duplicates, images, store, table
+from scotoma.data.hashes import cells, difference
 from scotoma.run import hardware
 
 ROOT = Path(os.environ.get("SCOTOMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -103,7 +104,7 @@ def quality(name: str, unit: str) -> list[dict[str, Any]]:
     found = []
     for change, make in CHANGES.items():
         made = [np.asarray(make(Image.fromarray(images.read(frame["image_path"][i]).pixels))) for i in drawn]
-        hashes = np.stack([np.frombuffer(images.fingerprint(m)[1], np.uint8) for m in made])
+        hashes = np.stack([difference(cells(m)) for m in made])
         greys = [stored(m) for m in made]
         their = np.stack([copies.alterations(g) for g in greys])
         by_hash = near(hashes, plain, duplicates.NEAR_DUPLICATE_BITS)

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.formats.*",),
     ("data.radiograph",),
     ("data.phantom",),
-    ("data.images",),
+    ("data.images", "data.hashes"),
     ("data.known",),
     ("data.table",),
     ("data.slices",),

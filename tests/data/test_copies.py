@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageEnhance
 
-from scotoma.data import copies, duplicates, images, store, table
+from scotoma.data import copies, duplicates, hashes, store, table
 
 
 def smooth(rng: np.random.Generator, side: int = 128) -> Image.Image:
@@ -39,12 +39,12 @@ def test_hashes_of_alterations_are_those_of_the_altered_picture() -> None:
     expected += [ImageEnhance.Brightness(image).enhance(f) for f in (0.8, 1.25)]
     expected += [image.crop((0, 0, round(0.95 * wide), round(0.95 * high))), image.crop((wide // 20, high // 20, wide, high))]
     for changed in expected:
-        wanted = np.unpackbits(np.frombuffer(images.fingerprint(np.asarray(changed))[1], np.uint8))
+        wanted = np.unpackbits(hashes.difference(hashes.cells(changed)))
         assert (altered != wanted).sum(1).min() <= 20  # of 256; the alterations are not these, to the pixel
     turned = image.transpose(Image.Transpose.ROTATE_180)
-    exact = np.unpackbits(np.frombuffer(images.fingerprint(np.asarray(turned))[1], np.uint8))
+    exact = np.unpackbits(hashes.difference(hashes.cells(turned)))
     assert np.array_equal(altered[len(copies.WINDOWS) + copies.TURNS.index(Image.Transpose.ROTATE_180)], exact)
-    unlike = np.unpackbits(np.frombuffer(images.fingerprint(np.asarray(smooth(np.random.default_rng(2))))[1], np.uint8))
+    unlike = np.unpackbits(hashes.difference(hashes.cells(smooth(np.random.default_rng(2)))))
     assert (altered != unlike).sum(1).min() > 40
 
 

@@ -37,13 +37,12 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from scotoma.data import phantom
+from scotoma.data import hashes, phantom
 from scotoma.data.formats import volumes
 from scotoma.data.images import (
     Display,
     ImageError,
     age_in_years,
-    fingerprint,
     frames,
     is_image,
     parse_windows,
@@ -476,7 +475,7 @@ def test_three_windows_are_three_channels_in_closed_form(tmp_path):
     for name, offset in ((path, 0), (str(tmp_path / "a.png"), -32768), (str(tmp_path / "a.nii"), 0)):
         picture = read(name, display=replace(display, offset=float(offset)))
         np.testing.assert_allclose(picture.pixels, wanted, atol=1e-5)
-        assert fingerprint(picture.pixels, picture.source)[0] == fingerprint(read(name).pixels, read(name).source)[0]
+        assert hashes.content(picture.source) == hashes.content(read(name).source)
     assert read(path, display=Display(((40.0, 400.0),))).facts["window"] == [40.0, 400.0]
 
 
@@ -909,7 +908,7 @@ def test_bombs_are_refused_before_anything_is_allocated(tmp_path):
         read(str(tmp_path / "b.npz"), 0)
 
 
-# --- square and fingerprint ---
+# --- square ---
 
 
 @pytest.mark.parametrize("shape", [(96, 96), (96, 96, 3)])
@@ -964,44 +963,6 @@ def test_square_of_deeper_pixels_rounds_to_nearest():
     np.testing.assert_array_equal(square(deep, 256, 1)[..., 0], np.rint(deep / 257.0))
     with pytest.raises(ValueError, match="channels"):
         square(levels, 16, 2)
-
-
-def bits_apart(a: np.ndarray, b: np.ndarray) -> int:
-    return sum((x ^ y).bit_count() for x, y in zip(fingerprint(a)[1], fingerprint(b)[1], strict=True))
-
-
-def test_fingerprint_of_copies_and_of_others():
-    for seed in range(5):
-        pixels = blobs(seed=seed)
-        packed = io.BytesIO()
-        Image.fromarray(pixels).save(packed, "JPEG", quality=60)
-        recompressed = np.asarray(Image.open(packed))
-        assert fingerprint(recompressed)[0] != fingerprint(pixels)[0]
-        assert bits_apart(pixels, recompressed) <= 6
-        assert bits_apart(pixels, np.asarray(Image.fromarray(pixels).resize((150, 120), Image.Resampling.BICUBIC))) <= 8
-        assert bits_apart(pixels, np.repeat(pixels[..., None], 3, -1)) == 0
-        assert bits_apart(pixels, pixels.astype(np.uint16) * 257) == 0
-        assert bits_apart(pixels, blobs(seed=seed + 100)) > 60
-
-
-def test_fingerprint_in_closed_form():
-    flat = np.full((160, 170), 90, np.uint8) + np.random.default_rng(0).integers(0, 2, (160, 170), np.uint8)
-    assert fingerprint(flat)[1] == bytes(32)
-    rising = np.repeat(np.arange(17, dtype=np.uint8) * 10, 10)[None].repeat(160, 0)
-    assert fingerprint(rising)[1] == b"\xff" * 32
-    assert fingerprint(rising[:, ::-1])[1] == bytes(32)
-    half = rising.copy()
-    half[80:] = 0
-    assert fingerprint(half)[1] == b"\xff" * 16 + bytes(16)
-
-
-def test_content_hash_tells_shape_dtype_and_values():
-    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    others = [pixels.reshape(4, 3), pixels.view(np.uint16), pixels + np.uint8(1), pixels.astype(np.uint16)]
-    hashes = {fingerprint(other)[0] for other in (pixels, *others)}
-    assert len(hashes) == 5
-    assert {len(h) for h in hashes} == {32}
-    assert fingerprint(np.asfortranarray(pixels))[0] == fingerprint(pixels)[0]
 
 
 def test_import_is_light():

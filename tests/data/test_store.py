@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scotoma.data import decode, identity, images, store, table
+from scotoma.data import decode, hashes, identity, images, store, table
 from scotoma.errors import RunError, UsageError
 
 PREPARE = """
@@ -46,10 +46,9 @@ def test_pixels_are_those_of_square_and_read(grey_folder, tmp_path: Path) -> Non
     key = identity.load_key()
     for row, path in zip(dataset.table["row"], dataset.table["image_path"], strict=True):
         read = images.read(path).pixels
-        content, perceptual = images.fingerprint(read)
         assert np.array_equal(opened.pixels[row], images.square(read, 48, 1))
-        assert opened.facts["content"][row] == identity.pseudonym(content, key)
-        assert opened.hashes[row].tobytes() == perceptual
+        assert opened.facts["content"][row] == identity.pseudonym(hashes.content(read), key)
+        assert np.array_equal(opened.hashes[row], hashes.difference(hashes.cells(read)))
     assert opened.facts["width"].max() == 70
     batch = opened.batch(np.array([3, 0, 3]))
     assert batch.shape == (3, 1, 48, 48)
@@ -127,7 +126,7 @@ def test_a_column_named_row_does_not_lead_astray(grey_folder) -> None:  # type: 
 def killed(partial: Path, dataset: table.Dataset, settings: dict[str, object], tail: bytes = b"") -> int:
     """Leave what a killed build leaves: one of two workers' chunks, and the line that a process was writing."""
     store._allocate(partial, dataset, settings)
-    decode.decode(partial, 1, 2)
+    decode.decode(partial, 1, 2, decode.SECONDS)
     if tail:
         with (partial / "facts-0.jsonl").open("ab") as file:
             file.write(tail)
@@ -282,3 +281,16 @@ def test_ages_from_headers_stop_at_ninety(write_dicom: Callable[..., Path], tmp_
         write_dicom(tmp_path / "scans" / f"{k}.dcm", np.full((20, 20), 50 * k, np.uint8), PatientAge=age)
     dataset, _ = store.prepare(table.load(tmp_path / "scans"), 16, quiet=True)
     assert dataset.table["age"].tolist() == [89, 90, 90, 0.5]
+
+
+def test_a_picture_that_hangs_a_decoder_is_left_out(grey_folder, tmp_path: Path, monkeypatch, capfd) -> None:  # type: ignore[no-untyped-def]
+    root = grey_folder(4)
+    pictures = sorted(str(p) for p in root.rglob("*.png"))
+    os.mkfifo(tmp_path / "endless.png")  # opening it waits for a writer that never comes
+    monkeypatch.setattr(decode, "SECONDS", 1)
+    rows = pd.DataFrame({"image_path": [*pictures[:3], str(tmp_path / "endless.png"), *pictures[3:]]})
+    dataset, opened = store.prepare(table.load(rows), 32, 1, quiet=True)
+    assert dataset.table["row"].tolist() == [0, 1, 2, *range(4, len(rows))]
+    assert opened.facts["error"][3] == "decoding took more than 1 seconds"
+    assert f"1 of {len(rows)} pictures" in capfd.readouterr().err
+    assert all(opened.pixels[row].any() for row in dataset.table["row"])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from scotoma.data import images
+from scotoma.data import hashes
 from scotoma.data.duplicates import LEAST_SET, MOST_BITS, Groups, by_value, information, near_duplicates
 from scotoma.data.store import Store
 
@@ -59,11 +59,11 @@ def across(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
 
     every = [grey for store, rows in parts for grey in greys(store, rows)]
     plain = np.concatenate([store.hashes[rows] for store, rows in parts])
-    hashes = np.concatenate([plain, *(alterations(one) for one in every)])
+    looks = np.concatenate([plain, *(alterations(one) for one in every)])
     owner = np.r_[np.arange(len(plain)), np.repeat(np.arange(len(plain)), PLAIN)]
     look = np.r_[np.full(len(plain), PLAIN), np.tile(np.arange(PLAIN), len(plain))]
-    telling = np.flatnonzero(information(hashes) >= LEAST_SET)
-    order = telling[np.argsort(by_value(hashes[telling]), kind="stable")]
+    telling = np.flatnonzero(information(looks) >= LEAST_SET)
+    order = telling[np.argsort(by_value(looks[telling]), kind="stable")]
     owner, look = owner[order], look[order]
     known: dict[tuple[int, int, int], bool] = {}
 
@@ -78,7 +78,7 @@ def across(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
             found[k] = known[key]
         return found
 
-    groups = Groups(np.ascontiguousarray(hashes[order]), MOST_BITS, owner, near_duplicates(plain), check)
+    groups = Groups(np.ascontiguousarray(looks[order]), MOST_BITS, owner, near_duplicates(plain), check)
     return pd.factorize(groups.found())[0]
 
 
@@ -99,12 +99,12 @@ def without_padding(pixels: np.ndarray, width: float, height: float) -> Image.Im
 
 def alterations(picture: Image.Image) -> np.ndarray:
     """(PLAIN, 32) uint8: the hashes that copies of a grey picture may have; cropped, turned, brightened."""
-    looks = [_hash(_altered(picture, k, (17, 16))) for k in range(PLAIN - len(MARGINS))]
-    whole = _altered(picture, PLAIN, (17, 16))
-    return np.stack([*looks, *(_hash(whole, factor) for factor in MARGINS)])
+    looks = [hashes.difference(_altered(picture, k)) for k in range(PLAIN - len(MARGINS))]
+    whole = hashes.cells(picture)  # a margin of another size does what a change of brightness would
+    return np.stack([*looks, *(hashes.difference(whole, hashes.MARGIN * factor) for factor in MARGINS)])
 
 
-def _altered(picture: Image.Image, look: int, size: tuple[int, int]) -> np.ndarray:
+def _altered(picture: Image.Image, look: int, size: tuple[int, int] = hashes.CELLS) -> np.ndarray:
     """One look of a picture as a thumbnail, (rows, columns) int16; a change of brightness is none."""
     box = None
     if look < len(WINDOWS):
@@ -112,12 +112,7 @@ def _altered(picture: Image.Image, look: int, size: tuple[int, int]) -> np.ndarr
         box = (left * wide, top * high, right * wide, bottom * high)
     elif look < len(WINDOWS) + len(TURNS):
         picture = picture.transpose(TURNS[look - len(WINDOWS)])
-    return np.asarray(picture.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0), np.int16)
-
-
-def _hash(cells: np.ndarray, factor: float = 1.0) -> np.ndarray:
-    """(32,) uint8, as `images.fingerprint` makes it; a margin of another size does what a change of brightness would."""
-    return np.packbits(cells[:, 1:] - cells[:, :-1] > images.HASH_MARGIN * factor)
+    return hashes.cells(picture, size, box)
 
 
 def alike(one: Image.Image, look: int, other: Image.Image) -> bool:

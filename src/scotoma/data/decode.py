@@ -1,36 +1,39 @@
 """A decoding process of the store: ``python -m scotoma.data.decode FOLDER WORKER WORKERS``.
 
 It imports neither torch nor pandas, so that it starts at once while the parent imports them. Pictures go straight into the
-store's memory-mapped pixels; ``status.u1`` (0 pending, 1 decoded, 2 unreadable) is written after the pixels of a picture, so a
-killed process leaves nothing that looks finished and another takes up where it stopped.
+store's memory-mapped pixels; ``status.u1`` (0 pending, 1 decoded, 2 unreadable, 3 begun) is written after the pixels of a picture,
+so a killed process leaves nothing that looks finished and another takes up where it stopped. A picture over which a codec
+crashes, or is busy for longer than ``SECONDS``, ends the process: whoever started it can see by the status which one it was.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scotoma.data import identity, images
+from scotoma.data import hashes, identity, images
 
 CHUNK = 32
-PENDING, DECODED, UNREADABLE = 0, 1, 2
+PENDING, DECODED, UNREADABLE, BEGUN = 0, 1, 2, 3
+SECONDS = 300  # for one picture, whatever the disk
 IDENTIFIERS = {"patient_id": "patient", "study_uid": "study"}
 OLDEST = 90.0  # years: higher ages are few enough to identify, so that rules of de-identification have them as 90 and over
 
 
-def decode(folder: Path, worker: int, workers: int) -> None:
-    """Decode every pending chunk whose number is ``worker`` modulo ``workers``."""
+def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
+    """Decode every pending chunk whose number is ``worker`` modulo ``workers``; die where one picture takes over ``seconds``."""
     settings = json.loads((folder / "store.json").read_text())
     jobs = (folder / "jobs.jsonl").read_text().splitlines()
     display = images.Display.of(settings["display"])
     key = identity.load_key()
     status = np.memmap(folder / "status.u1", np.uint8, "r+")
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", "r+")
-    hashes = np.lib.format.open_memmap(folder / "hashes.npy", "r+")
+    looks = np.lib.format.open_memmap(folder / "hashes.npy", "r+")
     path_of_facts = folder / f"facts-{worker}.jsonl"
     half = path_of_facts.exists() and not path_of_facts.read_bytes().endswith(b"\n")
     with path_of_facts.open("a") as facts:
@@ -38,18 +41,21 @@ def decode(folder: Path, worker: int, workers: int) -> None:
             facts.write("\n")
         for start in range(worker * CHUNK, len(jobs), workers * CHUNK):
             for row in range(start, min(start + CHUNK, len(jobs))):
-                if status[row] != PENDING:
+                if status[row] not in (PENDING, BEGUN):
                     continue
+                status[row] = BEGUN
+                signal.alarm(seconds)  # nothing handles it: a codec does not return to Python, but it can be ended
                 path, frame = json.loads(jobs[row])
                 record: dict[str, Any] = {"row": row}
                 try:
                     picture = images.read(path, frame, display=display)
                     levels = images.to_uint8(picture.pixels)
                     pixels[row] = images.square(levels, settings["side"], settings["channels"])
-                    content, perceptual = images.fingerprint(levels, picture.pixels if picture.source is None else picture.source)
-                    record["blank"] = images.is_blank(levels)
-                    hashes[row] = np.frombuffer(perceptual, np.uint8)
-                    record["content"] = identity.pseudonym(content, key)
+                    thumbnail = hashes.cells(levels)
+                    looks[row] = hashes.difference(thumbnail)
+                    record["blank"] = hashes.is_blank(thumbnail)
+                    source = picture.pixels if picture.source is None else picture.source
+                    record["content"] = identity.pseudonym(hashes.content(source), key)
                     record |= {k: v for k, v in picture.facts.items() if k not in IDENTIFIERS}
                     if "age" in record:
                         record["age"] = min(record["age"], OLDEST)
@@ -61,7 +67,8 @@ def decode(folder: Path, worker: int, workers: int) -> None:
                 facts.write(json.dumps(record) + "\n")
                 facts.flush()
                 status[row] = UNREADABLE if "error" in record else DECODED
+    signal.alarm(0)
 
 
 if __name__ == "__main__":
-    decode(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    decode(Path(sys.argv[1]), *(int(number) for number in sys.argv[2:5]))

@@ -10,7 +10,6 @@ to the patient's right) of one volume of a 4-D file: the first, or the one named
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -32,9 +31,7 @@ __all__ = [
     "Picture",
     "age_in_years",
     "along",
-    "fingerprint",
     "frames",
-    "is_blank",
     "is_image",
     "is_volume",
     "parse_windows",
@@ -46,8 +43,6 @@ __all__ = [
 
 AS_STORED = Display()
 AXES = tuple(volumes.AXES)  # along which a volume can be cut
-BLANK = 16  # grey levels: a picture whose thumbnail spans fewer shows nothing
-HASH_MARGIN = 2  # grey levels by which a cell must be brighter than its left neighbour
 
 _RASTER, _DICOM, _NIFTI, _NPZ, _PHANTOM = "raster", "dicom", "nifti", "npz", "phantom"
 _FRAGMENT = re.compile(r"(\.npz|\.nii|\.nii\.gz)#.*$", re.IGNORECASE)
@@ -66,8 +61,8 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         path: a file, ``file.npz#member``, ``scan.nii.gz#coronal`` or ``phantom:SEED[#mask]``.
         frame: which picture of the file; ``None`` is the only or the first one, of a NIfTI volume the middle slice.
         side: the side the picture will be fitted into. A JPEG of at least twice that is then decoded at 1/2, 1/4 or 1/8 (faster,
-            within two grey levels after :func:`square`, but with another content hash, so leave it out where :func:`fingerprint`
-            follows), and a phantom is drawn at that side.
+            within two grey levels after :func:`square`, but with another content hash, so leave it out where the picture is
+            hashed), and a phantom is drawn at that side.
         display: how stored values become grey levels.
 
     Raises:
@@ -200,31 +195,6 @@ def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
     return out
 
 
-def fingerprint(pixels: np.ndarray, source: np.ndarray | None = None) -> tuple[str, bytes]:
-    """Two hashes of a decoded picture.
-
-    Args:
-        pixels: (H, W) or (H, W, 3).
-        source: what the content hash is made of (``Picture.source``); by default ``pixels``.
-
-    Returns:
-        The content hash (blake2b, 16 bytes, hexadecimal; of dtype, shape and bytes: equal for equal values only), and a
-        difference hash of 256 bits: in a 17 x 16 thumbnail of the luma, whether a cell is brighter than its left
-        neighbour by more than ``HASH_MARGIN`` grey levels, so that a plain background gives 0 whatever its noise.
-        Recompressed or resized copies differ in few bits.
-    """
-    source = pixels if source is None else source
-    content = hashlib.blake2b(f"{source.dtype.newbyteorder('=')} {source.shape} ".encode(), digest_size=16)
-    content.update(np.ascontiguousarray(source).data)
-    cells = _thumbnail(pixels)
-    return content.hexdigest(), np.packbits(cells[:, 1:] - cells[:, :-1] > HASH_MARGIN).tobytes()
-
-
-def is_blank(pixels: np.ndarray) -> bool:
-    """Whether a picture shows nothing, as outermost slices do: its thumbnail spans fewer than ``BLANK`` levels."""
-    return int(np.ptp(_thumbnail(pixels))) < BLANK
-
-
 def is_volume(path: str) -> bool:
     """Whether a path names a volume, which can be cut along another axis."""
     return _kind(path) == _NIFTI
@@ -241,12 +211,6 @@ def along(path: str, axis: str) -> str:
     name, _, volume = volumes.nifti_name(path)
     parts = [axis] * (axis != "axial") + [f"volume={volume}"] * (volume > 0)
     return f"{name}#{','.join(parts)}" if parts else name
-
-
-def _thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """(16, 17) int16 luma."""
-    luma = Image.fromarray(to_uint8(pixels)).convert("L")
-    return np.asarray(luma.resize((17, 16), Image.Resampling.HAMMING, reducing_gap=3.0), np.int16)
 
 
 @contextmanager

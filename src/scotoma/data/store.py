@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,9 @@ MARGIN = 1.3  # the store's side over the training size: what a random crop can 
 CACHE_VARIABLE = "SCOTOMA_CACHE"
 # What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.
 FROM_HEADERS = ("patient", "study", "modality", "age", "sex", "view", "laterality", "spacing_mm", "vendor", "model")
+
+
+_CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
         strict: an unreadable picture stops the run; otherwise it is left out and listed.
         workers: decoding processes; by default one a core.
         quiet: no progress bar.
-        skip_empty: leave out pictures that show nothing (``images.is_blank``).
+        skip_empty: leave out pictures that show nothing (``hashes.is_blank``).
 
     Returns:
         The dataset without unreadable rows, its column ``row`` pointing into the store, the columns of ``FROM_HEADERS`` filled from
@@ -269,50 +273,66 @@ def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None
 def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    status = np.memmap(partial / "status.u1", np.uint8, "r")
+    status = np.memmap(partial / "status.u1", np.uint8, "r+")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "scotoma.data.decode", str(partial)]
-    log = (partial / "workers.log").open("w")
-    processes = [
-        subprocess.Popen([*command, str(k), str(workers)], env=environment, stdout=log, stderr=log) for k in range(workers)
-    ]
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, disable=quiet, transient=True) as progress:
-            bar = progress.add_task("", total=n)
+    with (partial / "workers.log").open("w") as log, Progress(*columns, disable=quiet, transient=True) as progress:
+
+        def start(worker: int) -> subprocess.Popen[bytes]:
+            numbers = [str(n) for n in (worker, workers, decode.SECONDS)]
+            return subprocess.Popen([*command, *numbers], env=environment, stdout=log, stderr=log)
+
+        bar = progress.add_task("", total=n)
+        processes = [start(k) for k in range(workers)]
+        try:
             while any(p.poll() is None for p in processes):
                 progress.update(bar, completed=int(np.count_nonzero(status)))
                 time.sleep(0.05)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-        log.close()
+                for k, process in enumerate(processes):
+                    if process.poll() in _CRASHES and _blame(partial, status, k, workers, process.returncode):
+                        processes[k] = start(k)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
     if any(p.returncode for p in processes):
         last = ((partial / "workers.log").read_text().strip().splitlines() or ["killed"])[-1]
         raise RunError(f"a decoding process died ({last}); run again to go on where it stopped")
 
 
-def _finish(partial: Path, n: int, name: str, strict: bool) -> None:
+def _blame(partial: Path, status: np.ndarray, worker: int, workers: int, code: int) -> bool:
+    """Write down the picture over which a decoding process ended as unreadable; False where it had begun none."""
+    begun = np.flatnonzero(status == decode.BEGUN)
+    begun = begun[begun // decode.CHUNK % workers == worker]
+    if not len(begun):
+        return False
+    error = f"decoding took more than {decode.SECONDS} seconds" if code == -signal.SIGALRM else "decoding crashed"
+    with (partial / f"facts-{worker}.jsonl").open("a") as facts:
+        facts.write("\n" + json.dumps({"row": int(begun[0]), "error": error}) + "\n")
+    status[begun[0]] = decode.UNREADABLE
+    return True
+
+
+def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
     """Gather the facts and take the workers' files away; under ``strict`` an unreadable picture stops this, and nothing is lost."""
     import pandas as pd
 
-    facts: dict[int, dict[str, Any]] = {}
+    columns: dict[str, list[Any]] = {"content": [None] * n, "error": [None] * n}
     for path in sorted(partial.glob("facts-*.jsonl")):
-        for line in path.read_text().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # the line a killed process was writing; its picture was decoded again
-            facts[record.pop("row")] = record
-    table = pd.DataFrame([facts[row] for row in range(n)])
-    for column in ("error", "content"):
-        if column not in table.columns:
-            table[column] = None
-    _refuse_unreadable(table, name, strict)
-    for column in table.columns:  # a list (a window) is not a value Parquet and a classifier share
-        if table[column].map(lambda v: isinstance(v, list)).any():
-            table[column] = table[column].map(lambda v: json.dumps(v) if isinstance(v, list) else None)
+        with path.open() as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue  # the line a killed process was writing; its picture was decoded again
+                row = record.pop("row")
+                for name, value in record.items():
+                    text = json.dumps(value) if isinstance(value, list) else value  # Parquet and a classifier share no lists
+                    columns.setdefault(name, [None] * n)[row] = sys.intern(text) if isinstance(text, str) else text
+    table = pd.DataFrame(columns)
+    del columns
+    _refuse_unreadable(table, title, strict)
     table.to_parquet(partial / "facts.parquet")
     for done in ("jobs.jsonl", "status.u1", "workers.log"):
         (partial / done).unlink()
