@@ -121,25 +121,79 @@ def is_vit(encoder: nn.Module) -> bool:
     return isinstance(encoder, VisionTransformer) and encoder.pos_embed is not None
 
 
-def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor) -> Tensor:
+def embed(encoder: nn.Module, images: Tensor) -> Tensor:
+    """Patches of pictures as tokens with their positions, before the first block; positions are resampled to other sizes.
+
+    Args:
+        encoder: a timm vision transformer.
+        images: (B, C, H, W), sides multiples of the patch.
+
+    Returns:
+        (B, prefix + N, D): prefix tokens (the class token) first.
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    vit: Any = encoder
+    grid = vit.patch_embed.proj(images)  # (B, D, h, w)
+    tokens = vit.patch_embed.norm(grid.flatten(2).transpose(1, 2))
+    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    positions = vit.pos_embed
+    if grid.shape[2:] != tuple(vit.patch_embed.grid_size):
+        positions = resample_abs_pos_embed(positions, list(grid.shape[2:]), list(vit.patch_embed.grid_size), prefix)
+    first = [t.expand(len(tokens), -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
+    summed = torch.cat([*first, tokens + positions], 1) if vit.no_embed_class else torch.cat([*first, tokens], 1) + positions
+    return vit.pos_drop(summed)
+
+
+def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor | None = None) -> Tensor:
     """Run a vision transformer on some of its patches: the others are dropped, not zeroed.
 
     Args:
         encoder: a timm vision transformer.
-        images: (B, C, H, W).
-        keep: (B, V) int64, the patches to keep.
+        images: (B, C, H, W), of any size that is a multiple of the patch.
+        keep: (B, V) int64, the patches to keep; None for all.
 
     Returns:
-        (B, prefix + V, D): normed tokens, the class token first.
+        (B, prefix + V, D): normed tokens, the class token first; ``encoder.forward_head`` makes features of them.
     """
     vit: Any = encoder
-    tokens = vit._pos_embed(vit.patch_embed(images))  # (B, prefix + N, D)
-    prefix = vit.num_prefix_tokens
-    kept = tokens[:, prefix:].gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[2]))
-    tokens = vit.norm_pre(torch.cat([tokens[:, :prefix], kept], 1))
+    tokens = vit.norm_pre(kept(encoder, embed(encoder, images), keep))
     for block in vit.blocks:
         tokens = block(tokens)
     return vit.norm(tokens)
+
+
+def kept(encoder: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
+    """(B, prefix + N, D) tokens -> (B, prefix + V, D), those to keep behind the prefix."""
+    vit: Any = encoder
+    if keep is None:
+        return tokens
+    prefix = vit.num_prefix_tokens
+    chosen = tokens[:, prefix:].gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[2]))
+    return torch.cat([tokens[:, :prefix], chosen], 1)
+
+
+@torch.no_grad()
+def class_attention(encoder: nn.Module, images: Tensor) -> Tensor:
+    """How strongly the class token attends to each patch in the last block, mean over heads; only that one row is computed.
+
+    Args:
+        encoder: a timm vision transformer with a class token, in the mode that it has.
+        images: (B, C, H, W).
+
+    Returns:
+        (B, N) float32, non-negative; sums to 1 less what the prefix tokens get.
+    """
+    vit: Any = encoder
+    tokens = vit.norm_pre(embed(encoder, images))
+    for block in vit.blocks[:-1]:
+        tokens = block(tokens)
+    attention, x = vit.blocks[-1].attn, vit.blocks[-1].norm1(tokens)
+    batch, count, _ = x.shape
+    qkv = attention.qkv(x).view(batch, count, 3, attention.num_heads, -1)
+    q, k = attention.q_norm(qkv[:, 0, 0]), attention.k_norm(qkv[:, :, 1])  # (B, heads, d), (B, tokens, heads, d)
+    logits = torch.einsum("bhd,bthd->bht", q, k).float() * attention.scale
+    return logits.softmax(2).mean(1)[:, vit.num_prefix_tokens :]
 
 
 def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Linear | None = None) -> None:

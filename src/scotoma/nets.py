@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from itertools import pairwise
 
 import torch
@@ -20,6 +22,24 @@ def projector(widths: list[int]) -> nn.Sequential:
         if i < len(widths) - 2:
             layers += [nn.BatchNorm1d(b), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def momentum_copy(module: nn.Module) -> nn.Module:
+    """A copy that no gradient reaches: a momentum (EMA) network at its start."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """Move a momentum network: target = momentum x target + (1 - momentum) x online; buffers (batch statistics) are copied."""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
+    for mine, other in zip(target.buffers(), online.buffers(), strict=True):
+        mine.copy_(other)
+
+
+def momentum_at(start: float, progress: float, end: float = 1.0) -> float:
+    """The momentum of an EMA, rising as a cosine from ``start`` at progress 0 to ``end`` at 1 (BYOL, section 3.2, "tau")."""
+    return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 def sincos_positions(dim: int, grid: int, prefix: int = 0) -> Tensor:

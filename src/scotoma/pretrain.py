@@ -10,6 +10,7 @@ from scotoma.errors import UsageError
 from scotoma.run import Run
 
 DEFAULT_MINUTES = 10.0
+PRESETS = ("small", "reference")
 PRECISIONS = ("bf16-mixed", "32-true")
 
 
@@ -18,6 +19,8 @@ def pretrain(
     method: str = "simclr",
     out: str | Path = "runs/pretrain",
     encoder: str | None = None,
+    init: str | None = None,
+    preset: str = "small",
     method_args: dict[str, Any] | None = None,
     labels: str | None = None,
     on: str | None = None,
@@ -50,6 +53,8 @@ def pretrain(
         method: see `scotoma list methods`.
         out: the run folder.
         encoder: a timm network, or vit_tiny_patch8 and the like; by default the method's own.
+        init: start from these weights: a run, a weights file of timm's names, or a tag of timm's pretrained networks.
+        preset: small (the method's defaults, for small data) or reference (the paper's); flags override either.
         method_args: the method's arguments; on the command line --method.NAME VALUE.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
@@ -81,6 +86,18 @@ def pretrain(
         RunError: the run failed.
     """
     chosen = plugins.method(method)
+    if preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: one of {', '.join(PRESETS)}")
+    if preset == "reference":
+        paper = dict(chosen.reference)
+        method_args = paper.pop("method_args", {}) | (method_args or {})
+        encoder, batch_size = encoder or paper.get("encoder"), batch_size or paper.get("batch_size")
+        learning_rate = learning_rate or paper.get("learning_rate")
+        weight_decay = paper.get("weight_decay") if weight_decay is None else weight_decay
+        if minutes is None and epochs is None and steps is None:
+            epochs = paper.get("epochs")
+    settings = chosen.settings(method_args or {})
+    reads_labels = chosen.wants(settings).labels
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
         raise UsageError("give one of --minutes, --epochs and --steps")
     if minutes is None and epochs is None and steps is None:
@@ -91,11 +108,11 @@ def pretrain(
             raise UsageError(f"--{name} {value}: must be above 0")
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
-    if chosen.needs_labels and not target:
+    if reads_labels and not target:
         raise UsageError(f"{method} trains on labels: name them with --target")
     arguments = {
-        "data": _named(data), "method": method, "encoder": encoder, "method_args": method_args or {}, "labels": labels, "on": on,
-        "readers": readers,
+        "data": _named(data), "method": method, "encoder": encoder, "init": init, "method_args": method_args or {},
+        "labels": labels, "on": on, "readers": readers,
         "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
         "precision": precision, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
@@ -104,7 +121,7 @@ def pretrain(
 
     material = gather(
         data=data, labels=labels, on=on, readers=readers,
-        target=target if chosen.needs_labels else None, classes=classes, size=size,
+        target=target if reads_labels else None, classes=classes, size=size,
         channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
     )  # fmt: skip
     from scotoma.pretraining import assemble, train  # torch, timm and lightning

@@ -10,14 +10,13 @@ import lightning as L
 import numpy as np
 import torch
 
-from scotoma import encoders, plugins
+from scotoma import asides, encoders, initial, plugins
 from scotoma.data.store import MARGIN, PROTOCOL, statistics
 from scotoma.material import Material
 from scotoma.methods.base import Inputs, Method
 from scotoma.plan import Plan, automatic_precision
 from scotoma.run import Row, Run, versions
-from scotoma.training import Batches, cost_rows, fit, measure_rate
-from scotoma.views import Draws
+from scotoma.training import Batches, cost_rows, fit, make_views, measure_rate
 
 PICTURES = 6
 
@@ -28,13 +27,15 @@ class Parts:
 
     Args:
         info: the header of the encoder to be.
-        method: around a network of random weights.
+        method: around a network of random weights, or of those that ``init`` names.
         positions: the rows of the material that it sees.
+        batches: of them.
     """
 
     info: encoders.EncoderInfo
     method: Method
     positions: np.ndarray
+    batches: Batches
 
 
 def assemble(config: dict[str, Any], material: Material) -> Parts:
@@ -44,22 +45,32 @@ def assemble(config: dict[str, Any], material: Material) -> Parts:
         UsageError: the method has no such argument, or does not take this network; timm has no such network.
     """
     chosen = plugins.method(config["method"])
-    info = describe(config, material, config["encoder"] or chosen.default_encoder)
+    init = config.get("init")
+    name = config["encoder"] or (init and initial.network(init)) or chosen.default_encoder
+    info = describe(config, material, name)
+    settings = chosen.settings(config["method_args"])
+    wants = chosen.wants(settings)
     positions, outputs = material.pretraining, 0
     weights: tuple[float, ...] = ()
-    if chosen.needs_labels and material.target is not None:
+    if wants.labels and material.target is not None:
         positions = positions[material.target.known[positions]]
         outputs, weights = len(material.target.classes), material.target.weights(positions)
-    inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights)
+    batches, columns = asides.batches(material, positions, wants, config["seed"])
+    inputs = Inputs(
+        info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights, pictures=len(positions),
+        columns=columns, trained=init is not None,
+    )  # fmt: skip
     L.seed_everything(config["seed"], verbose=False)
-    return Parts(info, chosen(encoders.build(info), inputs, **chosen.settings(config["method_args"])), positions)
+    encoder = encoders.build(info)
+    if init is not None:
+        initial.start(encoder, info, init)
+    return Parts(info, chosen(encoder, inputs, **settings), positions, batches)
 
 
 def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> list[Row]:
     """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
     config, info, method, positions = run.config, parts.info, parts.method, parts.positions
-    targets = material.target.y[positions] if method.needs_labels and material.target is not None else None
-    batches = Batches(material.store, material.rows[positions], targets)
+    batches = parts.batches
     plan = make_plan(config, method, batches)
     resolved = {
         "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,
@@ -71,7 +82,7 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
     method.cpu().eval()
     encoders.save(run.path / encoders.FILE, method.encoder, info)
     material.save_used(run.path)
-    figures(run, method, material, positions)
+    figures(run, method, batches)
     (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
     rows = cost_rows(trained, plan, method, len(positions), material.seconds)
     return run.add_rows(rows, evaluator="pretrain", method=config["method"], encoder=info.name)
@@ -113,16 +124,16 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
 
 
 @torch.no_grad()
-def figures(run: Run, method: Method, material: Material, positions: np.ndarray) -> None:
+def figures(run: Run, method: Method, batches: Batches) -> None:
     """What the method saw of a few training pictures, and what it made of them."""
     from scotoma.drawing import picture_grid
 
-    chosen = positions[np.linspace(0, len(positions) - 1, min(PICTURES, len(positions))).astype(int)]
-    rows = material.rows[chosen]
-    rng = Draws(run.config["seed"], 0, torch.from_numpy(rows))
-    shown = method.pictures(torch.from_numpy(material.store.batch(rows)), rng)
+    chosen = np.linspace(0, len(batches.rows) - 1, min(PICTURES, len(batches.rows))).astype(int)
+    batch = batches[np.zeros(len(chosen), np.int64), chosen]
+    rows = batches.rows[chosen]
+    shown = method.pictures(make_views(method, batch, run.config["seed"]), batch)
     inputs = method.inputs
-    columns = {"picture": material.store.batch(rows).transpose(0, 2, 3, 1) / 255.0}
+    columns = {"picture": batches.store.batch(rows).transpose(0, 2, 3, 1) / 255.0}
     for name, tensor in shown.items():
         x = tensor.float() * torch.tensor(inputs.std).view(1, -1, 1, 1) + torch.tensor(inputs.mean).view(1, -1, 1, 1)
         columns[name] = x.clamp(0, 1).permute(0, 2, 3, 1).numpy()

@@ -56,7 +56,7 @@ def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
     material.save_used(run.path)
     networks: dict[str, str] = {}
     for method in config["methods"]:
-        if not plugins.method(method).needs_labels:
+        if not _reads_labels(method):
             networks[method] = _pretrain(run, material, method, run.path / "pretrain" / method, quiet)
         else:
             networks[method] = config["encoder"] or plugins.method(method).default_encoder
@@ -75,6 +75,11 @@ def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
     _figure_of_features(run, material, networks)
 
 
+def _reads_labels(method: str) -> bool:
+    chosen = plugins.method(method)
+    return bool(chosen.wants(chosen.settings({})).labels)
+
+
 def _target(material: Material) -> Target:
     assert material.target is not None
     return material.target
@@ -84,27 +89,12 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
     """Pretrain one method into a run folder of its own, or find it done; the network's name."""
     if status(folder) != "finished":
         config = run.config
-        shared = (
-            "data",
-            "labels",
-            "on",
-            "readers",
-            "target",
-            "classes",
-            "size",
-            "channels",
-            "modality",
-            "minutes",
-            "epochs",
-            "seed",
-            "strict",
-        )
+        shared = ("data", "labels", "on", "readers", "target", "classes", "size", "channels", "modality", "minutes", "epochs")
+        shared += ("seed", "strict", "allow_leakage", "encoder")
         steps = config["steps"].get(method) if isinstance(config["steps"], dict) else config["steps"]
-        arguments: dict[str, Any] = {k: config[k] for k in (*shared, "allow_leakage", "encoder")} | {
-            "method": method,
-            "method_args": {},
-        }
-        arguments |= {"steps": steps, "batch_size": None, "learning_rate": None, "weight_decay": None, "precision": None}
+        automatic = ("init", "batch_size", "learning_rate", "weight_decay", "precision")
+        arguments: dict[str, Any] = {k: config[k] for k in shared} | dict.fromkeys(automatic)
+        arguments |= {"method": method, "method_args": {}, "steps": steps}
         if not quiet:
             print(f"pretraining {method}", flush=True)
         parts = assemble(arguments, material)
@@ -139,7 +129,7 @@ def _arms(config: dict[str, Any], networks: dict[str, str]) -> Iterator[Arm]:
 
 def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -> Path:
     """The encoder file of an arm: pretrained, pretrained anew on the draw's labels, or random weights, written once."""
-    if arm.method != "random" and not plugins.method(arm.method).needs_labels:
+    if arm.method != "random" and not _reads_labels(arm.method):
         return run.path / "pretrain" / arm.method
     if arm.method != "random":
         folder = run.path / "pretrain" / f"{arm.method}-f{drawn.fraction:g}-s{drawn.seed}"

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from scotoma.data.store import Store
 from scotoma.errors import RunError
 from scotoma.methods.base import Method
+from scotoma.partners import Partners, Successors
 from scotoma.plan import Plan, schedule
 from scotoma.run import Row
 from scotoma.views import Draws
@@ -36,10 +37,23 @@ Batch = dict[str, Tensor]
 
 
 class Batches(Dataset[Batch]):
-    """Whole batches out of the store: the item of (epoch, positions) is everything a step needs."""
+    """Whole batches out of the store: the item of (epoch, positions) is everything a step needs.
 
-    def __init__(self, store: Store, rows: np.ndarray, targets: np.ndarray | None) -> None:
-        self.store, self.rows, self.targets = store, rows, targets
+    Args:
+        store: of the pixels.
+        rows: (n,) the pictures to train on.
+        targets: (n,) or (n, K); None without.
+        columns: (n, K) float32, NaN where missing; None without.
+        pairs: draws each picture a partner.
+        regions: the store of their regions, and (n,) the rows there, -1 for none.
+        seed: of the pairs.
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, targets: np.ndarray | None = None, columns: np.ndarray | None = None,
+                 pairs: Partners | Successors | None = None, regions: tuple[Store, np.ndarray] | None = None,
+                 seed: int = 0) -> None:  # fmt: skip
+        self.store, self.rows, self.targets, self.columns = store, rows, targets, columns
+        self.pairs, self.regions, self.seed = pairs, regions, seed
 
     def __getitem__(self, key: Any) -> Batch:
         epochs, positions = key
@@ -48,9 +62,20 @@ class Batches(Dataset[Batch]):
             "images": torch.from_numpy(self.store.batch(rows)),
             "rows": torch.from_numpy(rows),
             "epochs": torch.from_numpy(epochs),
+            "positions": torch.from_numpy(positions),
         }
-        if self.targets is not None:
-            batch["targets"] = torch.from_numpy(self.targets[positions])
+        for name, values in (("targets", self.targets), ("columns", self.columns)):
+            if values is not None:
+                batch[name] = torch.from_numpy(values[positions])
+        if self.pairs is not None:
+            partners, follows = self.pairs.draw(positions, Draws(self.seed, batch["epochs"], batch["rows"]))
+            batch["partners"] = torch.from_numpy(self.store.batch(self.rows[partners]))
+            if follows is not None:
+                batch["follows"] = torch.from_numpy(follows)
+        if self.regions is not None:
+            store, at = self.regions
+            inside = store.batch(np.maximum(at[positions], 0))
+            batch["regions"] = torch.from_numpy(np.where((at[positions] < 0)[:, None, None, None], np.uint8(0), inside))
         return batch
 
 
@@ -132,13 +157,18 @@ def make_optimizer(method: Method, plan: Plan) -> torch.optim.Optimizer:
 
 
 def step_loss(method: Method, batch: Batch, seed: int) -> dict[str, Tensor]:
-    """Views of a batch, drawn from (seed, epoch, row), and their loss."""
+    """The loss of the views of a batch."""
+    return method.loss(make_views(method, batch, seed), batch)
+
+
+def make_views(method: Method, batch: Batch, seed: int) -> Batch:
+    """Views of a batch, drawn from (seed, epoch, row)."""
     images = batch["images"]
     rng = Draws(seed, batch["epochs"], batch["rows"])
+    others = {name: batch[name] for name in ("partners", "regions") if name in batch}
     with torch.autocast(images.device.type, enabled=False):
-        views = method.views(images, rng)
-    views = {k: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in views.items()}
-    return method.loss(views, batch)
+        views = method.views(images, rng, **others)
+    return {k: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in views.items()}
 
 
 def measure_rate(method: Method, plan: Plan, batches: Batches, warm: int = 2, timed: int = 4) -> float:

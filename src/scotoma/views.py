@@ -52,11 +52,19 @@ class Draws:
         turn = torch.as_tensor(epoch, dtype=torch.int64, device=rows.device)
         start = _mix(torch.tensor(_signed(seed + 1), dtype=torch.int64, device=rows.device))
         self._state = _mix(_mix(start + turn * _GOLDEN) + rows.to(torch.int64) * _GOLDEN)
+        self._still = _mix(_mix(start) + rows.to(torch.int64) * _GOLDEN)
+
+    def still(self) -> Draws:
+        """The stream of the same pictures that is alike in every epoch."""
+        other = object.__new__(Draws)
+        other._state = other._still = self._still
+        return other
 
     def of(self, name: str) -> Draws:
         """An independent stream of the same pictures: one for each view."""
         other = object.__new__(Draws)
         other._state = _mix(self._state + _signed(zlib.crc32(name.encode()) * _GOLDEN))
+        other._still = _mix(self._still + _signed(zlib.crc32(name.encode()) * _GOLDEN))
         return other
 
     def uniform(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:

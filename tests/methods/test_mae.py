@@ -178,7 +178,7 @@ def test_pictures_show_the_true_visible_patches() -> None:
     method = mae().eval()
     images = torch.randint(0, 256, (3, 1, 40, 40), dtype=torch.uint8)
     with torch.no_grad():
-        shown = method.pictures(images, Draws(0, 0, torch.arange(3)))
+        shown = method.pictures(method.views(images, Draws(0, 0, torch.arange(3))), {})
         mask = random_order(method.views(images, Draws(0, 0, torch.arange(3)))["noise"], 0.75)[2]
     visible = patch_pixels(1 - mask).bool()
     torch.testing.assert_close(shown["reconstruction"][visible], shown["view"][visible])

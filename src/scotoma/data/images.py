@@ -38,6 +38,7 @@ __all__ = [
     "read",
     "read_labels",
     "square",
+    "square_labels",
     "to_uint8",
 ]
 
@@ -126,6 +127,31 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
         if kind == _NPZ:
             return volumes.read_npz_labels(path, frame)
         return raster.read_labels(path, frame)
+
+
+def square_labels(labels: np.ndarray, side: int) -> np.ndarray:
+    """A label map as :func:`square` lays out its picture: nearest values, padded with 0.
+
+    Args:
+        labels: (H, W) int32 from 0 to 255.
+        side: of the result.
+
+    Returns:
+        (side, side, 1) uint8.
+
+    Raises:
+        ImageError: labels beyond 255.
+    """
+    if labels.min() < 0 or labels.max() > 255:
+        raise ImageError("labels beyond 0 to 255")
+    height, width = labels.shape
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    fitted = np.asarray(Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
+    out = np.zeros((side, side, 1), np.uint8)
+    out[top : top + size[1], left : left + size[0], 0] = fitted
+    return out
 
 
 def frames(path: str) -> int:

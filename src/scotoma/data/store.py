@@ -125,7 +125,37 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
     channels = channels or _channels(dataset)
     if len(dataset.display.windows) not in (0, channels):
         raise UsageError(f"{len(dataset.display.windows)} windows do not make {channels} channels")
-    settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels}
+    folder = _made(dataset, side, channels, out, workers, strict, quiet)
+    return _readable(dataset, open_store(folder), strict, skip_empty)
+
+
+def regions(dataset: Dataset, side: int, quiet: bool = True) -> tuple[Store, np.ndarray]:
+    """The label maps of the column ``mask_path``, laid out as the pictures of a store of this side.
+
+    Returns:
+        A store of one channel whose pixels are labels, and (n,) the row there of each row of the dataset, -1 where it has no map or
+        one that cannot be read (which is said on standard error).
+
+    Raises:
+        UsageError: no such column, or it is empty.
+        RunError: none can be read, or the disk is full.
+    """
+    column = dataset.column("mask_path")
+    known = np.flatnonzero(column.notna())
+    if not len(known):
+        raise UsageError(f"{dataset.name}: column 'mask_path' is empty")
+    maps = dataset.table.iloc[known].assign(image_path=column.iloc[known]).reset_index(drop=True)
+    of_maps = replace(dataset, name=f"{dataset.name}-regions", table=maps, store=None, display=images.AS_STORED)
+    readable, opened = _readable(of_maps, open_store(_made(of_maps, side, 1, None, None, False, quiet, labels=True)), False, False)
+    at = np.full(len(dataset), -1)
+    at[known[readable.table["row"]]] = readable.table["row"]
+    return opened, at
+
+
+def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers: int | None, strict: bool, quiet: bool,
+          labels: bool = False) -> Path:  # fmt: skip
+    """The folder of a finished store, built where it is not there."""
+    settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels, "labels": labels}
     settings |= {"display": dataset.display.settings(), "fingerprint": _fingerprint(dataset, side, channels)}
     folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{settings['fingerprint']}"
     if out is not None or not (folder / "store.json").exists():
@@ -134,7 +164,7 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
                 if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                     raise UsageError(f"{folder} is not empty: name another folder for the store")
                 _build(dataset, folder, settings, workers or _cores(), strict, quiet)
-    return _readable(dataset, open_store(folder), strict, skip_empty)
+    return folder
 
 
 def open_store(path: Path) -> Store:
@@ -192,7 +222,7 @@ def _fingerprint(dataset: Dataset, side: int, channels: int) -> str:
     for path, frame in _jobs(dataset.table):
         if path not in seen:
             try:
-                entry = os.stat(path.split("#")[0])  # noqa: PTH116 (a million of them)
+                entry = os.stat(path.split("#")[0].split("|")[0])  # noqa: PTH116 (a million of them)
                 seen[path] = f"{entry.st_size} {entry.st_mtime_ns}"
             except OSError:
                 seen[path] = "absent"

@@ -17,6 +17,42 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of the table that a method predicts or is told.
+
+    Args:
+        name: of the column.
+        classes: of a categorical one, whose values are class ids; empty for numbers, which are standardised.
+        mean: what was subtracted of numbers.
+        std: what they were divided by.
+    """
+
+    name: str
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a batch must bring beside the pictures.
+
+    Args:
+        labels: ``batch["targets"]``, the target's classes or 0/1 labels.
+        columns: ``batch["columns"]`` (B, K) float32, NaN where missing: these columns, described by ``Inputs.columns``.
+        pairs: ``partners``, to ``views``: for each picture another that has the same value in this column (``patient``), or lies in
+            the same band of so many units (``age:10``); itself where there is none. ``next:study``: the one that follows it in its
+            study or, half the time, one that does not; ``batch["follows"]`` (B,) says which by 1 and 0.
+        regions: ``regions``, to ``views``: (B, 1, H, W) uint8, above 0 in the region of ``mask_path``; all 0 where there is none.
+    """
+
+    labels: bool = False
+    columns: tuple[str, ...] = ()
+    pairs: str = ""
+    regions: bool = False
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a method is told about its pictures.
 
@@ -29,6 +65,9 @@ class Inputs:
         outputs: classes of a categorical target, or number of 0/1 targets; 0 without targets.
         class_weights: weight of each class (or of the positives of each 0/1 target) in the loss; empty for none.
         soft: whether a categorical target comes as (B, C) shares of readers, not as (B,) class ids.
+        pictures: how many different ones there are to train on; ``batch["positions"]`` (B,) numbers them from 0.
+        columns: those that the method ``wants``.
+        trained: whether the encoder starts from trained weights (``--init``), which a method must not initialise anew.
     """
 
     image_size: int
@@ -39,6 +78,9 @@ class Inputs:
     outputs: int = 0
     class_weights: tuple[float, ...] = ()
     soft: bool = False
+    pictures: int = 0
+    columns: tuple[Column, ...] = ()
+    trained: bool = False
 
     def augmentation(self, **changes: Any) -> Augmentation:
         """A random view of these pictures, as its modality allows."""
@@ -49,7 +91,9 @@ class Method(nn.Module):
     """Base of all methods.
 
     A subclass documents the typed keyword arguments of its ``__init__``: they are its configuration, and the command line and
-    YAML are read off them. All state (queues, centres, maps) lies in the ``state_dict``.
+    YAML are read off them. All state (queues, centres, maps) lies in the ``state_dict``. The defaults are the preset for small
+    data (a few thousand pictures, two cores); ``reference`` is the paper's: arguments of ``pretrain``, those of the method under
+    ``method_args``.
 
     Args:
         encoder: the network that is exported; the subclass's docstring says whether it is the online or the EMA network.
@@ -64,6 +108,12 @@ class Method(nn.Module):
     batch_size: ClassVar[int] = 128
     warmup: ClassVar[float] = 0.05  # share of the steps
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    reference: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def wants(cls, settings: dict[str, Any]) -> Wants:
+        """What a batch must bring, with these arguments; ``columns`` and ``positives`` mean the same in every method."""
+        return Wants(cls.needs_labels, tuple(settings.get("columns", ())), settings.get("positives", ""))
 
     @classmethod
     def settings(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +136,10 @@ class Method(nn.Module):
         self.inputs = inputs
 
     def views(self, images: Tensor, rng: Draws) -> Views:
-        """Make the views of a batch: (B, C, H, W) uint8 on the device -> named tensors."""
+        """Make the views of a batch: (B, C, H, W) uint8 on the device -> named tensors.
+
+        A method that ``wants`` pairs or regions takes them as further arguments, ``partners`` and ``regions``, by default None.
+        """
         raise NotImplementedError
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
@@ -100,9 +153,10 @@ class Method(nn.Module):
         """Parameter groups for AdamW; a group may have its own ``weight_decay``, and ``lr_scale`` on the learning rate."""
         return decay_groups(self)
 
-    def pictures(self, images: Tensor, rng: Draws) -> dict[str, Tensor]:
-        """What a person should see of this method: name -> (B, C, size, size) normalised pictures, in columns for the report."""
-        return {name: view for name, view in self.views(images, rng).items() if view.ndim == 4}
+    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """What a person should see of this method, of the views of a batch: name -> (B, C, size, size) normalised, as columns."""
+        size = self.inputs.image_size
+        return {name: view for name, view in views.items() if view.ndim == 4 and view.shape[-1] == size}
 
 
 def decay_groups(module: nn.Module, **options: Any) -> list[dict[str, Any]]:

@@ -79,9 +79,8 @@ class MAE(Method):
             target = (target - mean) / (variance + self.norm_floor).sqrt()
         return {"loss": masked_patch_loss(prediction, target, mask)}
 
-    def pictures(self, images: Tensor, rng: Draws) -> dict[str, Tensor]:
+    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, what the encoder saw of it, and the reconstruction beside the visible patches."""
-        views = self.views(images, rng)
         prediction, target, mask = self.reconstruct(views)
         if self.norm_pixels:  # the prediction lacks each patch's own mean and contrast: lend it the true ones to be looked at
             variance, mean = torch.var_mean(target, 2, keepdim=True)

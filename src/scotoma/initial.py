@@ -1,0 +1,106 @@
+"""Weights to start from: a run, a weights file, or a pretrained network of timm; fitted to other channels and sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from scotoma import encoders
+from scotoma.encoders import EncoderInfo
+from scotoma.errors import UsageError
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+def network(source: str) -> str | None:
+    """The name of the network that these weights are of; None where they do not say (a file of another program)."""
+    if not Path(source).exists():
+        return source.split(".")[0].removeprefix("hf-hub:")
+    try:
+        return encoders.read_info(source).name
+    except UsageError:
+        return None
+
+
+def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
+    """Put weights into a network, in place.
+
+    The first layer's weights are summed or spread over channels, a vision transformer's positions and patches resampled, a
+    classifier's head left out (all timm's own ways); everything else must fit exactly.
+
+    Args:
+        encoder: the network.
+        info: its description.
+        source: a run folder, a ``.safetensors`` or ``.pth`` file with timm's names, or a tag (``resnet18.a1_in1k``) whose weights
+            timm takes from its cache or downloads.
+
+    Raises:
+        UsageError: no such weights, they cannot be had, or they are another network's.
+    """
+    weights = _of_file(encoders.find(source)) if Path(source).exists() else _of_tag(source)
+    encoder.load_state_dict(_fitted(weights, encoder, info, source), strict=True)
+
+
+def _of_file(path: Path) -> dict[str, Tensor]:
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix not in PICKLES:
+            return load_file(path)
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UsageError(f"{path}: no weights can be read from it ({str(error).splitlines()[0]})") from error
+    for key in ("state_dict", "model"):
+        found = found.get(key, found) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UsageError(f"{path}: holds no table of weights by name")
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def _of_tag(tag: str) -> dict[str, Tensor]:
+    import timm
+
+    name = tag.removeprefix("hf-hub:")
+    known = tag != name or tag in timm.list_models(pretrained=True) or timm.is_model(tag)
+    if not known:
+        raise UsageError(f"--init {tag}: neither a run, nor a file, nor one of timm's pretrained networks")
+    try:
+        return timm.create_model(tag, pretrained=True).state_dict()
+    except Exception as error:  # whatever the hub, the network or the cache raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"--init {tag}: its weights cannot be had ({reason}); fill timm's cache, or name a file") from error
+
+
+def _fitted(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInfo, source: str) -> dict[str, Tensor]:
+    """The weights that the network has, in the shapes that it has."""
+    from timm.layers import resample_abs_pos_embed, resample_patch_embed
+    from timm.models import adapt_input_conv
+
+    wanted, found = encoder.state_dict(), {}
+    anything: Any = encoder
+    first = anything.pretrained_cfg["first_conv"] + ".weight"
+    missing = [name for name in wanted if name not in weights]
+    if missing:
+        raise UsageError(f"--init {source}: not weights of a {info.name} ({missing[0]} is missing, {len(missing)} in all)")
+    for name, like in wanted.items():
+        tensor = weights[name]
+        if name == first and tensor.ndim == 4:
+            if tensor.shape[1] != like.shape[1]:
+                tensor = adapt_input_conv(like.shape[1], tensor)
+            if tensor.shape[2:] != like.shape[2:] and "patch_embed" in name:
+                tensor = resample_patch_embed(tensor, list(like.shape[2:]))
+        elif name == "pos_embed" and tensor.shape != like.shape:
+            prefix = 0 if anything.no_embed_class else anything.num_prefix_tokens
+            tensor = resample_abs_pos_embed(tensor, list(anything.patch_embed.grid_size), num_prefix_tokens=prefix)
+        if tensor.shape != like.shape:
+            raise UsageError(
+                f"--init {source}: not weights of a {info.name} ({name} is {tuple(tensor.shape)}, not {tuple(like.shape)})"
+            )
+        found[name] = tensor
+    return found
