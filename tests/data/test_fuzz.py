@@ -80,7 +80,7 @@ for number in range(first, last):
     path.write_bytes(mutated(seed.read_bytes(), rng))
     print("READ", number, path.name, flush=True)
     signal.setitimer(signal.ITIMER_PROF, 10)  # of the processor's time: the machine may be busy
-    for action in (images.read, images.read_labels):
+    for action in (lambda p, frame: images.read(p, frame, 8 if number // len(seeds) % 2 else None), images.read_labels):
         try:
             frame = int(rng.integers(2)) if rng.random() < 0.5 else None
             found = action(str(path) + ("#x" if path.suffix == ".npz" else ""), frame)

@@ -45,9 +45,11 @@ def test_pixels_are_those_of_square_and_read(grey_folder, tmp_path: Path) -> Non
     assert not opened.pixels.flags.writeable
     key = identity.load_key()
     for row, path in zip(dataset.table["row"], dataset.table["image_path"], strict=True):
-        read = images.read(path).pixels
+        picture = images.read(path)
+        read, source = picture.pixels, picture.source
+        assert source is not None
         assert np.array_equal(opened.pixels[row], images.square(read, 48, 1))
-        assert opened.facts["content"][row] == identity.pseudonym(hashes.content(read), key)
+        assert opened.facts["content"][row] == identity.pseudonym(hashes.content(source), key)
         assert np.array_equal(opened.hashes[row], hashes.difference(hashes.cells(read)))
     assert opened.facts["width"].max() == 70
     batch = opened.batch(np.array([3, 0, 3]))
@@ -134,7 +136,7 @@ def killed(partial: Path, dataset: table.Dataset, settings: dict[str, object], t
 
 
 def settings_of(dataset: table.Dataset) -> dict[str, object]:
-    settings = {"protocol": store.PROTOCOL, "name": dataset.name, "side": 48, "channels": 1}
+    settings = {"protocol": store.PROTOCOL, "name": dataset.name, "side": 48, "channels": 1, "labels": False}
     return settings | {"display": dataset.display.settings(), "fingerprint": store._fingerprint(dataset, 48, 1)}
 
 

@@ -48,12 +48,12 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                 path, frame = json.loads(jobs[row])
                 record: dict[str, Any] = {"row": row}
                 try:
-                    if settings.get("labels"):
+                    if settings["labels"]:
                         pixels[row] = images.square_labels(images.read_labels(path, frame), settings["side"])
                         facts.write(json.dumps(record) + "\n")
                         status[row] = DECODED
                         continue
-                    picture = images.read(path, frame, display=display)
+                    picture = images.read(path, frame, settings["side"], display)
                     levels = images.to_uint8(picture.pixels)
                     pixels[row] = images.square(levels, settings["side"], settings["channels"])
                     thumbnail = hashes.cells(levels)

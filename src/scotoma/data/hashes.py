@@ -15,8 +15,13 @@ BLANK = 16  # grey levels: a picture whose thumbnail spans fewer shows nothing
 MARGIN = 2  # grey levels by which a cell must be brighter than its left neighbour
 
 
-def content(values: np.ndarray) -> str:
-    """blake2b of dtype, shape and bytes, 16 bytes in hexadecimal: equal for equal arrays only, in whatever order they lie."""
+def content(values: np.ndarray | bytes) -> str:
+    """blake2b of dtype, shape and bytes, 16 bytes in hexadecimal: equal for equal arrays only, in whatever order they lie.
+
+    Of a compressed stream, of its bytes.
+    """
+    if isinstance(values, bytes):
+        return hashlib.blake2b(values, digest_size=16).hexdigest()
     digest = hashlib.blake2b(f"{values.dtype.newbyteorder('=')} {values.shape} ".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

@@ -61,9 +61,8 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
     Args:
         path: a file, ``file.npz#member``, ``scan.nii.gz#coronal`` or ``phantom:SEED[#mask]``.
         frame: which picture of the file; ``None`` is the only or the first one, of a NIfTI volume the middle slice.
-        side: the side the picture will be fitted into. A JPEG of at least twice that is then decoded at 1/2, 1/4 or 1/8 (faster,
-            within two grey levels after :func:`square`, but with another content hash, so leave it out where the picture is
-            hashed), and a phantom is drawn at that side.
+        side: the side the picture will be fitted into. JPEG and JPEG 2000 of at least four times that are then decoded at 1/2, 1/4
+            or 1/8, so that at least twice that is left (faster; within two grey levels after :func:`square`).
         display: how stored values become grey levels.
 
     Raises:
@@ -85,10 +84,10 @@ def _read(path: str, frame: int | None, side: int | None, display: Display) -> P
     if kind == _PHANTOM:
         from scotoma.data import phantom
 
-        drawn = phantom.picture(path, frame or 0) if side is None else phantom.picture(path, frame or 0, side)
+        drawn = phantom.picture(path, frame or 0)
         return Picture(drawn, picture_facts("phantom", drawn, 8))
     if kind == _DICOM:
-        return dicom.read(path, frame, display)
+        return dicom.read(path, frame, side, display)
     if kind == _NIFTI:
         return volumes.read_nifti(path, frame, display)
     if kind == _NPZ:

@@ -34,7 +34,7 @@ from scotoma.errors import RunError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-PROTOCOL = 2  # raise when the same file would come out as other pixels
+PROTOCOL = 3  # raise when the same file would come out as other pixels
 MARGIN = 1.3  # the store's side over the training size: what a random crop can use
 CACHE_VARIABLE = "SCOTOMA_CACHE"
 # What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.

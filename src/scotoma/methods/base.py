@@ -103,6 +103,7 @@ class Method(nn.Module):
     default_encoder: ClassVar[str] = "resnet18"
     needs_labels: ClassVar[bool] = False
     needs_vit: ClassVar[bool] = False
+    needs_cnn: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-3
     weight_decay: ClassVar[float] = 1e-4
     batch_size: ClassVar[int] = 128

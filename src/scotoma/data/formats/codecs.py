@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from scotoma.data.formats.base import ImageError, check_size
 
@@ -14,11 +16,14 @@ RLE = "1.2.840.10008.1.2.5"
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 # JPEG of 12 bits and lossless JPEG: Pillow decodes neither, the GPL decoders are not needed.
 DEEP_JPEG = ("1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 
 
-def stored_values(ds: Any, index: int) -> np.ndarray:
+def stored_values(ds: Any, index: int, side: int | None = None) -> np.ndarray:
     """The values of one frame as the file holds them: (H, W), or (H, W, 3) RGB; of as many bits as the file states.
+
+    Grey JPEG 2000 comes at 1/2, 1/4, ... of its size where at least twice ``side`` is left.
 
     Raises:
         ImageError: fewer pixels than the header claims. Other exceptions come from pydicom and the decoders.
@@ -40,8 +45,41 @@ def stored_values(ds: Any, index: int) -> np.ndarray:
         claimed = _jpeg_shape(_frame_bytes(ds, index))
         if claimed is not None and claimed[:2] != (height, width):  # before a decoder allocates and fills what it claims
             raise ImageError(f"the compressed frame claims {claimed[0]} x {claimed[1]} pixels, the header {height} x {width}")
+    if syntax in JPEG_2000 and samples == 1 and side and max(height, width) >= 4 * side:
+        values = _reduced(_frame_bytes(ds, index), max(height, width) // (2 * side), ds)
+        if values is not None:
+            return values
     found: np.ndarray = pixel_array(ds, index=index)
     return found
+
+
+def jpeg2000_stream(ds: Any, index: int) -> bytes | None:
+    """The compressed bytes of a frame of JPEG 2000; None of other files."""
+    return _frame_bytes(ds, index) if str(ds.file_meta.TransferSyntaxUID) in JPEG_2000 else None
+
+
+def _reduced(data: bytes, factor: int, ds: Any) -> np.ndarray | None:
+    """A grey JPEG 2000 frame at the largest 1/2^n of its size that ``factor`` allows: the lower levels of its wavelets only.
+
+    None where the stream and the header differ on what its values are, or it is broken: the usual way says what is wrong.
+    """
+    siz, cod = data.find(b"\xff\x4f\xff\x51", 0, 4096), data.find(b"\xff\x52", 0, 8192)
+    if siz < 0 or cod < 0 or len(data) < max(siz + 43, cod + 10):
+        return None
+    bits, signed = (data[siz + 42] & 0x7F) + 1, bool(data[siz + 42] & 0x80)  # ITU-T T.800, A.5.1: Ssiz
+    steps = min(factor.bit_length() - 1, data[cod + 9])  # A.6.1: number of decomposition levels
+    if bits > 16 or bits > int(ds.get("BitsAllocated") or 0) or signed != bool(ds.get("PixelRepresentation")):
+        return None
+    for reduce in range(steps, 0, -1):  # Pillow cannot halve some sizes some times
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                image.reduce = reduce  # type: ignore[assignment,method-assign]
+                values = np.asarray(image)
+        except Exception:  # whatever Pillow raises
+            continue
+        values = values >> (8 * values.dtype.itemsize - bits)  # Pillow fills 8 or 16 bits, and adds an offset to signed values
+        return (values.astype(np.int32) - 2 ** (bits - 1)).astype(f"i{values.dtype.itemsize}") if signed else values
+    return None
 
 
 def _raw(ds: Any, index: int, height: int, width: int, bits: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from scotoma.data.formats.base import (
     whole,
     windowed,
 )
-from scotoma.data.formats.codecs import stored_values
+from scotoma.data.formats.codecs import jpeg2000_stream, stored_values
 from scotoma.data.formats.headers import Getter, first, frame_getter, header_facts, pixel_sizes
 
 SUFFIXES = (".dcm", ".dicom")
@@ -44,8 +44,8 @@ _ELEMENTS = [
 ]
 
 
-def read(path: str, frame: int | None, display: Display) -> Picture:
-    """One frame, the first where ``frame`` is None.
+def read(path: str, frame: int | None, side: int | None, display: Display) -> Picture:
+    """One frame, the first where ``frame`` is None; ``side`` as in :func:`scotoma.data.images.read`.
 
     Raises:
         ImageError: no DICOM file or no such frame, a header without what is needed, or windows for colours. Other exceptions come
@@ -53,7 +53,7 @@ def read(path: str, frame: int | None, display: Display) -> Picture:
     """
     ds = _dataset(path, file_stamp(path))
     index = check_frame(frame or 0, _frame_count(ds))
-    stored = stored_values(ds, index)
+    stored = stored_values(ds, index, side)
     get = frame_getter(ds, index)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
     bits = int(ds.get("BitsStored") or 8 * stored.dtype.itemsize)
@@ -69,9 +69,10 @@ def read(path: str, frame: int | None, display: Display) -> Picture:
         padding = _padding(stored, ds)
         if padding is not None:
             pixels[padding] = 0
-    facts = picture_facts("DICOM", pixels, bits) | header_facts(ds, get) | ({"window": list(window)} if window else {})
-    sizes = pixel_sizes(get)
-    return Picture(square_pixels(pixels, *sizes) if sizes else pixels, facts, stored)
+    facts = picture_facts("DICOM", pixels, bits) | {"width": int(ds.Columns), "height": int(ds.Rows)}
+    facts |= header_facts(ds, get) | ({"window": list(window)} if window else {})
+    sizes, codestream = pixel_sizes(get), jpeg2000_stream(ds, index)
+    return Picture(square_pixels(pixels, *sizes) if sizes else pixels, facts, stored if codestream is None else codestream)
 
 
 def read_labels(path: str, frame: int | None) -> np.ndarray:

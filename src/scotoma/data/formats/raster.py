@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -29,7 +31,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display) -> Pi
             return Picture(pixels, picture_facts("TIFF", pixels, bits), values)
         if path.lower().endswith(SUFFIXES):
             raise
-        return dicom.read(path, frame, display)  # a DICOM file without suffix and preamble
+        return dicom.read(path, frame, side, display)  # a DICOM file without suffix and preamble
     with image:
         if frame:
             image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
@@ -41,13 +43,38 @@ def read(path: str, frame: int | None, side: int | None, display: Display) -> Pi
             # Twice the wanted side leaves the last halving to the filter of `square`.
             longest = max(width, height)
             image.draft(None, (max(1, 2 * side * width // longest), max(1, 2 * side * height // longest)))
+        orientation = 1
         if name != "TIFF":  # Pillow turns a TIFF upright by itself
-            if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+            exif = image.getexif().get(0x0112, 1)
+            orientation = exif if exif in range(1, 9) else 1
+            if orientation in (5, 6, 7, 8):
                 width, height = height, width
             ImageOps.exif_transpose(image, in_place=True)
         values = _from_pil(image)
     pixels = show(values, display)
-    return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height}, values)
+    source = values if name != "JPEG" else bytes([orientation]) + _jpeg_stream(Path(path).read_bytes())
+    return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height}, source)
+
+
+def _jpeg_stream(data: bytes) -> bytes:
+    """What the pixels of a JPEG hang on (ITU-T T.81, B.1.1.3): its segments less comments and those of applications.
+
+    Adobe's own, APP14, says what its colours are.
+    """
+    parts, at = [], 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == 0xDA:  # the scan: everything from here on
+            parts.append(data[at:])
+            break
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
+            parts.append(data[at:end])
+        at = end
+    return b"".join(parts)
 
 
 def read_labels(path: str, frame: int | None) -> np.ndarray:
