@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,30 @@ def summaries(kind: str) -> dict[str, str]:
     return found
 
 
+def needs(name: str) -> list[str]:
+    """What a method needs beside pictures, in words, read off its class without importing it."""
+    words = {"needs_labels": "labels", "needs_vit": "ViT", "needs_cnn": "CNN"}
+    tree = ast.parse((_ROOT / FOLDERS["methods"] / f"{name}.py").read_text())
+    found = []
+    for node in (n for c in tree.body if isinstance(c, ast.ClassDef) for n in c.body):
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and target.id in words and isinstance(value, ast.Constant) and value.value is True:
+            found.append(words[target.id])
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            defaults = {a.arg: d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)}
+            columns = defaults.get("columns")
+            if isinstance(columns, ast.Tuple) and columns.elts:
+                found.append("metadata")
+    return found
+
+
+def costs() -> dict[str, float]:
+    """Method -> time of a step per picture relative to ``supervised``, same network, as ``benchmarks/methods.py`` measured it."""
+    path = _ROOT / FOLDERS["methods"] / "costs.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
 def check(kind: str, name: str) -> None:
     """Raise a ``UsageError`` that names the nearest where there is no such plug-in."""
     if name not in names(kind):
@@ -44,6 +69,18 @@ def module(kind: str, name: str) -> Any:
     """
     check(kind, name)
     return importlib.import_module(f"scotoma.{FOLDERS[kind].replace('/', '.')}.{name}")
+
+
+def variant(text: str) -> tuple[Any, dict[str, Any]]:
+    """``mae?masking=block&mask_ratio=0.6`` -> the method's class and these arguments; a bare name has none.
+
+    Raises:
+        UsageError: no such method or argument, or a value of another type.
+    """
+    name, _, query = text.partition("?")
+    chosen = method(name)
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    return chosen, chosen.parse({key: value for key, _, value in pairs})
 
 
 def method(name: str) -> Any:

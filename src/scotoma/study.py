@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def study(
     Args:
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
         target: one column of classes, or several of 0/1/missing (multi-label).
-        methods: see `scotoma list methods`; separated by commas.
+        methods: see `scotoma list methods`; separated by commas. With other arguments than a method's defaults:
+            mae?masking=block&mask_ratio=0.6.
         out: the run folder.
         fractions: shares of the labels, separated by commas; by default 0.01, 0.1, 1.
         seeds: label draws for each fraction.
@@ -59,7 +61,8 @@ def study(
         size: side of what the encoder sees, pixels.
         encoder: one network for all methods; by default each method's own.
         modes: how encoders are used: linear (frozen), finetune.
-        controls: random (the same network, random weights, the same budget), majority, pixels, header.
+        controls: random (the same network, random weights, the same budget), majority, pixels, header; and weights to compare with:
+            a run, a weights file, or a tag of timm's pretrained networks, such as resnet18.a1_in1k.
         finetune_steps: optimiser steps of each fine-tuning.
         finetune_learning_rate: peak of each fine-tuning.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
@@ -84,12 +87,12 @@ def study(
     """
     fractions, modes = sorted(fractions or [0.01, 0.1, 1.0]), list(modes or MODES)
     controls = list(CONTROLS) if controls is None else controls
-    for kind, given, known in (("mode", modes, MODES), ("control", controls, CONTROLS)):
-        unknown = next((g for g in given if g not in known), None)
-        if unknown:
-            raise UsageError(f"unknown {kind} {unknown!r}; one of {', '.join(known)}")
+    unknown = next((m for m in modes if m not in MODES), None)
+    if unknown:
+        raise UsageError(f"unknown mode {unknown!r}; one of {', '.join(MODES)}")
+    _check_controls(controls, encoder)
     for method in methods:
-        plugins.check("methods", method)
+        plugins.variant(method)
     if not methods or len(set(methods)) < len(methods):
         raise UsageError("--methods: name each method once, separated by commas")
     if any(not 0 < f <= 1 for f in fractions) or seeds < 1 or finetune_steps < 1:
@@ -130,3 +133,20 @@ def study(
 
     build([run.path])
     return run.path
+
+
+def _check_controls(controls: list[str], encoder: str | None) -> None:
+    """Refuse a control that is neither one of ``CONTROLS`` nor weights."""
+    for control in controls:
+        if control in CONTROLS:
+            continue
+        if Path(control).exists():
+            from scotoma.initial import network
+
+            if network(control) is None and encoder is None:
+                raise UsageError(f"--controls {control}: say which network these weights are of with --encoder")
+            continue
+        near = difflib.get_close_matches(control, CONTROLS, n=1)
+        if near or "." not in control:
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(CONTROLS)}, a run, a weights file or a timm tag"
+            raise UsageError(f"unknown control {control!r}; {hint}")

@@ -6,6 +6,7 @@ again when the study is taken up; all rows are then derived from those files in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from scotoma import comparisons, encoders, plugins
+from scotoma import comparisons, encoders, initial, plugins
 from scotoma.data.targets import Target
 from scotoma.drawing import scatter
 from scotoma.evaluate import material_rows
@@ -43,7 +44,7 @@ class Arm:
 
     def file(self, run: Run, drawn: Draw) -> Path:
         """Where the predictions of one classifier lie."""
-        parts = (self.evaluator, self.method, self.encoder.replace("/", "_"), f"f{drawn.fraction:g}", f"s{drawn.seed}")
+        parts = (self.evaluator, _slug(self.method), _slug(self.encoder), f"f{drawn.fraction:g}", f"s{drawn.seed}")
         return run.path / "predictions" / ("-".join(p for p in parts if p) + ".npy")
 
 
@@ -56,12 +57,12 @@ def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
     material.save_used(run.path)
     networks: dict[str, str] = {}
     for method in config["methods"]:
-        if not _reads_labels(method):
-            networks[method] = _pretrain(run, material, method, run.path / "pretrain" / method, quiet)
+        if not _reads_labels(method, target):
+            networks[method] = _pretrain(run, material, method, run.path / "pretrain" / _slug(method), quiet)
         else:
-            networks[method] = config["encoder"] or plugins.method(method).default_encoder
+            networks[method] = config["encoder"] or plugins.variant(method)[0].default_encoder
     _save_steps(run, networks)
-    arms = list(_arms(config, networks))
+    arms = list(_arms(config, networks, _weights(config)))
     for number, arm in enumerate(arms, 1):
         todo = [d for d in draws if not arm.file(run, d).exists()]
         if todo and not quiet:
@@ -75,9 +76,16 @@ def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
     _figure_of_features(run, material, networks)
 
 
-def _reads_labels(method: str) -> bool:
-    chosen = plugins.method(method)
-    return bool(chosen.wants(chosen.settings({})).labels)
+def _slug(method: str) -> str:
+    """A method with its arguments as a name for files."""
+    return re.sub(r"[^\w.=-]", "_", method)
+
+
+def _reads_labels(method: str, target: Target) -> bool:
+    """Whether a method sees the target: then it is trained anew on the labels of each draw alone."""
+    chosen, given = plugins.variant(method)
+    wants = chosen.wants(chosen.settings(given))
+    return bool(wants.labels or set(wants.columns) & set(target.columns))
 
 
 def _target(material: Material) -> Target:
@@ -94,7 +102,7 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
         steps = config["steps"].get(method) if isinstance(config["steps"], dict) else config["steps"]
         automatic = ("init", "batch_size", "learning_rate", "weight_decay", "precision")
         arguments: dict[str, Any] = {k: config[k] for k in shared} | dict.fromkeys(automatic)
-        arguments |= {"method": method, "method_args": {}, "steps": steps}
+        arguments |= {"method": method.partition("?")[0], "method_args": plugins.variant(method)[1], "steps": steps}
         if not quiet:
             print(f"pretraining {method}", flush=True)
         parts = assemble(arguments, material)
@@ -109,38 +117,51 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
 
 def _save_steps(run: Run, networks: dict[str, str]) -> None:
     """The steps that a budget of minutes became, method by method, so that the study's configuration repeats them."""
-    folders = {method: run.path / "pretrain" / method for method in networks}
+    folders = {method: run.path / "pretrain" / _slug(method) for method in networks}
     steps = {method: read_config(folder)["steps"] for method, folder in folders.items() if status(folder) == "finished"}
     if steps and len(steps) == len(networks):
         run.save_config(steps=steps, minutes=None, epochs=None, resolved=["steps", "minutes", "epochs"])
 
 
-def _arms(config: dict[str, Any], networks: dict[str, str]) -> Iterator[Arm]:
+def _weights(config: dict[str, Any]) -> dict[str, str]:
+    """The weights that stand as controls: the name under which each is shown -> where they come from."""
+    sources = [c for c in config["controls"] if c not in ("random", *plugins.names("evaluators"))]
+    return {Path(c).name if Path(c).exists() else c: c for c in sources}
+
+
+def _arms(config: dict[str, Any], networks: dict[str, str], weights: dict[str, str]) -> Iterator[Arm]:
+    of_weights = {name: initial.network(source) or str(config["encoder"]) for name, source in weights.items()}
     for control in ("majority", "header", "pixels"):
         if control in config["controls"]:
             yield Arm(control, "control")
     for mode in config["modes"]:
         if "random" in config["controls"]:
-            for network in dict.fromkeys(networks.values()):
+            for network in dict.fromkeys([*networks.values(), *of_weights.values()]):
                 yield Arm(mode, "random", network)
-        for method, network in networks.items():
-            yield Arm(mode, method, network)
+        for name, network in {**networks, **of_weights}.items():
+            yield Arm(mode, name, network)
 
 
 def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -> Path:
-    """The encoder file of an arm: pretrained, pretrained anew on the draw's labels, or random weights, written once."""
-    if arm.method != "random" and not _reads_labels(arm.method):
-        return run.path / "pretrain" / arm.method
-    if arm.method != "random":
-        folder = run.path / "pretrain" / f"{arm.method}-f{drawn.fraction:g}-s{drawn.seed}"
+    """The encoder file of an arm: pretrained, pretrained anew on the draw's labels, or random or given weights, written once."""
+    given = _weights(run.config).get(arm.method)
+    if given is None and arm.method != "random" and not _reads_labels(arm.method, _target(material)):
+        return run.path / "pretrain" / _slug(arm.method)
+    if given is None and arm.method != "random":
+        seed = 0 if drawn.fraction >= 1 else drawn.seed  # all labels can be drawn in one way only
+        folder = run.path / "pretrain" / f"{_slug(arm.method)}-f{drawn.fraction:g}-s{seed}"
         _pretrain(run, _only(material, drawn), arm.method, folder, quiet)
         return folder
-    folder = run.path / "pretrain" / f"random-{arm.encoder}"
+    folder = run.path / "pretrain" / f"{_slug(arm.method)}-{arm.encoder}"
     if not (folder / encoders.FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         info = describe({"size": run.config["size"], "seed": run.config["seed"]}, material, arm.encoder)
         L.seed_everything(run.config["seed"], verbose=False)
-        encoders.save(folder / encoders.FILE, encoders.build(info), info)
+        network = encoders.build(info)
+        if given is not None:
+            initial.start(network, info, given)
+            info = replace(info, method={"name": arm.method})
+        encoders.save(folder / encoders.FILE, network, info)
     return folder
 
 
@@ -213,7 +234,7 @@ def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], netw
     y, units, config = target.y[test], material.split.units[test], run.config
     rows: list[Row] = material_rows(material)
     for method in networks:
-        rows += read_rows(run.path / "pretrain" / method)
+        rows += [{**row, "method": method} for row in read_rows(run.path / "pretrain" / _slug(method))]
     differences: list[Row] = []
     for arm in arms:
         name = arm.evaluator if arm.evaluator != "finetune" else "metrics"
@@ -250,7 +271,7 @@ def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) 
     target, test = _target(material), _test(material)
     shown = test[np.linspace(0, len(test) - 1, min(MAP_POINTS, len(test))).astype(int)]
     points: dict[str, np.ndarray] = {}
-    sources = {m: run.path / "pretrain" / m for m in networks} | {
+    sources = {m: run.path / "pretrain" / _slug(m) for m in networks} | {
         f"random {n}": run.path / "pretrain" / f"random-{n}" for n in networks.values()
     }
     for name, source in sources.items():

@@ -131,6 +131,26 @@ class Method(nn.Module):
                 raise UsageError(f"{cls.__name__} has no argument {name!r}; {hint}")
         return defaults | given
 
+    @classmethod
+    def parse(cls, texts: dict[str, str]) -> dict[str, Any]:
+        """Arguments as they are written in ``mae?masking=block&mask_ratio=0.6``, in the types of their defaults.
+
+        Raises:
+            UsageError: it has no such argument, or the value is none of its type.
+        """
+        cls.settings(dict(texts))
+        defaults, found = cls.settings({}), {}
+        for name, text in texts.items():
+            kind = type(defaults[name])
+            try:
+                if kind is bool:
+                    found[name] = {"true": True, "false": False}[text]
+                else:
+                    found[name] = tuple(text.split("+")) if kind is tuple else kind(text)
+            except (KeyError, ValueError):
+                raise UsageError(f"{cls.__name__}'s {name} is {defaults[name]!r} by default: {text!r} will not do") from None
+        return found
+
     def __init__(self, encoder: nn.Module, inputs: Inputs) -> None:
         super().__init__()
         self.encoder = encoder

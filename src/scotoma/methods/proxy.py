@@ -1,0 +1,68 @@
+"""Proxy: predict what the table knows of every picture, such as age and sex, before the finding that few have."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scotoma.encoders import width
+from scotoma.errors import UsageError
+from scotoma.losses import classification
+from scotoma.methods.base import Batch, Column, Inputs, Method, Views
+from scotoma.views import Draws
+
+
+class Proxy(Method):
+    """Supervised training on columns that cost nothing to have: numbers by regression, words by classification.
+
+    Exports the online encoder.
+
+    Age and sex show in nearly every organ, and headers say both: an encoder that tells them has seen the anatomy. All columns are
+    learned together by one linear head; their losses (cross-entropy; squared error of standardised numbers, so that a guess of the
+    mean costs 1) are added. A missing value is left out of its column's loss.
+
+    Args:
+        columns: the table's columns to predict: those of DICOM headers (age, sex, view, ...) or the user's own.
+        min_scale: smallest share of the picture that a crop keeps: a larger crop than contrastive methods take, since the size of
+            the heart in the chest must be seen.
+        jitter: strength of brightness, contrast and gamma changes.
+    """
+
+    batch_size = 32
+    learning_rate = 1e-3
+    weight_decay = 0.01
+    reference: ClassVar[dict[str, Any]] = {"encoder": "resnet101", "batch_size": 32, "epochs": 30}
+
+    def __init__(self, encoder: nn.Module, inputs: Inputs, *, columns: tuple[str, ...] = ("age", "sex"), min_scale: float = 0.5,
+                 jitter: float = 0.2) -> None:  # fmt: skip
+        super().__init__(encoder, inputs)
+        if not inputs.columns:
+            raise UsageError("proxy has nothing to predict: name columns with --method.columns")
+        self.outputs = [len(column.classes) or 1 for column in inputs.columns]
+        self.head = nn.Linear(width(encoder), sum(self.outputs))
+        self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)
+
+    def views(self, images: Tensor, rng: Draws) -> Views:
+        """One mildly changed view."""
+        return {"view": self.augment(images, rng)}
+
+    def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """The sum of the columns' losses; each under its column's name too."""
+        logits = self.head(self.encoder(views["view"])).float().split(self.outputs, 1)
+        values = batch["columns"].unbind(1)
+        losses = {
+            f"loss of {column.name}": _loss(column, found, wanted)
+            for column, found, wanted in zip(self.inputs.columns, logits, values, strict=True)
+        }
+        return {"loss": sum(losses.values(), values[0].new_zeros(())), **losses}
+
+
+def _loss(column: Column, found: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of one column: (B, outputs) against (B,) class ids or standardised numbers, NaN where missing."""
+    known = ~wanted.isnan()
+    if column.classes:
+        return classification(found, wanted.nan_to_num(nan=-1).long())
+    error = F.mse_loss(found[:, 0], wanted.nan_to_num(), reduction="none")
+    return (error * known).sum() / known.sum().clamp(min=1)
