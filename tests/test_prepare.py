@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from scotoma.data import store, table
+from scotoma import cli, encoders
+from scotoma.data import images, store, table
 from scotoma.errors import RunError, UsageError
 from scotoma.prepare import prepare
 
@@ -70,3 +73,45 @@ def test_what_cannot_be_prepared_is_refused_and_nothing_changes(grey_folder, tmp
         prepare(root, tmp_path / "other", channels=2, quiet=True)
     assert {p.name: p.read_bytes() for p in made.iterdir()} == before
     assert not (tmp_path / "other").exists()
+
+
+def test_flags_as_typed_choose_slices_and_how_they_look(tmp_path: Path) -> None:
+    volume = np.full((12, 14, 16), -1000, np.int16)  # air, and a body from the fifth coronal slice on
+    volume[2:10, 5:, 3:13] = np.random.default_rng(0).integers(0, 400, (8, 9, 10))
+    (tmp_path / "scans").mkdir()
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "scans" / "ct.nii.gz")
+    typed = f"prepare {tmp_path}/scans --out {tmp_path}/s --size 16 --windows brain,50:350,bone --equalize clahe --axis coronal"
+    assert cli.main([*typed.split(), "--every", "3", "--skip_empty", "--quiet"]) == 0
+    dataset, opened = store.prepare(table.load(tmp_path / "s"), 16, quiet=True)
+    display = images.Display(((40.0, 80.0), (50.0, 350.0), (400.0, 1800.0)), "clahe")
+    assert (opened.display, opened.channels, len(dataset)) == (display, 3, 3)
+    slices = [images.read(f"{tmp_path}/scans/ct.nii.gz#coronal", k, display=display).pixels for k in (6, 9, 12)]
+    for row, wanted in zip(dataset.table["row"], slices, strict=True):
+        np.testing.assert_array_equal(opened.pixels[row], images.square(wanted, opened.side, 3))
+
+
+def test_what_an_encoder_was_shown_is_what_finetune_and_evaluate_show_it(tmp_path: Path) -> None:
+    rng, paths = np.random.default_rng(0), []
+    for k in range(24):
+        hounsfield = rng.integers(-900, 200, (24, 24)) + 40 * (k % 2)
+        paths.append(f"{k}.png")
+        Image.fromarray((hounsfield + 32768).astype(np.uint16)).save(tmp_path / paths[-1])
+    frame = pd.DataFrame(
+        {"image_path": paths, "label": np.arange(24) % 2, "split": ["train", "train", "val", "val", "test", "test"] * 4}
+    )
+    frame.to_csv(tmp_path / "ct.csv", index=False)
+    shown = images.Display(((-600.0, 1500.0),), "none", -32768.0)
+    for typed in (
+        f"prepare {tmp_path}/ct.csv --out {tmp_path}/s --size 16 --windows lung --offset -32768",
+        f"pretrain --data {tmp_path}/s --method simclr --encoder resnet10t --size 16 --steps 2 --out {tmp_path}/p",
+        f"finetune --data {tmp_path}/ct.csv --target label --encoder {tmp_path}/p --steps 2 --out {tmp_path}/f",
+        f"evaluate {tmp_path}/f --data {tmp_path}/ct.csv --with metrics --out {tmp_path}/e",
+    ):
+        assert cli.main([*typed.split(), "--quiet"]) == 0, typed
+    assert encoders.read_info(tmp_path / "p").display == encoders.read_info(tmp_path / "f").display == shown
+    dataset = table.load(tmp_path / "ct.csv")
+    _, plain = store.prepare(dataset, 16, quiet=True)
+    caches = [store.open_store(p) for p in (store.cache_folder() / "stores").glob("ct-*")]
+    windowed = [s for s in caches if s.display == shown]
+    assert len(windowed) == 1  # made by finetune from the raw table, found again by evaluate
+    assert not np.array_equal(windowed[0].pixels, plain.pixels)

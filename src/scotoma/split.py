@@ -70,6 +70,7 @@ def split(
         RunError: the table cannot be written.
     """
     from scotoma.data import table, targets
+    from scotoma.data.images import Display
     from scotoma.data.splits import SHARES
 
     out = Path(out)
@@ -85,6 +86,10 @@ def split(
     if sum(v is not None for v in (test_where, test_after, keep)) > 1 or (folds and keep):
         raise UsageError("give one of --test_where, --test_after and --keep; --folds does not go with --keep")
     raw = table.read(data, labels, on, readers)
+    if raw.display != Display() and out.suffix.lower() == ".csv":
+        raise UsageError(
+            f"{raw.name} is shown with {raw.display}, which a CSV cannot say: write --out {out.with_suffix('.parquet')}"
+        )
     if raw.store is not None:
         raise UsageError(f"{raw.store} is prepared and has no paths: name the pictures themselves")
     found = _units(table.hidden(raw), by, quiet)
@@ -256,6 +261,8 @@ def _written(raw: Dataset, found: _Units, data: Any, labels: str | None, readers
     """The user's table with the new columns, paths as they are found from ``out``."""
     import pandas as pd
 
+    from scotoma.data.table import DISPLAY
+
     frame = raw.table.copy()
     beside = False
     if isinstance(data, (str, Path)) and str(data).lower().endswith(".csv") and not readers:
@@ -276,6 +283,7 @@ def _written(raw: Dataset, found: _Units, data: Any, labels: str | None, readers
         frame = frame.drop(columns=[c for c in ("patient", "study") if c in frame.columns])
     if by and not {"patient", "group"} & set(frame.columns):
         frame["group"] = frame[by]  # so that the other verbs keep together what this one did
+    frame.attrs[DISPLAY] = raw.display.settings()
     sides = np.full(len(frame), None, object)
     sides[found.rows] = [side or None for side in of.tolist()]
     frame["split"] = sides

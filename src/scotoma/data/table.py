@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "val", "test")
+DISPLAY = "scotoma_display"  # a Parquet table's attribute: how its pictures are shown
 TABLE = "table.parquet"  # of a prepared store
 _SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                 "test": "test", "testing": "test"}  # fmt: skip
@@ -187,7 +188,7 @@ def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
     for column in ("image_path", "mask_path"):
         if column in table.columns:
             table[column] = _resolved(folder, table[column])
-    return Dataset(name, _tidy(name, table), plain=True)
+    return Dataset(name, _tidy(name, table), plain=True, display=images.Display.of(frame.attrs.get(DISPLAY)))
 
 
 def _resolved(folder: Path, column: Iterable[Any]) -> list[str | None]:
