@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from scotoma import cli
 from scotoma.audit import audit
+from scotoma.data.formats import identifying
 from scotoma.errors import RunError, UsageError
 from scotoma.run import read_rows, status
 
@@ -192,6 +195,37 @@ def test_text_and_identifying_headers_are_told_without_their_content(tmp_path: P
     assert headers["elements"] == {"PatientName": 1, "PatientID": 1, "StudyDate": 1, "InstitutionName": 1}
     for file in (p for p in out.rglob("*") if p.is_file()):
         assert not any(word in file.read_bytes() for word in (b"Zyxw", b"8841990", b"20190317", b"Elsewhere"))
+
+
+def test_identifying_elements_of_other_formats_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    image = Image.fromarray(picture(rng))
+    exif = Image.Exif()
+    exif[0x013B], exif[0x9C9D] = "Dr. Who", "Dr. Who".encode("utf-16-le")
+    exif.get_ifd(0x8769)[0x9003] = "2019:03:17 10:00:00"
+    exif.get_ifd(0x8825)[1] = "N"
+    image.save(tmp_path / "a.jpg", exif=exif)
+    nothing = Image.Exif()
+    nothing[0x013B], nothing[0x0131] = "anonymous", "GIMP"
+    image.save(tmp_path / "b.jpg", exif=nothing)
+    text = PngInfo()
+    text.add_text("Author", "Dr. Who")
+    text.add_text("Software", "any")
+    image.save(tmp_path / "c.png", pnginfo=text)
+    for name in ("d", "e"):
+        volume = nibabel.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4))
+        volume.header["db_name"] = b"WHO^DOCTOR" if name == "d" else b""
+        nibabel.save(volume, tmp_path / f"{name}.nii.gz")
+    (tmp_path / "f.dcm").write_bytes(b"broken")
+    found = {p.name: identifying.filled(str(p)) for p in tmp_path.iterdir()}
+    assert found == {
+        "a.jpg": ["Artist", "XPAuthor", "DateTimeOriginal", "GPS position"],
+        "b.jpg": [],
+        "c.png": ["PNG text Author"],
+        "d.nii.gz": ["db_name"],
+        "e.nii.gz": [],
+        "f.dcm": None,
+    }
 
 
 def test_the_command_prints_and_fails_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,9 +250,11 @@ def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
         chosen[picks] = list(track(read_all, "looking for text", len(picks), transient=True, disable=quiet))
     looked = "" if len(picks) == len(paths) else f" (of {len(picks)} looked at)"
     found = audit.flagged(own, chosen, "burned_in_text", f"with what seems to be burned-in text{looked}", "warning")
-    of_dicom = part.store.facts["format"].iloc[part.rows].eq("DICOM").to_numpy()
-    first = {path: i for i, path in reversed(list(enumerate(paths))) if of_dicom[i]}
-    headers = [(own.names[i], identifying.filled(path) or []) for path, i in sorted(first.items(), key=lambda item: item[1])]
+    first: dict[str, int] = {}
+    for i, path in enumerate(paths):
+        if not path.startswith("phantom:"):
+            first.setdefault(path.split("#")[0], i)
+    headers = [(own.names[i], identifying.filled(path) or []) for path, i in first.items()]
     return found + audit.identifying(headers, len(headers))
 
 

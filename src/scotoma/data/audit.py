@@ -276,7 +276,7 @@ def identifying(found: list[tuple[Picture, list[str]]], files: int) -> list[Find
         for element in elements:
             by_element[element] = by_element.get(element, 0) + 1
     told = ", ".join(f"{name} in {n}" for name, n in sorted(by_element.items(), key=lambda item: -item[1])[:6])
-    text = f"{len(concerned)} of {files} DICOM files have identifying elements filled ({told})"
+    text = f"{len(concerned)} of {files} files have identifying elements filled in their headers ({told})"
     return [Finding("warning", "identifying_header", text, len(concerned), tuple(concerned), extra={"elements": by_element})]
 
 
