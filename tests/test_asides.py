@@ -119,7 +119,9 @@ def test_regions_lie_on_their_pictures(tmp_path: Path) -> None:
     assert inside.shape == (24, 1, side, side) and inside.dtype == np.uint8
     for k, position in enumerate(positions):
         path, number = frame["mask_path"][position], int(frame["frame"][position])
-        wanted = np.zeros((side, side, 1)) if not isinstance(path, str) else images.square_labels(images.read_labels(path, number), side)
+        wanted = (
+            np.zeros((side, side, 1)) if not isinstance(path, str) else images.square_labels(images.read_labels(path, number), side)
+        )
         np.testing.assert_array_equal(inside[k, 0], wanted[:, :, 0])
         assert inside[k].any() == isinstance(path, str)
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scotoma.data import decode, hashes, identity, images, store, table
+from scotoma.data import building, decode, hashes, identity, images, store, table
 from scotoma.errors import RunError, UsageError
 
 PREPARE = """
@@ -127,7 +127,7 @@ def test_a_column_named_row_does_not_lead_astray(grey_folder) -> None:  # type: 
 
 def killed(partial: Path, dataset: table.Dataset, settings: dict[str, object], tail: bytes = b"") -> int:
     """Leave what a killed build leaves: one of two workers' chunks, and the line that a process was writing."""
-    store._allocate(partial, dataset, settings)
+    building._allocate(partial, dataset, settings)
     decode.decode(partial, 1, 2, decode.SECONDS)
     if tail:
         with (partial / "facts-0.jsonl").open("ab") as file:

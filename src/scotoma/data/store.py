@@ -8,26 +8,21 @@ hash a row), ``facts.parquet`` (header facts a row) and ``store.json`` (settings
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
 import os
-import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotoma.data import decode, images
+from scotoma.data import building, images
 from scotoma.data.table import Dataset
 from scotoma.errors import RunError, UsageError
 
@@ -36,12 +31,8 @@ if TYPE_CHECKING:
 
 PROTOCOL = 3  # raise when the same file would come out as other pixels
 MARGIN = 1.3  # the store's side over the training size: what a random crop can use
-CACHE_VARIABLE = "SCOTOMA_CACHE"
 # What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.
 FROM_HEADERS = ("patient", "study", "modality", "age", "sex", "view", "laterality", "spacing_mm", "vendor", "model")
-
-
-_CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ def side_for(size: int) -> int:
 
 def cache_folder() -> Path:
     """Where stores lie that were made by themselves: ``$SCOTOMA_CACHE``, else ``~/.cache/scotoma``."""
-    chosen = os.environ.get(CACHE_VARIABLE)
+    chosen = os.environ.get(building.CACHE_VARIABLE)
     return Path(chosen) if chosen else Path.home() / ".cache" / "scotoma"
 
 
@@ -160,10 +151,10 @@ def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers:
     folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{settings['fingerprint']}"
     if out is not None or not (folder / "store.json").exists():
         with _alone(folder):
-            if not folder.is_dir() or not _same(folder, settings):
+            if not folder.is_dir() or not building.same(folder, settings):
                 if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                     raise UsageError(f"{folder} is not empty: name another folder for the store")
-                _build(dataset, folder, settings, workers or _cores(), strict, quiet)
+                building.build(dataset, folder, settings, workers or len(os.sched_getaffinity(0)), strict, quiet)
     return folder
 
 
@@ -192,16 +183,12 @@ def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tupl
     return tuple(round(float(m), 6) for m in mean), tuple(round(float(s), 6) for s in deviation)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _channels(dataset: Dataset, sample: int = 32) -> int:
     """3 where any of a sample of the pictures has colour (channels differing by more than JPEG's rounding), else 1."""
     if dataset.display.windows:
         return len(dataset.display.windows)
     picks = np.linspace(0, len(dataset) - 1, min(sample, len(dataset))).astype(int)
-    for path, frame in _jobs(dataset.table.iloc[picks]):
+    for path, frame in building.jobs(dataset.table.iloc[picks]):
         try:
             pixels = images.read(path, frame).pixels
         except images.ImageError:
@@ -211,15 +198,10 @@ def _channels(dataset: Dataset, sample: int = 32) -> int:
     return 1
 
 
-def _jobs(table: pd.DataFrame) -> list[tuple[str, int | None]]:
-    frames = table["frame"].tolist() if "frame" in table.columns else [None] * len(table)
-    return [(p, None if f is None or f != f else int(f)) for p, f in zip(table["image_path"], frames, strict=True)]
-
-
 def _fingerprint(dataset: Dataset, side: int, channels: int) -> str:
     digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels} {dataset.display}".encode(), digest_size=10)
     seen: dict[str, str] = {}
-    for path, frame in _jobs(dataset.table):
+    for path, frame in building.jobs(dataset.table):
         if path not in seen:
             try:
                 entry = os.stat(path.split("#")[0].split("|")[0])  # noqa: PTH116 (a million of them)
@@ -251,132 +233,13 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.close()
 
 
-def _same(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether a folder holds, complete or in part, the store of these files and settings."""
-    try:
-        return bool(json.loads((folder / "store.json").read_text()) == settings)
-    except (OSError, ValueError):
-        return False
-
-
-def _build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int, strict: bool, quiet: bool) -> None:
-    partial = folder.with_name(folder.name + ".partial")
-    n = len(dataset)
-    if not ((partial / "jobs.jsonl").exists() and _same(partial, settings)):
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            _allocate(partial, dataset, settings)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                need = f"{n * settings['side'] ** 2 * settings['channels'] / 2**30:.2f} GiB"
-                raise RunError(
-                    f"no room for the store ({need}) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk"
-                ) from error
-            raise RunError(f"cannot write the store in {partial.parent} ({error.strerror})") from error
-    _run_workers(partial, n, max(1, min(workers, n // decode.CHUNK)), quiet)
-    try:
-        _finish(partial, n, dataset.name, strict)
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except OSError as error:
-        raise RunError(f"cannot finish the store in {partial.parent} ({error.strerror}); what was decoded is kept") from error
-
-
-def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None:
-    """Take all the room at once, so that a full disk is found before the first picture is decoded."""
-    n, side, channels = len(dataset), settings["side"], settings["channels"]
-    partial.mkdir(parents=True)
-    np.lib.format.open_memmap(partial / "pixels.npy", "w+", np.uint8, (n, side, side, channels)).flush()
-    np.lib.format.open_memmap(partial / "hashes.npy", "w+", np.uint8, (n, 32)).flush()
-    for name in ("pixels.npy", "hashes.npy"):
-        with (partial / name).open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, (partial / name).stat().st_size)
-    (partial / "status.u1").write_bytes(bytes(n))
-    (partial / "store.json").write_text(json.dumps(settings))
-    temporary = partial / "jobs.jsonl.new"
-    temporary.write_text("".join(json.dumps(job) + "\n" for job in _jobs(dataset.table)))
-    temporary.rename(partial / "jobs.jsonl")
-
-
-def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    status = np.memmap(partial / "status.u1", np.uint8, "r+")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "scotoma.data.decode", str(partial)]
-    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (partial / "workers.log").open("w") as log, Progress(*columns, disable=quiet, transient=True) as progress:
-
-        def start(worker: int) -> subprocess.Popen[bytes]:
-            numbers = [str(n) for n in (worker, workers, decode.SECONDS)]
-            return subprocess.Popen([*command, *numbers], env=environment, stdout=log, stderr=log)
-
-        bar = progress.add_task("", total=n)
-        processes = [start(k) for k in range(workers)]
-        try:
-            while any(p.poll() is None for p in processes):
-                progress.update(bar, completed=int(np.count_nonzero(status)))
-                time.sleep(0.05)
-                for k, process in enumerate(processes):
-                    if process.poll() in _CRASHES and _blame(partial, status, k, workers, process.returncode):
-                        processes[k] = start(k)
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-    if any(p.returncode for p in processes):
-        last = ((partial / "workers.log").read_text().strip().splitlines() or ["killed"])[-1]
-        raise RunError(f"a decoding process died ({last}); run again to go on where it stopped")
-
-
-def _blame(partial: Path, status: np.ndarray, worker: int, workers: int, code: int) -> bool:
-    """Write down the picture over which a decoding process ended as unreadable; False where it had begun none."""
-    begun = np.flatnonzero(status == decode.BEGUN)
-    begun = begun[begun // decode.CHUNK % workers == worker]
-    if not len(begun):
-        return False
-    error = f"decoding took more than {decode.SECONDS} seconds" if code == -signal.SIGALRM else "decoding crashed"
-    with (partial / f"facts-{worker}.jsonl").open("a") as facts:
-        facts.write("\n" + json.dumps({"row": int(begun[0]), "error": error}) + "\n")
-    status[begun[0]] = decode.UNREADABLE
-    return True
-
-
-def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
-    """Gather the facts and take the workers' files away; under ``strict`` an unreadable picture stops this, and nothing is lost."""
-    import pandas as pd
-
-    columns: dict[str, list[Any]] = {"content": [None] * n, "error": [None] * n}
-    for path in sorted(partial.glob("facts-*.jsonl")):
-        with path.open() as lines:
-            for line in lines:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue  # the line a killed process was writing; its picture was decoded again
-                row = record.pop("row")
-                for name, value in record.items():
-                    text = json.dumps(value) if isinstance(value, list) else value  # Parquet and a classifier share no lists
-                    columns.setdefault(name, [None] * n)[row] = sys.intern(text) if isinstance(text, str) else text
-    table = pd.DataFrame(columns)
-    del columns
-    _refuse_unreadable(table, title, strict)
-    table.to_parquet(partial / "facts.parquet")
-    for done in ("jobs.jsonl", "status.u1", "workers.log"):
-        (partial / done).unlink()
-    for path in partial.glob("facts-*.jsonl"):
-        path.unlink()
-
-
 def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) -> tuple[Dataset, Store]:
     table = dataset.table.copy()
     if dataset.store is None:  # else it is the prepared store's own column
         table["row"] = np.arange(len(table))
     facts = store.facts.iloc[table["row"]].reset_index(drop=True)
     bad = facts["error"].notna().to_numpy()
-    message = _refuse_unreadable(facts, dataset.name, strict)
+    message = building.refuse_unreadable(facts, dataset.name, strict)
     if message:
         print(f"{message}; left out, listed in {store.path / 'facts.parquet'}", file=sys.stderr)
     for column in FROM_HEADERS:
@@ -387,15 +250,3 @@ def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) ->
         if bad.all():
             raise UsageError(f"every picture of {dataset.name} is empty: leave out --skip_empty")
     return replace(dataset, table=table[~bad].reset_index(drop=True)), store
-
-
-def _refuse_unreadable(facts: pd.DataFrame, name: str, strict: bool) -> str:
-    """A line about the unreadable pictures ("" where all can be read), raised where nothing else is left or under ``strict``."""
-    bad = facts["error"].notna()
-    if not bad.any():
-        return ""
-    first = f"row {bad.idxmax()}: {facts.loc[bad, 'error'].iloc[0]}"
-    message = f"{int(bad.sum())} of {len(facts)} pictures of {name} cannot be read (first: {first})"
-    if strict or bad.all():
-        raise RunError(message + ("" if bad.all() else "; without --strict they are left out"))
-    return message
