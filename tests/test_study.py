@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
+from scotoma import encoders
 from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
 from scotoma.run import read_rows, status
@@ -144,6 +148,37 @@ def test_an_encoder_of_a_study_is_not_tested_on_its_training_pictures(finished: 
     own.loc[own["patient"].isin(own["patient"].unique()[:40]), "split"] = "train"
     with pytest.raises(UsageError, match="pretraining"):
         evaluate(finished / "pretrain" / "simclr", own, target=["cardiomegaly"], out=tmp_path / "e", quiet=True)
+
+
+def test_methods_with_other_arguments_and_given_weights_stand_beside_each_other(tmp_path: Path) -> None:
+    source = timm.create_model("resnet10t", num_classes=0)
+    save_file(source.state_dict(), tmp_path / "public.safetensors")
+    weights = str(tmp_path / "public.safetensors")
+    small = SMALL | {"fractions": [0.5], "seeds": 1, "modes": ["linear"]}
+    out = study(
+        "phantom:150", methods=["simclr?temperature=0.5&jitter=0.1", "proxy?columns=cardiomegaly"], out=tmp_path / "run",
+        encoder="resnet10t", controls=["random", weights], **small,
+    )  # fmt: skip
+    rows = pd.DataFrame(read_rows(out))
+    scores = rows[(rows["metric"] == "auroc") & rows["seed"].isna() & rows["class"].isna()]
+    assert set(scores["method"]) == {
+        "random",
+        "public.safetensors",
+        "simclr?temperature=0.5&jitter=0.1",
+        "proxy?columns=cardiomegaly",
+    }
+    differences = rows[rows["metric"] == "auroc_difference"]
+    assert set(differences["method"]) == set(scores["method"]) - {"random"}
+    info = encoders.read_info(out / "pretrain" / "simclr_temperature=0.5_jitter=0.1")
+    assert (info.method["temperature"], info.method["jitter"]) == (0.5, 0.1)
+    given, info, _ = encoders.load(out / "pretrain" / "public.safetensors-resnet10t")
+    assert info.method == {"name": "public.safetensors"}
+    kernel = "layer2.0.conv1.weight"
+    assert torch.equal(given.state_dict()[kernel], source.state_dict()[kernel])
+    # the proxy task is the target itself: it is trained on the labels of a draw alone
+    labels = pd.read_csv(out / "labels.csv")
+    pretrained = next(r for r in read_rows(out / "pretrain" / "proxy_columns=cardiomegaly-f0.5-s0") if r["metric"] == "steps")
+    assert pretrained["value"] == 3 and labels["fraction"].eq(0.5).all()
 
 
 def test_several_targets_with_missing_labels_are_one_study(tmp_path: Path) -> None:

@@ -54,8 +54,7 @@ def _column(material: Material, name: str, positions: np.ndarray) -> tuple[Colum
     target = material.target
     if target is not None and name in target.columns:  # a study shows some of its labels only
         y = target.y[:, target.columns.index(name)] if target.multilabel else np.where(target.y < 0, np.nan, target.y)
-        classes = ("0", "1") if target.multilabel else target.classes
-        return Column(name, classes), y[positions].astype(np.float32)
+        return Column(name, ("0", "1") if target.multilabel else target.classes), y[positions].astype(np.float32)
     cells = material.dataset.column(name).iloc[positions].reset_index(drop=True)
     if cells.isna().all() or cells.nunique() < 2:
         raise UsageError(f"{material.dataset.name}: column {name!r} has fewer than two different values on the training pictures")

@@ -11,7 +11,7 @@ from scotoma.data.datasets import base
 from scotoma.data.table import Dataset
 
 SOURCE = "Kaggle, https://www.kaggle.com/c/aptos2019-blindness-detection"
-TERMS = "the rules of the competition, to be accepted there; no licence beyond them"
+TERMS = "the rules of the competition, to be accepted there: see the publisher's page"
 LAYOUT = """train.csv: id_code, diagnosis
 train_images/000c1434d8d7.png
 test.csv, test_images/ (may be absent)"""

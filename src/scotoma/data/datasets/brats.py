@@ -1,7 +1,8 @@
 """BraTS (2018 to 2024): multi-parametric brain MR of patients with glioma, slices of one modality with the tumour's outline.
 
-Old names (``_t1ce``) and new ones (``-t1c``) are read alike. The masks hold 1 necrotic core, 2 oedema, and 4 (in later years 3)
-enhancing tumour. A patient's later scans (``BraTS-GLI-00005-001``) stay with the first. Scans without an outline have no mask.
+Old names (``_t1ce``) and new ones (``-t1c``) are read alike. The masks hold 1 necrotic core, 2 oedema, and 4 (from 2023 on 3)
+enhancing tumour; in 2024's scans after treatment 4 is the resection cavity. A patient's later scans (``BraTS-GLI-00005-001``)
+stay with the first. Scans without an outline have no mask.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from scotoma.data.datasets import base
 from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
-SOURCE = "Synapse, https://www.synapse.org/brats (registration)"
-TERMS = "the challenge's data use agreement of each year: research, attribution; some years CC BY-NC"
+SOURCE = (
+    "Synapse, https://www.synapse.org/brats (registration); 2021 also The Cancer Imaging Archive, https://doi.org/10.7937/jc8x-9874"
+)
+TERMS = "each year's data usage agreement: research, cite the papers; 2021 at the archive CC BY 4.0; else see the publisher's page"
 LAYOUT = """BraTS2021_00000/BraTS2021_00000_flair.nii.gz (also _t1, _t1ce, _t2, _seg), here or one folder below
 or BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz (also -t1n, -t1c, -t2w, -seg)"""
 ENDINGS = {"t1": ("_t1", "-t1n"), "t1ce": ("_t1ce", "-t1c"), "t2": ("_t2", "-t2w"), "flair": ("_flair", "-t2f")}

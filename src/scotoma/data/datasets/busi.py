@@ -13,7 +13,7 @@ from scotoma.data.datasets import base
 from scotoma.data.table import Dataset
 
 SOURCE = "Cairo University, https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
-TERMS = "no licence stated with the pictures; free for research, cite the paper"
+TERMS = "copies differ (Kaggle's says CC0, MedMNIST's CC BY 4.0): see the publisher's page; cite the paper"
 LAYOUT = """benign/benign (1).png, benign/benign (1)_mask.png, benign/benign (4)_mask_1.png, here or in Dataset_BUSI_with_GT/
 malignant/, normal/"""
 CLASSES = ("benign", "malignant", "normal")

@@ -13,7 +13,7 @@ from scotoma.data.datasets import base
 from scotoma.data.datasets.base import Blank, Unknown
 from scotoma.data.table import Dataset
 
-SOURCE = "Stanford AIMI, https://stanfordmlgroup.github.io/competitions/chexpert/ (registration)"
+SOURCE = "Stanford AIMI, https://aimi.stanford.edu/datasets/chexpert-chest-x-rays (registration)"
 TERMS = "Stanford University Dataset Research Use Agreement: research, not commercial; no redistribution"
 LAYOUT = """train.csv, valid.csv[, test.csv]: Path is CheXpert-v1.0[-small]/train/patient00001/study1/view1_frontal.jpg
 train/patient00001/study1/view1_frontal.jpg

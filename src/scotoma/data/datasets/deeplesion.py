@@ -16,7 +16,7 @@ from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 SOURCE = "NIH Clinical Center, https://nihcc.app.box.com/v/DeepLesion"
-TERMS = "published without a licence, for research; cite the paper and acknowledge the NIH Clinical Center"
+TERMS = "no licence is known: see the publisher's page; cite the paper"
 LAYOUT = """DL_info.csv: File_name, Patient_index, ..., Train_Val_Test
 Images_png/000001_01_01/109.png, or Images_png/Images_png/"""
 COLUMNS = ("File_name", "Patient_index", "Study_index", "Key_slice_index", "Coarse_lesion_type", "Possibly_noisy", "Spacing_mm_px_",

@@ -12,7 +12,7 @@ from scotoma.data.datasets import base
 from scotoma.data.table import Dataset
 
 SOURCE = "Kaggle, https://www.kaggle.com/c/diabetic-retinopathy-detection"
-TERMS = "the rules of the competition, to be accepted there; no licence beyond them"
+TERMS = "the rules of the competition, to be accepted there: see the publisher's page"
 LAYOUT = """trainLabels.csv: image, level
 train/10_left.jpeg
 retinopathy_solution.csv, test/ (may be absent)"""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SOURCE = "ISIC Archive, https://challenge.isic-archive.com/data/#2019"
-TERMS = "CC BY-NC 4.0: not commercial, attribution"
+TERMS = "CC BY-NC 4.0: not commercial, attribution to BCN_20000, HAM10000 and MSK"
 LAYOUT = """ISIC_2019_Training_GroundTruth.csv, ISIC_2019_Training_Metadata.csv
 ISIC_2019_Training_Input/[ISIC_2019_Training_Input/]ISIC_0000000.jpg
 ISIC_2019_Test_GroundTruth.csv, ISIC_2019_Test_Metadata.csv, ISIC_2019_Test_Input/ (may be absent)"""

@@ -21,7 +21,7 @@ SOURCE = (
     "pictures: ADCIS, https://www.adcis.net/en/third-party/messidor2/; grades: "
     "https://www.kaggle.com/datasets/google-brain/messidor2-dr-grades"
 )
-TERMS = "pictures: research and education, on agreement with the Messidor consortium; no redistribution"
+TERMS = "pictures: on request by form; research and education, acknowledgement, no redistribution; grades: see their page"
 LAYOUT = """messidor_data.csv: image_id, adjudicated_dr_grade, adjudicated_dme, adjudicated_gradable
 messidor-2.csv: left;right (may be absent)
 IMAGES/20051020_43808_0100_PP.png"""
