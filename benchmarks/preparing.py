@@ -5,7 +5,7 @@ python benchmarks/preparing.py [--pictures 400] [--side 512] [--size 96] [--roun
 The files are chest X-ray phantoms drawn at ``--side`` pixels: JPEG (quality 90), PNG (8 bits), DICOM of 12 bits (raw, and JPEG
 2000 lossless). Every program ends with uint8 pictures of one size in memory (Scotoma: on disk, with hashes and header facts),
 with as many processes as there are cores; each starts its processes anew, as a user's run does. Imports are not counted.
-Programs alternate; the table holds medians over rounds.
+Programs alternate; the table holds medians over rounds. Each side is kept by itself: of larger pictures Scotoma decodes a part only.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ def main() -> None:
         }
         print(kind, found[kind], flush=True)
     target = Path(__file__).parent / "results" / "preparing.json"
-    target.write_text(
-        json.dumps({"formats": found, "options": vars(options), "hardware": hardware(), "versions": versions()}, indent=1) + "\n"
-    )
+    kept = json.loads(target.read_text()) if target.exists() else {}
+    kept[f"{options.side} px"] = {"formats": found, "options": vars(options), "hardware": hardware(), "versions": versions()}
+    target.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,69 @@ def choices_table() -> str:
     return "".join(parts)
 
 
+def methods_table() -> str:
+    """Every method on one budget: linear probes at each fraction, its gain over random weights, and what it took."""
+    rows = read("methods")
+    scores = [r for r in rows if r["metric"] == "auroc" and r["evaluator"] == "linear"]
+    fractions = sorted({r["fraction"] for r in scores})
+    head = ["method", "network", *(f"{f:.0%}" for f in fractions), *(f"gain at {f:.0%}" for f in fractions), "minutes", "images/s"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    order = sorted({(r["encoder"], r["method"] != "random", r["method"]) for r in scores})
+    for encoder, _, method in order:
+        mine = [r for r in rows if r["method"] == method and r.get("encoder") == encoder]
+        cost = {r["metric"]: r["value"] for r in mine if r["evaluator"] == "pretrain"}
+        cells = [cell(_one(mine, "auroc", f), "") for f in fractions] + [
+            cell(_one(mine, "auroc_difference", f), "+") for f in fractions
+        ]
+        took = [f"{cost['seconds'] / 60:.1f}", f"{cost['images_per_second']:.0f}"] if cost else ["", ""]
+        lines.append("| " + " | ".join([NAMES.get(method, method), encoder, *cells, *took]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _one(rows: list[dict[str, Any]], metric: str, fraction: float) -> dict[str, Any] | None:
+    return next((r for r in rows if r["metric"] == metric and r.get("fraction") == fraction), None)
+
+
+def methods_page() -> str:
+    """What each method needs, its two presets as commands, what they should give and cost."""
+    from scotoma import plugins
+
+    rows = read("methods") if (RESULTS / "methods.jsonl").exists() else []
+    costs, parts = plugins.costs(), []
+    for name, text in plugins.summaries("methods").items():
+        chosen = plugins.method(name)
+        mine = [r for r in rows if r["method"] == name and r["metric"] == "auroc" and r["evaluator"] == "linear"]
+        random = {
+            r["fraction"]: r
+            for r in rows
+            if r["method"] == "random" and r["metric"] == "auroc" and mine and r["encoder"] == mine[0]["encoder"]
+        }
+        needs = ", ".join(plugins.needs(name)) or "pictures alone"
+        parts.append(f"## {name}\n\n{text.partition(': ')[2] or text}\n\nNeeds: {needs}.")
+        extra = " --target COLUMN" if chosen.needs_labels else ""
+        parts.append(
+            f"Small preset: {chosen.default_encoder}, batches of {chosen.batch_size}, learning rate {chosen.learning_rate:g}.\n"
+            f"\n```\nscotoma pretrain --data DATA --method {name}{extra} --minutes 5 --size 96 --out RUN\n```"
+        )
+        if mine:
+            found = ", ".join(
+                f"{r['value']:.3f} (random weights {random[r['fraction']]['value']:.3f}) at {r['fraction']:.0%}" for r in mine
+            )
+            parts.append(f"Linear probe, Brain MR, macro AUROC: {found} of the labels.")
+        if name in costs:
+            parts.append(f"A step costs {costs[name]:.1f} times one of supervised training of the same network.")
+        if chosen.reference:
+            settings = dict(chosen.reference)
+            arguments = settings.pop("method_args", {})
+            told = ", ".join(f"{k} {v}" for k, v in {**settings, **arguments}.items())
+            command = f"scotoma pretrain --data DATA --method {name}{extra} --preset reference --out RUN"
+            parts.append(f"The paper's preset ({told}):\n\n```\n{command}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+TABLES = {"choices": choices_table, "methods": methods_table, "methods_page": methods_page}
+
+
 def cell(row: dict[str, Any] | None, sign: str) -> str:
     """A value with its interval."""
     return "" if row is None else f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
@@ -103,7 +166,7 @@ def filled(text: str) -> str:
     for part in parts[1:]:
         name, _, rest = part.partition(" -->")
         _, _, after = rest.partition("<!-- end -->")
-        done.append(f"<!-- table {name} -->\n{choices_table() if name == 'choices' else study_table(name)}<!-- end -->{after}")
+        done.append(f"<!-- table {name} -->\n{TABLES[name]() if name in TABLES else study_table(name)}<!-- end -->{after}")
     return "".join(done)
 
 
@@ -113,7 +176,7 @@ def main() -> int:
         keep(sys.argv[2], Path(sys.argv[3]))
         return 0
     stale = 0
-    for path in (ROOT / "docs" / "results.md", ROOT / "README.md"):
+    for path in (ROOT / "docs" / "results.md", ROOT / "docs" / "methods.md", ROOT / "README.md"):
         text = path.read_text()
         if sys.argv[1:] == ["check"]:
             stale += filled(text) != text

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from scotoma.losses import classification, masked_patch_loss, nt_xent, soft_classification
+from scotoma.losses import classification, info_nce, masked_patch_loss, negative_cosine, nt_xent, soft_classification
 
 
 def slow_nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
@@ -50,6 +50,70 @@ def test_nt_xent_is_as_exact_under_autocast() -> None:
         found = nt_xent(first, second, 0.1)
     assert found.dtype == torch.float32
     assert abs(found.item() - slow_nt_xent(first, second, 0.1)) < 1e-5
+
+
+def slow_info_nce(
+    queries: torch.Tensor, keys: torch.Tensor, queue: torch.Tensor, temperature: float, excluded: torch.Tensor
+) -> float:
+    """Equation 1 of the paper, one query and one negative at a time."""
+    total = 0.0
+    for i, (q, k) in enumerate(zip(queries.double(), keys.double(), strict=True)):
+        right = math.exp(float(q @ k / (q.norm() * k.norm())) / temperature)
+        wrong = sum(
+            math.exp(float(q @ n / q.norm()) / temperature) for n, out in zip(queue.double(), excluded[i], strict=True) if not out
+        )
+        total -= math.log(right / (right + wrong))
+    return total / len(queries)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2])
+def test_info_nce_equals_a_double_loop_and_lightly(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(2, 6, 5, generator=generator)
+    queue = F.normalize(torch.randn(9, 5, generator=generator), dim=1)
+    excluded = torch.rand(6, 9, generator=generator) < 0.4
+    none = torch.zeros_like(excluded)
+    assert (
+        abs(
+            info_nce(queries, keys, queue, temperature, excluded).item()
+            - slow_info_nce(queries, keys, queue, temperature, excluded)
+        )
+        < 1e-5
+    )
+    found = info_nce(queries, keys, queue, temperature)
+    assert abs(found.item() - slow_info_nce(queries, keys, queue, temperature, none)) < 1e-5
+    lightly = pytest.importorskip("lightly.loss")
+    theirs = lightly.NTXentLoss(temperature, memory_bank_size=(9, 5))
+    theirs.memory_bank.bank = queue.clone()
+    assert abs(theirs(queries, keys).item() - found.item()) < 1e-5
+
+
+def test_info_nce_closed_forms_and_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(2, 4, 8, generator=generator, requires_grad=True)
+    queue = torch.eye(8).requires_grad_()
+    nothing = info_nce(queries, keys, queue, 0.1, torch.ones(4, 8, dtype=torch.bool))  # no negatives yet
+    (gradient,) = torch.autograd.grad(nothing, queries)
+    assert nothing.item() == 0 and (gradient == 0).all()
+    same = info_nce(torch.ones(3, 4), torch.ones(3, 4), torch.full((7, 4), 0.5), 0.1)
+    assert same.item() == pytest.approx(math.log(8), abs=1e-5)
+    loss = info_nce(queries, keys, queue, 0.1)
+    assert torch.autograd.grad(loss, queue, allow_unused=True, retain_graph=True) == (None,)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert abs(info_nce(queries, keys, queue, 0.1).item() - loss.item()) < 1e-6
+
+
+def test_negative_cosine_equals_lightly_and_leaves_the_target_alone() -> None:
+    lightly = pytest.importorskip("lightly.loss")
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = (torch.randn(7, 5, generator=generator).requires_grad_() for _ in range(2))
+    found = negative_cosine(prediction, target)
+    assert abs(found.item() - lightly.NegativeCosineSimilarity()(prediction, target).item()) < 1e-6
+    slow = -sum(float(p @ t / (p.norm() * t.norm())) for p, t in zip(prediction.detach(), target.detach(), strict=True)) / 7
+    assert found.item() == pytest.approx(slow, abs=1e-6)
+    assert torch.autograd.grad(found, target, allow_unused=True, retain_graph=True) == (None,)
+    assert torch.autograd.grad(found, prediction)[0].abs().max() > 0
+    assert negative_cosine(target, 3 * target).item() == pytest.approx(-1)
 
 
 def test_masked_patch_loss_is_the_mean_over_hidden_patches() -> None:

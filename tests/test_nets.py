@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from scotoma.nets import TokenDecoder, projector, sincos_positions
+from scotoma.nets import KeyQueue, TokenDecoder, in_groups, projector, sincos_positions
 
 
 def original_mae(dim: int, grid: int) -> np.ndarray:
@@ -40,6 +42,68 @@ def test_a_projector_has_norms_between_its_layers_only() -> None:
     net = projector([6, 5, 4])
     assert [type(m).__name__ for m in net] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert net(torch.randn(3, 6)).shape == (3, 4)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(12, 4), (10, 4), (3, 4), (7, 7), (5, 1)])
+def test_a_queue_holds_exactly_the_newest_keys(size: int, batch: int) -> None:
+    queue, held = KeyQueue(size, 2), []
+    for step in range(9):
+        owners = torch.arange(batch) + batch * step
+        queue.enqueue(torch.stack([owners, -owners], 1).float(), owners)
+        held = [*held, *owners.tolist()][-size:]
+        oldest_first = queue.owners.roll(-int(queue.pointer))
+        assert oldest_first[size - len(held) :].tolist() == held and (oldest_first[: size - len(held)] == -1).all()
+        full = queue.owners >= 0
+        assert torch.equal(queue.keys[full], torch.stack([queue.owners, -queue.owners], 1)[full].float())
+    assert set(queue.state_dict()) == {"keys", "owners", "pointer"}
+
+
+def test_empty_slots_and_keys_of_the_same_picture_are_no_negatives() -> None:
+    queue = KeyQueue(4, 2)
+    queue.enqueue(torch.ones(3, 2), torch.tensor([0, 7, 0]))
+    expected = [[True, False, True, True], [False, False, False, True], [False, True, False, True]]
+    assert queue.excluded(torch.tensor([0, 1, 7])).tolist() == expected
+
+
+def test_a_queue_in_training_equals_lightlys_where_batches_divide_it() -> None:
+    """Where they do not, lightly's memory bank throws away the rest of a batch at its end; and it begins with random keys."""
+    from scotoma.losses import info_nce
+
+    lightly = pytest.importorskip("lightly.loss")
+    generator = torch.Generator().manual_seed(0)
+    theirs, queue = lightly.NTXentLoss(0.2, memory_bank_size=(12, 5)), KeyQueue(12, 5)
+    queue.enqueue(theirs.memory_bank.bank, torch.arange(12))
+    for step in range(7):
+        queries, keys = torch.randn(2, 4, 5, generator=generator)
+        expected = theirs(queries.requires_grad_(), keys)  # its queue moves only in training
+        assert abs(info_nce(queries, keys, queue.keys, 0.2).item() - expected.item()) < 1e-5, step
+        queue.enqueue(F.normalize(keys, dim=1), torch.arange(4))
+        torch.testing.assert_close(queue.keys, theirs.memory_bank.bank)
+
+
+def test_pictures_in_groups_share_batch_statistics_within_their_group_only() -> None:
+    torch.manual_seed(0)
+    net, head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4, momentum=0.5)), nn.Linear(4, 3)
+    images = torch.randn(11, 1, 2, 2)
+
+    def alone(*groups: list[int]) -> torch.Tensor:
+        out = torch.full((11, 3), torch.nan)
+        for group in groups:
+            x = images[group].flatten(1)
+            out[group] = head((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt())
+        return out
+
+    found = in_groups(net, head, images, 3)
+    torch.testing.assert_close(found, alone([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]))
+    noise = torch.tensor([0.9, 0.1, 0.3, 0.2, 0.0, 0.5, 0.8, 0.4, 0.7, 0.6, 0.95])  # order 4 1 3 2 | 7 5 9 8 | 6 0 10
+    torch.testing.assert_close(in_groups(net, head, images, 3, noise), alone([4, 1, 3, 2], [7, 5, 9, 8], [6, 0, 10]))
+    many = in_groups(net, head, images, 100)  # at least two pictures in each
+    torch.testing.assert_close(many, alone([0, 1, 2], [3, 4], [5, 6], [7, 8], [9, 10]))
+    calls: list[int] = []
+    plain = nn.Sequential(nn.Flatten(), nn.LayerNorm(4))
+    plain.register_forward_hook(lambda module, given, out: calls.append(len(out)))
+    torch.testing.assert_close(in_groups(plain, head, images, 3, noise), head(plain(images)))
+    assert calls == [11, 11]  # without batch norm there is nothing to keep apart
 
 
 def decoder(prefix: int = 1) -> TokenDecoder:

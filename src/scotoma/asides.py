@@ -25,7 +25,7 @@ def batches(material: Material, positions: np.ndarray, wants: Wants, seed: int) 
     """
     rows = material.rows[positions]
     described, values = columns(material, wants.columns, positions)
-    targets = material.target.y[positions] if wants.labels and material.target is not None else None
+    targets = material.target.aims[positions] if wants.labels and material.target is not None else None
     pairs = partners(material, wants.pairs, positions) if wants.pairs else None
     regions = None
     if wants.regions:

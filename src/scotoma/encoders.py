@@ -173,6 +173,30 @@ def kept(encoder: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
     return torch.cat([tokens[:, :prefix], chosen], 1)
 
 
+def feature_map(encoder: nn.Module, images: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, D, h, w): a CNN's last feature map, of which ``encoder.forward_head`` makes features."""
+    cnn: Any = encoder
+    return cnn.forward_features(images)
+
+
+@torch.no_grad()
+def map_shape(encoder: nn.Module, in_chans: int, size: int) -> tuple[int, int]:
+    """Channels and side of a CNN's last feature map, for pictures of this size.
+
+    Raises:
+        UsageError: the network is no CNN.
+    """
+    found: Any = encoder
+    training = encoder.training
+    try:
+        shape = feature_map(encoder.eval(), next(encoder.parameters()).new_zeros(1, in_chans, size, size)).shape
+    finally:
+        encoder.train(training)
+    if len(shape) != 4 or shape[1] != found.num_features:
+        raise UsageError("this method needs a convolutional network: --encoder resnet18, for example")
+    return int(shape[1]), int(shape[2])
+
+
 @torch.no_grad()
 def class_attention(encoder: nn.Module, images: Tensor) -> Tensor:
     """How strongly the class token attends to each patch in the last block, mean over heads; only that one row is computed.

@@ -30,6 +30,7 @@ def finetune(
     weight_decay: float = 0.01,
     patience: int = 0,
     balance: bool = True,
+    drop_tokens: float = 0.0,
     precision: str | None = None,
     seed: int = 0,
     strict: bool = False,
@@ -58,6 +59,8 @@ def finetune(
         patience: stop after so many checks of the validation loss without improvement (10 checks a run) and keep the best
             weights; 0 trains the fixed number of steps.
         balance: weight the loss so that classes count alike.
+        drop_tokens: share of a vision transformer's patches that are dropped in training (0.75 in MSMAE), those that the encoder
+            attends to least first; a classification sees them all.
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it.
         seed: of the split, the label draw, the order and the views.
         strict: stop at an unreadable picture instead of leaving it out.
@@ -107,7 +110,7 @@ def finetune(
             tuned, costs = tune(
                 network, info, material.store, material.rows, material.target, drawn, steps=steps, batch_size=batch_size,
                 learning_rate=learning_rate, weight_decay=weight_decay, precision=precision, seed=seed, patience=patience,
-                balance=balance, run=run, quiet=quiet,
+                balance=balance, drop_tokens=drop_tokens, run=run, quiet=quiet,
             )  # fmt: skip
             network, head = tuned.encoder.cpu(), tuned.head.cpu()
         info = replace(info, targets=material.target.columns, classes=material.target.classes)

@@ -29,7 +29,7 @@ CHECKS = 10  # looks at the validation labels in a run
 def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw, *, steps: int,
          batch_size: int = Supervised.batch_size, learning_rate: float = Supervised.learning_rate,
          weight_decay: float = Supervised.weight_decay, precision: str | None = None, seed: int = 0, patience: int = 0,
-         balance: bool = True, run: Run | None = None, quiet: bool = True) -> tuple[Supervised, list[Row]]:  # fmt: skip
+         balance: bool = True, drop_tokens: float = 0.0, run: Run | None = None, quiet: bool = True) -> tuple[Supervised, list[Row]]:  # fmt: skip
     """Train encoder and head on the labels of a draw, for a fixed number of steps.
 
     The head of a pretrained encoder starts as its linear probe (Kumar et al. 2022, "Fine-tuning can distort pretrained features and
@@ -52,6 +52,7 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
         patience: checks of the validation loss without improvement after which training stops; the best weights are kept. 0 for the
             fixed budget.
         balance: weight the loss so that classes count alike.
+        drop_tokens: share of a vision transformer's patches that are dropped in training, by the attention of the encoder as given.
         run: for checkpoints and logs.
         quiet: no progress bar.
 
@@ -61,8 +62,11 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     L.seed_everything(seed, verbose=False)
     weights = target.weights(drawn.train) if balance else ()
     soft = target.shares is not None and not target.multilabel
-    inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes), weights, soft)
-    method = Supervised(encoder, inputs)
+    inputs = Inputs(
+        info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes), weights, soft,
+        pictures=len(drawn.seen),
+    )  # fmt: skip
+    method = Supervised(encoder, inputs, drop_tokens=drop_tokens)
     if pretrained(info):
         method.head.load_state_dict(probe(encoder, info, store, rows, target, drawn).state_dict())
     plan = Plan(steps, batch_size, learning_rate, weight_decay, precision or automatic_precision(), seed)

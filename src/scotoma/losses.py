@@ -26,6 +26,35 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits, positives)
 
 
+def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float, excluded: Tensor | None = None) -> Tensor:
+    """InfoNCE against a queue of negatives (He et al. 2019, MoCo, equation 1: a (K+1)-way softmax whose right answer is the key).
+
+    Args:
+        queries: (B, D), of any length.
+        keys: (B, D), each query's positive, of any length.
+        queue: (K, D) negatives, of length 1; they get no gradient.
+        temperature: of the softmax.
+        excluded: (B, K), where a slot is no negative of a query; None for nowhere. A query without negatives has a loss of 0.
+    """
+    q, k = F.normalize(queries.float(), dim=1), F.normalize(keys.float(), dim=1)
+    with torch.autocast(q.device.type, enabled=False):
+        positive, negative = (q * k).sum(1, keepdim=True), q @ queue.detach().T  # (B, 1), (B, K)
+    if excluded is not None:
+        negative.masked_fill_(excluded, float("-inf"))
+    logits = torch.cat([positive, negative], 1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.int64, device=q.device))
+
+
+def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean negative cosine similarity (Chen & He 2020, SimSiam, equation 1); no gradient reaches the target (equation 3).
+
+    Args:
+        prediction: (B, D).
+        target: (B, D).
+    """
+    return -F.cosine_similarity(prediction.float(), target.detach().float(), dim=1).mean()
+
+
 def masked_patch_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over the masked patches only (He et al. 2021, MAE, section 3).
 

@@ -42,6 +42,65 @@ def momentum_at(start: float, progress: float, end: float = 1.0) -> float:
     return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
+def in_groups(encoder: nn.Module, head: nn.Module, images: Tensor, groups: int, noise: Tensor | None = None) -> Tensor:
+    """Projections of pictures that pass the network in groups, each with batch statistics of its own, as on so many devices.
+
+    Args:
+        encoder: a network; one without batch norm sees all pictures together, which is the same.
+        head: on its features, without batch norm.
+        images: (B, C, H, W).
+        groups: how many, of nearly the same size; fewer where a group would have less than two pictures.
+        noise: (B,) random numbers that shuffle the pictures over the groups; None keeps their order.
+
+    Returns:
+        (B, D), in the order of the pictures, however they were shuffled.
+    """
+    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
+    count = max(1, min(groups, len(images) // 2)) if normed else 1
+    if noise is None:
+        return head(torch.cat([encoder(part) for part in images.tensor_split(count)]))
+    order = noise.argsort()
+    return head(torch.cat([encoder(part) for part in images[order].tensor_split(count)]))[order.argsort()]
+
+
+class KeyQueue(nn.Module):
+    """The newest keys, first in, first out (MoCo, section 3.2, "Dictionary as a queue"), and the picture that each is of.
+
+    Args:
+        size: how many keys; batches need not divide it.
+        dim: their width.
+    """
+
+    keys: Tensor
+    owners: Tensor
+    pointer: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(size, dim))
+        self.register_buffer("owners", torch.full((size,), -1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor, owners: Tensor) -> None:
+        """Put keys in the place of the oldest.
+
+        Args:
+            keys: (B, D), oldest first; of more than ``size`` the last are kept.
+            owners: (B,) int64, the number of each key's picture, from 0.
+        """
+        size = len(self.keys)
+        keys, owners = keys[-size:], owners[-size:]
+        slots = (self.pointer + torch.arange(len(keys), device=keys.device)) % size
+        self.keys.index_copy_(0, slots, keys.to(self.keys.dtype))
+        self.owners.index_copy_(0, slots, owners)
+        self.pointer.add_(len(keys)).remainder_(size)
+
+    def excluded(self, owners: Tensor) -> Tensor:
+        """(B, K): the slots that are no negatives of pictures of these numbers: empty ones, and older keys of the same picture."""
+        return (self.owners < 0) | (self.owners == owners[:, None])
+
+
 def sincos_positions(dim: int, grid: int, prefix: int = 0) -> Tensor:
     """Fixed two-dimensional sine-cosine positions (MAE, section "Appendix A.1"; the first half of the width encodes the column).
 
@@ -106,3 +165,22 @@ class TokenDecoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.predict(self.norm(x[:, self.prefix :]))
+
+    def predict_some(self, tokens: Tensor, keep: Tensor, wanted: Tensor) -> Tensor:
+        """Predict some patches; those that are neither visible nor wanted are left out and cost nothing.
+
+        Args:
+            tokens: (B, prefix + V, encoder_dim), the visible tokens.
+            keep: (B, V), which patches they are.
+            wanted: (B, M), the patches to predict.
+
+        Returns:
+            (B, M, patch_dim).
+        """
+        x = self.embed(tokens)
+        x = torch.cat([x, self.mask_token.to(x.dtype).expand(len(x), wanted.shape[1], -1)], 1)
+        prefix = torch.arange(self.prefix, device=keep.device).expand(len(x), -1)
+        x = x + self.positions[0, torch.cat([prefix, keep + self.prefix, wanted + self.prefix], 1)]
+        for block in self.blocks:
+            x = block(x)
+        return self.predict(self.norm(x[:, -wanted.shape[1] :]))

@@ -52,12 +52,15 @@ def assemble(config: dict[str, Any], material: Material) -> Parts:
     wants = chosen.wants(settings)
     positions, outputs = material.pretraining, 0
     weights: tuple[float, ...] = ()
+    soft = False
     if wants.labels and material.target is not None:
-        positions = positions[material.target.known[positions]]
+        if not wants.unlabelled:
+            positions = positions[(material.target.known | material.target.tied)[positions]]
+        soft = material.target.shares is not None and not material.target.multilabel
         outputs, weights = len(material.target.classes), material.target.weights(positions)
     batches, columns = asides.batches(material, positions, wants, config["seed"])
     inputs = Inputs(
-        info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights, pictures=len(positions),
+        info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights, soft, pictures=len(positions),
         columns=columns, trained=init is not None,
     )  # fmt: skip
     L.seed_everything(config["seed"], verbose=False)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -8,10 +10,11 @@ from torch import Tensor, nn
 
 from scotoma import encoders
 from scotoma.errors import UsageError
+from scotoma.hiding import KINDS
 from scotoma.masks import random_order
 from scotoma.methods.base import Inputs
 from scotoma.methods.mae import MAE
-from scotoma.views import Draws
+from scotoma.views import Draws, Modality
 
 SIZE, PATCH, COUNT = 32, 8, 16
 
@@ -99,6 +102,23 @@ def copied_from_transformers(model: nn.Module, method: MAE) -> None:
     method.decoder.load_state_dict(decoder, strict=True)
 
 
+def test_positions_equal_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTMAEConfig(
+        hidden_size=48, num_hidden_layers=1, num_attention_heads=3, intermediate_size=192, image_size=SIZE, patch_size=PATCH,
+        num_channels=1, decoder_num_attention_heads=2, decoder_hidden_size=32, decoder_num_hidden_layers=1,
+        decoder_intermediate_size=128,
+    )  # fmt: skip
+    model, method = transformers.ViTMAEForPreTraining(config), mae()
+    model.vit.embeddings.patch_embeddings.projection._is_hf_initialized = False  # else version 5 leaves positions at 0
+    model.vit.embeddings.initialize_weights()
+    model.decoder.initialize_weights(COUNT)
+    theirs = model.state_dict()
+    assert theirs["vit.embeddings.position_embeddings"].abs().sum() > 0
+    torch.testing.assert_close(method.encoder.pos_embed.data, theirs["vit.embeddings.position_embeddings"])
+    torch.testing.assert_close(method.decoder.positions, theirs["decoder.decoder_pos_embed"])
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_loss_and_prediction_equal_transformers(channels: int) -> None:
     transformers = pytest.importorskip("transformers")
@@ -170,8 +190,72 @@ def test_positions_are_fixed_and_exported() -> None:
     assert not method.encoder.pos_embed.requires_grad
     assert method.encoder.pos_embed[0, 0].abs().max() == 0  # the class token has none
     views = method.views(torch.zeros(4, 1, 40, 40, dtype=torch.uint8), Draws(0, 0, torch.arange(4)))
-    assert views["noise"].shape == (4, COUNT)
+    assert torch.equal(views["noise"], Draws(0, 0, torch.arange(4)).uniform("mask", COUNT))
     assert len({tuple(row.tolist()) for row in views["noise"]}) == 4  # every picture is hidden in its own way
+
+
+def test_trained_weights_are_left_as_they_are() -> None:
+    encoder = vit()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    MAE(encoder, Inputs(SIZE, 1, (0.0,), (1.0,), trained=True))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+    assert encoder.pos_embed.requires_grad
+    MAE(encoder, Inputs(SIZE, 1, (0.0,), (1.0,)))
+    changed = {name for name, tensor in encoder.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"pos_embed", "patch_embed.proj.weight"}
+
+
+def gradients(method: MAE, part: str, views: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    method.zero_grad()
+    method.loss(views, {})[part].backward()
+    return {name: p.grad for name, p in method.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("masking", KINDS)
+def test_every_kind_of_masking_hides_as_much_and_learns(masking: str) -> None:
+    method = mae(masking=masking)
+    views = method.views(torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8), Draws(0, 0, torch.arange(5)))
+    assert method.reconstruct(views)[2].sum(1).eq(12).all()
+    found = gradients(method, "loss", views)
+    assert all(g is not None and torch.isfinite(g).all() for g in found.values())
+    assert any(name.startswith("hiding.") for name in found) == (masking == "agent")
+
+
+def test_the_agent_and_the_reconstruction_do_not_teach_each_other() -> None:
+    method = mae(masking="agent")
+    views = method.views(torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8), Draws(0, 0, torch.arange(5)))
+    for part, own in (("agent", True), ("reconstruction", False)):
+        found = gradients(method, part, views)
+        for name, gradient in found.items():
+            assert (gradient is not None) == (name.startswith("hiding.") == own), (part, name)
+    method.eval()
+    prediction, target, mask = method.reconstruct(views)
+    losses = method.loss(views, {})
+    errors = (prediction - target).square().mean(2)
+    torch.testing.assert_close(losses["agent"], method.hiding.loss(views["view"], errors, mask))
+    torch.testing.assert_close(losses["reconstruction"], (errors * mask).sum() / mask.sum())
+    torch.testing.assert_close(losses["loss"], losses["agent"] + losses["reconstruction"])
+
+
+def test_the_agent_hides_what_the_decoder_cannot_guess() -> None:
+    """One corner of the pictures is noise, the rest one grey level: the agent finds out from the reconstruction's own errors."""
+    images = torch.full((64, 1, 16, 16), 100, dtype=torch.uint8)
+    images[:, :, :8, :8] = torch.randint(0, 256, (64, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    method = MAE(vit(16, 4), inputs_of(images), mask_ratio=0.25, masking="agent", min_scale=1.0, decoder_dim=32, decoder_depth=1)
+    method.augment = replace(method.augment, ratio=(1.0, 1.0), kind=Modality(mirror=False, flip=False, rotation=0))
+    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
+    for step in range(60):
+        rows = torch.arange(64).view(4, 16)[step % 4]
+        optimizer.zero_grad()
+        method.loss(method.views(images[rows], Draws(0, step, rows)), {})["loss"].backward()
+        optimizer.step()
+        method.after_step((step + 1) / 60)
+    mask = method.reconstruct(method.views(images, Draws(0, 99, torch.arange(64))))[2]
+    assert mask[:, [0, 1, 4, 5]].mean() > 0.9  # of 0.25 at random
+
+
+def test_the_reference_preset_is_of_its_arguments() -> None:
+    assert MAE.settings(MAE.reference["method_args"])["decoder_depth"] == 8
 
 
 def test_pictures_show_the_true_visible_patches() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import timm
 import torch
 from learning import assert_learned, bars, inputs_of, train
@@ -9,9 +10,9 @@ from scotoma.methods.simclr import SimCLR
 from scotoma.views import Draws
 
 
-def method_of(images: torch.Tensor, **arguments: float) -> SimCLR:
+def method_of(images: torch.Tensor, network: str = "resnet10t", **arguments: object) -> SimCLR:
     torch.manual_seed(0)
-    return SimCLR(timm.create_model("resnet10t", num_classes=0, in_chans=1), inputs_of(images), **arguments)
+    return SimCLR(timm.create_model(network, num_classes=0, in_chans=1), inputs_of(images), **arguments)
 
 
 def test_two_views_of_a_picture_differ() -> None:
@@ -37,3 +38,27 @@ def test_it_learns_without_collapse() -> None:
     method = method_of(images)
     losses = train(method, images, targets, steps=40, learning_rate=1e-3)
     assert_learned(method, images, losses, fall=0.85)
+
+
+def test_the_second_view_is_of_the_partner() -> None:
+    images, _ = bars(8)
+    method, rng = method_of(images, positives="patient"), Draws(0, 0, torch.arange(4))
+    views, own = method.views(images[:4], rng, partners=images[4:]), method.views(images[:4], rng)
+    assert torch.equal(views["first view"], own["first view"])
+    assert torch.equal(views["second view"], method.views(images[4:], rng)["second view"])
+    assert not torch.equal(views["second view"], own["second view"])
+    assert SimCLR.wants(SimCLR.settings({"positives": "age:10"})).pairs == "age:10"
+
+
+@pytest.mark.parametrize(("network", "features"), [("resnet50", 2048), ("efficientnet_b0", 1280)])
+def test_a_step_with_the_networks_of_the_papers(network: str, features: int) -> None:
+    images, _ = bars(4)
+    torch.manual_seed(0)
+    encoder = timm.create_model(network, num_classes=0, in_chans=1)
+    method = SimCLR(encoder, inputs_of(images), **SimCLR.reference["method_args"]).train()
+    assert [m.weight.shape for m in method.projector[::3]] == [(features, features), (128, features)]
+    loss = method.loss(method.views(images, Draws(0, 0, torch.arange(4))), {})["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters())
+    assert encoder.conv1.weight.grad.abs().max() > 0 if network == "resnet50" else encoder.conv_stem.weight.grad.abs().max() > 0

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
 from learning import assert_learned, bars, features, inputs_of, train
 
+from scotoma.encoders import forward_visible
+from scotoma.errors import UsageError
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import HEAD_SCALE, Supervised
 from scotoma.views import Draws
@@ -51,6 +54,96 @@ def test_it_learns() -> None:
     method = Supervised(encoder(), inputs_of(images, 2))
     losses = train(method, images, targets, steps=30, learning_rate=5e-4)
     assert_learned(method, images, losses, fall=0.5)
+    unseen, truth = bars(64, seed=1)
+    method.eval()
+    with torch.no_grad():
+        accuracy = (method.head(features(method.encoder, unseen, method.inputs)).argmax(1) == truth).double().mean()
+    assert accuracy > 0.9
+
+
+COUNT = 16
+
+
+def vit() -> torch.nn.Module:
+    torch.manual_seed(0)
+    kwargs = {"img_size": 16, "patch_size": 4, "depth": 2, "embed_dim": 48, "num_heads": 3, "num_classes": 0}
+    return timm.create_model("vit_tiny_patch16_224", in_chans=1, **kwargs)
+
+
+def dropping(drop_tokens: float = 0.75) -> tuple[Supervised, dict[str, torch.Tensor]]:
+    """A method on eight pictures with a head that is not 0, and a batch of them."""
+    images, targets = bars(8)
+    given = replace(inputs_of(images, 2), pictures=8)
+    method = Supervised(vit(), given, drop_tokens=drop_tokens)
+    torch.nn.init.normal_(method.head.weight)
+    return method, {"images": images, "positions": torch.arange(8), "epochs": torch.zeros(8, dtype=torch.int64), "targets": targets}
+
+
+def test_it_drops_where_the_class_token_looks() -> None:
+    """Of patches that are looked at much, little and hardly at all, the last remain; what is dropped leaves no trace."""
+    method, batch = dropping(0.75)
+    views = method.views(batch["images"], Draws(0, 0, batch["positions"]))
+    views["theta"] = torch.eye(2, 3).expand(8, -1, -1)
+    place = torch.stack([torch.randperm(COUNT) for _ in range(8)])
+    weights = torch.tensor([1000.0] * 6 + [1.0] * 6 + [1e-5] * 4)
+    method.attention.maps.copy_(torch.zeros(8, COUNT).scatter(1, place, weights.expand(8, -1)))
+    method.attention.stamps.fill_(0)
+    found = method.features(views, batch)
+    expected = forward_visible(method.encoder, views["view"], place[:, -4:])[:, 0]  # the class token's order does not matter
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    kept = torch.zeros(8, COUNT).scatter(1, place[:, -4:], 1.0)
+    for places, matters in ((1 - kept, False), (kept, True)):
+        pixels = places.view(8, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+        assert torch.equal(method.features({**views, "view": views["view"] + 3 * pixels}, batch), found) != matters
+
+
+def test_maps_are_those_of_the_network_as_it_was_given() -> None:
+    method, batch = dropping()
+    trained = {id(p) for group in method.param_groups() for p in group["params"]}
+    assert trained == {id(p) for p in [*method.encoder.parameters(), *method.head.parameters()]}
+    expected = method.attention.take(method.encoder, batch["images"])
+    first = {k: v[:4] for k, v in batch.items()}
+    method.loss(method.views(first["images"], Draws(0, 0, first["positions"])), first)["loss"].backward()
+    assert all(p.grad is None for p in method.given.parameters())
+    for p in method.encoder.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    batch["epochs"] += 50
+    method.loss(method.views(batch["images"], Draws(0, 50, batch["positions"])), batch)
+    assert method.attention.stamps.tolist() == [0] * 4 + [50] * 4
+    torch.testing.assert_close(method.attention.maps.float(), expected, atol=1e-3, rtol=1e-3)
+    assert (method.attention.take(method.encoder, batch["images"]) - expected).abs().max() > 0.01
+
+
+def test_without_dropping_nothing_is_added() -> None:
+    method, batch = dropping(0.0)
+    views = method.views(batch["images"], Draws(0, 0, batch["positions"]))
+    assert list(views) == ["view"] and torch.equal(views["view"], method.augment(batch["images"], Draws(0, 0, batch["positions"])))
+    assert {name.split(".")[0] for name in method.state_dict()} == {"encoder", "head"}
+    other, _ = dropping(0.5)
+    assert torch.equal(other.views(batch["images"], Draws(0, 0, batch["positions"]))["view"], views["view"])
+
+
+def test_only_tokens_can_be_dropped() -> None:
+    with pytest.raises(UsageError, match="drop_tokens needs a vision transformer"):
+        Supervised(encoder(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), drop_tokens=0.75)
+    with pytest.raises(UsageError, match="at least 0 and below 1"):
+        Supervised(vit(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), drop_tokens=1.0)
+
+
+def test_it_learns_from_a_quarter_of_the_patches_and_uses_all() -> None:
+    images, targets = bars(64)
+    method = Supervised(vit(), replace(inputs_of(images, 2), pictures=64), drop_tokens=0.75).train()
+    groups = method.param_groups()
+    for group in groups:
+        group["lr"] = 1e-3 * group.pop("lr_scale", 1.0)
+    optimizer = torch.optim.AdamW(groups)
+    for epoch in range(60):
+        at = torch.arange(64)
+        batch = {"images": images, "positions": at, "epochs": torch.full((64,), epoch), "targets": targets}
+        loss = method.loss(method.views(images, Draws(0, epoch, at)), batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     unseen, truth = bars(64, seed=1)
     method.eval()
     with torch.no_grad():

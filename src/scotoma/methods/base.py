@@ -39,6 +39,7 @@ class Wants:
 
     Args:
         labels: ``batch["targets"]``, the target's classes or 0/1 labels.
+        unlabelled: with labels, pictures without one too.
         columns: ``batch["columns"]`` (B, K) float32, NaN where missing: these columns, described by ``Inputs.columns``.
         pairs: ``partners``, to ``views``: for each picture another that has the same value in this column (``patient``), or lies in
             the same band of so many units (``age:10``); itself where there is none. ``next:study``: the one that follows it in its
@@ -47,6 +48,7 @@ class Wants:
     """
 
     labels: bool = False
+    unlabelled: bool = False
     columns: tuple[str, ...] = ()
     pairs: str = ""
     regions: bool = False
@@ -114,7 +116,9 @@ class Method(nn.Module):
     @classmethod
     def wants(cls, settings: dict[str, Any]) -> Wants:
         """What a batch must bring, with these arguments; ``columns`` and ``positives`` mean the same in every method."""
-        return Wants(cls.needs_labels, tuple(settings.get("columns", ())), settings.get("positives", ""))
+        return Wants(
+            cls.needs_labels, columns=tuple(settings.get("columns", ())), pairs=settings.get("positives", "")
+        )  # fmt: skip
 
     @classmethod
     def settings(cls, given: dict[str, Any]) -> dict[str, Any]:

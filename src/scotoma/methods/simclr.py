@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -22,25 +24,36 @@ class SimCLR(Method):
         min_scale: smallest share of the picture that a crop keeps (appendix A: 0.08; small lesions must stay inside).
         jitter: strength of brightness, contrast and gamma changes (section 3.3: strong intensity changes are needed).
         blur: share of the views that are blurred (appendix A: 50 %).
+        positives: the second view is of another picture with the same value in this column: patient, study, or a band such as
+            age:10. Others of that value in the batch stay negatives, as the method does not know them: they are few for patients
+            (MICLe, Azizi et al. 2021, arXiv 2101.05224), many for bands, for which byol and simsiam, without negatives, are better.
 
     The paper's batches of 4,096 are for a million pictures; on a few thousand, small batches take more steps in the same time and
     learn more.
     """
 
     batch_size = 64
-    learning_rate = 1e-3
+    # AdamW; the paper has LARS at 4.8 (0.3 a batch of 256) with a decay of 1e-6
+    reference: ClassVar[dict[str, Any]] = {
+        "encoder": "resnet50", "batch_size": 4096, "learning_rate": 1e-3, "weight_decay": 1e-6, "epochs": 1000,
+        "method_args": {"temperature": 0.1, "min_scale": 0.08, "jitter": 0.8},
+    }  # fmt: skip
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, temperature: float = 0.2, projection_dim: int = 128,
-                 hidden_dim: int = 0, min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5) -> None:  # fmt: skip
+                 hidden_dim: int = 0, min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5,
+                 positives: str = "") -> None:  # fmt: skip
         super().__init__(encoder, inputs)
         features = width(encoder)
         self.temperature = temperature
         self.projector = projector([features, hidden_dim or features, projection_dim])
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
-        """Two random views, drawn alike (figure 2: t and t' from the same family)."""
-        return {"first view": self.augment(images, rng.of("first")), "second view": self.augment(images, rng.of("second"))}
+    def views(self, images: Tensor, rng: Draws, partners: Tensor | None = None) -> Views:
+        """Two random views, drawn alike (figure 2: t and t' from the same family); the second of the partners, if there are any."""
+        return {
+            "first view": self.augment(images, rng.of("first")),
+            "second view": self.augment(images if partners is None else partners, rng.of("second")),
+        }
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation 1 on the projections of both views, which pass the network together (one batch norm over 2B)."""

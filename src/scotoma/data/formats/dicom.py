@@ -104,11 +104,18 @@ def frames(path: str) -> int:
 
 
 @lru_cache(maxsize=1)
+def _tags() -> list[Any]:
+    """The elements as tags, looked up once and not for every file."""
+    from pydicom.tag import Tag
+
+    return [Tag(keyword) for keyword in _ELEMENTS]
+
+
+@lru_cache(maxsize=1)
 def _dataset(path: str, stamp: tuple[int, int, int]) -> Any:
     from pydicom import dcmread
 
-    wanted: list[Any] = _ELEMENTS
-    ds = dcmread(path, force=True, specific_tags=wanted)
+    ds = dcmread(path, force=True, specific_tags=_tags())
     if not any(keyword in ds for keyword in _PIXEL_DATA):
         if "SOPClassUID" not in ds and ds.preamble is None:
             raise ImageError("not a DICOM file")

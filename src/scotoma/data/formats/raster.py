@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,8 +23,13 @@ def read(path: str, frame: int | None, side: int | None, display: Display) -> Pi
     Raises:
         ImageError: too large, or no such page. Other exceptions come from Pillow and tifffile.
     """
+    with Path(path).open("rb") as file:
+        return _read(file, path, frame, side, display)
+
+
+def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, display: Display) -> Picture:
     try:
-        image = Image.open(path)
+        image = Image.open(file)
     except UnidentifiedImageError:
         if path.lower().endswith(_TIFF):
             values, bits = _tifffile(path, frame or 0)
@@ -52,7 +58,10 @@ def read(path: str, frame: int | None, side: int | None, display: Display) -> Pi
             ImageOps.exif_transpose(image, in_place=True)
         values = _from_pil(image)
     pixels = show(values, display)
-    source = values if name != "JPEG" else bytes([orientation]) + _jpeg_stream(Path(path).read_bytes())
+    source: np.ndarray | bytes = values
+    if name == "JPEG":
+        file.seek(0)
+        source = bytes([orientation]) + _jpeg_stream(file.read())
     return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height}, source)
 
 

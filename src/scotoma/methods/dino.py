@@ -1,0 +1,192 @@
+"""DINO: a student gives crops the names that its own moving average gives to larger ones (Caron et al. 2021, arXiv 2104.14294)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scotoma.encoders import forward_visible, is_vit, width
+from scotoma.errors import UsageError
+from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.nets import momentum_at, momentum_copy
+from scotoma.views import Draws
+
+BOTTLENECK = 256  # appendix C, "Output dimension": d = 256
+CENTRE_MOMENTUM = 0.9  # appendix D, "Online centering": m from 0 to 0.99 works, 0.999 collapses
+CNN_STEP = 8  # sides of a CNN's local crops are multiples of it
+
+
+class DINO(Method):
+    """Self-distillation without labels, for vision transformers and CNNs. Exports the teacher, which is the EMA network.
+
+    Args:
+        local_views: small crops, which the student alone sees (section 3.1: "several"; published code: 8).
+        local_size: their side, pixels (section 3.1: 96 beside 224); 0 for half of the picture's, in whole patches.
+        output_dim: K, over which student and teacher give distributions (appendix C: 65,536).
+        hidden_dim: width of the head's hidden layers (section 3.1: 2,048).
+        head_norm: batch norm in the head's hidden layers (appendix C: none; with it 68.6 % instead of 69.7 %).
+        momentum: of the teacher at the start; a cosine takes it to 1 (section 3.1, "Teacher network": 0.996).
+        student_temperature: of the student's softmax (section 3.2).
+        first_teacher_temperature: of the teacher's softmax at the first step (section 3.2: 0.04).
+        teacher_temperature: after the warm-up (section 3.2: 0.07; appendix D, "Sharpening": above 0.06 it needs the warm-up).
+        temperature_warmup: share of the steps over which the teacher's temperature rises (section 3.2: 30 epochs).
+        frozen_last: share of the steps over which the head's last layer stays as it is (published code: the first epoch).
+        min_scale: smallest share of the picture that a global crop keeps, and largest that a local one does (appendix E: best
+            around 0.3; published code: 0.4, and 0.14 without local crops).
+        local_scale: smallest share that a local crop keeps (appendix E: 0.05).
+        jitter: strength of brightness, contrast and gamma changes (section 3.2: as BYOL's, 0.4).
+        blur: share of the views that are blurred (BYOL: 100 % of one global view, 10 % of the other; published code: half of the
+            local ones).
+
+    Small data. What is counted in epochs of a million pictures becomes a share of the steps. The teacher's memory,
+    1 / (1 - momentum) steps, must be short beside a run of some hundred steps, yet longer than the centre's (10 steps) times the
+    ratio of the temperatures, or all outputs swing together: 0.99 makes it 100. A direction of the output grows only where two
+    views share more than teacher / student temperature of its variance, else all ends in the uniform distribution; grey pictures
+    that look alike start far below the paper's 0.4 to 0.7. So targets are sharper, changes of brightness weaker, and the head's
+    batch norm takes out what all pictures have in common (on made-up bars, a ViT without it gave one answer to all pictures
+    within 60 steps). 1,024 outputs do for a few thousand pictures (appendix C: 67.8 % instead of 69.7 % on ImageNet), and 4
+    crops of half the side cost as much as one global view. Left out in both presets: solarisation, which makes no sense for grey
+    pictures; the rise of weight decay from 0.04 to 0.4; and of the published code gradient clipping at 3 and drop path.
+    """
+
+    batch_size = 64
+    learning_rate = 5e-4
+    weight_decay = 0.04
+    warmup = 0.1  # section 3.2: 10 epochs, of 100 in the ablations
+    reference: ClassVar[dict[str, Any]] = {
+        "encoder": "vit_small_patch16",
+        "batch_size": 1024,
+        "learning_rate": 2e-3,  # section 3.2: 0.0005 x batch / 256, of AdamW
+        "weight_decay": 0.04,
+        "epochs": 100,
+        "method_args": {"local_views": 8, "local_size": 96, "output_dim": 65536, "hidden_dim": 2048, "head_norm": False,
+                        "momentum": 0.996, "first_teacher_temperature": 0.04, "teacher_temperature": 0.07, "frozen_last": 0.01,
+                        "local_scale": 0.05, "jitter": 0.4},
+    }  # fmt: skip
+    centre: Tensor
+    progress: Tensor
+
+    def __init__(self, encoder: nn.Module, inputs: Inputs, *, local_views: int = 4, local_size: int = 0, output_dim: int = 1024,
+                 hidden_dim: int = 512, head_norm: bool = True, momentum: float = 0.99, student_temperature: float = 0.1,
+                 first_teacher_temperature: float = 0.03, teacher_temperature: float = 0.04, temperature_warmup: float = 0.3,
+                 frozen_last: float = 0.05, min_scale: float = 0.4, local_scale: float = 0.1, jitter: float = 0.1,
+                 blur: float = 0.5) -> None:  # fmt: skip
+        super().__init__(encoder, inputs)
+        self.vit = is_vit(encoder)
+        self.local_views, self.momentum, self.frozen_last = local_views, momentum, frozen_last
+        self.student_temperature, self.temperature_warmup = student_temperature, temperature_warmup
+        self.teacher_temperatures = (first_teacher_temperature, teacher_temperature)
+        # section 3.1: "the exact same architecture in both student and teacher networks"
+        self.student = copy.deepcopy(encoder)
+        self.student_head = _Head(width(encoder), hidden_dim, output_dim, head_norm)
+        self.teacher_head = momentum_copy(self.student_head)
+        encoder.requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(output_dim))
+        self.register_buffer("progress", torch.zeros(()))
+        self.wide = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
+        size = _local_size(encoder, inputs.image_size, local_size) if local_views else inputs.image_size
+        self.narrow = replace(self.wide, size=size, scale=(local_scale, min_scale))
+
+    def views(self, images: Tensor, rng: Draws) -> Views:
+        """Two global views, then the local ones, which are smaller (section 3.1: "multi-crop")."""
+        views = {name: self.wide(images, rng.of(name)) for name in ("first view", "second view")}
+        for name in (f"local view {i + 1}" for i in range(self.local_views)):
+            views[name] = self.narrow(images, rng.of(name))
+        return views
+
+    def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """Equation 3, then equation 4: as in algorithm 1 the centre moves after it was subtracted."""
+        crops = list(views.values())
+        wide = torch.cat(crops[:2])
+        with torch.no_grad():  # the teacher's batch norm sees global views only, and keeps statistics of its own
+            teacher = self.teacher_head(self._features(self.encoder, wide)).unflatten(0, (2, -1))
+        features = [self._features(self.student, wide)]  # all crops of a size pass the network together (one batch norm)
+        if crops[2:]:
+            features.append(self._features(self.student, torch.cat(crops[2:])))
+        frozen = self.progress < self.frozen_last
+        student = self.student_head(torch.cat(features), frozen).unflatten(0, (len(crops), -1))
+        loss = dino_loss(student, teacher, self.centre, self.student_temperature, self.temperature())
+        if self.training:
+            self.centre.lerp_(teacher.mean((0, 1)), 1 - CENTRE_MOMENTUM)
+        return {"loss": loss}
+
+    def temperature(self) -> Tensor:
+        """The teacher's, at this point of the training."""
+        first, last = self.teacher_temperatures
+        return first + (last - first) * (self.progress / max(self.temperature_warmup, 1e-9)).clamp(max=1)
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Section 3.1, "Teacher network": the update rule; buffers (batch statistics) are not copied."""
+        self.progress.fill_(progress)
+        momentum = momentum_at(self.momentum, progress)
+        for teacher, student in ((self.encoder, self.student), (self.teacher_head, self.student_head)):
+            torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+
+    def _features(self, encoder: Any, images: Tensor) -> Tensor:
+        return encoder.forward_head(forward_visible(encoder, images)) if self.vit else encoder(images)
+
+
+class _Head(nn.Module):
+    """Section 3.1 and appendix C: three linear layers with GELU, L2 norm, and a weight-normalised linear layer; no batch norm."""
+
+    def __init__(self, features: int, hidden: int, outputs: int, norm: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width_in in (features, hidden):
+            layers += [nn.Linear(width_in, hidden), nn.BatchNorm1d(hidden) if norm else nn.Identity(), nn.GELU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, BOTTLENECK))
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        # of weight normalisation's two factors, direction and length, published code keeps the lengths at 1
+        self.directions = nn.Parameter(torch.empty(outputs, BOTTLENECK))
+        nn.init.kaiming_uniform_(self.directions, a=5**0.5)
+
+    def forward(self, features: Tensor, frozen: Tensor | None = None) -> Tensor:
+        """(B, D) -> (B, K) cosines, in float32; no gradient reaches the last layer while ``frozen`` () is true."""
+        x = self.mlp(features).float()
+        directions = self.directions if frozen is None else torch.where(frozen, self.directions.detach(), self.directions)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round a cosine over 0.04 to steps of 0.1
+            return F.linear(F.normalize(x, dim=1), F.normalize(directions, dim=1))
+
+
+def dino_loss(student: Tensor, teacher: Tensor, centre: Tensor, student_temperature: float,
+              teacher_temperature: Tensor | float) -> Tensor:  # fmt: skip
+    """Equation 3: mean cross-entropy between the teacher's and the student's distributions of different views.
+
+    Args:
+        student: (V, B, K) outputs for all views.
+        teacher: (G, B, K) for the first G of them.
+        centre: (K,) is subtracted from the teacher's.
+        student_temperature: of the student's softmax.
+        teacher_temperature: of the teacher's, lower.
+    """
+    views, batch, _ = student.shape
+    with torch.autocast(student.device.type, enabled=False):
+        targets = ((teacher.detach().float() - centre) / teacher_temperature).softmax(2)
+        predictions = (student.float() / student_temperature).log_softmax(2)
+        pairs = torch.einsum("gbk,vbk->gv", targets, predictions)
+    others = pairs.sum() - pairs.diagonal().sum()  # x' != x
+    return -others / (batch * len(teacher) * (views - 1))
+
+
+def _local_size(encoder: Any, image_size: int, asked: int) -> int:
+    """The side of local crops: what was asked for, or half of the picture's, as a multiple of what the network takes.
+
+    Raises:
+        UsageError: the network does not take that size.
+    """
+    vit = is_vit(encoder)
+    if not vit and getattr(encoder, "pretrained_cfg", {}).get("fixed_input_size", False):
+        raise UsageError("this network takes pictures of one size alone: --method.local_views 0, or another --encoder")
+    step = int(encoder.patch_embed.patch_size[0]) if vit else CNN_STEP
+    if vit and asked % step:
+        raise UsageError(f"--method.local_size {asked}: must be a multiple of the patch, {step} pixels")
+    return asked or max(1, round(image_size / 2 / step)) * step

@@ -1,0 +1,228 @@
+"""I-JEPA: predict the features of hidden blocks from those of what is visible (Assran et al. 2023, arXiv 2301.08243)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scotoma.encoders import forward_visible, is_vit
+from scotoma.errors import UsageError
+from scotoma.masks import paint
+from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.nets import follow, sincos_positions
+from scotoma.views import Draws
+
+WIDEST = 1.5  # section 3, "Targets": aspect ratio in (0.75, 1.5)
+TOLERANCE = 0.0251  # about the middle of section 3's scale in (0.15, 0.2); table 8: smaller and larger targets both cost much
+MOST_HIDDEN = 0.8  # four blocks of the largest scale; table 6: a quarter of the picture is left as context on average
+
+
+class IJEPA(Method):
+    """Features of four blocks of a picture are predicted from its visible patches, by place. Exports the target (EMA) network.
+
+    Args:
+        targets: blocks to predict, which may overlap (section 3, "Targets": 4).
+        target_scale: share of the picture that a block covers (section 3: 0.15 to 0.2); all blocks have one number of patches.
+        context_scale: smallest share of the picture that the block of visible patches covers, before the target blocks are cut
+            out of it (section 3, "Context": 0.85).
+        predictor_dim: width of the predictor (table 14: 384 beats 1,024 beside an encoder of 1,024).
+        predictor_depth: its blocks (appendix A.1: 6 for ViT-B, 12 for larger ones).
+        predictor_heads: its attention heads (appendix A.1: as many as the encoder has).
+        momentum: of the target network at the start; rises evenly to 1 (appendix A.1: 0.996).
+        min_scale: smallest share of the picture that the crop keeps (published code: 0.3; no other change of the pixels).
+
+    The loss is the published code's: smooth L1 on features that are layer-normalised without weights. Below a difference of 1 it is
+    half the paper's squared distance; beyond, a few odd features do not rule a small batch. The number of visible patches is the
+    largest that every picture has, the blocks being side by side; where there are more, chance keeps so many (the published code
+    cuts their list, so that the foot of the picture is seldom seen, and never puts a block at the lower and right edges). The paper
+    has no class token; where the encoder has one, the predictor reads it like a visible patch without a place.
+
+    Small data: patches of 8 pixels make a grid of 12 x 12 of 96 pixels, near the paper's 14 x 14, where patches of 16 would leave
+    targets of 2 x 3. Two thirds of the tokens are dropped, so a step costs about as much as SimCLR's with resnet18. The target
+    network's memory is 50 steps: at 0.996 a run of 500 steps would export a network that is still a third its random start. Weight
+    decay stays as it is (table 13: better for fine-tuning on few labels than the paper's rise from 0.04 to 0.4).
+    """
+
+    default_encoder = "vit_tiny_patch8"
+    needs_vit = True
+    batch_size = 64
+    learning_rate = 5e-4
+    weight_decay = 0.05
+    warmup = 0.1
+    reference: ClassVar[dict[str, Any]] = {
+        "encoder": "vit_base_patch16",
+        "batch_size": 2048,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.04,
+        "epochs": 600,
+        "method_args": {"predictor_dim": 384, "predictor_depth": 6, "predictor_heads": 12, "momentum": 0.996},
+    }
+
+    def __init__(self, encoder: nn.Module, inputs: Inputs, *, targets: int = 4, target_scale: float = 0.175,
+                 context_scale: float = 0.85, predictor_dim: int = 96, predictor_depth: int = 3, predictor_heads: int = 3,
+                 momentum: float = 0.98, min_scale: float = 0.3) -> None:  # fmt: skip
+        super().__init__(encoder, inputs)
+        if not is_vit(encoder):
+            raise UsageError("ijepa needs a vision transformer: --encoder vit_tiny_patch8, for example")
+        if targets < 1 or not 0 < context_scale <= 1:
+            raise UsageError("--method.targets must be at least 1, and --method.context_scale above 0 and at most 1")
+        if predictor_dim % 4 or predictor_dim % predictor_heads:
+            raise UsageError(f"--method.predictor_dim {predictor_dim}: must be a multiple of 4 and of --method.predictor_heads")
+        vit: Any = encoder
+        self.patch = int(vit.patch_embed.patch_size[0])
+        self.grid = inputs.image_size // self.patch
+        self.prefix = int(vit.num_prefix_tokens)
+        self.targets, self.context_scale, self.momentum = targets, context_scale, momentum
+        self.shape = block_shape(self.grid, target_scale, targets)
+        self.visible = self.grid**2 - targets * self.shape[0] * self.shape[1]
+        if not inputs.trained:  # published code: sine-cosine positions, in encoder and predictor
+            vit.pos_embed.data.copy_(sincos_positions(vit.embed_dim, self.grid, vit.pos_embed.shape[1] - self.grid**2))
+        vit.pos_embed.requires_grad_(False)
+        # appendix A.1: "target-encoder weights are identical to the context-encoder weights at initialization"
+        self.online = copy.deepcopy(encoder)
+        encoder.requires_grad_(False)
+        self.predictor = _Predictor(int(vit.embed_dim), self.grid, self.prefix, predictor_dim, predictor_depth, predictor_heads)
+        self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
+
+    def views(self, images: Tensor, rng: Draws) -> Views:
+        """One cropped view; where its target blocks lie, and its visible patches."""
+        targets = target_blocks(rng.uniform("targets", self.targets, 3), self.grid, self.shape)
+        side = rng.uniform("context side", low=self.context_scale, high=1.0).sqrt()
+        hidden = torch.zeros(len(images), self.grid**2, device=images.device).scatter_(1, targets.flatten(1), 1.0)
+        outside = 1 - square(rng.uniform("context corner", 2), side, self.grid)
+        context = context_patches(rng.uniform("context", self.grid**2), outside, hidden, self.visible)
+        return {"view": self.augment(images, rng), "targets": targets, "context": context}
+
+    def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """Equation 1: the mean distance of predicted to true features over the patches of all target blocks."""
+        view, targets = views["view"], views["targets"]
+        with torch.no_grad():  # section 3: targets come by masking "the output of the target-encoder, not the input"
+            features = forward_visible(self.encoder, view)[:, self.prefix :].float()
+            wanted = pick(F.layer_norm(features, features.shape[2:]), targets)  # (B, T, M, D)
+        tokens = forward_visible(self.online, view, views["context"])
+        return {"loss": F.smooth_l1_loss(self.predictor(tokens, views["context"], targets).float(), wanted)}
+
+    def after_step(self, progress: float) -> None:
+        """The target network follows (appendix A.1: "linearly increase this value to 1.0")."""
+        follow(self.encoder, self.online, self.momentum + (1 - self.momentum) * progress)
+
+    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """The view, what the online network sees of it, and the blocks whose features are predicted."""
+        view, everything = views["view"], torch.ones(len(views["view"]), self.grid**2, device=views["view"].device)
+        seen = {"context": views["context"], "targets": views["targets"].flatten(1)}
+        return {"view": view} | {k: paint(view, everything.scatter(1, at, 0.0), self.patch) for k, at in seen.items()}
+
+
+class _Predictor(nn.Module):
+    """A narrow vision transformer from visible features and places to the features there; each block is predicted by itself."""
+
+    positions: Tensor
+
+    def __init__(self, encoder_dim: int, grid: int, prefix: int, dim: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.embed = nn.Linear(encoder_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.register_buffer("positions", sincos_positions(dim, grid))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(dim, heads, 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, encoder_dim)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens: Tensor, context: Tensor, targets: Tensor) -> Tensor:
+        """(B, prefix + V, D) features, (B, V) their places, (B, T, M) places -> (B, T, M, D)."""
+        x = self.embed(tokens)
+        places = F.pad(pick(self.positions.expand(len(x), -1, -1), context), (0, 0, self.prefix, 0))
+        x = (x + places)[:, None].expand(-1, targets.shape[1], -1, -1)  # (B, T, prefix + V, dim)
+        asked = self.mask_token + pick(self.positions.expand(len(x), -1, -1), targets)  # (B, T, M, dim)
+        x = torch.cat([x, asked], 2).flatten(0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.project(self.norm(x[:, -targets.shape[2] :])).unflatten(0, targets.shape[:2])
+
+
+def pick(tokens: Tensor, at: Tensor) -> Tensor:
+    """(B, N, D) tokens, (B, ...) places -> (B, ..., D)."""
+    chosen = tokens.gather(1, at.flatten(1)[:, :, None].expand(-1, -1, tokens.shape[2]))
+    return chosen.unflatten(1, at.shape[1:])
+
+
+def block_shape(grid: int, scale: float, count: int) -> tuple[int, int]:
+    """The sides of a target block, in patches: near ``scale`` of the picture, and oblong where possible, to lie or to stand.
+
+    Args:
+        grid: patches along a side of the picture.
+        scale: share of the picture.
+        count: how many blocks; side by side, they leave a fifth of the picture.
+
+    Raises:
+        UsageError: the grid is too small for any.
+    """
+    sides = [(a, b) for a in range(1, grid) for b in range(a, min(grid, max(a + 1, int(WIDEST * a)) + 1))]
+    fitting = [(a, b) for a, b in sides if count * a * b <= MOST_HIDDEN * grid**2]
+    if not fitting:
+        raise UsageError(f"{count} target blocks do not fit into {grid} x {grid} patches: a larger --size, or smaller patches")
+
+    def misfit(side: tuple[int, int]) -> tuple[bool, bool, float]:
+        off = abs(side[0] * side[1] / grid**2 - scale)
+        near = off < TOLERANCE
+        return not near, near and side[0] == side[1], off
+
+    return min(fitting, key=misfit)
+
+
+def target_blocks(chance: Tensor, grid: int, shape: tuple[int, int]) -> Tensor:
+    """Where the patches of blocks lie, each block anywhere in the picture, lying or standing.
+
+    Args:
+        chance: (B, T, 3) uniform in [0, 1): which way, which row, which column.
+        grid: patches along a side of the picture.
+        shape: sides of a block.
+
+    Returns:
+        (B, T, M) int64, M the product of ``shape``.
+    """
+    short, long = shape
+    way, row, column = chance[..., None].unbind(2)  # each (B, T, 1)
+    width = torch.where(way < 0.5, long, short)
+    top, left = (row * (grid - (short + long - width) + 1)).long(), (column * (grid - width + 1)).long()
+    k = torch.arange(short * long, device=chance.device)
+    return (top + k // width) * grid + left + k % width
+
+
+def square(corner: Tensor, side: Tensor, grid: int) -> Tensor:
+    """Which patches have their centre in a square.
+
+    Args:
+        corner: (B, 2) uniform in [0, 1]: 0 for the first row or column that the square may begin at, 1 for the last.
+        side: (B,) of the square, as a share of the picture's.
+        grid: patches along a side of the picture.
+
+    Returns:
+        (B, N) float, 1 inside.
+    """
+    centres = (torch.arange(grid, device=side.device) + 0.5) / grid
+    start = corner * (1 - side)[:, None]  # (B, 2)
+    inside = (centres >= start[:, :, None]) & (centres <= (start + side[:, None])[:, :, None])  # (B, 2, grid)
+    return (inside[:, 0, :, None] & inside[:, 1, None, :]).flatten(1).float()
+
+
+def context_patches(chance: Tensor, outside: Tensor, hidden: Tensor, count: int) -> Tensor:
+    """The visible patches: of the context block without the target blocks, as many as asked for, by chance.
+
+    Args:
+        chance: (B, N) uniform in [0, 1).
+        outside: (B, N), 1 outside the context block; such patches make up the number where the block alone has too few.
+        hidden: (B, N), 1 in a target block.
+        count: at most the number of patches that no target block covers.
+
+    Returns:
+        (B, count) int64.
+    """
+    return (chance + outside + 2 * hidden).argsort(1)[:, :count]

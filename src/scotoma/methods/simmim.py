@@ -1,0 +1,140 @@
+"""SimMIM: hide large patches behind a token, predict their pixels with one linear layer (Xie et al. 2021, arXiv 2111.09886)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scotoma.encoders import embed, is_vit, width
+from scotoma.errors import UsageError
+from scotoma.hiding import Hiding
+from scotoma.masks import finer, paint, patchify, unpatchify
+from scotoma.methods.base import Batch, Inputs, Method, Views, Wants
+from scotoma.views import Draws
+
+
+class SimMIM(Method):
+    """Masked image modelling where hidden patches pass the encoder as mask tokens. Exports the online encoder, without the token.
+
+    With ``next_task`` it is BERT's pretraining on pictures (Devlin et al. 2018, arXiv 1810.04805): both pictures of a pair are
+    partly hidden and reconstructed, and the encoder's features of both say whether the second follows the first in its study.
+
+    Args:
+        mask_ratio: share of the pixels hidden (section 4.1.2: 0.6 by default).
+        mask_unit: side of what is hidden at once, pixels; a multiple of the encoder's patch that divides the size (section 3.2:
+            "we adopt 32 x 32 by default", of 192 or 224 pixels).
+        masking: which units: random, drawn anew each time ("dynamic"), fixed (once for each picture), block, attention, agent,
+            entropy or saliency; see ``scotoma.hiding``.
+        next_task: also tell whether the partner is the next picture of the same study.
+        next_weight: of that task's cross-entropy beside the reconstruction loss (BERT, section A.2: the plain sum).
+        min_scale: smallest share of the picture that a crop keeps (section 4.1.2: "scale range of [0.67, 1]").
+
+    The small preset hides 16 pixels of 96 at once, as coarse to the picture as 32 of 192. The paper's vision transformer has shared
+    relative positions; here it is timm's plain one, whose learned positions tell hidden patches apart.
+    """
+
+    default_encoder = "vit_tiny_patch16"
+    needs_vit = True
+    batch_size = 64
+    learning_rate = 5e-4
+    weight_decay = 0.05
+    # the published configuration of ViT-B: base rate 1e-4 a 512 pictures; its rate falls once, at epoch 700, ours as a cosine
+    reference: ClassVar[dict[str, Any]] = {
+        "encoder": "vit_base_patch16",
+        "batch_size": 2048,
+        "learning_rate": 4e-4,
+        "weight_decay": 0.05,
+        "epochs": 800,
+        "method_args": {"mask_ratio": 0.6, "mask_unit": 32, "min_scale": 0.67},
+    }
+
+    @classmethod
+    def wants(cls, settings: dict[str, Any]) -> Wants:
+        """Pairs of pictures that follow one another in a study, for the next task."""
+        return Wants(pairs="next:study" if settings.get("next_task") else "")
+
+    def __init__(self, encoder: nn.Module, inputs: Inputs, *, mask_ratio: float = 0.6, mask_unit: int = 16,
+                 masking: str = "random", next_task: bool = False, next_weight: float = 1.0,
+                 min_scale: float = 0.67) -> None:  # fmt: skip
+        super().__init__(encoder, inputs)
+        if not is_vit(encoder):
+            raise UsageError("simmim needs a vision transformer: --encoder vit_tiny_patch8, for example")
+        vit: Any = encoder
+        self.patch = int(vit.patch_embed.patch_size[0])
+        if mask_unit < 1 or mask_unit % self.patch or inputs.image_size % mask_unit:
+            raise UsageError(
+                f"--method.mask_unit {mask_unit}: must be a multiple of the patch ({self.patch}) that divides the size "
+                f"({inputs.image_size})"
+            )
+        self.prefix, self.next_weight = int(vit.num_prefix_tokens), next_weight
+        self.times = mask_unit // self.patch  # patches along the side of a unit
+        self.hiding = Hiding(masking, mask_ratio, inputs.image_size // mask_unit, inputs, encoder)
+        # section 3.2: "a learnable mask token vector to replace each masked patch", of the width of the patch embedding
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, vit.embed_dim))
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.predict = nn.Linear(vit.embed_dim, self.patch**2 * inputs.in_chans)  # section 3.3: "as light as a linear layer"
+        features = width(encoder)
+        # BERT's pooler and classifier; a single linear layer would add up what it thinks of each picture and never compare them
+        self.next = nn.Sequential(nn.Linear(2 * features, features), nn.Tanh(), nn.Linear(features, 1)) if next_task else None
+        self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
+
+    def views(self, images: Tensor, rng: Draws, partners: Tensor | None = None) -> Views:
+        """One cropped view and its random numbers; another crop of the partner, whose random numbers go by the picture, too."""
+        views = {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
+        if partners is not None:
+            other = rng.of("partner")
+            views |= {"partner": self.augment(partners, other), "partner noise": self.hiding.draw(other)}
+        return views
+
+    def encode(self, view: Tensor, mask: Tensor) -> Tensor:
+        """(B, prefix + N, D) normed tokens; those of hidden patches (B, N) enter as mask token plus position (section 3.2)."""
+        vit: Any = self.encoder
+        tokens = embed(vit, view)
+        prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
+        hidden = self.mask_token + vit.pos_embed[:, -patches.shape[1] :]
+        patches = torch.where(mask[:, :, None].bool(), hidden, patches)
+        return vit.norm(vit.blocks(vit.norm_pre(torch.cat([prefix, patches], 1))))
+
+    def reconstruct(self, view: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed tokens, predicted patches (B, N, P), and the mask of the units (B, U)."""
+        units = self.hiding.order(view, noise, self.encoder)[2]
+        tokens = self.encode(view, finer(units, self.times))
+        return tokens, self.predict(tokens[:, self.prefix :]), units
+
+    def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """Mean absolute error of the hidden pixels (section 3.4); with an agent or the next task their losses on top."""
+        view, noise = views["view"], views["noise"]
+        if self.next is not None:
+            view, noise = torch.cat([view, views["partner"]]), torch.cat([noise, views["partner noise"]])
+        tokens, prediction, units = self.reconstruct(view, noise)
+        errors = (prediction.float() - patchify(view, self.patch)).abs().mean(2)  # (B, N)
+        errors = F.avg_pool2d(errors.view(len(view), 1, -1, self.hiding.grid * self.times), self.times).flatten(1)  # (B, U)
+        reconstruction = (errors * units).sum() / units.sum()
+        parts = {"reconstruction": reconstruction}
+        if self.hiding.agent is not None:
+            parts["agent"] = self.hiding.loss(view, errors, units)
+        if self.next is not None:
+            vit: Any = self.encoder
+            first, second = vit.forward_head(tokens).chunk(2)
+            logits = self.next(torch.cat([first, second], 1)).squeeze(1).float()
+            parts["next"] = self.next_weight * F.binary_cross_entropy_with_logits(logits, batch["follows"])
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts} if len(parts) > 1 else {"loss": reconstruction}
+
+    def after_step(self, progress: float) -> None:
+        """The agent, where there is one, trusts itself more as training goes on."""
+        self.hiding.after_step(progress)
+
+    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+        """The view, what the encoder saw of it, and the reconstruction beside the visible patches."""
+        view = views["view"]
+        _, prediction, units = self.reconstruct(view, views["noise"])
+        mask = finer(units, self.times)
+        filled = torch.where(mask[:, :, None].bool(), prediction.float(), patchify(view, self.patch))
+        return {
+            "view": view,
+            "visible": paint(view, mask, self.patch),
+            "reconstruction": unpatchify(filled, self.patch, self.inputs.in_chans),
+        }
