@@ -79,3 +79,21 @@ def test_the_verbs_from_pictures_to_a_tested_classifier(grey_folder, tmp_path: P
         with pytest.raises(UsageError, match=message):
             finetune(**{"data": data, "target": ["label"], "encoder": encoder, "out": tmp_path / "no", "quiet": True, **arguments})
         assert not (tmp_path / "no").exists()
+
+
+def test_tokens_are_dropped_in_training_only(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data = grey_folder(count=12, splits=("train", "test"))
+    short = {"size": 16, "precision": "32-true", "quiet": True}
+    encoder = pretrain(
+        data, "simmim", tmp_path / "encoder", encoder="vit_tiny_patch4", steps=1, method_args={"mask_unit": 4}, **short
+    )
+    whole = finetune(data, ["label"], encoder, tmp_path / "whole", steps=2, quiet=True)
+    dropped = finetune(data, ["label"], encoder, tmp_path / "dropped", steps=2, drop_tokens=0.75, quiet=True)
+    weights = [encoders.load(run)[0].state_dict() for run in (whole, dropped)]
+    assert weights[0].keys() == weights[1].keys() and any(not torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+    assert read_config(dropped)["drop_tokens"] == 0.75
+    convolutional = pretrain(data, "simclr", tmp_path / "cnn", encoder="resnet10t", steps=1, **short)
+    for source, share, message in ((convolutional, 0.5, "needs a vision transformer"), (encoder, 1.0, "at least 0 and below 1")):
+        with pytest.raises(UsageError, match=message):
+            finetune(data, ["label"], source, tmp_path / "no", drop_tokens=share, quiet=True)
+    assert not (tmp_path / "no").exists()

@@ -59,8 +59,8 @@ def finetune(
         patience: stop after so many checks of the validation loss without improvement (10 checks a run) and keep the best
             weights; 0 trains the fixed number of steps.
         balance: weight the loss so that classes count alike.
-        drop_tokens: share of a vision transformer's patches that are dropped in training (0.75 in MSMAE), those that the encoder
-            attends to least first; a classification sees them all.
+        drop_tokens: share of a vision transformer's patches that training leaves out (0.75 in MSMAE), mostly those that the encoder
+            attends to, anew at each step; a test sees them all.
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it.
         seed: of the split, the label draw, the order and the views.
         strict: stop at an unreadable picture instead of leaving it out.
@@ -81,6 +81,8 @@ def finetune(
         raise UsageError(f"--label_fraction {label_fraction}: must be above 0 and at most 1")
     if steps <= 0 or batch_size <= 0:
         raise UsageError("--steps and --batch_size must be above 0")
+    if not 0 <= drop_tokens < 1:
+        raise UsageError(f"--drop_tokens {drop_tokens}: must be at least 0 and below 1")
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
     arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
@@ -102,6 +104,8 @@ def finetune(
     drawn = draw(material.target, material.split, label_fraction, seed)
     require_classes(material.target, drawn.train, "training")
     network, info, _ = encoders.load(encoder)
+    if drop_tokens and (frozen or not encoders.is_vit(network)):
+        raise UsageError("--drop_tokens needs a vision transformer that is trained, not --frozen")
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:
         if frozen:

@@ -29,7 +29,8 @@ CHECKS = 10  # looks at the validation labels in a run
 def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw, *, steps: int,
          batch_size: int = Supervised.batch_size, learning_rate: float = Supervised.learning_rate,
          weight_decay: float = Supervised.weight_decay, precision: str | None = None, seed: int = 0, patience: int = 0,
-         balance: bool = True, drop_tokens: float = 0.0, run: Run | None = None, quiet: bool = True) -> tuple[Supervised, list[Row]]:  # fmt: skip
+         balance: bool = True, drop_tokens: float = 0.0, run: Run | None = None,
+         quiet: bool = True) -> tuple[Supervised, list[Row]]:  # fmt: skip
     """Train encoder and head on the labels of a draw, for a fixed number of steps.
 
     The head of a pretrained encoder starts as its linear probe (Kumar et al. 2022, "Fine-tuning can distort pretrained features and

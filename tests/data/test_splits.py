@@ -148,6 +148,13 @@ def test_too_few_patients_for_a_split_is_said() -> None:
         splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
 
 
+def test_validation_rows_are_carved_out_wherever_the_training_rows_stand() -> None:
+    given = np.array(["test"] * 20 + ["train"] * 16)
+    dataset, facts = material([f"P{k}" for k in range(36)], split=given)
+    split = splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+    assert (split.of[:20] == "test").all() and (split.of[20:] == "val").sum() == 2
+
+
 def test_validation_rows_are_carved_out_of_training_by_patient() -> None:
     patients = [f"P{k // 3}" for k in range(240)]
     dataset, facts = material(patients, split=["train"] * 180 + ["test"] * 60)

@@ -225,7 +225,7 @@ def _carve_validation(split: Split, together: np.ndarray, strata: np.ndarray | N
     """
     train = split.rows("train")
     shares = {"train": 1 - _VALIDATION, "val": _VALIDATION}
-    labels, units = None if strata is None else strata[train], together[train]
+    labels, units = None if strata is None else strata[train], _by_appearance(together[train])
     first = _range(units, known[train])[1]
     settled = np.where(first <= SPLITS.index("val"), first, UNDECIDED)
     of = split.of.copy()
