@@ -96,6 +96,18 @@ def test_names_stand_for_timms() -> None:
     assert encoders.resolve("swin_tiny_patch4_window7_224", 56)[1] == {"img_size": 56}
 
 
+def test_the_mean_over_patches_is_the_same_network_read_out_otherwise() -> None:
+    token, mean = info_of("vit_tiny_patch8"), info_of("vit_tiny_patch8_avg")
+    assert (token.name, mean.name) == ("vit_tiny_patch8", "vit_tiny_patch8_avg")
+    network, other = encoders.build(token).eval(), encoders.build(mean).eval()
+    other.load_state_dict(network.state_dict(), strict=True)
+    images = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        tokens = encoders.forward_visible(network, images)
+        torch.testing.assert_close(network(images), tokens[:, 0])
+        torch.testing.assert_close(other(images), tokens[:, 1:].mean(1))
+
+
 def test_wrong_names_and_sizes_are_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown encoder 'resnet81'; did you mean .*resnet18"):
         encoders.resolve("resnet81", 32)

@@ -108,6 +108,7 @@ def _list(arguments: list[str]) -> int:
             "resnet18, resnet50": "convolutional; the default of contrastive methods",
             "efficientnet_b0, convnext_tiny": "convolutional",
             "vit_tiny_patch8, vit_small_patch16": "vision transformers vit_{tiny,small,base,large}_patchN, patches of N pixels",
+            "vit_tiny_patch8_avg": "the same, read out as the mean over patches instead of the class token",
         }
     else:
         found = plugins.summaries(arguments[0])

@@ -68,14 +68,16 @@ class EncoderInfo:
     def name(self) -> str:
         """The name a user types for this network."""
         patch = self.timm_kwargs.get("patch_size")
-        return re.sub(r"_patch16_224$", f"_patch{patch}", self.timm_name) if patch else self.timm_name
+        pool = "_avg" if self.timm_kwargs.get("global_pool") == "avg" else ""
+        return re.sub(r"_patch16_224$", f"_patch{patch}{pool}", self.timm_name) if patch else self.timm_name
 
 
 def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
     """A user's name of a network -> timm's name and arguments.
 
     ``vit_tiny_patch8`` stands for timm's ``vit_tiny_patch16_224`` with patches of 8 pixels. Vision transformers get the image size
-    and give their class token, as timm's do: the mean over patches forgets where in the picture a thing was.
+    and give their class token, as timm's do: the mean over patches forgets where in the picture a thing was. With ``_avg`` at the
+    end (``vit_tiny_patch8_avg``) the same network, with the same weights, gives that mean.
 
     Raises:
         UsageError: timm has no such network, or the patch does not divide the size; the message names the nearest.
@@ -85,9 +87,11 @@ def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
     import timm
 
     kwargs: dict[str, Any] = {}
-    match = re.fullmatch(r"(vit_(?:tiny|small|base|large))_patch(\d+)", name)
+    match = re.fullmatch(r"(vit_(?:tiny|small|base|large))_patch(\d+)(_avg)?", name)
     if match:
         name, kwargs = f"{match[1]}_patch16_224", {"patch_size": int(match[2])}
+        if match[3]:
+            kwargs |= {"global_pool": "avg", "fc_norm": False}
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise UsageError(

@@ -48,6 +48,7 @@ def train(method: Method, images: Tensor, targets: Tensor, steps: int, learning_
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        method.after_step((epoch + 1) / steps)
         losses.append(loss.item())
     return losses
 

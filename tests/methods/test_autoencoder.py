@@ -108,7 +108,7 @@ def test_the_classifier_adds_its_loss_where_the_label_is_known(soft: bool) -> No
 
 def test_it_wants_what_it_reads() -> None:
     wants = [Autoencoder.wants(Autoencoder.settings(given)) for given in ({}, {"classifier_weight": 0.1}, {"region_weight": 2.0})]
-    assert wants == [Wants(), Wants(labels=True), Wants(regions=True)]
+    assert wants == [Wants(unlabelled=True, **asked) for asked in ({}, {"labels": True}, {"regions": True})]
 
 
 def test_what_it_cannot_do_is_refused() -> None:
@@ -122,5 +122,5 @@ def test_what_it_cannot_do_is_refused() -> None:
 def test_it_learns_without_collapse() -> None:
     images, targets = bars(64)
     method = method_of(images)
-    losses = train(method, images, targets, steps=60, learning_rate=3e-3, size=16)
-    assert_learned(method, images, losses, fall=0.6)
+    losses = train(method, images, targets, steps=40, learning_rate=3e-3)
+    assert_learned(method, images, losses, fall=0.7)

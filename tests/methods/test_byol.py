@@ -44,7 +44,7 @@ def test_the_loss_is_the_distance_of_predictions_and_targets_both_ways() -> None
     for online, target in ((first, second), (second, first)):
         q = method.predictor(method.projector(method.encoder(online)))
         z = method.target_projector(method.target_encoder(target))
-        total += sum(float((a / a.norm() - b / b.norm()).square().sum()) for a, b in zip(q, z, strict=True)) / 8
+        total += sum(float((a / a.norm() - b / b.norm()).square().sum()) for a, b in zip(q.detach(), z, strict=True)) / 8
     assert found.item() == pytest.approx(total, abs=1e-4)
 
 

@@ -19,7 +19,7 @@ NETWORKS = ("resnet10t", "vit_tiny_patch8")
 CASES = [
     (name, network, channels)
     for name, network, channels in itertools.product(plugins.names("methods"), NETWORKS, (1, 3))
-    if not getattr(plugins.method(name), "needs_cnn" if network.startswith("vit") else "needs_vit", False)
+    if not getattr(plugins.method(name), "needs_cnn" if network.startswith("vit") else "needs_vit")
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from scotoma import encoders
 from scotoma.errors import UsageError
 from scotoma.methods.base import Inputs
-from scotoma.methods.ijepa import IJEPA, block_shape, context_patches, square, target_blocks
+from scotoma.methods.ijepa import IJEPA, block_shape, context_block, context_patches, target_blocks
 from scotoma.nets import sincos_positions
 from scotoma.views import Draws
 
@@ -33,6 +33,8 @@ def ijepa(size: int = SIZE, patch: int = 4, network: dict[str, Any] | None = Non
 def apart(method: IJEPA) -> IJEPA:
     """Online and target network made different, as after some steps."""
     with torch.no_grad():
+        nn.init.normal_(method.encoder.norm.weight)
+        nn.init.normal_(method.encoder.norm.bias)
         for p in method.online.parameters():
             if p.requires_grad:
                 p.add_(torch.randn_like(p), alpha=0.05)
@@ -90,11 +92,11 @@ def test_target_blocks_are_whole_blocks_anywhere(grid: int) -> None:
 
 
 def test_the_context_block_is_a_square_of_its_size() -> None:
-    corner, side = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 1.0], [0.3, 0.9]]), torch.tensor([0.5, 0.5, 0.75, 1.0])
-    inside = square(corner, side, 4).view(4, 4, 4)
+    chance = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [5 / 12, 0.5, 1.0], [1.0, 0.3, 0.9]])
+    inside = context_block(chance, 4, 0.25).view(4, 4, 4)  # sides of 1/2, 1/2, sqrt(1/4 + 3/4 x 5/12) = 3/4, 1
     assert torch.equal(inside[0], torch.tensor([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]))
     assert torch.equal(inside[1], inside[0].flip(0))
-    assert torch.equal(inside[2], torch.tensor([[0.0, 1, 1, 1]] * 4) * torch.tensor([[1.0], [1], [1], [1]]))
+    assert inside[2].sum(1).eq(3).any() and torch.equal(inside[2][1], torch.tensor([0.0, 1, 1, 1]))
     assert inside[3].all()
 
 
@@ -110,6 +112,11 @@ def test_context_is_of_its_block_and_of_no_target() -> None:
         counts[context] += 1
     upper, left = counts.view(12, 12)[:6].sum() / counts.sum(), counts.view(12, 12)[:, :6].sum() / counts.sum()
     assert counts.min() > 0 and abs(upper - 0.5) < 0.02 and abs(left - 0.5) < 0.02  # no side is left out
+    whole, narrow = (
+        ijepa(96, 8, context_scale=scale).views(torch.zeros(400, 1, 8, 8, dtype=torch.uint8), rng)["context"] for scale in (1, 0.3)
+    )
+    corners = torch.tensor([0, 11, 132, 143])
+    assert torch.isin(narrow, corners).sum() < 0.8 * torch.isin(whole, corners).sum()  # a smaller block seldom reaches them
     noise = torch.rand(1, 6, generator=torch.Generator().manual_seed(0))
     outside, hidden = torch.tensor([[0.0, 1, 0, 1, 1, 0]]), torch.tensor([[1.0, 0, 0, 0, 1, 0]])
     assert set(context_patches(noise, outside, hidden, 2)[0].tolist()) == {2, 5}
@@ -183,12 +190,11 @@ def test_the_exported_network_follows_and_gets_no_gradient() -> None:
     encoder = vit()
     method = IJEPA(encoder, Inputs(SIZE, 1, (0.4,), (0.2,)), momentum=0.9, **SMALL)
     assert method.encoder is encoder and method.online is not encoder
-    before = copy.deepcopy(encoder.state_dict())
-    assert all(torch.equal(v, before[k]) for k, v in method.online.state_dict().items())
+    assert all(torch.equal(v, encoder.state_dict()[k]) for k, v in method.online.state_dict().items())
     method.loss(views_of(method), {})["loss"].backward()
     assert all(p.grad is None and not p.requires_grad for p in encoder.parameters())
     assert {id(p) for g in method.param_groups() for p in g["params"]}.isdisjoint(map(id, encoder.parameters()))
-    online = apart(method).online.state_dict()
+    online, before = apart(method).online.state_dict(), copy.deepcopy(encoder.state_dict())
     method.after_step(1.0)  # the end of the run: it stands still
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
     method.after_step(0.5)  # half-way from 0.9 to 1, evenly

@@ -386,7 +386,7 @@ def test_the_agent_learns_to_hide_what_is_hard_to_guess() -> None:
     encoder = timm.create_model("resnet10t", num_classes=0, in_chans=1, channels=(16, 32, 64, 128))
     arguments = {"steps_per_episode": 2, "cells": 8, "decoder_dim": 16, "min_scale": 1.0, "jitter": 0.0}
     method = IntelligentMasking(encoder, inputs_of(images), **arguments)
-    train(method, images, torch.zeros(64), steps=25, learning_rate=3e-3, size=16)
+    train(method, images, torch.zeros(64), steps=20, learning_rate=3e-3, size=16)
     method.eval()
     views = method.views(images, Draws(0, 99, torch.arange(64)))
     right = [(method.episode(views, torch.tensor(e)) % 7 >= 3).float().mean().item() for e in (0.0, 1.0)]
@@ -398,5 +398,5 @@ def test_it_learns_without_collapse() -> None:
     torch.manual_seed(0)
     encoder = timm.create_model("resnet10t", num_classes=0, in_chans=1, channels=(16, 32, 64, 128))
     method = IntelligentMasking(encoder, inputs_of(images), decoder_dim=32, cells=4, steps_per_episode=2, random_share=1.0)
-    losses = train(method, images, targets, steps=40, learning_rate=3e-3, size=16)
-    assert_learned(method, images, losses, fall=0.6)
+    losses = train(method, images, targets, steps=30, learning_rate=3e-3)
+    assert_learned(method, images, losses, fall=0.75)

@@ -38,7 +38,11 @@ def test_the_loss_is_symmetric_and_that_of_its_parts() -> None:
     torch.testing.assert_close(found, other)
     z1, z2 = method.projector(method.encoder(first)), method.projector(method.encoder(second))  # each view by itself
     p1, p2 = method.predictor(z1), method.predictor(z2)
-    expected = -sum(float(p @ z / (p.norm() * z.norm())) for ps, zs in ((p1, z2), (p2, z1)) for p, z in zip(ps, zs, strict=True))
+    expected = -sum(
+        float(p @ z / (p.norm() * z.norm()))
+        for ps, zs in ((p1, z2), (p2, z1))
+        for p, z in zip(ps.detach(), zs.detach(), strict=True)
+    )
     assert found.item() == pytest.approx(expected / 16, abs=1e-5)
     assert (z1.mean(0).abs() < 1e-4).all() and z1.std(0, unbiased=False).allclose(torch.ones(512), atol=0.05)
 

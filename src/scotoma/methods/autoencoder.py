@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class Autoencoder(Method):
         jitter: strength of brightness, contrast and gamma changes.
     """
 
-    needs_cnn: ClassVar[bool] = True
+    needs_cnn = True
     batch_size = 64
     learning_rate = 1e-3
     weight_decay = 0.01

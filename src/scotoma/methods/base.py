@@ -143,7 +143,8 @@ class Method(nn.Module):
             UsageError: it has no such argument, or the value is none of its type.
         """
         cls.settings(dict(texts))
-        defaults, found = cls.settings({}), {}
+        defaults = cls.settings({})
+        found: dict[str, Any] = {}
         for name, text in texts.items():
             kind = type(defaults[name])
             try:

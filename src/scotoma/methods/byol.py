@@ -27,8 +27,8 @@ class BYOL(Method):
         positives: the second view is of another picture with the same value in this column: patient, study, or a band such as
             age:10.
 
-    The small preset's heads are an eighth and half as wide, and its momentum starts at 0.99: at 0.996 the target lags 250
-    steps behind, a good part of a few thousand. There is no solarisation: it means nothing for these pictures.
+    The small preset's heads are narrower, and its momentum starts at 0.97: at 0.996 the target lags 250 steps behind, a good part
+    of a few thousand. There is no solarisation: it means nothing for these pictures.
     """
 
     batch_size = 64
@@ -38,7 +38,7 @@ class BYOL(Method):
         "method_args": {"momentum": 0.996, "projection_dim": 256, "hidden_dim": 4096, "min_scale": 0.08},
     }  # fmt: skip
 
-    def __init__(self, encoder: nn.Module, inputs: Inputs, *, momentum: float = 0.99, projection_dim: int = 128,
+    def __init__(self, encoder: nn.Module, inputs: Inputs, *, momentum: float = 0.97, projection_dim: int = 128,
                  hidden_dim: int = 512, min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5,
                  positives: str = "") -> None:  # fmt: skip
         super().__init__(encoder, inputs)

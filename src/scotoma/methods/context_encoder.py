@@ -33,7 +33,7 @@ class ContextEncoder(Method):
     the map, the decoder is given the encoder's features, so that what is exported takes part in the filling in.
     """
 
-    needs_cnn: ClassVar[bool] = True
+    needs_cnn = True
     batch_size = 64
     learning_rate = 1e-3
     weight_decay = 0.01

@@ -39,22 +39,24 @@ class IJEPA(Method):
     half the paper's squared distance; beyond, a few odd features do not rule a small batch. The number of visible patches is the
     largest that every picture has, the blocks being side by side; where there are more, chance keeps so many (the published code
     cuts their list, so that the foot of the picture is seldom seen, and never puts a block at the lower and right edges). The paper
-    has no class token; where the encoder has one, the predictor reads it like a visible patch without a place.
+    has no class token and reads out the mean of the patches (appendix A.1), as the default network does; where the encoder has one,
+    the predictor reads it like a visible patch without a place.
 
     Small data: patches of 8 pixels make a grid of 12 x 12 of 96 pixels, near the paper's 14 x 14, where patches of 16 would leave
-    targets of 2 x 3. Two thirds of the tokens are dropped, so a step costs about as much as SimCLR's with resnet18. The target
-    network's memory is 50 steps: at 0.996 a run of 500 steps would export a network that is still a third its random start. Weight
-    decay stays as it is (table 13: better for fine-tuning on few labels than the paper's rise from 0.04 to 0.4).
+    targets of 2 x 3. As two thirds of the tokens are dropped, a step costs three times that with patches of 16, and one to two
+    times SimCLR's with resnet18. The target network's memory is 50 steps: at 0.996 a run of 500 steps would export a network that
+    is still a third its random start. Weight decay stays as it is (table 13: better for fine-tuning on few labels than the paper's
+    rise from 0.04 to 0.4).
     """
 
-    default_encoder = "vit_tiny_patch8"
+    default_encoder = "vit_tiny_patch8_avg"
     needs_vit = True
     batch_size = 64
     learning_rate = 5e-4
     weight_decay = 0.05
     warmup = 0.1
     reference: ClassVar[dict[str, Any]] = {
-        "encoder": "vit_base_patch16",
+        "encoder": "vit_base_patch16_avg",
         "batch_size": 2048,
         "learning_rate": 1e-3,
         "weight_decay": 0.04,
@@ -67,7 +69,7 @@ class IJEPA(Method):
                  momentum: float = 0.98, min_scale: float = 0.3) -> None:  # fmt: skip
         super().__init__(encoder, inputs)
         if not is_vit(encoder):
-            raise UsageError("ijepa needs a vision transformer: --encoder vit_tiny_patch8, for example")
+            raise UsageError("ijepa needs a vision transformer: --encoder vit_tiny_patch8_avg, for example")
         if targets < 1 or not 0 < context_scale <= 1:
             raise UsageError("--method.targets must be at least 1, and --method.context_scale above 0 and at most 1")
         if predictor_dim % 4 or predictor_dim % predictor_heads:
@@ -91,10 +93,9 @@ class IJEPA(Method):
     def views(self, images: Tensor, rng: Draws) -> Views:
         """One cropped view; where its target blocks lie, and its visible patches."""
         targets = target_blocks(rng.uniform("targets", self.targets, 3), self.grid, self.shape)
-        side = rng.uniform("context side", low=self.context_scale, high=1.0).sqrt()
         hidden = torch.zeros(len(images), self.grid**2, device=images.device).scatter_(1, targets.flatten(1), 1.0)
-        outside = 1 - square(rng.uniform("context corner", 2), side, self.grid)
-        context = context_patches(rng.uniform("context", self.grid**2), outside, hidden, self.visible)
+        block = context_block(rng.uniform("block", 3), self.grid, self.context_scale)
+        context = context_patches(rng.uniform("context", self.grid**2), 1 - block, hidden, self.visible)
         return {"view": self.augment(images, rng), "targets": targets, "context": context}
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
@@ -196,20 +197,21 @@ def target_blocks(chance: Tensor, grid: int, shape: tuple[int, int]) -> Tensor:
     return (top + k // width) * grid + left + k % width
 
 
-def square(corner: Tensor, side: Tensor, grid: int) -> Tensor:
-    """Which patches have their centre in a square.
+def context_block(chance: Tensor, grid: int, scale: float) -> Tensor:
+    """Which patches have their centre in the context block, a square anywhere in the picture (section 3: "unit aspect ratio").
 
     Args:
-        corner: (B, 2) uniform in [0, 1]: 0 for the first row or column that the square may begin at, 1 for the last.
-        side: (B,) of the square, as a share of the picture's.
+        chance: (B, 3) uniform in [0, 1]: what share of the picture, from ``scale`` to all; which row, which column.
         grid: patches along a side of the picture.
+        scale: smallest share of the picture.
 
     Returns:
         (B, N) float, 1 inside.
     """
-    centres = (torch.arange(grid, device=side.device) + 0.5) / grid
-    start = corner * (1 - side)[:, None]  # (B, 2)
-    inside = (centres >= start[:, :, None]) & (centres <= (start + side[:, None])[:, :, None])  # (B, 2, grid)
+    side = (scale + (1 - scale) * chance[:, :1]).sqrt()  # (B, 1), of the picture's
+    start = chance[:, 1:] * (1 - side)  # (B, 2)
+    centres = (torch.arange(grid, device=chance.device) + 0.5) / grid
+    inside = (centres >= start[..., None]) & (centres <= (start + side)[..., None])  # (B, 2, grid)
     return (inside[:, 0, :, None] & inside[:, 1, None, :]).flatten(1).float()
 
 

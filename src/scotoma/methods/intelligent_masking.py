@@ -57,7 +57,7 @@ class IntelligentMasking(Method):
     picture; here it is the mean over what was hidden.
     """
 
-    needs_cnn: ClassVar[bool] = True
+    needs_cnn = True
     batch_size = 64
     learning_rate = 1e-3
     weight_decay = 0.01
