@@ -116,6 +116,8 @@ class Method(nn.Module):
     @classmethod
     def wants(cls, settings: dict[str, Any]) -> Wants:
         """What a batch must bring, with these arguments; ``columns`` and ``positives`` mean the same in every method."""
+        if settings.get("positives", "").startswith("next:"):
+            raise UsageError("--method.positives: what follows a picture need not look alike; name a column, such as patient")
         return Wants(
             cls.needs_labels, columns=tuple(settings.get("columns", ())), pairs=settings.get("positives", "")
         )  # fmt: skip

@@ -19,6 +19,7 @@ from scotoma.views import Draws
 BOTTLENECK = 256  # appendix C, "Output dimension": d = 256
 CENTRE_MOMENTUM = 0.9  # appendix D, "Online centering": m from 0 to 0.99 works, 0.999 collapses
 CNN_STEP = 8  # sides of a CNN's local crops are multiples of it
+CNN_LEAST = 32  # and not less: of a single cell, oneDNN's bfloat16 gradient of the last stage's weights was now and then no number
 
 
 class DINO(Method):
@@ -26,7 +27,8 @@ class DINO(Method):
 
     Args:
         local_views: small crops, which the student alone sees (section 3.1: "several"; published code: 8).
-        local_size: their side, pixels (section 3.1: 96 beside 224); 0 for half of the picture's, in whole patches.
+        local_size: their side, pixels (section 3.1: 96 beside 224); 0 for half of the picture's, in whole patches
+            (CNNs: at least 32 pixels).
         output_dim: K, over which student and teacher give distributions (appendix C: 65,536).
         hidden_dim: width of the head's hidden layers (section 3.1: 2,048).
         head_norm: batch norm in the head's hidden layers (appendix C: none; with it 68.6 % instead of 69.7 %).
@@ -189,4 +191,5 @@ def _local_size(encoder: Any, image_size: int, asked: int) -> int:
     step = int(encoder.patch_embed.patch_size[0]) if vit else CNN_STEP
     if vit and asked % step:
         raise UsageError(f"--method.local_size {asked}: must be a multiple of the patch, {step} pixels")
-    return asked or max(1, round(image_size / 2 / step)) * step
+    half = max(1, round(image_size / 2 / step)) * step
+    return asked or (half if vit else max(half, min(CNN_LEAST, image_size)))
