@@ -38,7 +38,7 @@ from pydicom.uid import (
 )
 
 from scotoma.data import hashes, phantom
-from scotoma.data.formats import codecs, volumes
+from scotoma.data.formats import codecs, dicom, volumes
 from scotoma.data.images import (
     Display,
     ImageError,
@@ -49,6 +49,7 @@ from scotoma.data.images import (
     read,
     read_labels,
     square,
+    to_uint8,
 )
 
 DATA = Path(os.environ.get("SCOTOMA_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
@@ -458,6 +459,33 @@ def test_deflated_frames(tmp_path, bits):
     path.write_bytes(path.read_bytes().replace(JPEG2000Lossless.encode(), b"1.2.840.10008.1.2.8.1\0"))
     for k in range(2):
         np.testing.assert_array_equal(read(str(path), k).source, values[k])
+
+
+LOOKS = {
+    "percentiles": {},
+    "window": {"WindowCenter": 40, "WindowWidth": 300, "RescaleSlope": 1, "RescaleIntercept": -300},
+    "sigmoid": {"WindowCenter": 40, "WindowWidth": 300, "VOILUTFunction": "SIGMOID"},
+    "rescaled percentiles": {"RescaleSlope": 2.5, "RescaleIntercept": -7},
+    "inverted": {"PhotometricInterpretation": "MONOCHROME1"},
+    "padded": {"PixelPaddingValue": 3, "RescaleSlope": 1, "RescaleIntercept": -300},
+    "wide pixels": {"PixelSpacing": [1.0, 2.0]},
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+@pytest.mark.parametrize("windows", [(), ((40.0, 300.0),), ((40.0, 80.0), (80.0, 200.0), (100.0, 600.0))])
+def test_a_table_of_levels_gives_what_every_pixel_by_itself_does(tmp_path, monkeypatch, look, kind, windows):
+    stored = (blobs(64, 80).astype(np.int32) * 3 - (200 if kind == np.int16 else 0)).astype(kind)
+    stored[:9] = 3
+    path, display = write(tmp_path, dataset(stored, bits=12 if kind == np.uint16 else 16, **LOOKS[look])), Display(windows)
+    found, levels = read(path, display=display), read(path, side=16, display=display)
+    monkeypatch.setattr(dicom, "_levels", lambda stored: (0, stored))
+    wanted = read(path, display=display)
+    np.testing.assert_array_equal(found.pixels, wanted.pixels)
+    np.testing.assert_array_equal(to_uint8(levels.pixels), to_uint8(wanted.pixels))
+    assert levels.pixels.dtype == (np.float32 if look == "wide pixels" and len(windows) < 3 else np.uint8)
+    assert found.facts == levels.facts == wanted.facts
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

@@ -186,12 +186,12 @@ def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def windowed(values: np.ndarray, windows: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """(H, W) values -> (H, W) of one window, (H, W, 3) of three; float32 in [0, 1].
+    """(H, W) values, or a list of levels, -> the same of one window, with a last axis of 3 of three; float32 in [0, 1].
 
     Raises:
         ImageError: colours, which have no units.
     """
-    if values.ndim != 2:
+    if values.ndim > 2:
         raise ImageError("windows are for grey values, and this picture has colours")
     shown = [stretch(values, centre - width / 2, centre + width / 2) for centre, width in windows]
     return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)

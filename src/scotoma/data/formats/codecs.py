@@ -102,6 +102,8 @@ def _only_stored_bits(values: np.ndarray, ds: Any) -> np.ndarray:
         raise ImageError(f"the header states {stored} bits up to bit {high} of {allocated}")
     if stored == allocated:
         return values
+    if values.dtype.kind == "u" and high == stored - 1 and int(values.max(initial=0)) < 2**stored:
+        return values  # as nearly always
     found: np.ndarray = (values << (allocated - 1 - high)) >> (allocated - stored)
     return found
 

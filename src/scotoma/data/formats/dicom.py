@@ -17,6 +17,7 @@ from scotoma.data.formats.base import (
     picture_facts,
     square_pixels,
     stretch,
+    to_uint8,
     whole,
     windowed,
 )
@@ -57,21 +58,27 @@ def read(path: str, frame: int | None, side: int | None, display: Display) -> Pi
     get = frame_getter(ds, index)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
     bits = int(ds.get("BitsStored") or 8 * stored.dtype.itemsize)
+    sizes = pixel_sizes(get)
     window: tuple[float, float] | None = None
     if photometric == "PALETTE COLOR" or stored.ndim == 3:
         if display.windows:
             raise ImageError("windows are for grey values, and this picture has colours")
         pixels = _colours(stored, bits) if stored.ndim == 3 else _palette(stored, ds)
     else:
-        pixels, window = _grey(stored, ds, get, bits, display.windows)
+        lowest, levels = _levels(stored)
+        pixels, window = _grey(stored, levels, ds, get, bits, display.windows)
         if photometric == "MONOCHROME1":
             pixels = 255 - pixels if pixels.dtype == np.uint8 else 1 - pixels
+        if levels is not stored:
+            if side is not None and display.equalize == "none" and (sizes is None or sizes[0] == sizes[1]):
+                pixels = to_uint8(pixels)  # what comes next anyway, of some levels instead of all pixels
+            pixels = pixels[np.subtract(stored, lowest, dtype=np.intp)]
         padding = _padding(stored, ds)
         if padding is not None:
             pixels[padding] = 0
     facts = picture_facts("DICOM", pixels, bits) | {"width": int(ds.Columns), "height": int(ds.Rows)}
     facts |= header_facts(ds, get) | ({"window": list(window)} if window else {})
-    sizes, codestream = pixel_sizes(get), jpeg2000_stream(ds, index)
+    codestream = jpeg2000_stream(ds, index)
     return Picture(square_pixels(pixels, *sizes) if sizes else pixels, facts, stored if codestream is None else codestream)
 
 
@@ -139,15 +146,33 @@ def _frame_count(ds: Any) -> int:
         raise ImageError("the header's Number of Frames is no number") from None
 
 
-def _grey(stored: np.ndarray, ds: Any, get: Getter, bits: int,
+def _levels(stored: np.ndarray) -> tuple[int, np.ndarray]:
+    """The lowest stored value and all whole ones up to the highest, where a table of them is shorter than the picture.
+
+    Else 0 and the stored values themselves.
+    """
+    if stored.dtype.kind not in "iu" or stored.itemsize != 2:
+        return 0, stored
+    lowest, highest = int(stored.min()), int(stored.max())
+    return (lowest, np.arange(lowest, highest + 1).astype(stored.dtype)) if highest - lowest < stored.size // 4 else (0, stored)
+
+
+def _grey(stored: np.ndarray, levels: np.ndarray, ds: Any, get: Getter, bits: int,
           windows: tuple[tuple[float, float], ...]) -> tuple[np.ndarray, tuple[float, float] | None]:  # fmt: skip
-    """Modality, then VOI transformation (PS3.3 C.11.1, C.11.2) -> display values and the window used, if any."""
+    """Modality, then VOI transformation (PS3.3 C.11.1, C.11.2) of levels -> display values of these, and the window used, if any.
+
+    The levels are those of the picture, or the stored values themselves; all but the choice of black and white goes value by value.
+    """
     slope, intercept = first(get("RescaleSlope")), first(get("RescaleIntercept"))
-    values = stored
-    if modality := get("ModalityLUTSequence"):
-        values = _table(stored, modality[0], ds)
-    elif (slope is not None or intercept is not None) and (slope, intercept) != (1, 0):
-        values = stored.astype(np.float32) * np.float32(slope or 1) + np.float32(intercept or 0)
+
+    def rescaled(values: np.ndarray) -> np.ndarray:
+        if modality := get("ModalityLUTSequence"):
+            return _table(values, modality[0], ds)
+        if (slope is not None or intercept is not None) and (slope, intercept) != (1, 0):
+            return values.astype(np.float32) * np.float32(slope or 1) + np.float32(intercept or 0)
+        return values
+
+    values = rescaled(levels)
     if windows:
         return windowed(values, windows), windows[0] if len(windows) == 1 else None
     centre, width = first(get("WindowCenter")), first(get("WindowWidth"))
@@ -162,10 +187,11 @@ def _grey(stored: np.ndarray, ds: Any, get: Getter, bits: int,
     # Without a rescale, unsigned values are no Hounsfield units, whatever the modality.
     if get("Modality") == "CT" and (intercept is not None or stored.dtype.kind == "i"):
         return _window(values, *CT_WINDOW, "LINEAR"), CT_WINDOW
-    if values is stored and bits <= 8 and stored.dtype == np.uint8:  # the standard shows the full range
+    if values is levels and bits <= 8 and stored.dtype == np.uint8:  # the standard shows the full range
         return (stored.copy() if bits == 8 else stretch(stored, 0, 2**bits - 1)), None
     padding = _padding(stored, ds)
-    return stretch(values, *black_and_white(values if padding is None else values[~padding])), None
+    seen = rescaled(stored if padding is None else stored[~padding])
+    return stretch(values, *black_and_white(seen)), None
 
 
 def _colours(stored: np.ndarray, bits: int) -> np.ndarray:
