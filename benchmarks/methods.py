@@ -3,10 +3,10 @@
 python benchmarks/methods.py run [--methods a,b] [--minutes 5] [--long 15] [--size 96] [--seeds 5] [--runs runs/methods]
 python benchmarks/methods.py costs          times a step of each method, writes src/scotoma/methods/costs.json
 
-``run`` is resumable: each method is a study in a folder of its own, and what is done is not done again; it writes
-benchmarks/results/methods.jsonl after each. Run it alone on the machine: a budget of minutes counts what the machine gave.
-Methods that follow a moving average (dino, msn, ijepa) get ``--long`` minutes. Methods that read labels are trained anew for each
-fraction and draw, so they get two draws.
+``run`` is resumable: each method is a study in a folder of its own; what is done, or stands in benchmarks/results/methods.jsonl
+(written after each), is not done again. Run it alone on the machine: a budget of minutes counts what the machine gave. Methods that
+follow a moving average (dino, msn, ijepa) get ``--long`` minutes. Methods that read labels are trained anew for each fraction and
+draw, so they get two draws.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     wanted = options.methods.split(",") if options.methods else [m for m in plugins.names("methods") if m not in NOT_HERE]
     for name in wanted:
         folder = Path(options.runs) / name.replace("?", "_")
-        if (folder / "report.html").exists():
+        if (folder / "report.html").exists() or (not options.again and any(row["method"] == name for row in kept())):
             continue
         chosen, given = plugins.variant(name)
         reads_labels = chosen.wants(chosen.settings(given)).labels
@@ -51,16 +51,22 @@ def run(options: argparse.Namespace) -> None:
 
 
 def gather(runs: Path) -> None:
-    """Summary rows of all studies; of the random weights of one network once, with the most draws."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted(runs.glob("*/rows.jsonl")):
-        rows += [json.loads(line) for line in path.read_text().splitlines()]
-    kept = [r for r in rows if r["metric"] in KEPT and r.get("seed") is None and r.get("class") is None]
+    """Summary rows of all studies under ``runs`` beside the kept ones of others; of one network's random weights the first."""
+    found = [json.loads(line) for path in sorted(runs.glob("*/rows.jsonl")) for line in path.read_text().splitlines()]
+    rows = [r for r in found if r["metric"] in KEPT and r.get("seed") is None and r.get("class") is None]
     once: dict[str, dict[str, Any]] = {}
-    for row in kept:
+    for row in [*rows, *kept()]:
         key = {k: row.get(k) for k in ("evaluator", "method", "encoder", "metric", "fraction", "split", "reference")}
         once.setdefault(json.dumps(key), row)
-    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in once.values()))
+    ordered = sorted(
+        once.values(), key=lambda r: (r["method"], r["evaluator"], r["metric"], r.get("fraction") or 0, r["encoder"] or "")
+    )
+    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in ordered))
+
+
+def kept() -> list[dict[str, Any]]:
+    """The rows that earlier runs left."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def costs(options: argparse.Namespace) -> None:
@@ -121,6 +127,7 @@ def main() -> None:
     for name, value in (("size", 96), ("seeds", 5), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--runs", default="runs/methods")
+    parser.add_argument("--again", action="store_true", help="do what the results hold already, too")
     options = parser.parse_args()
     if options.action == "run":
         run(options)
