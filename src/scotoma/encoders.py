@@ -149,6 +149,25 @@ def embed(encoder: nn.Module, images: Tensor) -> Tensor:
     return vit.pos_drop(summed)
 
 
+def small_side(encoder: nn.Module, image_size: int, asked: int, share: float) -> int:
+    """The side of small crops: what was asked for, ``--method.local_size``, or about a share of the picture's.
+
+    A multiple of a vision transformer's patch, else of 8; convolutional networks get no less than 32 pixels (of a 32nd of that is
+    one cell left, over which bfloat16 convolutions on a CPU give NaN now and then).
+
+    Raises:
+        UsageError: the network does not take that size.
+    """
+    vit: Any = encoder if is_vit(encoder) else None
+    if vit is None and getattr(encoder, "pretrained_cfg", {}).get("fixed_input_size", False):
+        raise UsageError("this network takes pictures of one size alone: --method.local_views 0, or another --encoder")
+    step = 8 if vit is None else int(vit.patch_embed.patch_size[0])
+    if vit is not None and asked % step:
+        raise UsageError(f"--method.local_size {asked}: must be a multiple of the patch, {step} pixels")
+    side = max(1, round(image_size * share / step)) * step
+    return asked or (side if vit is not None else max(side, min(32, image_size)))
+
+
 def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor | None = None) -> Tensor:
     """Run a vision transformer on some of its patches: the others are dropped, not zeroed.
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sklearn.metrics import roc_auc_score
 
 from scotoma import confounding
-from scotoma.data import audit, images, lettering, oddities, shortcuts, store, table
+from scotoma.data import audit, images, lettering, oddities, phantom, shortcuts, store, table
 from scotoma.data.targets import Target
 
 
@@ -70,7 +70,7 @@ def opened(folder: Path, made: list[np.ndarray]) -> store.Store:
 
 
 def test_inverted_pictures_are_told_from_their_peers(tmp_path: Path) -> None:
-    drawn = [images.read("phantom:3", i, 64).pixels for i in range(40)]
+    drawn = [phantom.picture("phantom:3", i, 64) for i in range(40)]
     negatives = [4, 17, 30]
     for i in negatives:
         drawn[i] = 255 - drawn[i]
@@ -108,7 +108,7 @@ def test_text_on_phantoms_is_found_and_their_markers_are_none() -> None:
     rng = np.random.default_rng(0)
     found, wrong = 0, 0
     for i in range(24):
-        pixels = images.read("phantom:5", i, 512).pixels
+        pixels = phantom.picture("phantom:5", i, 512)
         wrong += bool(lettering.text_lines(pixels))
         image, size = Image.fromarray(pixels), int(rng.integers(16, 30))
         place = int(rng.integers(4, 160)), (4, 512 - size - 8)[i % 2]

@@ -44,7 +44,7 @@ def train(method: Method, images: Tensor, targets: Tensor, steps: int, learning_
     for epoch in range(steps):
         rows = torch.randperm(len(images), generator=generator)[:size]
         views = method.views(images[rows], Draws(0, epoch, rows))
-        loss = method.loss(views, {"targets": targets[rows]})["loss"]
+        loss = method.loss(views, {"targets": targets[rows], "positions": rows})["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

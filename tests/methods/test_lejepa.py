@@ -118,7 +118,7 @@ def test_directions_are_the_steps_own_and_spread_evenly() -> None:
 @pytest.mark.parametrize("network", ["test_resnet", "vit_tiny_patch16_224"])
 def test_local_views_are_small_and_show_less(network: str) -> None:
     ramp = torch.arange(0, 240, 6, dtype=torch.uint8).repeat(1, 40, 1)[None].repeat(8, 1, 1, 1)  # (8, 1, 40, 40)
-    method = method_of(ramp, network, jitter=0.0, blur=0.0)
+    method = method_of(ramp, network, jitter=0.0, blur=0.0, local_size=8)
     views = make_views(method, {"images": ramp, "rows": torch.arange(8), "epochs": torch.zeros(8, dtype=torch.int64)}, 0)
     assert [v.shape[-1] for v in views.values()] == [16, 16, 8, 8, 8, 8]
     # how much of the ramp a view runs through: its slope times its width

@@ -10,16 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.encoders import forward_visible, is_vit, width
-from scotoma.errors import UsageError
+from scotoma.encoders import forward_visible, is_vit, small_side, width
 from scotoma.methods.base import Batch, Inputs, Method, Views
 from scotoma.nets import momentum_at, momentum_copy
 from scotoma.views import Draws
 
 BOTTLENECK = 256  # appendix C, "Output dimension": d = 256
 CENTRE_MOMENTUM = 0.9  # appendix D, "Online centering": m from 0 to 0.99 works, 0.999 collapses
-CNN_STEP = 8  # sides of a CNN's local crops are multiples of it
-CNN_LEAST = 32  # and not less: of a single cell, oneDNN's bfloat16 gradient of the last stage's weights was now and then no number
 
 
 class DINO(Method):
@@ -91,7 +88,7 @@ class DINO(Method):
         self.register_buffer("centre", torch.zeros(output_dim))
         self.register_buffer("progress", torch.zeros(()))
         self.wide = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
-        size = _local_size(encoder, inputs.image_size, local_size) if local_views else inputs.image_size
+        size = small_side(encoder, inputs.image_size, local_size, 1 / 2) if local_views else inputs.image_size
         self.narrow = replace(self.wide, size=size, scale=(local_scale, min_scale))
 
     def views(self, images: Tensor, rng: Draws) -> Views:
@@ -177,19 +174,3 @@ def dino_loss(student: Tensor, teacher: Tensor, centre: Tensor, student_temperat
         pairs = torch.einsum("gbk,vbk->gv", targets, predictions)
     others = pairs.sum() - pairs.diagonal().sum()  # x' != x
     return -others / (batch * len(teacher) * (views - 1))
-
-
-def _local_size(encoder: Any, image_size: int, asked: int) -> int:
-    """The side of local crops: what was asked for, or half of the picture's, as a multiple of what the network takes.
-
-    Raises:
-        UsageError: the network does not take that size.
-    """
-    vit = is_vit(encoder)
-    if not vit and getattr(encoder, "pretrained_cfg", {}).get("fixed_input_size", False):
-        raise UsageError("this network takes pictures of one size alone: --method.local_views 0, or another --encoder")
-    step = int(encoder.patch_embed.patch_size[0]) if vit else CNN_STEP
-    if vit and asked % step:
-        raise UsageError(f"--method.local_size {asked}: must be a multiple of the patch, {step} pixels")
-    half = max(1, round(image_size / 2 / step)) * step
-    return asked or (half if vit else max(half, min(CNN_LEAST, image_size)))

@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.encoders import forward_visible, is_vit, width
+from scotoma.encoders import forward_visible, is_vit, small_side, width
 from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Inputs, Method, Views
 from scotoma.nets import projector
 from scotoma.views import Draws
 
 KNOTS, T_MAX = 17, 3.0  # of the integral over frequencies: the published code's, and table 1a: [-3, 3] as good as [-5, 5]
-CNN_UNIT = 8  # sides of local views are multiples of it
 
 
 class LeJEPA(Method):
@@ -69,14 +68,8 @@ class LeJEPA(Method):
             raise UsageError(f"--method.sigreg_weight {sigreg_weight}: must be from 0 to 1")
         if global_views < 1 or global_views + local_views < 2:
             raise UsageError("--method.global_views must be at least 1, and 2 without --method.local_views")
-        vit: Any = encoder
         self.vit = is_vit(encoder)
-        if local_views and not self.vit and getattr(encoder, "pretrained_cfg", {}).get("fixed_input_size", False):
-            raise UsageError("this network takes pictures of one size only: --method.local_views 0, or another --encoder")
-        unit = int(vit.patch_embed.patch_size[0]) if self.vit else CNN_UNIT
-        side = local_size or max(1, round(inputs.image_size * 7 / 16 / unit)) * unit
-        if self.vit and side % unit:
-            raise UsageError(f"--method.local_size {side}: must be a multiple of the patch, {unit}")
+        side = small_side(encoder, inputs.image_size, local_size, 7 / 16) if local_views else inputs.image_size
         self.sigreg_weight, self.slices, self.projection_dim = sigreg_weight, slices, projection_dim
         self.wide_names = [f"global view {i + 1}" for i in range(global_views)]
         self.narrow_names = [f"local view {i + 1}" for i in range(local_views)]
