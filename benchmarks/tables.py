@@ -129,7 +129,8 @@ def methods_page() -> str:
             if r["method"] == "random" and r["metric"] == "auroc" and mine and r["encoder"] == mine[0]["encoder"]
         }
         needs = ", ".join(plugins.needs(name)) or "pictures alone"
-        parts.append(f"## {name}\n\n{text.partition(': ')[2] or text}\n\nNeeds: {needs}.")
+        told = text.partition(": ")[2] or text
+        parts.append(f"## {name}\n\n{told[0].upper()}{told[1:]}\n\nNeeds: {needs}.")
         extra = " --target COLUMN" if chosen.needs_labels else ""
         parts.append(
             f"Small preset: {chosen.default_encoder}, batches of {chosen.batch_size}, learning rate {chosen.learning_rate:g}.\n"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from scotoma import encoders, pretraining, training
 from scotoma.errors import UsageError
+from scotoma.methods.simsiam import SimSiam
 from scotoma.pretrain import pretrain
 from scotoma.run import read_config, read_rows
 
@@ -158,3 +159,32 @@ def test_a_killed_run_resumed_equals_one_left_alone(grey_folder, tmp_path: Path,
     pretrain(data, out=tmp_path / "last", steps=4, resume=True, **SHORT)
     assert not steps and untimed(tmp_path / "last") == expected
     torch.set_num_threads(threads)
+
+
+def test_it_goes_on_from_given_weights(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data = grey_folder(count=10)
+    first = pretrain(data, out=tmp_path / "a", steps=4, **SHORT)
+    rest = {k: v for k, v in SHORT.items() if k != "encoder"}
+    second = pretrain(
+        data, out=tmp_path / "b", init=str(first), steps=1, learning_rate=1e-12, weight_decay=0.0, **rest | {"method": "byol"}
+    )
+    before, after = (encoders.load(run)[0].state_dict() for run in (first, second))
+    assert encoders.read_info(second).name == "resnet10t" and read_config(second)["init"] == str(first)
+    assert all(torch.allclose(after[k], v) for k, v in before.items() if "running" not in k and "batches" not in k)
+    with pytest.raises(UsageError, match="not weights of a resnet18"):
+        pretrain(data, out=tmp_path / "c", init=str(first), encoder="resnet18", steps=1, **rest)
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_papers_preset_stands_where_nothing_else_was_said(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data = grey_folder(count=10)
+    run = pretrain(
+        data, out=tmp_path / "a", preset="reference", steps=1, method_args={"jitter": 0.1}, **SHORT | {"method": "simsiam"}
+    )
+    config = read_config(run)
+    paper = SimSiam.reference
+    assert (config["encoder"], config["steps"], config["batch_size"]) == ("resnet10t", 1, SHORT["batch_size"])
+    assert (config["learning_rate"], config["weight_decay"]) == (paper["learning_rate"], paper["weight_decay"])
+    assert config["method_args"] == SimSiam.settings(paper["method_args"] | {"jitter": 0.1})
+    with pytest.raises(UsageError, match="--preset large: one of small, reference"):
+        pretrain(data, out=tmp_path / "b", preset="large", **SHORT)

@@ -51,7 +51,7 @@ def study(
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
         target: one column of classes, or several of 0/1/missing (multi-label).
         methods: see `scotoma list methods`; separated by commas. With other arguments than a method's defaults:
-            mae?masking=block&mask_ratio=0.6.
+            'mae?masking=block&mask_ratio=0.6' (quoted, for the shell's sake).
         out: the run folder.
         fractions: shares of the labels, separated by commas; by default 0.01, 0.1, 1.
         seeds: label draws for each fraction.

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sklearn.metrics import roc_auc_score
 
 from scotoma import confounding
-from scotoma.data import audit, images, lettering, oddities, phantom, shortcuts, store, table
+from scotoma.data import audit, lettering, oddities, phantom, shortcuts, store, table
 from scotoma.data.targets import Target
 
 

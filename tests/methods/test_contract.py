@@ -143,3 +143,20 @@ def test_views_do_not_depend_on_the_batch(name: str) -> None:
     assert together.keys() == alone.keys()
     for key, view in alone.items():
         torch.testing.assert_close(view[0], together[key][4], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", plugins.names("methods"))
+def test_the_papers_preset_is_made_of_arguments(name: str) -> None:
+    chosen = plugins.method(name)
+    preset = dict(chosen.reference)
+    settings = preset.pop("method_args", {})
+    assert preset.keys() <= {"encoder", "batch_size", "learning_rate", "weight_decay", "epochs"}
+    defaults = chosen.settings({})
+    assert {k: type(v) for k, v in settings.items()} == {k: type(defaults[k]) for k in settings}
+    if "encoder" in preset:
+        encoders.resolve(preset["encoder"], 224)
+    encoders.resolve(chosen.default_encoder, 96)
+    assert plugins.needs(name) == [
+        word for word, needed in (("labels", chosen.needs_labels), ("ViT", chosen.needs_vit), ("CNN", chosen.needs_cnn),
+                                  ("metadata", bool(wants_of(name).columns))) if needed
+    ]  # fmt: skip
