@@ -91,10 +91,13 @@ def test_pairs_that_cannot_be_are_refused(phantoms: Material) -> None:
             asides.partners(material, spec, positions)
 
 
-def test_the_next_slice_follows_by_frame(phantoms: Material) -> None:
+@pytest.mark.parametrize("by", ["frame", "header"])
+def test_the_next_slice_follows_by_place_or_frame(phantoms: Material, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     n = len(phantoms.dataset)
     order = np.random.default_rng(0).permutation(n)
-    material = with_columns(phantoms, study=np.arange(n) // 10, frame=order)
+    material = with_columns(phantoms, study=np.arange(n) // 10, frame=order if by == "frame" else np.arange(n))
+    if by == "header":
+        monkeypatch.setitem(vars(material.store), "facts", material.store.facts.assign(slice_position=order * 2.5 - 30))
     batches, _ = asides.batches(material, np.arange(n), Wants(pairs="next:study"), 0)
     at = np.arange(n)
     batch = batches[np.zeros(n, np.int64), at]

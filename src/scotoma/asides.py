@@ -101,8 +101,9 @@ def partners(material: Material, spec: str, positions: np.ndarray) -> Partners |
     if not follows:
         return Partners(codes)
     order = np.arange(len(dataset), dtype=float)
-    for column in ("slice_position", "frame"):
-        if column in dataset.table.columns and dataset.table[column].notna().any():
-            order = dataset.table[column].to_numpy(float, na_value=np.nan)
+    facts = material.store.facts.iloc[material.rows]
+    for frame, column in ((facts, "slice_position"), (dataset.table, "frame")):
+        if column in frame.columns and frame[column].notna().any():
+            order = frame[column].to_numpy(float, na_value=np.nan)
             break
     return Successors(codes, np.nan_to_num(order[positions]))
