@@ -6,7 +6,7 @@ python benchmarks/methods.py costs          times a step of each method, writes 
 ``run`` is resumable: each method is a study in a folder of its own; what is done, or stands in benchmarks/results/methods.jsonl
 (written after each), is not done again. Run it alone on the machine: a budget of minutes counts what the machine gave. Methods that
 follow a moving average (dino, msn, ijepa) get ``--long`` minutes. Methods that read labels are trained anew for each fraction and
-draw, so they get two draws.
+draw, so they get one draw.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DATA = Path(os.environ.get("SCOTOMA_DATA", ROOT.parent / "shared" / "data"))
 SLOW = ("dino", "msn", "ijepa")
 FRACTIONS = [0.01, 0.1, 1.0]
 KEPT = ("auroc", "auroc_difference", "images_per_second", "images_seen", "steps", "seconds", "effective_rank")
-LABEL_DRAWS = 2
+LABEL_DRAWS = 1
 NOT_HERE = ("proxy",)  # brain_tumor_mri has no metadata; see docs/results.md for where it stands
 
 

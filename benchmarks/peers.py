@@ -1,10 +1,16 @@
 """Scotoma against lightly in one run: end-to-end images a second, files to weights updated, alternating on the same machine.
 
 python benchmarks/peers.py [--rounds 2] [--steps 12] [--batch_size 128] [--size 96]
+python benchmarks/peers.py --quality [--minutes 5] [--methods simclr,moco_v2,mae,dino,msn] [--draws 10] [--runs runs/peers]
 
-Both train SimCLR with a ResNet-18 on $SCOTOMA_DATA/brain_tumor_mri with the same batch size and optimiser. lightly runs as its
-own examples show: its SimCLR transform on PIL pictures in worker processes, its projection head and loss, three channels,
+Speed: both train SimCLR with a ResNet-18 on $SCOTOMA_DATA/brain_tumor_mri with the same batch size and optimiser. lightly runs
+as its own examples show: its SimCLR transform on PIL pictures in worker processes, its projection head and loss, three channels,
 float32. Scotoma runs through its own training loop, its store prepared beforehand (the time that takes is printed, too).
+
+Quality (``--quality``): each method on equal wall-clock time, the same network, training pictures, batch size, optimiser and
+schedule (lightly_side.py says what is lightly's own); then linear probes on the same test rows with the same label draws, and
+differences bootstrapped over near-duplicate groups and draws. lightly gets the seconds that Scotoma's store took, too. Resumable:
+a network that lies under ``--runs`` is not trained again. Run either alone on the machine.
 """
 
 from __future__ import annotations
@@ -15,9 +21,12 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+RESULTS = Path(__file__).parent / "results"
+FRACTIONS = (0.01, 0.05, 0.1, 1.0)
 DATA = Path(os.environ.get("SCOTOMA_DATA", "../shared/data")) / "brain_tumor_mri" / "table.csv"
 
 
@@ -62,12 +71,120 @@ def lightly_rate(steps: int, batch_size: int, size: int) -> dict[str, float]:
     return {"images_per_second": seen / (time.perf_counter() - began)}
 
 
+def train_both(name: str, runs: Path, minutes: float, size: int) -> None:
+    """Scotoma's network in ``runs/NAME``, lightly's in ``runs/NAME.safetensors``, each trained for so many minutes."""
+    import lightly_side
+
+    from scotoma import encoders, plugins
+    from scotoma.material import gather
+    from scotoma.pretrain import pretrain
+    from scotoma.pretraining import describe
+    from scotoma.run import read_config, read_rows, status
+
+    chosen = plugins.method(name)
+    if status(runs / name) != "finished":
+        pretrain(str(DATA), name, runs / name, minutes=minutes, size=size, overwrite=True, quiet=True)
+    rows = {row["metric"]: row["value"] for row in read_rows(runs / name)}
+    print(name, "scotoma", {k: rows[k] for k in ("images_per_second", "images_seen", "seconds")}, flush=True)
+    theirs = runs / f"{name}.safetensors"
+    if theirs.exists():
+        return
+    config = read_config(runs / name)
+    material = gather(data=str(DATA), size=size, channels=3, quiet=True)
+    info = describe({"size": size, "seed": 0}, material, config["encoder"])
+    info.timm_kwargs |= {"dynamic_img_size": True} if config["encoder"].startswith("vit") else {}
+    encoder = encoders.build(info)
+    paths = material.dataset.table["image_path"].iloc[material.pretraining].tolist()
+    rates = lightly_side.train(
+        name, encoder, paths, size, rows["seconds"] + rows["seconds_preparing"], config["batch_size"],
+        config["learning_rate"], config["weight_decay"], chosen.warmup,
+    )  # fmt: skip
+    print(name, "lightly", rates, flush=True)
+    info.mean, info.std = (tuple(lightly_side.NORMALIZE[k]) for k in ("mean", "std"))
+    info.method = {"name": f"lightly's {name}", **rates}
+    encoders.save(theirs, encoder, info)
+
+
+def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
+    """Predictions of linear probes by fraction and draw, the test rows' labels, and their groups."""
+    from scotoma import encoders
+    from scotoma.evaluators import linear
+    from scotoma.evaluators.base import Context
+    from scotoma.material import gather
+
+    encoder, info, _ = encoders.load(source)
+    material = gather(data=str(DATA), target=["label"], size=info.image_size, channels=info.in_chans, quiet=True)
+    assert material.target is not None
+    context = Context(encoder, info, None, material.dataset, material.store, material.split, material.target, FRACTIONS, draws)
+    found: dict[float, list[np.ndarray]] = {f: [] for f in FRACTIONS}
+    for drawn in context.draws():
+        found[drawn.fraction].append(linear.predict(context.features, context.target, drawn, context.test))
+    return list(found.values()), context.target.y[context.test], context.split.units[context.test]
+
+
+def compare(names: list[str], runs: Path, draws: int) -> list[dict[str, Any]]:
+    """Rows of differences (Scotoma less lightly) a method and fraction, and of their mean over methods (joint resamples)."""
+    from scotoma.comparisons import bootstrap_weights, interval
+    from scotoma.metrics import score
+
+    rows, samples = [], []
+    for name in names:
+        (ours, y, groups), (theirs, same, _) = probes(runs / name, draws), probes(runs / f"{name}.safetensors", draws)
+        assert np.array_equal(y, same)
+        weights = np.pad(bootstrap_weights(groups), ((1, 0), (0, 0)), constant_values=1)
+        of_name = []
+        for fraction, a, b in zip(FRACTIONS, ours, theirs, strict=True):
+            scores = np.stack([np.stack([score("auroc", y, p, weights) for p in side], 1) for side in (a, b)])  # (2, 1 + R, draws)
+            picks = np.random.default_rng([0, 1]).integers(len(a), size=(len(weights) - 1, len(a)))
+            difference = scores[0] - scores[1]
+            drawn = np.take_along_axis(difference[1:], picks, 1).mean(1)
+            of_name.append(np.concatenate([[difference[0].mean()], drawn]))
+            values = {"scotoma": float(scores[0, 0].mean()), "lightly": float(scores[1, 0].mean())}
+            rows.append({"method": name, "fraction": fraction, **values, "draws": len(a)})
+        samples.append(np.stack(of_name))
+    everything = np.stack([*samples, np.mean(samples, 0)])  # (methods + 1, fractions, 1 + R)
+    rows += [{"method": "mean", "fraction": f, "draws": draws} for f in FRACTIONS]
+    for row, sample in zip(rows, everything.reshape(-1, everything.shape[-1]), strict=True):
+        row["difference"] = float(sample[0])
+        row["low"], row["high"] = interval(sample[1:])
+    return rows
+
+
+def quality(options: argparse.Namespace) -> None:
+    """Train what is not trained yet, probe, print and save."""
+    from scotoma.run import hardware, read_rows, versions
+
+    runs, names = Path(options.runs), options.methods.split(",")
+    runs.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        train_both(name, runs, options.minutes, options.size)
+    rows = compare(names, runs, options.draws)
+    for row in rows:
+        print(row)
+    from scotoma.encoders import read_info
+
+    speed = {}
+    for name in names:
+        ours = {row["metric"]: row["value"] for row in read_rows(runs / name)}
+        theirs = read_info(runs / f"{name}.safetensors").method
+        speed[name] = {"scotoma": ours["images_seen"], "lightly": theirs["images_seen"]}
+    result = {"rows": rows, "images_seen": speed, "minutes": options.minutes, "hardware": hardware(), "versions": versions()}
+    (RESULTS / "peers_quality.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     """Alternate, take medians, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("rounds", 2), ("steps", 12), ("batch_size", 128), ("size", 96)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--quality", action="store_true")
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--methods", default="simclr,moco_v2,mae,dino,msn")
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--runs", default="runs/peers")
     options = parser.parse_args()
+    if options.quality:
+        return quality(options)
     sizes = (options.steps, options.batch_size, options.size)
     found: dict[str, list[float]] = {"scotoma": [], "lightly": []}
     for _ in range(options.rounds):
@@ -82,9 +199,7 @@ def main() -> None:
     medians = {name: float(np.median(values)) for name, values in found.items()}
     result = {"images_per_second": medians, "ratio": medians["scotoma"] / medians["lightly"], "options": vars(options)}
     print(f"ratio {result['ratio']:.2f}")
-    target = Path(__file__).parent / "results" / "peers.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({**result, "hardware": hardware(), "versions": versions()}, indent=1) + "\n")
+    (RESULTS / "peers.json").write_text(json.dumps({**result, "hardware": hardware(), "versions": versions()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Preparing pictures, files to an array of small squares: Scotoma's store beside MONAI's and torchvision's loaders, in one run.
 
-python benchmarks/preparing.py [--pictures 400] [--side 512] [--size 96] [--rounds 3]
+python benchmarks/preparing.py [--pictures 1600] [--side 512] [--size 96] [--rounds 2] [--formats jpeg,png]
 
-The files are chest X-ray phantoms drawn at ``--side`` pixels: JPEG (quality 90), PNG (8 bits), DICOM of 12 bits (raw, and JPEG
-2000 lossless). Every program ends with uint8 pictures of one size in memory (Scotoma: on disk, with hashes and header facts),
-with as many processes as there are cores; each starts its processes anew, as a user's run does. Imports are not counted.
-Programs alternate; the table holds medians over rounds. Each side is kept by itself: of larger pictures Scotoma decodes a part.
+The files are chest X-ray phantoms drawn at ``--side`` pixels, each turned and mirrored in eight ways: JPEG (quality 90), PNG (8
+bits), DICOM of 12 bits (raw, and JPEG 2000 lossless). Every program ends with uint8 pictures of one size in memory (Scotoma: on
+disk, with hashes and header facts), with as many processes as there are cores; each starts its processes anew, as a user's run
+does. Imports are not counted. Programs alternate; the table holds medians over rounds, and is kept by side and format: of
+pictures of four times the wanted size Scotoma decodes a part.
 """
 
 from __future__ import annotations
@@ -26,15 +27,21 @@ from scotoma.data import phantom, store, table
 from scotoma.run import hardware, versions
 
 WORKERS = len(os.sched_getaffinity(0))
+RESULTS = Path(__file__).parent / "results" / "preparing.json"
 KINDS = {"jpeg": ".jpg", "png": ".png", "dicom": ".dcm", "dicom_jpeg2000": ".dcm"}
 
 
-def write_files(folder: Path, kind: str, pictures: int, side: int) -> list[Path]:
-    """Phantoms in one format, in a folder of one class."""
+def draw(pictures: int, side: int) -> list[np.ndarray]:
+    """Phantoms, eight of each drawing: (side, side) uint8."""
+    drawn = [phantom.picture("phantom:0", k, side) for k in range(-(-pictures // 8))]
+    return [np.ascontiguousarray(np.rot90(p, k % 4)[:: 1 if k < 4 else -1]) for p in drawn for k in range(8)][:pictures]
+
+
+def write_files(folder: Path, kind: str, pictures: list[np.ndarray]) -> list[Path]:
+    """Pictures in one format, in a folder of one class."""
     (folder / "all").mkdir(parents=True)
     paths = []
-    for k in range(pictures):
-        pixels = phantom.picture("phantom:0", k, side)
+    for k, pixels in enumerate(pictures):
         paths.append(folder / "all" / f"{k:05d}{KINDS[kind]}")
         if kind in ("jpeg", "png"):
             Image.fromarray(pixels).save(paths[-1], **({"quality": 90} if kind == "jpeg" else {}))
@@ -99,14 +106,16 @@ def loader(dataset: object) -> torch.utils.data.DataLoader:
 def main() -> None:
     """Alternate, take medians, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("pictures", 400), ("side", 512), ("size", 96), ("rounds", 3)):
+    for name, value in (("pictures", 1600), ("side", 512), ("size", 96), ("rounds", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--formats", default=",".join(KINDS))
     options = parser.parse_args()
     found = {}
-    for kind in KINDS:
+    drawn = draw(options.pictures, options.side)
+    for kind in options.formats.split(","):
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            paths = write_files(folder, kind, options.pictures, options.side)
+            paths = write_files(folder, kind, drawn)
             megabytes = sum(p.stat().st_size for p in paths) / 1e6
             programs: dict[str, Callable[[Path, list[Path], int], int]] = {"scotoma": scotoma_store, "monai": monai_loader}
             if kind in ("jpeg", "png"):
@@ -121,15 +130,15 @@ def main() -> None:
         rates = {name: options.pictures / float(np.median(s)) for name, s in seconds.items()}
         best = max(rate for name, rate in rates.items() if name != "scotoma")
         found[kind] = {
+            "pictures": options.pictures,
             "images_per_second": {name: round(rate, 1) for name, rate in rates.items()},
             "megabytes_per_second": {name: round(rate * megabytes / options.pictures, 1) for name, rate in rates.items()},
             "ratio_to_the_better": round(rates["scotoma"] / best, 2),
         }
         print(kind, found[kind], flush=True)
-    target = Path(__file__).parent / "results" / "preparing.json"
-    kept = json.loads(target.read_text()) if target.exists() else {}
-    kept[f"{options.side} px"] = {"formats": found, "options": vars(options), "hardware": hardware(), "versions": versions()}
-    target.write_text(json.dumps(kept, indent=1) + "\n")
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept.setdefault(f"{options.side} px", {}).update(found)
+    RESULTS.write_text(json.dumps({**kept, "hardware": hardware(), "versions": versions()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ NAMES = {
     "header": "size and header",
     "majority": "majority",
 }
+KINDS = {"jpeg": "JPEG", "png": "PNG", "dicom": "DICOM, 12 bits, raw", "dicom_jpeg2000": "DICOM, 12 bits, JPEG 2000"}
 
 
 def keep(name: str, run: Path) -> None:
@@ -110,6 +111,22 @@ def methods_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def preparing_table() -> str:
+    """Files to an array of small squares, beside two other loaders."""
+    found = json.loads((RESULTS / "preparing.json").read_text())
+    lines = ["| files | pictures/s | torchvision | MONAI | MB/s | ratio to the better |", "|---" * 6 + "|"]
+    for side, formats in found.items():
+        for name, kind in KINDS.items():
+            if isinstance(formats, dict) and name in formats:
+                rates, megabytes = formats[name]["images_per_second"], formats[name]["megabytes_per_second"]["scotoma"]
+                others = [f"{rates[k]:.0f}" if k in rates else "" for k in ("torchvision", "monai")]
+                ratio = formats[name]["ratio_to_the_better"]
+                lines.append(
+                    f"| {kind}, {side} | {rates['scotoma']:.0f} | {others[0]} | {others[1]} | {megabytes:.0f} | {ratio:.2f} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
 def _one(rows: list[dict[str, Any]], metric: str, fraction: float) -> dict[str, Any] | None:
     return next((r for r in rows if r["metric"] == metric and r.get("fraction") == fraction), None)
 
@@ -152,7 +169,7 @@ def methods_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-TABLES = {"choices": choices_table, "methods": methods_table, "methods_page": methods_page}
+TABLES = {"choices": choices_table, "preparing": preparing_table, "methods": methods_table, "methods_page": methods_page}
 
 
 def cell(row: dict[str, Any] | None, sign: str) -> str:

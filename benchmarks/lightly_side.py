@@ -1,0 +1,205 @@
+"""lightly's side of ``peers.py --quality``: five methods as its documentation's examples have them.
+
+From the examples: transforms, heads, their widths, losses, temperatures, momentum, masks, float32 and three channels. From
+Scotoma, so that neither is helped: the network, the batch size, the optimiser (AdamW), the weight decay and the schedule of the
+learning rate.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightly import loss as losses
+from lightly import transforms
+from lightly.models import modules, utils
+from lightly.utils.scheduler import cosine_schedule
+from PIL import Image
+from torch import Tensor, nn
+
+from scotoma import encoders
+from scotoma.plan import schedule
+
+WORKERS = 2
+NORMALIZE = transforms.utils.IMAGENET_NORMALIZE
+
+
+class Example(nn.Module):
+    """Views of a batch -> loss; ``transform`` makes the views of one picture."""
+
+    epoch = 0
+    transform: Callable[[Image.Image], list[Tensor]]
+    backbone: Any
+
+    def before_step(self) -> None:
+        """What happens to the gradients."""
+
+
+class SimCLR(Example):
+    """``simclr.py``."""
+
+    def __init__(self, encoder: nn.Module, size: int) -> None:
+        super().__init__()
+        self.backbone, width = encoder, encoders.width(encoder)
+        self.head = modules.SimCLRProjectionHead(width, width, 128)
+        self.criterion = losses.NTXentLoss()
+        self.transform = transforms.SimCLRTransform(input_size=size)
+
+    def forward(self, views: list[Tensor], progress: float) -> Tensor:
+        """Loss."""
+        first, second = (self.head(self.backbone(view)) for view in views)
+        return self.criterion(first, second)
+
+
+class MoCo(Example):
+    """``moco.py``."""
+
+    def __init__(self, encoder: nn.Module, size: int) -> None:
+        super().__init__()
+        self.backbone, width = encoder, encoders.width(encoder)
+        self.head = modules.MoCoProjectionHead(width, width, 128)
+        self.teacher = copy.deepcopy(nn.Sequential(self.backbone, self.head))
+        utils.deactivate_requires_grad(self.teacher)
+        self.criterion = losses.NTXentLoss(memory_bank_size=(4096, 128))
+        self.transform = transforms.MoCoV2Transform(input_size=size)
+
+    def forward(self, views: list[Tensor], progress: float) -> Tensor:
+        """Loss, after the teacher has followed."""
+        momentum = cosine_schedule(round(1000 * progress), 1001, 0.996, 1)
+        utils.update_momentum(nn.Sequential(self.backbone, self.head), self.teacher, m=momentum)
+        with torch.no_grad():
+            key = self.teacher(views[1])
+        return self.criterion(self.head(self.backbone(views[0])), key)
+
+
+class MAE(Example):
+    """``mae.py``."""
+
+    def __init__(self, encoder: Any, size: int) -> None:
+        super().__init__()
+        self.backbone = modules.MaskedVisionTransformerTIMM(vit=encoder)
+        self.patch, self.count = encoder.patch_embed.patch_size[0], self.backbone.sequence_length
+        self.decoder = modules.MAEDecoderTIMM(
+            num_patches=encoder.patch_embed.num_patches, patch_size=self.patch, embed_dim=encoder.embed_dim,
+            decoder_embed_dim=512, decoder_depth=1, decoder_num_heads=16,
+        )  # fmt: skip
+        self.criterion = nn.MSELoss()
+        self.transform = transforms.MAETransform(input_size=size)
+
+    def forward(self, views: list[Tensor], progress: float) -> Tensor:
+        """Loss."""
+        images = views[0]
+        keep, mask = utils.random_token_mask((len(images), self.count), mask_ratio=0.75, device=images.device)
+        encoded = self.decoder.embed(self.backbone.encode(images=images, idx_keep=keep))
+        masked = utils.repeat_token(self.decoder.mask_token, (len(images), self.count))
+        decoded = self.decoder.decode(utils.set_at_index(masked, keep, encoded.type_as(masked)))
+        predicted = self.decoder.predict(utils.get_at_index(decoded, mask))
+        target = utils.get_at_index(utils.patchify(images, self.patch), mask - 1)
+        return self.criterion(predicted, target)
+
+
+class DINO(Example):
+    """``dino.py``."""
+
+    def __init__(self, encoder: nn.Module, size: int) -> None:
+        super().__init__()
+        self.backbone, width = encoder, encoders.width(encoder)
+        self.head = modules.DINOProjectionHead(width, 512, 64, 2048, freeze_last_layer=1)
+        self.teacher = nn.Sequential(copy.deepcopy(encoder), modules.DINOProjectionHead(width, 512, 64, 2048))
+        utils.deactivate_requires_grad(self.teacher)
+        self.criterion = losses.DINOLoss(output_dim=2048, warmup_teacher_temp_epochs=5)
+        self.transform = transforms.DINOTransform(global_crop_size=size, local_crop_size=size // 2)
+
+    def forward(self, views: list[Tensor], progress: float) -> Tensor:
+        """Loss, after the teacher has followed."""
+        momentum = cosine_schedule(round(1000 * progress), 1001, 0.996, 1)
+        utils.update_momentum(nn.Sequential(self.backbone, self.head), self.teacher, m=momentum)
+        with torch.no_grad():
+            teacher = [self.teacher(view) for view in views[:2]]
+        student = [self.head(self.backbone(view)) for view in views]
+        return self.criterion(teacher, student, epoch=self.epoch)
+
+    def before_step(self) -> None:
+        """The last layer rests in the first epoch."""
+        self.head.cancel_last_layer_gradients(current_epoch=self.epoch)
+
+
+class MSN(Example):
+    """``msn.py``."""
+
+    def __init__(self, encoder: Any, size: int) -> None:
+        super().__init__()
+        self.backbone = modules.MaskedVisionTransformerTIMM(vit=encoder)
+        self.head = modules.MSNProjectionHead(encoder.embed_dim)
+        self.teacher = copy.deepcopy(nn.ModuleList([self.backbone, self.head]))
+        utils.deactivate_requires_grad(self.teacher)
+        self.prototypes = nn.Parameter(nn.Linear(256, 1024, bias=False).weight.detach().clone())
+        self.criterion = losses.MSNLoss()
+        self.transform = transforms.MSNTransform(random_size=size, focal_size=size // 2)
+
+    def forward(self, views: list[Tensor], progress: float) -> Tensor:
+        """Loss, after the teacher has followed."""
+        utils.update_momentum(self.backbone, self.teacher[0], 0.996)
+        utils.update_momentum(self.head, self.teacher[1], 0.996)
+        with torch.no_grad():
+            targets = self.teacher[1](self.teacher[0](views[0]))
+        anchor = self._masked(views[1])
+        focal = self._masked(torch.cat(views[2:]))
+        return self.criterion(torch.cat([anchor, focal]), targets, self.prototypes)
+
+    def _masked(self, images: Tensor) -> Tensor:
+        patch = self.backbone.vit.patch_embed.patch_size[0]
+        count = (images.shape[-1] // patch) ** 2 + 1
+        keep, _ = utils.random_token_mask((len(images), count), mask_ratio=0.15, device=images.device)
+        return self.head(self.backbone(images, idx_keep=keep))
+
+
+METHODS: dict[str, type[Any]] = {"simclr": SimCLR, "moco_v2": MoCo, "mae": MAE, "dino": DINO, "msn": MSN}
+
+
+class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Picture files, opened and transformed as lightly's own data set does."""
+
+    def __init__(self, paths: list[str], transform: Callable[[Image.Image], list[Tensor]]) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        with Image.open(self.paths[index]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+def train(name: str, encoder: nn.Module, paths: list[str], size: int, seconds: float, batch_size: int, learning_rate: float,
+          weight_decay: float, warmup: float) -> dict[str, float]:  # fmt: skip
+    """Train ``encoder`` in place for so many seconds, workers' start included; images seen, and images a second."""
+    began = time.perf_counter()
+    torch.manual_seed(0)
+    method = METHODS[name](encoder, size).train()
+    trained = [p for p in method.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate)
+    loader = torch.utils.data.DataLoader(
+        Pictures(paths, method.transform), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
+    )
+    seen = 0
+    while True:
+        for views in loader:
+            progress = (time.perf_counter() - began) / seconds
+            if progress >= 1:
+                return {"images_seen": float(seen), "images_per_second": seen / (time.perf_counter() - began)}
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * schedule(round(1000 * progress), 1000, warmup)
+            method(views, progress).backward()
+            method.before_step()
+            optimizer.step()
+            optimizer.zero_grad()
+            seen += len(views[0])
+        method.epoch += 1
