@@ -127,6 +127,42 @@ def preparing_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def hiding_table() -> str:
+    """What to hide: mean AUROC over pretrainings with their range, and the gain over random masks, seed by seed."""
+    lines = read("hiding")
+    parts = []
+    for name in dict.fromkeys(line["data"] for line in lines):
+        mine = [line for line in lines if line["data"] == name]
+        fractions = sorted({line["fraction"] for line in mine if "fraction" in line})
+        parts.append(
+            f"{name}:\n\n| hidden | "
+            + " | ".join(f"{f:.0%} | gain over random" for f in fractions)
+            + " | pictures seen |\n"
+            + "|---" * (2 + 2 * len(fractions))
+            + "|\n"
+        )
+        kinds = list(dict.fromkeys(line["kind"] for line in mine if "fraction" in line))
+        for kind in kinds:
+            cells = []
+            for f in fractions:
+                of = {
+                    k: {x["seed"]: x["value"] for x in mine if x["kind"] == k and x.get("fraction") == f} for k in (kind, "random")
+                }
+                cells += [_spread(list(of[kind].values()), "")]
+                gains = [value - of["random"][seed] for seed, value in of[kind].items()]
+                cells += ["" if kind == "random" else _spread(gains, "+")]
+            seen = [x["images_seen"] for x in mine if x["kind"] == kind and "images_seen" in x]
+            cells.append(f"{sum(seen) / len(seen):,.0f}" if seen else "")
+            parts.append("| " + " | ".join([kind, *cells]) + " |\n")
+        parts.append("\n")
+    return "".join(parts)
+
+
+def _spread(values: list[float], sign: str) -> str:
+    """A mean and the smallest and largest value."""
+    return f"{sum(values) / len(values):{sign}.3f} ({min(values):{sign}.3f} to {max(values):{sign}.3f})"
+
+
 def _one(rows: list[dict[str, Any]], metric: str, fraction: float) -> dict[str, Any] | None:
     return next((r for r in rows if r["metric"] == metric and r.get("fraction") == fraction), None)
 
@@ -169,7 +205,13 @@ def methods_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-TABLES = {"choices": choices_table, "preparing": preparing_table, "methods": methods_table, "methods_page": methods_page}
+TABLES = {
+    "choices": choices_table,
+    "preparing": preparing_table,
+    "hiding": hiding_table,
+    "methods": methods_table,
+    "methods_page": methods_page,
+}
 
 
 def cell(row: dict[str, Any] | None, sign: str) -> str:

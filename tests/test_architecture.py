@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.audit",),
     ("run",),
     ("views",),
-    ("partners",),
+    ("partners", "corruptions"),
     ("masks",),
     ("encoders",),
     ("initial",),

@@ -74,6 +74,18 @@ def _with_original(groups: Groups, rows: int, resamples: int, seed: int) -> Arra
     return np.pad(check_weights(bootstrap_weights(groups, resamples, seed), rows), ((1, 0), (0, 0)), constant_values=1)
 
 
+def samples(name: str, y: ArrayLike, p: ArrayLike, groups: Groups, resamples: int = 1000, seed: int = 0) -> FloatArray:
+    """A metric and its bootstrap over groups, (1 + resamples,): the value itself first; alike for all p of the same rows."""
+    return np.asarray(score(name, y, p, _with_original(groups, len(np.asarray(y)), resamples, seed)))
+
+
+def estimate(values: ArrayLike) -> dict[str, float]:
+    """``value, low, high`` (95 %) of what `samples` gives, or of anything computed from it elementwise."""
+    first, *rest = np.asarray(values, dtype=np.float64)
+    low, high = interval(rest)
+    return {"value": float(first), "low": low, "high": high}
+
+
 def evaluate(
     y: ArrayLike, p: ArrayLike, groups: Groups, names: Names = None, resamples: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
@@ -169,3 +181,57 @@ def holm(p_values: ArrayLike) -> FloatArray:
     adjusted = np.full(given.shape, np.nan)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)))
     return adjusted
+
+
+def numbered(groups: Groups) -> tuple[list[Any], NDArray[np.intp]]:
+    """The different groups in order of first appearance, (G,), and the number of each row's, (n,); ``ValueError`` if one misses."""
+    codes = _codes(groups)
+    first = np.unique(codes, return_index=True)[1]
+    values = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
+    return [values[i] for i in first], codes
+
+
+def delong(y01: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level: float = 0.95) -> dict[str, float]:
+    """Difference of two correlated AUROCs without a bootstrap (DeLong, DeLong and Clarke-Pearson 1988).
+
+    In the midrank form of Sun and Xu (2014), O(n log n). Rows must be independent, one a patient (see ``decisions.aggregate``): several
+    pictures of a patient need `paired_difference`.
+
+    Args:
+        y01: (n,) 1 / 0; rows with NaN are left out.
+        score_a: (n,) finite, higher = more likely positive.
+        score_b: those of the other model, of the same rows.
+        level: of the interval.
+
+    Returns:
+        ``value`` (a - b) with its normal interval ``low, high``, the two-sided ``p_value``, ``auroc_a, auroc_b, variance`` (of the
+        difference) and ``n``. Scores of the same order: 0 with p 1. Where the variance is 0 for another reason (one model orders
+        all rows rightly, the other all wrongly) it says nothing: the interval and p are NaN.
+
+    Raises:
+        ValueError: fewer than two positive or two negative rows, or wrong input.
+    """
+    from scipy.stats import norm, rankdata
+
+    scores = np.stack([np.asarray(score_a, dtype=np.float64), np.asarray(score_b, dtype=np.float64)], axis=1)
+    labels = np.asarray(y01, dtype=np.float64)
+    cases = check_cases(np.stack([labels, labels], axis=1), scores)
+    known = cases.known[:, 0]
+    truth, values = cases.truth[known, 0], cases.probability[known].T
+    m, n = int(truth.sum()), int((~truth).sum())
+    if min(m, n) < 2:
+        raise ValueError(f"two positive and two negative rows are needed for a variance, not {m} and {n}")
+    together = rankdata(values, axis=1)
+    # Of each positive how many negatives lie below it, and of each negative how many positives do, ties half: (2, m) and (2, n).
+    # Differences are taken of these counts, which are exact: where they do not vary, the variance is 0 and no rounding error.
+    below, above = (together[:, side] - rankdata(values[:, side], axis=1) for side in (truth, ~truth))
+    a, b = below.mean(1) / n
+    difference = float(a - b)
+    variance = float((np.var(below[0] - below[1], ddof=1) / n + np.var(above[0] - above[1], ddof=1) / m) / (m * n))
+    error = variance**0.5
+    half = float(norm.ppf((1 + level) / 2)) * error if error or not difference else float("nan")
+    p_value = 2 * norm.sf(abs(difference) / error) if error else float("nan") if difference else 1.0
+    return {
+        "value": difference, "low": difference - half, "high": difference + half, "p_value": float(p_value),
+        "auroc_a": float(a), "auroc_b": float(b), "variance": variance, "n": m + n,
+    }  # fmt: skip

@@ -84,7 +84,7 @@ def evaluate(
 
     network, info, head = encoders.load(run)
     chosen = evaluators or (["metrics"] if head is not None else ["linear"])
-    trains = any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in chosen)
+    trains = head is None or any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in chosen)
     for name in ("train", "test") if trains else ("test",):
         require_classes(material.target, material.split.rows(name), f"split {name}")
     context = Context(

@@ -94,10 +94,7 @@ def probe(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray,
     found = extract(encoder, info, store, rows[seen])
     features = np.zeros((len(rows), found.shape[1]), np.float32)
     features[seen] = found
-    weight, bias = linear.fit(features, target, drawn)
-    head = nn.Linear(weight.shape[1], weight.shape[0])
-    head.load_state_dict({"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()})
-    return head
+    return linear.layer(*linear.fit(features, target, drawn))
 
 
 def predict(encoder: nn.Module, head: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, multilabel: bool) -> np.ndarray:

@@ -229,8 +229,16 @@ def normalise_(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Te
     return x.sub_(x.new_tensor(mean).view(shape)).div_(x.new_tensor(std).view(shape))
 
 
+def resized(images: Tensor, size: int) -> Tensor:
+    """(B, C, H, W) uint8 -> (B, C, size, size) float32 in [0, 1]: the whole picture, resized with antialiasing."""
+    x = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    if x.shape[-2:] != (size, size):
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return x
+
+
 def plain(images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """The view without chance: the whole picture, resized with antialiasing, normalised.
+    """The view without chance: the whole picture, resized, normalised.
 
     Args:
         images: (B, C, H, W) uint8.
@@ -241,7 +249,4 @@ def plain(images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, 
     Returns:
         (B, C, size, size) float32.
     """
-    x = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    if x.shape[-2:] != (size, size):
-        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return normalise_(x, mean, std)
+    return normalise_(resized(images, size), mean, std)

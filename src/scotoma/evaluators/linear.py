@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
+import torch
+from torch import nn
 
 from scotoma.data.targets import Target
-from scotoma.evaluators.base import Context, Draw, Row, evaluate_draws
+from scotoma.evaluators.base import Context, Draw, Row, draw, evaluate_draws
 
 PROTOCOL = 1
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C: small is strongly regularised
@@ -41,6 +45,20 @@ def fit(features: np.ndarray, target: Target, drawn: Draw) -> tuple[np.ndarray, 
         weight, bias = np.stack([w for w, _ in rows]), np.array([c for _, c in rows])
     weight = weight / scale
     return weight, bias - weight @ mean
+
+
+def layer(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:
+    """What `fit` gives as a layer of a network."""
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head.load_state_dict({"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()})
+    return head
+
+
+def head(context: Context) -> nn.Linear:
+    """The head of a classifier; for an encoder alone a linear probe on all training labels."""
+    if context.head is not None:
+        return cast(nn.Linear, context.head)
+    return layer(*fit(context.features, context.target, draw(context.target, context.split, 1.0, 0)))
 
 
 def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,92 @@
+"""What to hide: kinds of masks under one method, on one budget, several pretrainings each.
+
+python benchmarks/hiding.py [--minutes 3] [--size 64] [--seeds 3] [--side_by_side 2] [--runs runs/hiding]
+python benchmarks/hiding.py gather [--runs runs/hiding]
+
+A study a data set and seed: MAE with a ViT-Ti/8 and six kinds of masks (MSMAE's own, without labels, among them), linear probes
+with five draws of the labels, beside random weights. The seed changes weights, order and views (and the draws). Each study has one
+core (``--side_by_side`` of them at a time), so a minute is one of one core. Resumable. Run it alone on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "hiding.jsonl"
+DATA = Path(os.environ.get("SCOTOMA_DATA", ROOT.parent / "shared" / "data"))
+SETS = {"brain_tumor_mri": "auto", "ham10000": "dermoscopy"}
+KINDS = {f"mae?masking={kind}": kind for kind in ("random", "block", "attention", "agent", "entropy")}
+KINDS["msmae?label_free=true&warmup_epochs=1&attention_interval=1"] = "attention, as MSMAE"
+FRACTIONS = "0.01,0.1,1"
+
+
+def command(name: str, seed: int, options: argparse.Namespace) -> list[str]:
+    """One study."""
+    folder = Path(options.runs) / f"{name}-{seed}"
+    given = {
+        "data": DATA / name / "table.csv", "target": "label", "methods": ",".join(KINDS), "encoder": "vit_tiny_patch8",
+        "fractions": FRACTIONS, "seeds": 5, "minutes": options.minutes, "size": options.size, "seed": seed, "modes": "linear",
+        "controls": "random", "modality": SETS[name], "out": folder,
+    }  # fmt: skip
+    flags = [str(part) for key, value in given.items() for part in (f"--{key}", value)]
+    return ["study", *flags, "--quiet", *(["--resume"] if folder.exists() else [])]
+
+
+def run(options: argparse.Namespace) -> None:
+    """All studies that are not done, so many at a time, each on one core."""
+    waiting = [
+        command(name, seed, options)
+        for seed in range(options.seeds)
+        for name in SETS
+        if not (Path(options.runs) / f"{name}-{seed}" / "report.html").exists()
+    ]
+    cores = sorted(os.sched_getaffinity(0))
+    for start in range(0, len(waiting), options.side_by_side):
+        running = [
+            subprocess.Popen(
+                ["taskset", "-c", str(cores[k % len(cores)]), str(Path(sys.executable).with_name("scotoma")), *arguments],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            for k, arguments in enumerate(waiting[start : start + options.side_by_side])
+        ]
+        if any([process.wait() for process in running]):
+            raise SystemExit("a study failed")
+        gather(options)
+
+
+def gather(options: argparse.Namespace) -> None:
+    """One line a set, kind, fraction and seed: the mean AUROC over draws."""
+    lines: list[dict[str, Any]] = []
+    for path in sorted(Path(options.runs).glob("*/rows.jsonl")):
+        name, _, seed = path.parent.name.rpartition("-")
+        for row in map(json.loads, path.read_text().splitlines()):
+            if row["evaluator"] == "linear" and row["metric"] == "auroc" and row.get("seed") is None and row.get("class") is None:
+                kind = KINDS.get(row["method"], "random weights")
+                lines.append({"data": name, "seed": int(seed), "kind": kind, "fraction": row["fraction"], "value": row["value"]})
+            elif row["evaluator"] == "pretrain" and row["metric"] == "images_seen":
+                lines.append({"data": name, "seed": int(seed), "kind": KINDS[row["method"]], "images_seen": row["value"]})
+    RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def main() -> None:
+    """Parse and do."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", nargs="?", default="run", choices=("run", "gather"))
+    parser.add_argument("--minutes", type=float, default=3)
+    for name, value in (("size", 64), ("seeds", 3), ("side_by_side", 2)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--runs", default="runs/hiding")
+    options = parser.parse_args()
+    Path(options.runs).mkdir(parents=True, exist_ok=True)
+    (run if options.action == "run" else gather)(options)
+
+
+if __name__ == "__main__":
+    main()

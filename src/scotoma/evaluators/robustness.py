@@ -1,0 +1,98 @@
+"""A classifier on corrupted pictures: hidden patches, noise, blur, exposure, geometry, compression; the drop and its interval.
+
+Of a classifier its own head is tested; of an encoder a linear probe on all training labels, which has seen clean pictures only. Of
+vision transformers patches are hidden in two ways: painted over (``patches``), and dropped from the sequence (``dropped_tokens``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scotoma.comparisons import estimate, samples
+from scotoma.corruptions import SEVERITIES, corruptions, hide_patches, order_of_patches
+from scotoma.encoders import EncoderInfo, forward_visible, is_vit
+from scotoma.evaluators import linear
+from scotoma.evaluators.base import HEADLINE, Context, Row
+from scotoma.plan import automatic_precision
+from scotoma.views import Draws, normalise_, resized
+
+PROTOCOL = 1
+TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SEED = 0
+PATCH = 16  # side of a hidden patch, pixels, where the network has none of its own
+Condition = tuple[str, float]  # name, severity or share; ("clean", 0)
+CLEAN: Condition = ("clean", 0)
+
+
+@torch.no_grad()
+def evaluate(context: Context) -> list[Row]:
+    """The metric under each corruption and severity, its relative drop, and the mean drop of each corruption and of all."""
+    y, groups = context.target.y[context.test], context.split.units[context.test]
+    found = {c: samples(HEADLINE, y, p, groups) for c, p in _probabilities(context).items()}
+    rows: list[Row] = []
+    drops: dict[str, list[np.ndarray]] = {}
+    for (name, severity), values in found.items():
+        key = {"corruption": name, "severity": severity, "n": len(y)}
+        drop = 1 - values / found[CLEAN]
+        rows.append({"metric": HEADLINE, **key, **estimate(values)})
+        if name != CLEAN[0]:
+            rows.append({"metric": f"{HEADLINE}_relative_drop", **key, **estimate(drop)})
+            drops.setdefault(name, []).append(drop)
+    means = {name: np.mean(of_name, 0) for name, of_name in drops.items()}
+    means["all"] = np.mean([mean for name, mean in means.items() if name not in ("patches", "dropped_tokens")], 0)
+    return rows + [
+        {"metric": f"mean_{HEADLINE}_relative_drop", "corruption": k, "n": len(y), **estimate(v)} for k, v in means.items()
+    ]
+
+
+def _probabilities(context: Context, batch_size: int = 256) -> dict[Condition, np.ndarray]:
+    """(n, C) probabilities of the test rows under each condition."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = context.encoder.to(device).to(memory_format=torch.channels_last).eval()
+    head = linear.head(context).to(device)
+    numbers = context.dataset.table["row"].to_numpy()[context.test]
+    found: dict[Condition, list[np.ndarray]] = {}
+    for start in range(0, len(numbers), batch_size):
+        rows = numbers[start : start + batch_size]
+        x = resized(torch.from_numpy(context.store.batch(rows)).to(device), context.info.image_size)
+        rng = Draws(SEED, 0, torch.from_numpy(rows).to(device))
+        for condition, images, keep in _conditions(x, context.info, rng, patch=_patch(encoder), drop=is_vit(encoder)):
+            logits = head(_features(encoder, context.info, images, keep)).double().cpu().numpy()
+            found.setdefault(condition, []).append(logits)
+    return {c: linear.probabilities(np.concatenate(logits), context.target.multilabel) for c, logits in found.items()}
+
+
+def _patch(encoder: nn.Module) -> int:
+    vit: Any = encoder
+    return int(vit.patch_embed.patch_size[0]) if is_vit(encoder) else PATCH
+
+
+def _features(encoder: nn.Module, info: EncoderInfo, images: Tensor, keep: Tensor | None) -> Tensor:
+    """(B, D) features of (B, C, H, W) pictures in [0, 1]; of a vision transformer of the patches ``keep`` alone."""
+    x = normalise_(images.clone(), info.mean, info.std).contiguous(memory_format=torch.channels_last)
+    vit: Any = encoder
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=automatic_precision() == "bf16-mixed"):
+        return (encoder(x) if keep is None else vit.forward_head(forward_visible(vit, x, keep))).float()
+
+
+def _conditions(x: Tensor, info: EncoderInfo, rng: Draws, patch: int,
+                drop: bool) -> Iterator[tuple[Condition, Tensor, Tensor | None]]:  # fmt: skip
+    """Each condition with its pictures, and the patches that are kept where some are dropped."""
+    yield CLEAN, x, None
+    for name, corrupt in corruptions(info.modality).items():
+        for severity in SEVERITIES:
+            yield (name, severity), corrupt(x, severity, rng.of(name)), None
+    cells = max(1, x.shape[2] // patch)
+    order = order_of_patches(cells**2, rng)
+    fill = torch.tensor(info.mean, device=x.device)
+    for share in SHARES:
+        count = round(share * cells**2)
+        yield ("patches", share), hide_patches(x, order[:, :count], cells, fill), None
+        if drop:
+            yield ("dropped_tokens", share), x, order[:, count:].sort(1).values

@@ -1,0 +1,113 @@
+"""Robustness: a condition is what a classifier says of pictures corrupted one by one; drops are relative to the clean pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from made import context
+from sklearn.metrics import roc_auc_score
+
+from scotoma import corruptions
+from scotoma.data.splits import Split
+from scotoma.encoders import forward_visible
+from scotoma.evaluators import linear, robustness
+from scotoma.evaluators.base import Context
+from scotoma.views import Draws
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """A third of the pictures is tested on; the two halves of a picture differ little, so that noise matters."""
+    return context(tmp_path_factory.mktemp("made"), n=160)
+
+
+@pytest.fixture(scope="module")
+def rows(made: Context) -> list[dict[str, object]]:
+    return robustness.evaluate(made)
+
+
+def value(rows: list[dict[str, object]], metric: str, corruption: str, severity: float | None = None) -> float:
+    found = [r["value"] for r in rows if (r["metric"], r["corruption"], r.get("severity")) == (metric, corruption, severity)]
+    assert len(found) == 1
+    return float(found[0])  # type: ignore[arg-type]
+
+
+def slow_auroc(made: Context, name: str, severity: int) -> float:
+    """Picture by picture, without the evaluator."""
+    head = linear.head(made)
+    test = made.test
+    scores = []
+    for number in made.dataset.table["row"].to_numpy()[test]:
+        x = torch.from_numpy(made.store.batch(np.array([number]))).float() / 255
+        x = corruptions.EVERYWHERE[name](x, severity, Draws(0, 0, torch.tensor([int(number)])).of(name))
+        logits = head(made.encoder(x)).detach()
+        scores.append(float(logits[0, 1] - logits[0, 0]))
+    return float(roc_auc_score(made.target.y[test], scores))
+
+
+@pytest.mark.parametrize(("name", "severity"), [("gaussian", 5), ("brightness", 3), ("impulse", 4)])
+def test_a_condition_equals_pictures_corrupted_one_by_one(
+    made: Context, rows: list[dict[str, object]], name: str, severity: int
+) -> None:
+    assert value(rows, "auroc", name, severity) == pytest.approx(slow_auroc(made, name, severity), abs=0.01)  # bfloat16
+
+
+def test_clean_pictures_are_as_the_linear_probe_finds_them(made: Context, rows: list[dict[str, object]]) -> None:
+    clean = next(r for r in linear.evaluate(made) if r["metric"] == "auroc" and "seed" not in r and "class" not in r)
+    assert value(rows, "auroc", "clean", 0) == pytest.approx(clean["value"], abs=0.005)
+
+
+def test_drops_are_relative_to_the_clean_pictures(rows: list[dict[str, object]]) -> None:
+    clean = value(rows, "auroc", "clean", 0)
+    drops = []
+    for severity in corruptions.SEVERITIES:
+        drops.append(1 - value(rows, "auroc", "gaussian", severity) / clean)
+        assert value(rows, "auroc_relative_drop", "gaussian", severity) == pytest.approx(drops[-1], abs=1e-9)
+    assert value(rows, "mean_auroc_relative_drop", "gaussian") == pytest.approx(np.mean(drops), abs=1e-9)
+    means = [value(rows, "mean_auroc_relative_drop", name) for name in corruptions.EVERYWHERE]
+    assert value(rows, "mean_auroc_relative_drop", "all") == pytest.approx(np.mean(means), abs=1e-9)
+
+
+def test_intervals_hold_their_values_and_a_drop_is_paired(rows: list[dict[str, object]]) -> None:
+    for row in rows:
+        assert float(row["low"]) <= float(row["value"]) + 1e-9 and float(row["value"]) <= float(row["high"]) + 1e-9  # type: ignore[arg-type]
+    unchanged = [r for r in rows if r["metric"] == "auroc_relative_drop" and r["corruption"] == "contrast" and r["severity"] == 1]
+    assert float(unchanged[0]["high"]) - float(unchanged[0]["low"]) < 0.2  # type: ignore[arg-type]
+
+
+def test_hiding_more_costs_more_and_magnetic_corruptions_are_for_magnetic_resonance(
+    made: Context, rows: list[dict[str, object]]
+) -> None:
+    assert value(rows, "auroc_relative_drop", "patches", 0.9) > value(rows, "auroc_relative_drop", "patches", 0.1) - 1e-9
+    assert not any(r["corruption"] in ("ghosting", "dropped_tokens") for r in rows)
+    few = Split(np.where(np.arange(160) % 8 == 0, "test", made.split.of), made.split.units, "patient", True)
+    magnetic = replace(made, info=replace(made.info, modality="mr"), split=few)
+    assert any(r["corruption"] == "ghosting" for r in robustness.evaluate(magnetic))
+
+
+def test_tokens_are_dropped_and_pixels_painted_alike(made: Context) -> None:
+    """A ViT sees the same patches either way, but painted ones still speak: the two must differ, and each equal its definition."""
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, in_chans=1, num_classes=0, depth=2).eval()
+    x, rng = torch.rand(3, 1, 32, 32), Draws(0, 0, torch.arange(3))
+    found = {
+        c: robustness._features(vit, made.info, images, keep)
+        for c, images, keep in robustness._conditions(x, replace(made.info, mean=(0.3,), std=(0.2,)), rng, 8, drop=True)
+        if c[0] in ("patches", "dropped_tokens")
+    }
+    order = corruptions.order_of_patches(16, rng)
+    keep = order[:, 8:].sort(1).values
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = vit.forward_head(forward_visible(vit, x, keep)).float()
+    assert torch.allclose(found["dropped_tokens", 0.5], expected, atol=0.02)
+    assert not torch.allclose(found["patches", 0.5], found["dropped_tokens", 0.5], atol=0.02)
+    painted = x.clone()
+    for k in range(3):
+        for cell in order[k, :8].tolist():
+            painted[k, :, cell // 4 * 8 :, :][:, :8, cell % 4 * 8 : cell % 4 * 8 + 8] = 0.3
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(found["patches", 0.5], vit(painted).float(), atol=0.02)
