@@ -146,3 +146,29 @@ def test_which_networks_can_drop_tokens() -> None:
     assert encoders.is_vit(encoders.build(info_of("vit_tiny_patch8")))
     assert not encoders.is_vit(encoders.build(info_of("resnet10t")))
     assert not encoders.is_vit(timm.create_model("vit_small_patch16_rope_224", num_classes=0, depth=1, embed_dim=24, num_heads=2))
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet10t", 5), ("vit_tiny_patch16_224", 3)])
+def test_the_last_stages_alone_are_trained(name: str, count: int) -> None:
+    kwargs = {"depth": 2, "img_size": 32} if name.startswith("vit") else {}
+    network = timm.create_model(name, num_classes=0, in_chans=1, **kwargs)
+    of = encoders.stages(network)
+    assert set(of.values()) == set(range(count)) and set(of) == {k for k, _ in network.named_parameters()}
+    encoders.freeze(network, 1)
+    trained = {k for k, p in network.named_parameters() if p.requires_grad}
+    last = ("layer4.",) if name == "resnet10t" else ("blocks.1.", "norm.")
+    assert trained and trained == {k for k in of if k.startswith(last)}
+    whole = timm.create_model(name, num_classes=0, in_chans=1, **kwargs)
+    encoders.freeze(whole, count)
+    assert all(p.requires_grad for p in whole.parameters())
+
+
+def test_layers_learn_more_slowly_the_farther_from_the_head() -> None:
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, in_chans=1, depth=3, img_size=32)
+    names = {id(p): k for k, p in network.named_parameters()}
+    scale = {names[id(p)]: g["lr_scale"] for g in encoders.layer_groups(network, 0.5) for p in g["params"]}
+    assert set(scale) == set(names.values())
+    assert [scale[f"blocks.{k}.attn.qkv.weight"] for k in range(3)] == [0.25, 0.5, 1.0]
+    assert scale["patch_embed.proj.weight"] == scale["pos_embed"] == 0.125 and scale["norm.weight"] == 1.0
+    for group in encoders.layer_groups(network, 0.5):
+        assert (group.get("weight_decay") == 0.0) == all(p.ndim <= 1 for p in group["params"])

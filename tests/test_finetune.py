@@ -74,6 +74,13 @@ def test_the_verbs_from_pictures_to_a_tested_classifier(grey_folder, tmp_path: P
         ({"label_fraction": 0.0}, "--label_fraction 0.0"),
         ({"steps": 0}, "must be above 0"),
         ({"precision": "16"}, "--precision 16"),
+        ({"schedule": "cosin"}, "--schedule cosin: one of cosine"),
+        ({"balance": "yes"}, "--balance yes: one of weights"),
+        ({"monitor": "roc"}, "--monitor roc: one of loss, auroc"),
+        ({"threshold": "1.5"}, "--threshold 1.5: youden, or a sensitivity"),
+        ({"method_args": {"mixup": -1.0}}, "--method.mixup -1.0"),
+        ({"method_args": {"mixin": 1.0}}, "did you mean 'mixup'"),
+        ({"frozen": True, "drop_path": 0.1}, "--frozen leaves the encoder as it is"),
         ({"target": ["colour"]}, "no column 'colour'"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -88,12 +95,12 @@ def test_tokens_are_dropped_in_training_only(grey_folder, tmp_path: Path) -> Non
         data, "simmim", tmp_path / "encoder", encoder="vit_tiny_patch4", steps=1, method_args={"mask_unit": 4}, **short
     )
     whole = finetune(data, ["label"], encoder, tmp_path / "whole", steps=2, quiet=True)
-    dropped = finetune(data, ["label"], encoder, tmp_path / "dropped", steps=2, drop_tokens=0.75, quiet=True)
+    dropped = finetune(data, ["label"], encoder, tmp_path / "dropped", steps=2, method_args={"drop_tokens": 0.75}, quiet=True)
     weights = [encoders.load(run)[0].state_dict() for run in (whole, dropped)]
     assert weights[0].keys() == weights[1].keys() and any(not torch.equal(v, weights[1][k]) for k, v in weights[0].items())
-    assert read_config(dropped)["drop_tokens"] == 0.75
+    assert read_config(dropped)["method_args"]["drop_tokens"] == 0.75
     convolutional = pretrain(data, "simclr", tmp_path / "cnn", encoder="resnet10t", steps=1, **short)
     for source, share, message in ((convolutional, 0.5, "needs a vision transformer"), (encoder, 1.0, "at least 0 and below 1")):
         with pytest.raises(UsageError, match=message):
-            finetune(data, ["label"], source, tmp_path / "no", drop_tokens=share, quiet=True)
+            finetune(data, ["label"], source, tmp_path / "no", method_args={"drop_tokens": share}, quiet=True)
     assert not (tmp_path / "no").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from scotoma.losses import classification, info_nce, masked_patch_loss, negative_cosine, nt_xent, soft_classification
+from scotoma.losses import classification, info_nce, masked_patch_loss, negative_cosine, nt_xent, one_hot, soft_classification
 
 
 def slow_nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
@@ -187,3 +187,30 @@ def test_soft_classification_is_the_plain_one_where_readers_agree_and_a_slow_sum
     (gradient,) = torch.autograd.grad(found, logits)
     assert torch.equal((gradient == 0).all(1), shares.isnan().all(1))
     assert soft_classification(logits, torch.full((7, 3), math.nan)).item() == 0
+
+
+def test_the_focal_loss_against_a_slow_loop_and_torchvisions() -> None:
+    from torchvision.ops import sigmoid_focal_loss
+
+    torch.manual_seed(0)
+    logits, targets, weights = torch.randn(7, 3), torch.tensor([0, 1, 2, -1, 0, 2, 1]), torch.tensor([1.0, 2.0, 0.5])
+    p, total, norm = logits.softmax(1), 0.0, 0.0
+    for row, target in zip(p, targets.tolist(), strict=True):
+        if target >= 0:
+            total += float(-weights[target] * (1 - row[target]) ** 2 * row[target].log())
+            norm += float(weights[target])
+    assert float(classification(logits, targets, weights, gamma=2.0)) == pytest.approx(total / norm, rel=1e-5)
+    y = torch.tensor([[1.0, 0.0, float("nan")]]).repeat(7, 1)
+    expected = sigmoid_focal_loss(logits[:, :2], y[:, :2], alpha=-1, gamma=2.0, reduction="mean")
+    assert float(classification(logits, y, gamma=2.0)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_focal_loss_of_a_certain_and_right_answer_has_a_gradient() -> None:
+    logits = torch.tensor([[80.0, -80.0]], requires_grad=True)
+    classification(logits, torch.tensor([0]), gamma=0.5).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+def test_one_hot_leaves_unknown_unknown() -> None:
+    shares = one_hot(torch.tensor([1, -1]), 3)
+    assert shares[0].tolist() == [0, 1, 0] and shares[1].isnan().all()

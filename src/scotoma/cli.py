@@ -138,7 +138,7 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     """The function's arguments out of flags and, under ``--config``, a YAML file that flags override."""
     config = _config(verb, arguments)
     takes_method = "method_args" in inspect.signature(function).parameters
-    method = (_named(arguments, "--method") or config.get("method", _default(function, "method"))) if takes_method else None
+    method = _method(function, arguments, config)
     parser = _parser(verb, function, method)
     if takes_method:
         config.pop("method", None)
@@ -152,12 +152,22 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     values = parser.parse_args([f"--{k}={'given' if k in verbatim else v}" for k, v in typed.items()]).as_dict() | verbatim
     found = {k: v for k, v in values.items() if k in inspect.signature(function).parameters}
     if takes_method:
-        found |= {"method": method, "method_args": values["method"]}
+        found |= {"method_args": values["method"]} | ({"method": method} if _names_method(function) else {})
     return found
 
 
-def _default(function: Callable[..., Any], name: str) -> Any:
-    return inspect.signature(function).parameters[name].default
+def _method(function: Callable[..., Any], arguments: list[str], config: dict[str, Any]) -> str | None:
+    """The method whose arguments a verb takes as ``--method.NAME``: the one that is named, or the only one; None without any."""
+    parameters = inspect.signature(function).parameters
+    if "method_args" not in parameters:
+        return None
+    if not _names_method(function):
+        return "supervised"
+    return str(_named(arguments, "--method") or config.get("method", parameters["method"].default))
+
+
+def _names_method(function: Callable[..., Any]) -> bool:
+    return "method" in inspect.signature(function).parameters
 
 
 def _check_names(verb: str, known: set[str], config: dict[str, Any], arguments: list[str]) -> None:
@@ -271,8 +281,7 @@ def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
 
 def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None:
     """Print the flags as they are typed here: switches and lists plain, a name after ``--method``."""
-    takes_method = "method_args" in inspect.signature(function).parameters
-    method = (_named(arguments, "--method") or _default(function, "method")) if takes_method else None
+    method = _method(function, arguments, {})
     parser = _parser(verb, function, method)
     switches = {name for name, hint in _hints(function, method).items() if hint is bool}
     for action in parser._actions:
@@ -289,12 +298,14 @@ def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    """The overall metrics, a line each; the run folder holds all rows."""
+    """The metrics over all classes, a line each; the run folder holds all rows."""
     for row in rows:
         if row["evaluator"] != "data" and row.get("seed") is None and row.get("class") is None and row.get("low") is not None:
+            keys = ("corruption", "severity", "column", "subgroup", "explanation", "other")
+            told = " ".join(str(row[k]) for k in keys if k in row)
             fraction = f" at {row['fraction']:.0%} of the labels" if row.get("fraction") else ""
             interval = f"(95 % interval {row['low']:.3f} to {row['high']:.3f})"
-            print(f"{row['evaluator']} {row['metric']}{fraction}: {row['value']:.3f} {interval}")
+            print(f"{row['evaluator']} {row['metric']}{told and ' ' + told}{fraction}: {row['value']:.3f} {interval}")
 
 
 if __name__ == "__main__":

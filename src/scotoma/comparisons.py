@@ -194,8 +194,8 @@ def numbered(groups: Groups) -> tuple[list[Any], NDArray[np.intp]]:
 def delong(y01: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level: float = 0.95) -> dict[str, float]:
     """Difference of two correlated AUROCs without a bootstrap (DeLong, DeLong and Clarke-Pearson 1988).
 
-    In the midrank form of Sun and Xu (2014), O(n log n). Rows must be independent, one a patient (see ``decisions.aggregate``): several
-    pictures of a patient need `paired_difference`.
+    In the midrank form of Sun and Xu (2014), O(n log n). Rows must be independent, one a patient (see ``decisions.aggregate``):
+    several pictures of a patient need `paired_difference`.
 
     Args:
         y01: (n,) 1 / 0; rows with NaN are left out.

@@ -46,3 +46,18 @@ def scatter(points: dict[str, np.ndarray], labels: np.ndarray, classes: tuple[st
         axis.set_yticks([])
     panels[0].legend(fontsize=8, markerscale=1.8, loc="best")
     return figure
+
+
+def curve(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str, marked: float) -> Figure:
+    """One line over a logarithmic axis, with a vertical line at ``marked``."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(x, y, color=COLOURS[0])
+    axis.axvline(marked, color=COLOURS[1], linestyle="--", label=f"{marked:.2g}")
+    axis.set_xscale("log")
+    axis.set_xlabel(x_name)
+    axis.set_ylabel(y_name)
+    axis.legend(frameon=False)
+    return figure

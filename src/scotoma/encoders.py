@@ -42,6 +42,8 @@ class EncoderInfo:
         data: fingerprint of the training pictures.
         targets: for a model: the columns it predicts.
         classes: for a model: the classes of a categorical target.
+        temperature: for a model: its logits are divided by this before they are probabilities (chosen on validation rows).
+        thresholds: for a model: the probability from which on each class is called positive, chosen on validation rows; () for 0.5.
     """
 
     timm_name: str
@@ -58,6 +60,8 @@ class EncoderInfo:
     data: str = ""
     targets: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
 
     @property
     def display(self) -> Display:
@@ -243,6 +247,32 @@ def class_attention(encoder: nn.Module, images: Tensor) -> Tensor:
     return logits.softmax(2).mean(1)[:, vit.num_prefix_tokens :]
 
 
+def stages(encoder: nn.Module) -> dict[str, int]:
+    """Parameter -> number of its stage: 0 for the stem, then the stages of a CNN or the blocks of a vision transformer."""
+    from timm.models import group_parameters
+
+    network: Any = encoder
+    return dict(group_parameters(encoder, network.group_matcher(coarse=True), reverse=True))
+
+
+def freeze(encoder: nn.Module, trained: int) -> None:
+    """Leave all but the last ``trained`` stages as they are: those parameters get no gradient."""
+    of = stages(encoder)
+    first = max(of.values()) + 1 - trained
+    for name, parameter in encoder.named_parameters():
+        if of[name] < first:
+            parameter.requires_grad_(False)
+
+
+def layer_groups(encoder: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups whose ``lr_scale`` falls by ``decay`` from layer to layer, from the last to the first (BEiT, MAE)."""
+    from timm.optim import param_groups_layer_decay
+
+    groups = param_groups_layer_decay(encoder, weight_decay=1.0, layer_decay=decay)
+    plain = [{"params": g["params"], "lr_scale": g["lr_scale"]} for g in groups]
+    return [g if old["weight_decay"] else g | {"weight_decay": 0.0} for g, old in zip(plain, groups, strict=True)]
+
+
 def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Linear | None = None) -> None:
     """Write an encoder file, or with a head a model file; under a temporary name first, so that none is ever half-written."""
     from safetensors.torch import save_file
@@ -286,7 +316,7 @@ def read_info(source: str | Path) -> EncoderInfo:
     if header is None:
         raise UsageError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
     try:
-        lists = ("mean", "std", "targets", "classes")
+        lists = ("mean", "std", "targets", "classes", "thresholds")
         fields: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in json.loads(header).items()}
         return EncoderInfo(**fields)
     except (ValueError, TypeError, AttributeError) as error:

@@ -28,9 +28,13 @@ def finetune(
     batch_size: int = 32,
     learning_rate: float = 5e-4,
     weight_decay: float = 0.01,
+    schedule: str = "cosine",
     patience: int = 0,
-    balance: bool = True,
-    drop_tokens: float = 0.0,
+    monitor: str = "loss",
+    balance: str = "weights",
+    threshold: str = "youden",
+    drop_path: float = 0.0,
+    method_args: dict[str, Any] | None = None,
     precision: str | None = None,
     seed: int = 0,
     strict: bool = False,
@@ -54,13 +58,18 @@ def finetune(
         label_fraction: share of the training and validation labels to use.
         steps: length as optimiser steps.
         batch_size: pictures a step.
-        learning_rate: peak.
+        learning_rate: peak; 0 for the one that a range test on throw-away steps finds (its figure is kept).
         weight_decay: of AdamW.
-        patience: stop after so many checks of the validation loss without improvement (10 checks a run) and keep the best
+        schedule: of the learning rate: cosine, constant, one_cycle, or plateau (constant, lowered where validation rows improve no
+            more).
+        patience: stop after so many checks of the validation rows without improvement (10 checks a run) and keep the best
             weights; 0 trains the fixed number of steps.
-        balance: weight the loss so that classes count alike.
-        drop_tokens: share of a vision transformer's patches that training leaves out (0.75 in MSMAE), mostly those that the encoder
-            attends to, anew at each step; a test sees them all.
+        monitor: what is checked: loss, auroc, average_precision, balanced_accuracy, mcc or another metric.
+        balance: how classes are made to count alike: weights (in the loss), oversample, undersample; or none.
+        threshold: what validation rows choose each class's threshold by: youden (sensitivity + specificity), or the sensitivity to
+            be reached, such as 0.95. Probabilities are calibrated there too (by a temperature).
+        drop_path: share of the residual branches that training leaves out at the last layer, rising from 0 at the first.
+        method_args: arguments of the supervised method: what is trained, mixed, smoothed and dropped.
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it.
         seed: of the split, the label draw, the order and the views.
         strict: stop at an unreadable picture instead of leaving it out.
@@ -81,10 +90,18 @@ def finetune(
         raise UsageError(f"--label_fraction {label_fraction}: must be above 0 and at most 1")
     if steps <= 0 or batch_size <= 0:
         raise UsageError("--steps and --batch_size must be above 0")
-    if not 0 <= drop_tokens < 1:
-        raise UsageError(f"--drop_tokens {drop_tokens}: must be at least 0 and below 1")
+    if not 0 <= drop_path < 1 or learning_rate < 0:
+        raise UsageError("--drop_path must be at least 0 and below 1, --learning_rate at least 0")
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
+    from scotoma.metrics import METRICS
+    from scotoma.plan import BALANCES, SCHEDULES
+
+    rule = _rule(threshold)
+    choices = {"schedule": (schedule, SCHEDULES), "balance": (balance, BALANCES), "monitor": (monitor, ("loss", *METRICS))}
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise UsageError(f"--{name} {value}: one of {', '.join(known)}")
     arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
     from scotoma import encoders
     from scotoma.material import gather
@@ -98,26 +115,33 @@ def finetune(
     )  # fmt: skip
     assert material.target is not None
     from scotoma.data.targets import require_classes
+    from scotoma.decisions import tempered
     from scotoma.evaluators.base import draw, draw_rows
-    from scotoma.finetuning import predict, probe, tune
+    from scotoma.finetuning import Recipe, check, operating_point, predict, probe, tune
+    from scotoma.methods.supervised import Supervised
+
+    recipe = Recipe(
+        steps, batch_size, learning_rate, weight_decay, schedule, balance, patience, monitor, precision, seed,
+        Supervised.settings(method_args or {}),
+    )  # fmt: skip
 
     drawn = draw(material.target, material.split, label_fraction, seed)
     require_classes(material.target, drawn.train, "training")
-    network, info, _ = encoders.load(encoder)
-    if drop_tokens and (frozen or not encoders.is_vit(network)):
-        raise UsageError("--drop_tokens needs a vision transformer that is trained, not --frozen")
+    network, info, _ = encoders.load(encoder, **({"drop_path_rate": drop_path} if drop_path else {}))
+    if frozen and (recipe.method_args != Supervised.settings({}) or drop_path):
+        raise UsageError("--frozen leaves the encoder as it is: --method arguments and --drop_path are for one that is trained")
+    if not frozen:
+        check(recipe, network, info, material.target, drawn)
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:
         if frozen:
             head: Any = probe(network, info, material.store, material.rows, material.target, drawn)
         else:
-            tuned, costs = tune(
-                network, info, material.store, material.rows, material.target, drawn, steps=steps, batch_size=batch_size,
-                learning_rate=learning_rate, weight_decay=weight_decay, precision=precision, seed=seed, patience=patience,
-                balance=balance, drop_tokens=drop_tokens, run=run, quiet=quiet,
-            )  # fmt: skip
+            tuned, costs = tune(network, info, material.store, material.rows, material.target, drawn, recipe, run=run, quiet=quiet)
             network, head = tuned.encoder.cpu(), tuned.head.cpu()
         info = replace(info, targets=material.target.columns, classes=material.target.classes)
+        chosen = operating_point(network, head, info, material.store, material.rows, material.target, drawn, rule)
+        info = replace(info, temperature=chosen[0], thresholds=chosen[1])
         encoders.save(run.path / MODEL, network, info, head)
         material.save_used(run.path)
         val = material.split.rows("val")
@@ -128,8 +152,22 @@ def finetune(
             run.add_rows(costs, evaluator="finetune", **(common | {"split": "train"}))
         if len(val):
             p = predict(network, head, info, material.store, material.rows[val], material.target.multilabel)
+            p = tempered(p, info.temperature, material.target.multilabel)
             run.add_rows(draw_rows(material.target.y[val], p, drawn), evaluator="linear" if frozen else "finetune", **common)
         run.finish()
     finally:
         run.close()
     return run.path
+
+
+def _rule(text: str) -> str | float:
+    """The rule of a threshold: ``youden``, or a sensitivity."""
+    if text == "youden":
+        return text
+    try:
+        sensitivity = float(text)
+    except ValueError:
+        sensitivity = 0.0
+    if not 0 < sensitivity <= 1:
+        raise UsageError(f"--threshold {text}: youden, or a sensitivity above 0 and at most 1, such as 0.95")
+    return sensitivity

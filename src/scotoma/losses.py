@@ -67,38 +67,54 @@ def masked_patch_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tenso
     return (error * mask).sum() / mask.sum()
 
 
-def soft_classification(logits: Tensor, shares: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of one categorical target on which several readers were not of one mind.
+def soft_classification(logits: Tensor, shares: Tensor, weights: Tensor | None = None, gamma: float = 0.0) -> Tensor:
+    """Cross-entropy of one categorical target that is told as shares: of readers, of mixed pictures, or smoothed.
 
     Args:
         logits: (B, C).
-        shares: (B, C) share of readers for each class; a row of NaN is unknown and left out.
+        shares: (B, C) that sum to 1; NaN for unknown, which is left out.
         weights: (C,) weight of each class.
+        gamma: of the focal loss (Lin et al. 2017, arXiv 1708.02002, equation 4: each class's term times (1 - p) ** gamma).
 
     Returns:
-        The mean, weighted by class; where all readers agree, that of ``classification``. 0 where nothing is known.
+        The mean over what is known, by weight; equal to :func:`classification` where one share is 1.
     """
-    wanted = shares.float().nan_to_num() * (1 if weights is None else weights)
-    return -(wanted * F.log_softmax(logits.float(), 1)).sum() / wanted.sum().clamp(min=1e-12)
+    known = ~shares.isnan().any(1)
+    if not known.any():
+        return logits.float().sum() * 0
+    shares, log_p = shares[known].float(), logits[known].float().log_softmax(1)
+    weighted = shares if weights is None else shares * weights
+    return -(weighted * log_p * _focus(log_p, gamma)).sum() / weighted.sum().clamp(min=1e-12)
 
 
-def classification(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def classification(logits: Tensor, targets: Tensor, weights: Tensor | None = None, gamma: float = 0.0) -> Tensor:
     """Cross-entropy of one categorical target, or of several 0/1/unknown ones (which may be shares of readers).
 
     Args:
         logits: (B, C) for C classes, or (B, K) for K labels.
         targets: (B,) int64 class ids, -1 for unknown; or (B, K) float, NaN for unknown. Unknown never means 0: it is left out.
         weights: (C,) weight of each class, or (K,) weight of the positive rows of each label.
+        gamma: of the focal loss, as in :func:`soft_classification`; of 0/1 targets each side is a class.
 
     Returns:
         The mean over what is known; 0 (with a gradient of 0) where nothing is.
     """
     logits = logits.float()
     if targets.ndim == 1:
-        known = targets >= 0
-        if not known.any():
-            return logits.sum() * 0
-        return F.cross_entropy(logits[known], targets[known], weight=weights)
+        return soft_classification(logits, one_hot(targets, logits.shape[1]), weights, gamma)
     known = ~targets.isnan()
-    each = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), pos_weight=weights, reduction="none")
+    y, one = targets.nan_to_num(), 1.0 if weights is None else weights
+    yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)  # log p, log (1 - p)
+    each = -(one * y * yes * _focus(yes, gamma) + (1 - y) * no * _focus(no, gamma))
     return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def _focus(log_p: Tensor, gamma: float) -> Tensor | float:
+    """(1 - p) ** gamma."""
+    return (1 - log_p.exp()).clamp(min=1e-6) ** gamma if gamma else 1.0
+
+
+def one_hot(targets: Tensor, classes: int) -> Tensor:
+    """(B,) class ids, -1 for unknown -> (B, C) float32 shares, NaN for unknown."""
+    shares = F.one_hot(targets.clamp(min=0), classes).float()
+    return shares.masked_fill(targets[:, None] < 0, float("nan"))

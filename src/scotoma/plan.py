@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+SCHEDULES = ("cosine", "constant", "one_cycle", "plateau")
+BALANCES = ("weights", "oversample", "undersample", "none")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -19,6 +22,7 @@ class Plan:
         weight_decay: of AdamW.
         precision: Lightning's name, ``bf16-mixed`` or ``32-true``.
         seed: of order, views and weights.
+        schedule: of the learning rate, one of ``SCHEDULES``.
     """
 
     steps: int
@@ -27,13 +31,21 @@ class Plan:
     weight_decay: float
     precision: str
     seed: int
+    schedule: str = "cosine"
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Factor on the learning rate: linear warm-up over a share of the steps, then cosine to 0 at the last."""
-    rise = max(1, round(warmup * steps))
+def schedule(step: int, steps: int, warmup: float, kind: str = "cosine") -> float:
+    """Factor on the learning rate.
+
+    ``cosine``: linear warm-up over a share of the steps, then cosine to 0 at the last. ``constant``, and ``plateau`` as long as
+    nobody lowers it: the warm-up, then 1. ``one_cycle`` (Smith & Topin 2017, arXiv 1708.07120): cosine from 1/25 to 1 over 30 % of
+    the steps, whatever the warm-up, then cosine to 0.
+    """
+    rise = max(1, round((0.3 if kind == "one_cycle" else warmup) * steps))
     if step < rise:
-        return (step + 1) / rise
+        return 1 - 0.96 * 0.5 * (1 + math.cos(math.pi * step / rise)) if kind == "one_cycle" else (step + 1) / rise
+    if kind in ("constant", "plateau"):
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 

@@ -20,7 +20,7 @@ from scotoma.data.targets import Target
 from scotoma.drawing import scatter
 from scotoma.evaluate import material_rows
 from scotoma.evaluators.base import HEADLINE, Context, Draw, draw, draw_rows, extract, fraction_rows
-from scotoma.finetuning import predict, tune
+from scotoma.finetuning import Recipe, predict, tune
 from scotoma.material import Material
 from scotoma.pretraining import assemble, describe, train
 from scotoma.run import Row, Run, read_config, read_rows, status
@@ -187,10 +187,8 @@ def _classify(run: Run, material: Material, arm: Arm, draws: list[Draw], quiet: 
         source = _network(run, material, arm, drawn, quiet)
         if arm.evaluator == "finetune":
             encoder, info, _ = encoders.load(source)
-            tuned, _ = tune(
-                encoder, info, material.store, material.rows, target, drawn, steps=config["finetune_steps"],
-                learning_rate=config["finetune_learning_rate"], seed=drawn.seed,
-            )  # fmt: skip
+            recipe = Recipe(config["finetune_steps"], learning_rate=config["finetune_learning_rate"], seed=drawn.seed)
+            tuned, _ = tune(encoder, info, material.store, material.rows, target, drawn, recipe)
             yield drawn, predict(tuned.encoder, tuned.head, info, material.store, material.rows[test], target.multilabel)
             continue
         if source != last:

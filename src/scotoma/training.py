@@ -10,8 +10,10 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +49,13 @@ class Batches(Dataset[Batch]):
         pairs: draws each picture a partner.
         regions: the store of their regions, and (n,) the rows there, -1 for none.
         seed: of the pairs.
+        keys: (n,) what random numbers are keyed by where a picture stands in ``rows`` more than once; by default ``rows``.
     """
 
     def __init__(self, store: Store, rows: np.ndarray, targets: np.ndarray | None = None, columns: np.ndarray | None = None,
                  pairs: Partners | Successors | None = None, regions: tuple[Store, np.ndarray] | None = None,
-                 seed: int = 0) -> None:  # fmt: skip
+                 seed: int = 0, keys: np.ndarray | None = None) -> None:  # fmt: skip
+        self.keys = rows if keys is None else keys
         self.store, self.rows, self.targets, self.columns = store, rows, targets, columns
         self.pairs, self.regions, self.seed = pairs, regions, seed
 
@@ -60,7 +64,7 @@ class Batches(Dataset[Batch]):
         rows = self.rows[positions]
         batch = {
             "images": torch.from_numpy(self.store.batch(rows)),
-            "rows": torch.from_numpy(rows),
+            "rows": torch.from_numpy(self.keys[positions]),
             "epochs": torch.from_numpy(epochs),
             "positions": torch.from_numpy(positions),
         }
@@ -144,7 +148,8 @@ class Adapter(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW over the method's groups, with the schedule."""
         optimizer = make_optimizer(self.method, self.plan)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, self.plan.steps, self.method.warmup))
+        factor = partial(schedule, steps=self.plan.steps, warmup=self.method.warmup, kind=self.plan.schedule)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
@@ -171,34 +176,65 @@ def make_views(method: Method, batch: Batch, seed: int) -> Batch:
     return {k: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in views.items()}
 
 
+def range_test(method: Method, plan: Plan, batches: Batches, steps: int = 60, low: float = 1e-6,
+               high: float = 0.3) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
+    """Learning-rate range test (Smith 2015, arXiv 1506.01186, section 3.3) on throw-away steps; all is as before afterwards.
+
+    The rate rises geometrically from ``low`` to ``high``; the test ends where the loss is no number or four times its lowest.
+
+    Returns:
+        (k,) rates, (k,) losses smoothed exponentially (0.9, bias taken out), and the rate at which they fall fastest a decade.
+    """
+    rates, losses, mean = np.geomspace(low, high, steps), [], 0.0
+    with torch.random.fork_rng(), _thrown_away(method, plan) as (device, optimizer):
+        scales = [group["lr"] / plan.learning_rate for group in optimizer.param_groups]
+        for k, key in zip(range(steps), Order(len(batches.rows), replace(plan, steps=steps)), strict=False):
+            for group, scale in zip(optimizer.param_groups, scales, strict=True):
+                group["lr"] = rates[k] * scale
+            mean = 0.9 * mean + 0.1 * _throw_away_step(method, plan, batches, key, device, optimizer)
+            losses.append(mean / (1 - 0.9 ** (k + 1)))
+            if not math.isfinite(mean) or losses[-1] > 4 * min(losses):
+                break
+    found = np.array([loss for loss in losses if math.isfinite(loss)])
+    slope = np.gradient(found) if len(found) > 1 else np.zeros(1)
+    return rates[: len(found)], found, float(rates[int(slope.argmin())])
+
+
 def measure_rate(method: Method, plan: Plan, batches: Batches, warm: int = 2, timed: int = 4) -> float:
     """Seconds a step, from a few throw-away steps; weights, buffers and torch's random numbers are as before afterwards.
 
     On the device that training will use, under the same precision.
     """
-    with torch.random.fork_rng():
-        return _measure_rate(method, plan, batches, warm, timed)
+    seconds = []
+    with torch.random.fork_rng(), _thrown_away(method, plan) as (device, optimizer):
+        for _, key in zip(range(warm + timed), Order(len(batches.rows), plan), strict=False):
+            began = time.perf_counter()
+            _throw_away_step(method, plan, batches, key, device, optimizer)
+            seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[warm:]))
 
 
-def _measure_rate(method: Method, plan: Plan, batches: Batches, warm: int, timed: int) -> float:
+@contextmanager
+def _thrown_away(method: Method, plan: Plan) -> Iterator[tuple[torch.device, torch.optim.Optimizer]]:
+    """The device and an optimiser for steps after which weights and buffers are put back."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     saved = {k: v.detach().clone() for k, v in method.state_dict().items()}
     method.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(method, plan)
-    order = iter(Order(len(batches.rows), plan))
-    seconds = []
-    for _ in range(min(warm + timed, plan.steps)):
-        began = time.perf_counter()
-        batch = {k: v.to(device) for k, v in batches[next(order)].items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16-mixed"):
-            loss = step_loss(method, batch, plan.seed)["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()
-        seconds.append(time.perf_counter() - began)
+    yield device, make_optimizer(method, plan)
     method.load_state_dict(saved)
-    return float(np.median(seconds[warm:]))
+
+
+def _throw_away_step(
+    method: Method, plan: Plan, batches: Batches, key: Any, device: torch.device, optimizer: torch.optim.Optimizer
+) -> float:
+    """One step of the method; its loss."""
+    batch = {k: v.to(device) for k, v in batches[key].items()}
+    with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16-mixed"):
+        loss = step_loss(method, batch, plan.seed)["loss"]
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
 
 
 @dataclass(frozen=True)

@@ -149,3 +149,66 @@ def test_it_learns_from_a_quarter_of_the_patches_and_uses_all() -> None:
     with torch.no_grad():
         accuracy = (method.head(features(method.encoder, unseen, method.inputs)).argmax(1) == truth).double().mean()
     assert accuracy > 0.9
+
+
+def test_mixed_labels_are_those_of_the_mixed_pictures() -> None:
+    images, targets = bars(32)
+    method = Supervised(encoder(), inputs_of(images, 2), mixup=0.8, cutmix=1.0, min_scale=1.0, jitter=0.0)
+    plain = Supervised(encoder(), inputs_of(images, 2), min_scale=1.0, jitter=0.0)
+    draws = Draws(0, 0, torch.arange(32))
+    views, before = method.views(images, draws), plain.views(images, draws)["view"]
+    mixed, shares = method.mix(views, torch.nn.functional.one_hot(targets, 2).float())
+    assert torch.allclose(shares.sum(1), torch.ones(32))
+    ways = set()
+    for k in range(32):
+        own, other = before[k], before[k - 1]
+        same = targets[k] == targets[k - 1]
+        w = None if same else float(shares[k, targets[k]])
+        pasted = ((mixed["view"][k] == own) | (mixed["view"][k] == other)).all()
+        ways.add(bool(pasted))
+        if w is not None and not pasted:
+            assert torch.allclose(mixed["view"][k], w * own + (1 - w) * other, atol=1e-5)
+    assert ways == {True, False}, "both ways are taken"
+    cuts = Supervised(encoder(), inputs_of(images, 2), cutmix=1.0, min_scale=1.0, jitter=0.0)
+    view = cuts.mix(cuts.views(images, draws), shares)[0]["view"]
+    assert all(((view[k] == before[k]) | (view[k] == before[k - 1])).all() for k in range(32))
+
+
+def test_smoothing_and_focus_reach_the_loss() -> None:
+    images, _ = bars(6)
+    y = torch.tensor([0, 1, 1, 0, 1, -1])
+    several = torch.tensor([[0.0, 1.0]]).repeat(6, 1)
+    draws = Draws(0, 0, torch.arange(6))
+
+    def loss(targets: torch.Tensor, **settings: float) -> tuple[float, torch.Tensor]:
+        method = Supervised(encoder(), inputs_of(images, 2), **settings).eval()
+        torch.manual_seed(1)
+        torch.nn.init.normal_(method.head.weight)
+        views = method.views(images, draws)
+        with torch.no_grad():
+            return method.loss(views, {"targets": targets})["loss"].item(), method.head(method.encoder(views["view"]))
+
+    value, logits = loss(y, smoothing=0.2)
+    assert value == pytest.approx(torch.nn.functional.cross_entropy(logits[:5], y[:5], label_smoothing=0.2).item(), rel=1e-4)
+    value, logits = loss(several, smoothing=0.2)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, several * 0.8 + 0.1)
+    assert value == pytest.approx(expected.item(), rel=1e-4)
+    assert loss(y, focal=2.0)[0] < loss(y)[0]
+
+
+def test_frozen_stages_stay_as_they_are_with_their_statistics() -> None:
+    images, targets = bars(32)
+    network = encoder()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    method = Supervised(network, inputs_of(images, 2), trained_stages=1)
+    train(method, images, targets, steps=3, learning_rate=1e-3)
+    moved = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all(k.startswith("layer4.") for k in moved)
+
+
+def test_layers_decay() -> None:
+    method = Supervised(encoder(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), layer_decay=0.5)
+    groups = method.param_groups()
+    assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in method.parameters()}
+    scales = {round(g["lr_scale"], 6) for g in groups}
+    assert HEAD_SCALE in scales and min(scales) < 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from scotoma.data.store import Store
 from scotoma.data.table import Dataset
 from scotoma.data.targets import Target
 from scotoma.encoders import EncoderInfo, width
+from scotoma.errors import UsageError
 from scotoma.plan import automatic_precision
 from scotoma.watch import features
 
@@ -96,6 +97,21 @@ class Context:
     def common(self) -> Row:
         """Keys that every row of this context carries."""
         return {"method": self.name, "encoder": self.info.name, "target": ",".join(self.target.columns), "split": "test"}
+
+
+def own_head(context: Context) -> nn.Linear | None:
+    """The head of a classifier; None for an encoder.
+
+    Raises:
+        UsageError: the classifier predicts something else than the context's target.
+    """
+    info, target = context.info, context.target
+    if context.head is not None and (info.targets, info.classes) != (target.columns, target.classes):
+        raise UsageError(
+            f"the classifier tells apart {', '.join(info.classes)} of {', '.join(info.targets)}, not "
+            f"{', '.join(target.classes)} of {', '.join(target.columns)}: leave --target and --classes out, or use --with linear"
+        )
+    return cast("nn.Linear | None", context.head)
 
 
 class Evaluator(Protocol):

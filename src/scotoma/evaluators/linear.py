@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
 from torch import nn
 
 from scotoma.data.targets import Target
-from scotoma.evaluators.base import Context, Draw, Row, draw, evaluate_draws
+from scotoma.evaluators.base import Context, Draw, Row, draw, evaluate_draws, own_head
 
 PROTOCOL = 1
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C: small is strongly regularised
@@ -56,9 +54,7 @@ def layer(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:
 
 def head(context: Context) -> nn.Linear:
     """The head of a classifier; for an encoder alone a linear probe on all training labels."""
-    if context.head is not None:
-        return cast(nn.Linear, context.head)
-    return layer(*fit(context.features, context.target, draw(context.target, context.split, 1.0, 0)))
+    return own_head(context) or layer(*fit(context.features, context.target, draw(context.target, context.split, 1.0, 0)))
 
 
 def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:

@@ -5,31 +5,27 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scotoma import comparisons, metrics
+from scotoma import comparisons, decisions, metrics
 from scotoma.errors import UsageError
-from scotoma.evaluators.base import ROC_GRID, Context, Row
+from scotoma.evaluators.base import ROC_GRID, Context, Row, own_head
 
 PROTOCOL = 1
 TRAINS = False  # it needs no training rows: an outside test table will do
 
 
 def probabilities(context: Context) -> np.ndarray:
-    """(n, C) probabilities of every row by the model's head.
+    """(n, C) probabilities of every row by the model's head, at its temperature.
 
     Raises:
         UsageError: there is no head, or it predicts something else.
     """
-    if context.head is None:
+    head = own_head(context)
+    if head is None:
         raise UsageError("--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder")
-    info, target = context.info, context.target
-    if (info.targets, info.classes) != (target.columns, target.classes):
-        raise UsageError(
-            f"the classifier tells apart {', '.join(info.classes)} of {', '.join(info.targets)}, not "
-            f"{', '.join(target.classes)} of {', '.join(target.columns)}: leave --target and --classes out, or use --with linear"
-        )
     with torch.no_grad():
-        logits = context.head.cpu()(torch.from_numpy(context.features))
-    return (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)
+        logits = head.cpu()(torch.from_numpy(context.features))
+    p = (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)
+    return decisions.tempered(p, context.info.temperature, context.target.multilabel)
 
 
 def evaluate(context: Context) -> list[Row]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from scotoma.attention import AttentionMaps, patch_side
-from scotoma.encoders import forward_visible, width
+from scotoma.encoders import forward_visible, freeze, layer_groups, width
 from scotoma.errors import UsageError
-from scotoma.losses import classification, soft_classification
+from scotoma.losses import classification, one_hot, soft_classification
 from scotoma.masks import visible_count, weighted_scores
 from scotoma.methods.base import Batch, Inputs, Method, Views, decay_groups
+from scotoma.mixing import beta, cut, erased, mixed, smoothed
 from scotoma.nets import momentum_copy
 from scotoma.views import Draws
 
@@ -28,6 +31,13 @@ class Supervised(Method):
             attention (MSMAE, arXiv 2305.05871, which fine-tunes as it pretrains: 0.45 masked + 0.30 thrown = 0.75); in use it sees
             all. The attention is that of a frozen copy of the network as it was given, taken once a picture: of random weights it
             is next to uniform, and mean pooling would leave the class token of the trained network untaught.
+        trained_stages: train only so many of the last stages (of a vision transformer: blocks) beside the head; 0 trains all.
+        layer_decay: factor on the learning rate from each layer to the one before it (0.75 in MAE, table 9); 1 for none.
+        mixup: alpha of mixup, 0 for none (MAE, table 9: 0.8).
+        cutmix: alpha of CutMix, 0 for none (MAE, table 9: 1.0). Where both are given, each picture gets one of the two.
+        erasing: share of the pictures of which a rectangle is erased.
+        smoothing: share of each label that is spread over all classes.
+        focal: gamma of the focal loss, which looks away from what is easy; 0 for cross-entropy.
     """
 
     needs_labels = True
@@ -38,8 +48,23 @@ class Supervised(Method):
     class_weights: Tensor | None
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, min_scale: float = 0.5, jitter: float = 0.2,
-                 drop_tokens: float = 0.0) -> None:  # fmt: skip
+                 drop_tokens: float = 0.0, trained_stages: int = 0, layer_decay: float = 1.0, mixup: float = 0.0,
+                 cutmix: float = 0.0, erasing: float = 0.0, smoothing: float = 0.0, focal: float = 0.0) -> None:  # fmt: skip
         super().__init__(encoder, inputs)
+        for name, value in (("drop_tokens", drop_tokens), ("smoothing", smoothing)):
+            if not 0 <= value < 1:
+                raise UsageError(f"--method.{name} {value}: must be at least 0 and below 1")
+        for name, value in (("mixup", mixup), ("cutmix", cutmix), ("focal", focal), ("trained_stages", trained_stages)):
+            if value < 0:
+                raise UsageError(f"--method.{name} {value}: must be at least 0")
+        if not 0 <= erasing <= 1 or not 0 < layer_decay <= 1:
+            raise UsageError("--method.erasing must lie between 0 and 1, --method.layer_decay above 0 and at most 1")
+        if drop_tokens and (mixup or cutmix):
+            raise UsageError("--method.drop_tokens drops by one picture's attention: leave --method.mixup and --method.cutmix at 0")
+        self.mixup, self.cutmix, self.erasing, self.smoothing, self.focal = mixup, cutmix, erasing, smoothing, focal
+        self.layer_decay = layer_decay
+        if trained_stages:
+            freeze(encoder, trained_stages)
         self.head = nn.Linear(width(encoder), inputs.outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -47,8 +72,6 @@ class Supervised(Method):
         weights = next(encoder.parameters()).new_tensor(inputs.class_weights) if inputs.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
         self.attention: AttentionMaps | None = None
-        if not 0 <= drop_tokens < 1:
-            raise UsageError(f"drop_tokens {drop_tokens}: must be at least 0 and below 1")
         if drop_tokens:
             patch = patch_side(encoder, "drop_tokens")
             self.given = momentum_copy(encoder)
@@ -57,18 +80,28 @@ class Supervised(Method):
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The head starts at 0 beside an encoder that may be trained already: it learns ten times as fast."""
-        return [*decay_groups(self.encoder), *decay_groups(self.head, lr_scale=HEAD_SCALE)]
+        encoder = decay_groups(self.encoder) if self.layer_decay == 1 else layer_groups(self.encoder, self.layer_decay)
+        return [*encoder, *decay_groups(self.head, lr_scale=HEAD_SCALE)]
+
+    def train(self, mode: bool = True) -> Supervised:
+        """Training mode, but for the batch normalisation of stages that are left as they are: they keep their statistics."""
+        super().train(mode)
+        for module in self.encoder.modules():
+            if isinstance(module, BatchNorm) and module.weight is not None and not module.weight.requires_grad:
+                module.eval()
+        return self
 
     def views(self, images: Tensor, rng: Draws) -> Views:
         """One mildly changed view; where tokens are dropped, where it lies in the picture and a random number a patch too."""
-        if self.attention is None:
-            return {"view": self.augment(images, rng)}
         sampled = self.augment.sample(rng)
-        return {
-            "view": self.augment.apply(images, sampled),
-            "theta": sampled["theta"],
-            "noise": rng.uniform("mask", self.attention.grid**2),
-        }
+        found = {"view": self.augment.apply(images, sampled)}
+        if self.erasing:
+            found["view"] = erased(found["view"], rng, self.erasing)
+        if self.attention is not None:
+            found |= {"theta": sampled["theta"], "noise": rng.uniform("mask", self.attention.grid**2)}
+        if self.mixup or self.cutmix:
+            found["mix"] = rng.uniform("mix", 4)
+        return found
 
     def features(self, views: Views, batch: Batch) -> Tensor:
         """(B, D) of the view, or of those of its patches that are not drawn to be dropped."""
@@ -80,7 +113,24 @@ class Supervised(Method):
         encoder: Any = self.encoder
         return encoder.forward_head(forward_visible(encoder, views["view"], order[:, : self.visible]))
 
+    def mix(self, views: Views, shares: Tensor) -> tuple[Views, Tensor]:
+        """Mixup or CutMix of the views of a batch and their labels (B, K), each picture by its own numbers."""
+        which, weight, *centre = views["mix"].unbind(1)
+        cuts = which < (0.5 if self.mixup and self.cutmix else float(bool(self.cutmix)))
+        together = mixed(views["view"], shares, beta(weight, self.mixup or 1.0))
+        pasted = cut(views["view"], shares, beta(weight, self.cutmix or 1.0), torch.stack(centre, 1))
+        view = torch.where(cuts.view(-1, 1, 1, 1), pasted[0], together[0])
+        return views | {"view": view}, torch.where(cuts[:, None], pasted[1], together[1])
+
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy over what is known of the targets."""
-        loss = soft_classification if self.inputs.soft else classification
-        return {"loss": loss(self.head(self.features(views, batch)), batch["targets"], self.class_weights)}
+        """Cross-entropy over what is known of the targets, or the focal loss."""
+        targets = batch["targets"]
+        categorical = self.inputs.soft or targets.ndim == 1
+        if (self.smoothing or "mix" in views) and targets.ndim == 1:
+            targets = one_hot(targets, self.inputs.outputs)
+        if self.smoothing:
+            targets = smoothed(targets, self.smoothing, self.inputs.outputs if categorical else 2)
+        if "mix" in views:
+            views, targets = self.mix(views, targets)
+        loss = soft_classification if categorical and targets.ndim == 2 else classification
+        return {"loss": loss(self.head(self.features(views, batch)), targets, self.class_weights, self.focal)}

@@ -127,8 +127,13 @@ ASKED = {
 }  # fmt: skip
 NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved")
 CALIBRATION = ("brier", "ece")
-TEXT = ("evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference")
-NUMBERS = ("value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr")
+TEXT = (
+    "evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference", "corruption",
+    "column", "subgroup", "explanation", "other", "highest", "lowest",
+)  # fmt: skip
+NUMBERS = (
+    "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

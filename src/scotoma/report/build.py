@@ -30,6 +30,7 @@ from scotoma.report import (
     count,
     data_name,
     decimals,
+    evidence,
     figures,
     frame,
     interval,
@@ -89,7 +90,10 @@ def _content(folders: list[Folder]) -> dict[str, Any]:
     views = [_target(found[found["target"] == t], t, len(targets) > 1) for t in targets]
     headline = views[0]["fraction"] if views else math.nan
     pictures = [p for folder in folders for p in pictures_of(folder)]
-    shown = set(USES) | set(CONTROLS) | {"data", "pretrain"}
+    shown = set(USES) | set(CONTROLS) | {"data", "pretrain", "robustness", "subgroups", "explain"}
+    tested = {name: _tested(rows, name, several) for name in ("robustness", "subgroups", "explain")}
+    robust = evidence.robustness(tested["robustness"])
+    of_robust = figures.styles(dict.fromkeys(robust.get("heads", ()), "method"))
     return {
         "data": ", ".join(dict.fromkeys(data_name(f.config) for f in runs)),
         "runs": [asked(f) for f in runs],
@@ -105,6 +109,10 @@ def _content(folders: list[Folder]) -> dict[str, Any]:
         "features": figures.uri(figures.features(learned, style)) if learned else "",
         "costs": _costs(rows[rows["evaluator"] == "pretrain"], several),
         "pictures": {s: [p for p in pictures if p["section"] == s] for s in ("data", "pretraining", "features", "results")},
+        "robustness": robust,
+        "hidden": figures.uri(figures.hidden(robust["hidden"], of_robust)) if robust else "",
+        "subgroups": evidence.subgroups(tested["subgroups"]),
+        "explanations": evidence.explanations(tested["explain"]),
         "protocols": sorted(str(e) for e, p in found.groupby("evaluator")["protocol"].nunique().items() if p > 1),
         "left_out": sorted(set(rows["evaluator"].dropna()) - shown),
         "paired": bool((found["metric"] == "auroc_difference").any()),
@@ -134,6 +142,15 @@ def _results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
         alone = found.groupby(["target", "evaluator", "label"])["run"].transform("nunique") == 1
         found["label"] = found["label"].where(alone, found["label"] + ", " + found["run"])
     return _over_draws(found)
+
+
+def _tested(rows: pd.DataFrame, evaluator: str, several: bool) -> pd.DataFrame:
+    """Rows of an evaluator that tests one classifier in many ways, each with a ``label``."""
+    found = rows[rows["evaluator"] == evaluator].copy()
+    names = [label_of(m, n, several) for m, n in zip(found["method"], found["encoder"], strict=True)] if len(found) else []
+    found["label"] = [f"{name}, {run}" for name, run in zip(names, found["run"], strict=True)] if names else []
+    alone = len(set(found["label"])) == len(set(names))
+    return found.assign(label=names) if alone else found
 
 
 def _over_draws(found: pd.DataFrame) -> pd.DataFrame:

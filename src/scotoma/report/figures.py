@@ -218,6 +218,28 @@ def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Styl
         return finish(style)
 
 
+def hidden(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
+    """The relative drop of the AUROC by share of hidden patches, a panel a way of hiding.
+
+    Args:
+        panels: title and table with columns label, severity, value, low, high.
+        style: of every label.
+    """
+    with _figure(max(2, len(panels)), 2, 2.6, shared=True) as (axes, finish):
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        for (title, table), ax in zip(panels, axes, strict=False):
+            for name, rows in table.groupby("label", sort=False):
+                rows = rows.sort_values("severity")
+                ax.plot(rows["severity"], rows["value"], label=name, **style[str(name)])
+                pale = {"color": style[str(name)]["color"], "alpha": 0.12, "linewidth": 0}
+                ax.fill_between(rows["severity"], rows["low"], rows["high"], **pale)
+            ax.set(title=title, xlabel="share of patches hidden", ylabel="relative drop of the AUROC")
+            ax.axhline(0, color=FAINT, linewidth=0.7)
+            _grid(ax)
+        return finish(style)
+
+
 @contextmanager
 def _figure(
     count: int, columns: int, height: float, shared: bool = False

@@ -1,0 +1,285 @@
+"""Explanations of a classifier, scored: are they faithful, do they find the lesion, do they hang on the weights, do they agree.
+
+Of a classifier its own head is explained; of an encoder a linear probe on all training labels. Explained is what the classifier
+says of a picture: its most probable class, or the most probable of several 0/1 targets. Scores stand beside those of a random map.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scotoma import faithfulness as faith
+from scotoma.attributions import Attribution, Classifier, available, centred
+from scotoma.comparisons import bootstrap_weights, estimate
+from scotoma.data.building import jobs
+from scotoma.data.images import ImageError, read_labels, square_labels
+from scotoma.encoders import build, width
+from scotoma.evaluators import linear
+from scotoma.evaluators.base import Context, Row
+from scotoma.views import Draws, normalise_, resized
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PROTOCOL = 1
+TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
+CASES = 64  # pictures that are explained, at most
+BATCH = 16  # pictures that a method explains together
+SHOWN = 4  # pictures of each group that `overlays` draws
+SEED = 0
+FRESH_WEIGHTS = 181003292  # seed of the randomised copy: of no run, whose random encoder would be that copy
+RANDOM_MAP = "random map"
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Pictures and what the classifier says of them.
+
+    Args:
+        rows: (n,) row ids.
+        units: (n,) over which intervals are bootstrapped.
+        images: (n, C, S, S) float32, normalised, on the classifier's device.
+        target: (n,) int64, the column that is explained, there too.
+        probability: (n,) of the target.
+        says: (n,) bool, whether the classifier decides for it: always, but for 0/1 targets below 0.5.
+        truth: (n,) of the target: 1, 0 or NaN.
+        masks: (n, S, S) bool, there too; empty where there is none, or where the finding is not both present and seen.
+    """
+
+    rows: np.ndarray
+    units: np.ndarray
+    images: Tensor
+    target: Tensor
+    probability: np.ndarray
+    says: np.ndarray
+    truth: np.ndarray
+    masks: Tensor
+
+
+def evaluate(context: Context) -> list[Row]:
+    """Rows of every explanation that the network takes.
+
+    ``deletion`` (lower is better), ``insertion``; where the table has masks, for positives that were seen, ``pointing_game`` and
+    ``mask_iou``, and ``pointing_game_random_weights`` of the same method on a network with new weights; ``sanity_correlation`` of
+    the two networks' maps and ``sanity_passed`` (none where one network's maps are all constant); ``agreement`` with each ``other``
+    method.
+    """
+    classifier = _classifier(context)
+    cases = gather(context, classifier, chosen(context))
+    methods = available(classifier, cases.images[:1])
+    maps, fresh = (explain(c, cases, methods) for c in (classifier, _fresh(context, classifier)))
+    rng = Draws(SEED, 0, torch.from_numpy(cases.rows).to(cases.images.device))
+    shape = cases.masks.shape[1:]
+    noise = rng.uniform("ties", *shape)
+    found: list[Row] = []
+    for name, of_name in {**maps, RANDOM_MAP: rng.uniform("random map", *shape)}.items():
+        found += _scores(classifier, cases, context.target.multilabel, name, faith.order(of_name, noise))
+    for name, of_name in fresh.items():
+        found += _localisation(cases, name, faith.order(of_name, noise), {"pointing_game_random_weights": faith.pointing_game})
+    # absolute values, so that maps with and without a sign can be compared: where, not for or against
+    ranked, ranked_fresh = ({k: faith.ranks(m.abs().cpu().numpy()) for k, m in of.items()} for of in (maps, fresh))
+    for name in methods:
+        row = _row("sanity_correlation", name, faith.rank_correlation(ranked[name], ranked_fresh[name]), cases.units)
+        passed = {a: float(faith.depends_on_weights(row[b])) for a, b in (("value", "value"), ("low", "high"), ("high", "low"))}
+        found += [row, {**row, "metric": "sanity_passed", **passed}] if row["n"] else [row]
+    for (name, other), values in faith.agreement(ranked).items():
+        found.append({**_row("agreement", name, values, cases.units), "other": other})
+    return found
+
+
+def chosen(context: Context, count: int = CASES) -> np.ndarray:
+    """Positions of test rows to explain, in ascending order.
+
+    At most ``count``, of each class (of several 0/1 targets: any positive, none) equally many as far as they go: rare findings are
+    what explanations are looked at for. They are drawn by row id: the same ones whatever the table's order.
+    """
+    test, y = context.test, context.target.y[context.test]
+    kind = np.nansum(y, 1) > 0 if context.target.multilabel else y
+    key = Draws(SEED, 0, torch.from_numpy(_row_ids(context, test))).uniform("cases").numpy()
+    turn = np.zeros(len(test), np.int64)
+    for k in np.unique(kind):
+        of_kind = np.flatnonzero(kind == k)
+        turn[of_kind[np.argsort(key[of_kind])]] = np.arange(len(of_kind))
+    return np.sort(test[np.lexsort((key, turn))[:count]])
+
+
+@torch.no_grad()
+def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> Cases:
+    """The pictures at these positions of the table, and what the classifier says of them."""
+    info, y, rows = context.info, context.target.y[positions], _row_ids(context, positions)
+    device = next(classifier.head.parameters()).device
+    images = resized(torch.from_numpy(context.store.batch(rows)).to(device), info.image_size)
+    images = normalise_(images, info.mean, info.std)
+    p = torch.cat([_probabilities(classifier, part, context.target.multilabel) for part in images.split(BATCH)])
+    probability, target = p.max(1)
+    column, values = target.cpu().numpy(), probability.double().cpu().numpy()
+    if context.target.multilabel:
+        truth, says = y[np.arange(len(y)), column].astype(float), values > 0.5
+    else:
+        truth, says = (y == column).astype(float), np.ones(len(y), bool)
+    # of two classes the second is the finding; of more, whichever has a mask
+    positive = (truth == 1) & says & ((column == 1) | context.target.multilabel | (len(context.target.classes) > 2))
+    masks = torch.from_numpy(_masks(context, positions, positive)).to(device)
+    return Cases(rows, context.split.units[positions], images, target, values, says, truth, masks)
+
+
+def explain(classifier: Classifier, cases: Cases, methods: dict[str, Attribution]) -> dict[str, Tensor]:
+    """(n, S, S) maps of each method."""
+    parts = list(zip(cases.images.split(BATCH), cases.target.split(BATCH), strict=True))
+    return {name: torch.cat([method(classifier, x, k) for x, k in parts]) for name, method in methods.items()}
+
+
+def overlays(context: Context, cases: np.ndarray, folder: Path) -> list[Row]:
+    """Draw maps over pictures: of those that the classifier got right or wrong the surest and the least sure, up to four each.
+
+    Args:
+        context: as for `evaluate`.
+        cases: positions of test rows to choose from, for example `chosen`.
+        folder: where ``explain-ROW-METHOD.png`` are written; ROW is the row id.
+
+    Returns:
+        For each file ``path, row, explanation, group`` (``right_confident``, ``right_unsure``, ``wrong_confident`` or
+        ``wrong_unsure``), ``class`` (what is explained) and ``probability`` of it.
+    """
+    classifier = _classifier(context)
+    every = gather(context, classifier, cases)
+    groups = _groups(every)
+    positions = cases[np.array([i for members in groups.values() for i in members], int)]
+    if not len(positions):
+        return []
+    shown = gather(context, classifier, positions)
+    names = [name for name, members in groups.items() for _ in members]
+    methods = available(classifier, shown.images[:1])
+    mean, std = (shown.images.new_tensor(v).view(1, -1, 1, 1) for v in (context.info.mean, context.info.std))
+    pictures = (shown.images * std + mean).mean(1).clamp(0, 1).cpu().numpy()
+    folder.mkdir(parents=True, exist_ok=True)
+    found: list[Row] = []
+    for method, maps in explain(classifier, shown, methods).items():
+        for i, row in enumerate(shown.rows.tolist()):
+            words = {"class": context.target.classes[int(shown.target[i])], "probability": float(shown.probability[i])}
+            path = folder / f"explain-{row}-{method}.png"
+            overlay(pictures[i], maps[i].cpu().numpy(), f"{words['class']}: {words['probability']:.2f}").savefig(path, dpi=110)
+            found.append({"path": path, "row": row, "explanation": method, "group": names[i], **words})
+    return found
+
+
+def overlay(picture: np.ndarray, values: np.ndarray, title: str) -> Figure:
+    """A grey picture (H, W) in [0, 1], alone and below a map (H, W), the more opaque the larger.
+
+    Colours can be told apart with any colour vision: cividis where no value is negative, else orange for and purple against.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    signed = bool(values.min() < 0)
+    limit = float(np.quantile(np.abs(values), 0.995)) or float(np.abs(values).max()) or 1.0
+    strength = np.clip(values / limit, -1, 1)
+    colours = matplotlib.colormaps["PuOr_r" if signed else "cividis"]((strength + 1) / 2 if signed else strength)
+    colours[..., 3] = 0.75 * np.abs(strength)
+    figure = Figure(figsize=(4.4, 2.4), layout="constrained")
+    for axis, above in zip(figure.subplots(1, 2), (None, colours), strict=True):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        if above is not None:
+            axis.imshow(above)
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=9, parse_math=False)
+    return figure
+
+
+def _classifier(context: Context) -> Classifier:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return _joined(context, context.encoder, linear.head(context)).to(device).eval()
+
+
+def _joined(context: Context, encoder: nn.Module, head: nn.Linear) -> Classifier:
+    return Classifier(encoder, head if context.target.multilabel else centred(head))
+
+
+def _fresh(context: Context, classifier: Classifier) -> Classifier:
+    """The same architecture with new random weights, of encoder and head."""
+    device = next(classifier.head.parameters()).device
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(FRESH_WEIGHTS)
+        encoder = build(context.info)
+        found = _joined(context, encoder, nn.Linear(width(encoder), classifier.head.out_features))
+    return found.to(device).eval()
+
+
+def _row_ids(context: Context, positions: np.ndarray) -> np.ndarray:
+    return context.dataset.table["row"].to_numpy(np.int64)[positions]
+
+
+def _probabilities(classifier: nn.Module, images: Tensor, multilabel: bool) -> Tensor:
+    """(B, K)."""
+    logits = classifier(images)
+    return logits.sigmoid() if multilabel else logits.softmax(1)
+
+
+def _masks(context: Context, positions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(n, S, S) bool: masks laid out as the pictures are; empty where none is wanted, given or readable."""
+    side, table = context.info.image_size, context.dataset.table.iloc[positions]
+    found = np.zeros((len(positions), side, side), bool)
+    if "mask_path" not in table.columns:
+        return found
+    given = wanted & table["mask_path"].notna().to_numpy()
+    for i, (path, frame) in zip(np.flatnonzero(given), jobs(table.assign(image_path=table["mask_path"])[given]), strict=True):
+        try:
+            found[i] = square_labels(read_labels(path, frame), side)[:, :, 0] > 0
+        except ImageError as error:
+            print(f"a mask is left out: {error}", file=sys.stderr)
+    return found
+
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+def _scores(classifier: Classifier, cases: Cases, multilabel: bool, name: str, pixels: Tensor) -> list[Row]:
+    """Faithfulness of an order of pixels (n, S S), and where there are masks whether it finds them."""
+
+    def probability(images: Tensor) -> Tensor:
+        return _probabilities(classifier, images, multilabel).gather(1, cases.target[:, None])[:, 0]
+
+    x = cases.images
+    pairs = {"deletion": (x, torch.zeros_like(x)), "insertion": (faith.blurred(x), x)}
+    areas = {metric: faith.area(faith.curve(probability, *pair, pixels)) for metric, pair in pairs.items()}
+    found = [_row(metric, name, values.cpu().numpy(), cases.units) for metric, values in areas.items()]
+    return found + _localisation(cases, name, pixels, {"pointing_game": faith.pointing_game, "mask_iou": faith.mask_iou})
+
+
+def _localisation(cases: Cases, name: str, pixels: Tensor, scores: dict[str, Score]) -> list[Row]:
+    present = cases.masks.flatten(1).any(1)
+    if not bool(present.any()):
+        return []
+    units = cases.units[present.cpu().numpy()]
+    return [_row(k, name, f(pixels[present], cases.masks[present]).cpu().numpy(), units) for k, f in scores.items()]
+
+
+def _row(metric: str, name: str, values: np.ndarray, units: np.ndarray) -> Row:
+    """The mean over pictures, bootstrapped over patients; pictures without a value are left out."""
+    known = ~np.isnan(values.astype(float))
+    row: Row = {"metric": metric, "explanation": name, "n": int(known.sum())}
+    if not known.any():
+        return row | {"value": np.nan, "low": np.nan, "high": np.nan}
+    present, weights = values[known].astype(float), bootstrap_weights(units[known])
+    return row | estimate([present.mean(), *(weights @ present / weights.sum(1))])
+
+
+def _groups(cases: Cases) -> dict[str, list[int]]:
+    """Numbers of the cases to show; where a half has fewer than twice as many as are shown, none is in two groups."""
+    right = np.where(np.isnan(cases.truth), np.nan, cases.says == (cases.truth == 1))
+    confidence = np.where(cases.says, cases.probability, 1 - cases.probability)
+    found: dict[str, list[int]] = {}
+    for name, value in (("right", 1), ("wrong", 0)):
+        members = np.flatnonzero(right == value)
+        members = members[np.argsort(-confidence[members], kind="stable")].tolist()
+        half = (len(members) + 1) // 2
+        found |= {f"{name}_confident": members[:half][:SHOWN], f"{name}_unsure": members[half:][::-1][:SHOWN]}
+    return found

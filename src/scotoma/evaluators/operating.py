@@ -1,0 +1,105 @@
+"""A classifier in use: decisions at its thresholds, predictive values at a prevalence, calibration, net benefit, answers a patient.
+
+Temperature and thresholds are those that ``finetune`` chose on its validation rows and wrote into the model (without any: none, and
+0.5); the test rows choose nothing. Probabilities of several classes are taken one class against the rest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scotoma import decisions
+from scotoma.comparisons import bootstrap_weights, estimate
+from scotoma.evaluators.base import HEADLINE, Context, Row
+from scotoma.evaluators.metrics import probabilities
+from scotoma.metrics import score
+
+PROTOCOL = 1
+TRAINS = False
+PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+TREATED = tuple(np.round(np.arange(0.05, 1, 0.05), 2).tolist())  # probabilities at which a treatment may begin
+UNITS = ("study", "patient")
+
+
+def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
+    """Rows of every class that has positive and negative test rows, and of every unit that has several pictures.
+
+    Keys beside the usual: ``threshold``; ``prevalence`` (of ppv and npv); ``confidence`` and ``count`` of the points of a
+    reliability diagram (metric ``reliability``); ``unit`` (study, patient) of one answer and its ``aggregation``.
+    """
+    test, target = context.test, context.target
+    y, units = target.y[test], context.split.units[test]
+    p = probabilities(context)[test]
+    weights = np.pad(bootstrap_weights(units, resamples), ((1, 0), (0, 0)), constant_values=1)
+    thresholds = context.info.thresholds or (0.5,) * len(target.classes)
+    rows: list[Row] = []
+    for k, label in enumerate(target.classes):
+        truth = y[:, k] if target.multilabel else (y == k).astype(float)
+        known = ~np.isnan(truth)
+        if (not target.multilabel and len(target.classes) == 2 and k == 0) or len(np.unique(truth[known])) < 2:
+            continue
+        common = {"class": label, "n": int(known.sum())}
+        found = _decided(truth, p[:, k], thresholds[k], weights) + _calibrated(truth, p[:, k]) + _worth(truth, p[:, k], weights)
+        rows += [{**common, **row} for row in found]
+    for unit in (u for u in UNITS if u in context.dataset.table.columns):
+        rows += _by_unit(context, unit, y, p, resamples)
+    return rows
+
+
+def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray) -> list[Row]:
+    """Rates at the threshold, and predictive values at prevalences."""
+    rates = {name: np.asarray(values) for name, values in decisions.rates(truth, p, threshold, weights).items()}
+    rows: list[Row] = [{"metric": name, "threshold": threshold, **estimate(v)} for name, v in rates.items() if not np.isnan(v[0])]
+    for prevalence in PREVALENCES:
+        values = decisions.predictive_values(rates["sensitivity"], rates["specificity"], prevalence)
+        for name, of_name in zip(("ppv", "npv"), values, strict=True):
+            if not np.isnan(of_name[0]):
+                rows.append({"metric": name, "threshold": threshold, "prevalence": prevalence, **estimate(of_name)})
+    return rows
+
+
+def _calibrated(truth: np.ndarray, p: np.ndarray) -> list[Row]:
+    """Points of the reliability diagram, and the calibration's intercept and slope where they exist."""
+    points = decisions.reliability(truth, p)
+    rows: list[Row] = [
+        {"metric": "reliability", "confidence": float(c), "value": float(f), "count": int(n)}
+        for c, f, n in zip(points["confidence"], points["frequency"], points["count"], strict=True)
+        if n
+    ]
+    try:
+        found = decisions.recalibration(truth, p)
+    except ValueError:  # the classes are parted without error: no slope is finite
+        return rows
+    return rows + [{"metric": f"calibration_{name}", "value": value} for name, value in found.items()]
+
+
+def _worth(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
+    """The decision curve, beside treating all (treating none is 0)."""
+    found = decisions.net_benefit(truth, p, TREATED, weights)
+    names = {"model": "net_benefit", "treat_all": "net_benefit_all"}
+    return [
+        {"metric": metric, "threshold": t, **estimate(found[name][:, i])}
+        for name, metric in names.items()
+        for i, t in enumerate(TREATED)
+    ]
+
+
+def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resamples: int) -> list[Row]:
+    """AUROC of one answer a study or patient; none where each has one picture. A picture without that unit is one of its own."""
+    column = context.dataset.table[unit].to_numpy()[context.test]
+    ids = [f"picture {i}" if value is None or value != value else f"unit {value}" for i, value in enumerate(column)]
+    if len(set(ids)) == len(ids):
+        return []
+    labels = decisions.group_labels(y, ids)
+    known = ~np.isnan(labels).all(1) if context.target.multilabel else labels >= 0
+    rows: list[Row] = []
+    for how in ("mean", "max", "noisy_or") if context.target.multilabel else ("mean",):
+        _, answers = decisions.aggregate(p, ids, how, context.target.multilabel)
+        first = np.unique(ids, return_index=True)
+        of_unit = dict(zip(first[0].tolist(), context.split.units[context.test][first[1]], strict=True))
+        groups = np.array([of_unit[name] for name in dict.fromkeys(ids)])[known]
+        weights = np.pad(bootstrap_weights(groups, resamples), ((1, 0), (0, 0)), constant_values=1)
+        values = np.asarray(score(HEADLINE, labels[known], answers[known], weights))
+        if not np.isnan(values[0]):
+            rows.append({"metric": HEADLINE, "unit": unit, "aggregation": how, "n": int(known.sum()), **estimate(values)})
+    return rows

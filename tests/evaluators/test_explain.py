@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made import Means, context
+from PIL import Image
+from scipy.integrate import trapezoid
+from scipy.special import expit
+from torch import Tensor, nn
+
+from scotoma.data.splits import Split
+from scotoma.encoders import EncoderInfo, build
+from scotoma.evaluators import explain
+from scotoma.evaluators.base import Context, Row
+
+GENERIC = ["saliency", "integrated_gradients", "gradient_shap", "occlusion"]
+SLOPE, THRESHOLD = 20.0, 60 / 255  # the classes' left halves have a mean of 40 and of 80
+
+
+class Halves(Means):
+    """The mean of each half, in the two steps that timm's networks have."""
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return images
+
+    def forward_head(self, images: Tensor) -> Tensor:
+        return self(images)
+
+
+def judged(folder: Path, n: int = 48) -> Context:
+    """A classifier of the left half, that is right; the left half is the mask of class 1, whatever lies there in class 0."""
+    head = nn.Linear(2, 2)
+    head.weight.data = torch.tensor([[0.0, 0.0], [2 * SLOPE, 0.0]])  # as a logistic regression's: class 0 always has the logit 0
+    head.bias.data = torch.tensor([0.0, -2 * SLOPE * THRESHOLD])
+    made = context(folder, n, encoder=Halves(), head=head)
+    info = EncoderInfo("test_resnet", {}, 1, 32, (0.0,), (1.0,), targets=made.target.columns, classes=made.target.classes)
+    left = np.zeros((64, 64), np.uint8)
+    left[:, :32] = 255
+    Image.fromarray(left).save(folder / "left.png")
+    table = made.dataset.table.assign(mask_path=str(folder / "left.png"))
+    return replace(made, info=info, dataset=replace(made.dataset, table=table))
+
+
+def one(rows: list[Row], metric: str, name: str) -> Row:
+    (row,) = [r for r in rows if r["metric"] == metric and r["explanation"] == name]
+    return row
+
+
+def test_scores_of_a_classifier_that_looks_at_the_left_half(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = judged(tmp_path)
+    table = made.dataset.table
+    positive = made.test[made.target.y[made.test] == 1]
+    table.loc[positive[0], "mask_path"] = str(tmp_path / "absent.png")
+    table.loc[positive[1], "mask_path"] = None
+    rows = explain.evaluate(made)
+    assert "absent.png" in capsys.readouterr().err
+
+    # six masks of class 1 less the absent and the missing one; saliency is even over the left half and zero to the right
+    pointing, iou = (one(rows, metric, "saliency") for metric in ("pointing_game", "mask_iou"))
+    assert pointing == {"metric": "pointing_game", "explanation": "saliency", "n": 4, "value": 1, "low": 1, "high": 1}
+    assert (iou["value"], iou["n"]) == (1, 4)
+    assert one(rows, "pointing_game", "occlusion")["value"] == 1
+    assert one(rows, "mask_iou", "random map")["value"] == pytest.approx(1 / 3, abs=0.03)  # half of each other: 1/4 over 3/4
+
+    # the left half is taken away first, and then the rest, which changes nothing; a random map takes it away slowly
+    t = np.linspace(0, 1, 21)
+    for name, gone in (("saliency", np.minimum(1, 2 * t)), ("random map", t)):
+        of_class = [trapezoid(expit(2 * SLOPE * s * (mean / 255 * (1 - gone) - THRESHOLD)), t) for s, mean in ((-1, 40), (1, 80))]
+        deletion = one(rows, "deletion", name)
+        assert deletion["value"] == pytest.approx(np.mean(of_class), abs=0.02) and deletion["n"] == 12, name
+        assert deletion["low"] < deletion["value"] < deletion["high"], name
+        # the blur keeps a half's mean, but at its border: nothing is left to bring in
+        assert one(rows, "insertion", name)["value"] == pytest.approx(expit(2 * SLOPE * 20 / 255), abs=0.02)
+
+    for name in GENERIC:
+        sanity, passed = (one(rows, metric, name) for metric in ("sanity_correlation", "sanity_passed"))
+        assert sanity["low"] <= sanity["value"] <= sanity["high"] and sanity["n"] == 12
+        assert [passed[k] for k in ("value", "low", "high")] == [sanity[k] <= 0.5 for k in ("value", "high", "low")]
+        assert 0 <= one(rows, "pointing_game_random_weights", name)["value"] <= 1
+    assert one(rows, "sanity_passed", "saliency")["value"] == 1
+    pairs = [(r["explanation"], r["other"]) for r in rows if r["metric"] == "agreement"]
+    assert pairs == list(itertools.combinations(GENERIC, 2))
+    agreed = {(r["explanation"], r["other"]): r["value"] for r in rows if r["metric"] == "agreement"}
+    assert agreed["saliency", "integrated_gradients"] > 0.8  # both are zero to the right
+    assert rows == explain.evaluate(made)
+
+
+def test_of_an_encoder_a_probe_is_explained_and_of_several_targets_the_most_probable(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    info = EncoderInfo("test_vit", {"img_size": 32, "patch_size": 8, "depth": 2}, 1, 32, (0.2,), (0.2,))
+    made = context(tmp_path, 48, multilabel=True, info=info, encoder=build(info))
+    rows = explain.evaluate(made)
+    names = {*GENERIC, "grad_cam", "attention_rollout", "class_attention"}
+    found = {metric: {r["explanation"] for r in rows if r["metric"] == metric} for metric in {r["metric"] for r in rows}}
+    assert found["deletion"] == found["insertion"] == names | {"random map"}
+    assert found["sanity_correlation"] == names
+    assert "pointing_game" not in found and "mask_iou" not in found  # the table has no masks
+    assert all(0 <= r["value"] <= 1 for r in rows if r["metric"] in ("deletion", "insertion"))
+    cases = explain.gather(made, explain._classifier(made), made.test)
+    p = explain._probabilities(explain._classifier(made), cases.images, multilabel=True).detach().numpy()
+    np.testing.assert_array_equal(cases.target, p.argmax(1))
+    np.testing.assert_array_equal(cases.truth, made.target.y[made.test, p.argmax(1)])
+    np.testing.assert_array_equal(cases.says, p.max(1) > 0.5)
+
+
+def test_masks_are_of_positives_that_were_seen(tmp_path: Path) -> None:
+    made = judged(tmp_path)
+    cases = made.test[:6]
+    made.target.y[cases[:3]] = [1, 1, 0]  # was 0, 1, 0
+    assert made.target.y[cases].tolist() == [1, 1, 0, 1, 0, 1]
+    sizes = explain.gather(made, explain._classifier(made), cases).masks.sum((1, 2))
+    assert sizes.tolist() == [0, 512, 0, 512, 0, 512]  # the first is missed
+    assert int(explain.gather(made, explain._classifier(made), cases[[0, 2, 4]]).masks.sum()) == 0
+
+
+def test_chosen_cases_are_of_all_classes_and_the_same_in_any_order_of_the_table(tmp_path: Path) -> None:
+    made = context(tmp_path, 80, classes=2)
+    made.target.y[made.test] = np.arange(20) < 5
+    for count, positives in ((8, 4), (14, 5), (64, 5)):
+        found = explain.chosen(made, count)
+        assert len(found) == min(count, 20) and made.target.y[found].sum() == positives
+        assert (np.diff(found) > 0).all() and np.isin(found, made.test).all()
+    order = np.random.default_rng(0).permutation(80)
+    turned = replace(
+        made,
+        dataset=replace(made.dataset, table=made.dataset.table.iloc[order].reset_index(drop=True)),
+        split=Split(made.split.of[order], made.split.units[order], "patient", True),
+        target=replace(made.target, y=made.target.y[order]),
+    )
+    assert set(order[explain.chosen(turned, 8)]) == set(explain.chosen(made, 8))
+
+
+def test_overlays_show_the_surest_and_the_least_sure_and_name_rows_only(tmp_path: Path) -> None:
+    made = judged(tmp_path / "data")
+    cases = made.test[:5]
+    made.target.y[cases[3:]] = 1 - made.target.y[cases[3:]]  # now the classifier is wrong of these two
+    found = explain.overlays(made, cases, tmp_path / "drawn")
+    numbers = made.dataset.table["row"].to_numpy()[cases]
+    seen = explain.gather(made, explain._classifier(made), cases)
+    for row in found:
+        assert row["path"] == tmp_path / "drawn" / f"explain-{row['row']}-{row['explanation']}.png"
+        assert Image.open(row["path"]).size[0] > 200
+        place = numbers.tolist().index(row["row"])
+        assert row["probability"] == pytest.approx(seen.probability[place])
+        assert row["class"] == made.target.classes[int(seen.target[place])]
+    assert {p.name for p in (tmp_path / "drawn").iterdir()} == {f"explain-{n}-{m}.png" for n in numbers for m in GENERIC}
+    groups = {g: {r["row"] for r in found if r["group"] == g} for g in {r["group"] for r in found}}
+    right, wrong = (numbers[k][np.argsort(-seen.probability[k])].tolist() for k in (slice(0, 3), slice(3, 5)))
+    assert groups == {
+        "right_confident": set(right[:2]), "right_unsure": {right[2]},
+        "wrong_confident": {wrong[0]}, "wrong_unsure": {wrong[1]},
+    }  # fmt: skip
+
+
+def test_an_overlay_is_transparent_where_the_map_is_zero_and_has_two_hues_where_it_is_signed() -> None:
+    values = np.array([[0.0, 1.0], [-1.0, 0.5]])
+    plain, signed = (
+        explain.overlay(np.zeros((2, 2)), v, "50 $ of it").axes[1].images[1].get_array() for v in (abs(values), values)
+    )
+    assert plain[0, 0, 3] == signed[0, 0, 3] == 0 and 0 < signed[1, 1, 3] < signed[0, 1, 3]
+    np.testing.assert_array_equal(plain[0, 1], plain[1, 0])
+    assert signed[0, 1, 0] > signed[0, 1, 2] and signed[1, 0, 0] < signed[1, 0, 2]  # orange for, purple against

@@ -1,0 +1,95 @@
+"""Decisions, predictive values, calibration and one answer a patient, from a classifier whose probabilities are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made import context
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from torch import nn
+
+from scotoma.evaluators import metrics, operating
+from scotoma.evaluators.base import Context
+
+
+def head(outputs: int) -> nn.Linear:
+    torch.manual_seed(1)
+    layer = nn.Linear(2, outputs)
+    layer.weight.data.mul_(6)
+    return layer
+
+
+def made(folder: Path, thresholds: tuple[float, ...] = (), temperature: float = 1.0, **more: object) -> Context:
+    found = context(folder, n=200, head=head(2), **more)  # type: ignore[arg-type]
+    return replace(found, info=replace(found.info, thresholds=thresholds, temperature=temperature))
+
+
+def only(rows: list[dict[str, object]], **keys: object) -> dict[str, object]:
+    found = [r for r in rows if all(r.get(k) == v for k, v in keys.items())]
+    assert len(found) == 1, (keys, len(found))
+    return found[0]
+
+
+def test_rates_are_those_of_the_models_own_threshold(tmp_path: Path) -> None:
+    start = made(tmp_path)
+    p = metrics.probabilities(start)[start.test][:, 1]
+    y = start.target.y[start.test]
+    threshold = float(np.median(p[y == 1]))
+    rows = operating.evaluate(replace(start, info=replace(start.info, thresholds=(0.5, threshold))), resamples=200)
+    (tn, fp), (fn, tp) = confusion_matrix(y, p >= threshold)
+    expected = {"sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp), "ppv": tp / (tp + fp), "npv": tn / (tn + fn)}
+    for name, value in expected.items():
+        row = only(rows, metric=name, threshold=threshold, prevalence=None)
+        assert row["value"] == pytest.approx(value) and row["low"] <= row["value"] <= row["high"]  # type: ignore[operator]
+    sens, spec = expected["sensitivity"], expected["specificity"]
+    at_tenth = only(rows, metric="ppv", prevalence=0.1)["value"]
+    assert at_tenth == pytest.approx(0.1 * sens / (0.1 * sens + 0.9 * (1 - spec)))
+    assert {r["class"] for r in rows if "class" in r} == {"class 1"}
+    assert {r["threshold"] for r in operating.evaluate(start, 50) if r["metric"] == "sensitivity"} == {0.5}
+
+
+def test_the_decision_curve_and_calibration_in_closed_form(tmp_path: Path) -> None:
+    start = made(tmp_path)
+    p, y = metrics.probabilities(start)[start.test][:, 1], start.target.y[start.test]
+    rows = operating.evaluate(start, resamples=50)
+    t = 0.3
+    treated = p >= t
+    expected = (treated & (y == 1)).mean() - (treated & (y == 0)).mean() * t / (1 - t)
+    assert only(rows, metric="net_benefit", threshold=t)["value"] == pytest.approx(expected)
+    everyone = (y == 1).mean() - (y == 0).mean() * t / (1 - t)
+    assert only(rows, metric="net_benefit_all", threshold=t)["value"] == pytest.approx(everyone)
+    points = [r for r in rows if r["metric"] == "reliability"]
+    assert sum(r["count"] for r in points) == len(y)  # type: ignore[misc]
+    assert sum(r["count"] * r["value"] for r in points) == pytest.approx((y == 1).sum())  # type: ignore[operator]
+
+
+def test_the_models_temperature_changes_probabilities_and_not_their_order(tmp_path: Path) -> None:
+    cold, warm = made(tmp_path), made(tmp_path, temperature=3.0)
+    p, q = (metrics.probabilities(c) for c in (cold, warm))
+    expected = p ** (1 / 3) / (p ** (1 / 3)).sum(1, keepdims=True)
+    np.testing.assert_allclose(q, expected, rtol=1e-6)
+
+
+def test_one_answer_a_patient(tmp_path: Path) -> None:
+    start = made(tmp_path)
+    table = start.dataset.table.copy()
+    table["patient"] = [f"p{i // 4}" for i in range(len(table))]
+    table.loc[table.index[-1], "patient"] = None
+    y = np.arange(len(table)) // 4 % 2  # alike for all pictures of a patient
+    several = replace(start, dataset=replace(start.dataset, table=table), target=replace(start.target, y=y))
+    rows = operating.evaluate(several, resamples=100)
+    p, test = metrics.probabilities(several)[:, 1], several.test
+    ids = [str(v) if isinstance(v := table["patient"].iloc[i], str) else f"alone {i}" for i in test]
+    names = sorted(set(ids))
+    mean = [np.mean([p[i] for i, n in zip(test, ids, strict=True) if n == name]) for name in names]
+    truth = [y[next(i for i, n in zip(test, ids, strict=True) if n == name)] for name in names]
+    row = only(rows, metric="auroc", unit="patient", aggregation="mean")
+    assert row["value"] == pytest.approx(roc_auc_score(truth, mean)) and row["n"] == len(names)
+    assert not [r for r in operating.evaluate(start, 50) if "unit" in r], "no patients, nothing to bring together"
+    labels = replace(made(tmp_path / "labels", multilabel=True), dataset=several.dataset)
+    found = {r["aggregation"]: r for r in operating.evaluate(labels, 50) if "unit" in r}
+    assert set(found) == {"mean", "max", "noisy_or"}

@@ -1,0 +1,69 @@
+"""The report's sections on corruptions, subgroups and explanations, from made rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from test_report import BASE, Page, write
+
+from scotoma.report.build import build
+
+COMMON = {**BASE, "method": "simclr", "encoder": "resnet18"}
+
+
+def row(evaluator: str, metric: str, value: float | None, half: float = 0.02, **more: object) -> dict[str, object]:
+    ends = {} if value is None else {"low": value - half, "high": value + half}
+    return {**COMMON, "evaluator": evaluator, "metric": metric, "value": value, **ends, **more}
+
+
+def page(tmp_path: Path, rows: list[dict[str, object]]) -> Page:
+    folder = write(tmp_path / "run", rows, {"command": "evaluate", "run": "x"})
+    return Page(build([folder]).read_text())
+
+
+def test_corruptions_are_told_with_the_clean_score_and_the_hidden_share_is_drawn(tmp_path: Path) -> None:
+    rows = [row("robustness", "auroc", 0.912, corruption="clean", severity=0)]
+    for share in (0.1, 0.5, 0.9):
+        rows.append(row("robustness", "auroc_relative_drop", share / 2, corruption="patches", severity=share))
+    for name, drop in (("poisson", 0.123), ("all", 0.234), ("patches", 0.3)):
+        rows.append(row("robustness", "mean_auroc_relative_drop", drop, corruption=name))
+    found = page(tmp_path, rows)
+    assert "robustness" in found.ids and "What corrupted pictures cost" in found.text
+    told = ("0.912", "Photon (Poisson) noise 0.123 [0.103, 0.143]", "Mean over corruptions 0.234", "Hiding part of the picture.")
+    for words in told:
+        assert words in found.text, words
+    assert "0.300" not in found.text, "hidden patches stand in the figure, not among the corruptions"
+    assert "are not shown as tables here" not in found.text
+    assert not {"subgroups", "explanations"} & set(found.ids)
+
+
+def test_subgroups_tell_small_ones_and_what_chance_would_give(tmp_path: Path) -> None:
+    rows = []
+    for name, value, small in (("F", 0.91, False), ("M", 0.71, False), ("unknown", 0.55, True)):
+        rows.append(row("subgroups", "auroc", value, column="sex", subgroup=name, patients=80, n=120, small=small))
+    rows.append(row("subgroups", "auroc_gap", 0.2, half=0.1, column="sex", highest="F", lowest="M"))
+    rows.append(row("subgroups", "auroc", 0.8, column="view", subgroup="PA", patients=90, n=90, small=False))
+    rows.append(row("subgroups", "auroc_gap", 0.05, half=0.05, column="view", highest="PA", lowest="AP"))
+    found = page(tmp_path, rows)
+    for words in (
+        "by sex",
+        "unknown (small) 80 0.550",
+        "AUROC: largest gap 0.200 (95 % interval 0.100 to 0.300), highest for F, lowest for M; more than chance alone would give.",
+        "highest for PA, lowest for AP; no more than chance may give.",
+    ):
+        assert words in found.text.replace("\u00a0", " "), words
+    assert "F (small)" not in found.text
+
+
+def test_an_explanation_that_fails_its_sanity_check_is_marked(tmp_path: Path) -> None:
+    rows = []
+    for name, passed in (("saliency", 1.0), ("guided_grad_cam", 0.0)):
+        rows.append(row("explain", "deletion", 0.31, explanation=name))
+        rows.append(row("explain", "pointing_game", 0.82, explanation=name))
+        rows.append(row("explain", "sanity_passed", passed, half=0, explanation=name))
+    rows.append(row("explain", "deletion", 0.61, explanation="random map"))
+    rows.append(row("explain", "agreement", 0.987, explanation="saliency", other="guided_grad_cam"))
+    found = page(tmp_path, rows)
+    for words in ("Pointing game", "0.820", "✓ passed", "✗ failed", "Do not show these maps as evidence: guided grad cam failed"):
+        assert words in found.text, words
+    assert "saliency failed" not in found.text and "0.987" not in found.text
