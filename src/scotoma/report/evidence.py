@@ -59,7 +59,7 @@ def subgroups(rows: pd.DataFrame) -> list[Table]:
         gaps = [
             {
                 "metric": METRICS[m], "value": decimals(row["value"]), "interval": interval(row), "highest": row["highest"],
-                "lowest": row["lowest"], "clear": row["low"] > 0,
+                "lowest": row["lowest"], "beyond_chance": bool(row["low"] > 0),
             }
             for m in metrics for _, row in part[part["metric"] == f"{m}_gap"].iterrows()
         ]  # fmt: skip
