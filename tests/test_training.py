@@ -14,7 +14,7 @@ from scotoma.data.store import Store
 from scotoma.errors import RunError
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
-from scotoma.plan import Plan, schedule
+from scotoma.plan import Plan, automatic_precision, schedule
 from scotoma.training import Batches, Order, measure_rate, step_loss
 from scotoma.watch import drop_lines_after, features, spread
 
@@ -174,3 +174,19 @@ def test_features_are_those_of_the_plain_view(store: Store) -> None:
     images = torch.from_numpy(store.batch(np.arange(3)))
     found = features(encoder, images, 20, (0.25,), (0.5,), "32-true")
     torch.testing.assert_close(found, ((images / 255 - 0.25) / 0.5).flatten(1))
+
+
+def test_small_pictures_are_not_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for capable in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda c=capable: c)
+        assert automatic_precision(28) == "32-true"
+        assert automatic_precision(96) == ("bf16-mixed" if capable else "32-true")
+
+
+def test_schedules_in_closed_form() -> None:
+    assert [schedule(s, 100, 0.1, "constant") for s in (0, 4, 9, 10, 99)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [schedule(s, 100, 0.1, "plateau") for s in (0, 50)] == pytest.approx([0.1, 1])
+    cycle = [schedule(s, 100, 0.1, "one_cycle") for s in (0, 15, 30, 65, 100)]
+    assert cycle == pytest.approx([0.04, 0.52, 1, 0.5, 0], abs=1e-9)

@@ -70,7 +70,7 @@ def finetune(
             be reached, such as 0.95. Probabilities are calibrated there too (by a temperature).
         drop_path: share of the residual branches that training leaves out at the last layer, rising from 0 at the first.
         method_args: arguments of the supervised method: what is trained, mixed, smoothed and dropped.
-        precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it.
+        precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
         seed: of the split, the label draw, the order and the views.
         strict: stop at an unreadable picture instead of leaving it out.
         allow_leakage: go on where a patient or picture is on both sides of the split, or was in the encoder's pretraining.

@@ -99,7 +99,7 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
         method.head.load_state_dict(probe(encoder, info, store, rows, target, drawn).state_dict())
     plan = Plan(
         recipe.steps, recipe.batch_size, recipe.learning_rate or Supervised.learning_rate, recipe.weight_decay,
-        recipe.precision or automatic_precision(), recipe.seed, recipe.schedule,
+        recipe.precision or automatic_precision(info.image_size), recipe.seed, recipe.schedule,
     )  # fmt: skip
     batches = Batches(store, rows[seen], target.aims[seen], keys=keys)
     if not recipe.learning_rate:

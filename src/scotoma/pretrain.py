@@ -70,7 +70,7 @@ def pretrain(
         batch_size: pictures a step; by default the method's, at most half the pictures.
         learning_rate: peak; by default the method's.
         weight_decay: of AdamW; by default the method's.
-        precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it.
+        precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
         seed: of the split, the weights, the order and the views.
         strict: stop at an unreadable picture instead of leaving it out.
         allow_leakage: go on where a patient or picture is on both sides of the split.

@@ -114,7 +114,7 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     plan = Plan(
         config["steps"] or 10**6, batch_size, config["learning_rate"] or method.learning_rate,
         method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
-        config["precision"] or automatic_precision(), config["seed"],
+        config["precision"] or automatic_precision(config["size"]), config["seed"],
     )  # fmt: skip
     steps = config["steps"]
     if config["epochs"]:

@@ -138,7 +138,7 @@ def extract(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarra
         return np.zeros((0, width(encoder)), np.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
-    precision = automatic_precision()
+    precision = automatic_precision(info.image_size)
     found = [
         features(
             encoder,

@@ -77,7 +77,7 @@ def _features(encoder: nn.Module, info: EncoderInfo, images: Tensor, keep: Tenso
     """(B, D) features of (B, C, H, W) pictures in [0, 1]; of a vision transformer of the patches ``keep`` alone."""
     x = normalise_(images.clone(), info.mean, info.std).contiguous(memory_format=torch.channels_last)
     vit: Any = encoder
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=automatic_precision() == "bf16-mixed"):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=automatic_precision(info.image_size) == "bf16-mixed"):
         return (encoder(x) if keep is None else vit.forward_head(forward_visible(vit, x, keep))).float()
 
 
