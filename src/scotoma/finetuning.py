@@ -149,9 +149,7 @@ def found_rate(method: Supervised, plan: Plan, batches: Batches, run: Run | None
     rates, losses, chosen = range_test(method, plan, batches)
     if run is not None:
         figure = drawing.curve(rates, losses, "learning rate", "training loss, smoothed", chosen)
-        caption = (
-            "Loss while the learning rate rises step by step; the dashed line is where it falls fastest: the rate that was taken."
-        )
+        caption = "Loss while the learning rate rises step by step; dashed, the rate that was taken: a tenth of the lowest point's."
         run.figure("learning_rate", figure, "Learning-rate range test", caption, "training")
         run.save_config(learning_rate=chosen, resolved=["learning_rate"])
     return chosen

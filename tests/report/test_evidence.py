@@ -64,6 +64,12 @@ def test_an_explanation_that_fails_its_sanity_check_is_marked(tmp_path: Path) ->
     rows.append(row("explain", "deletion", 0.61, explanation="random map"))
     rows.append(row("explain", "agreement", 0.987, explanation="saliency", other="guided_grad_cam"))
     found = page(tmp_path, rows)
-    for words in ("Pointing game", "0.820", "✓ passed", "✗ failed", "Do not show these maps as evidence: guided grad cam failed"):
+    for words in (
+        "Pointing game",
+        "0.820",
+        "0.310 [0.290, 0.330] 0.820 [0.800, 0.840] ✓",
+        "0.820 [0.800, 0.840] ✗",
+        "Do not show these maps as evidence: guided grad cam failed",
+    ):
         assert words in found.text, words
     assert "saliency failed" not in found.text and "0.987" not in found.text
