@@ -248,6 +248,8 @@ def test_several_targets_are_not_sampled(made) -> None:
     several = Target(("a", "b"), ("a", "b"), np.stack([target.y, target.y], 1).astype(np.float32))
     with pytest.raises(UsageError, match="--balance oversample is for one target"):
         check(Recipe(balance="oversample"), network, info, several, drawn)
+    with pytest.raises(UsageError, match="--monitor mcc is for one target"):
+        check(Recipe(monitor="mcc"), network, info, several, drawn)
 
 
 def test_temperature_and_thresholds_are_chosen_on_validation_rows(made) -> None:

@@ -123,6 +123,8 @@ def check(recipe: Recipe, encoder: nn.Module, info: EncoderInfo, target: Target,
     """
     if target.multilabel and recipe.balance in ("oversample", "undersample"):
         raise UsageError(f"--balance {recipe.balance} is for one target: leave several 0/1 targets at weights or none")
+    if target.multilabel and recipe.monitor == "mcc":
+        raise UsageError("--monitor mcc is for one target: monitor auroc or balanced_accuracy of several 0/1 targets")
     if (recipe.patience or recipe.schedule == "plateau") and not len(drawn.val):
         raise UsageError("--patience and --schedule plateau need labelled validation rows: label some, or leave them out")
     Supervised(encoder, Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 2), **recipe.method_args)
