@@ -133,7 +133,7 @@ class MSN(Example):
     def __init__(self, encoder: Any, size: int) -> None:
         super().__init__()
         self.backbone = modules.MaskedVisionTransformerTIMM(vit=encoder)
-        self.head = modules.MSNProjectionHead(encoder.embed_dim)
+        self.head = modules.heads.MSNProjectionHead(encoder.embed_dim)
         self.teacher = copy.deepcopy(nn.ModuleList([self.backbone, self.head]))
         utils.deactivate_requires_grad(self.teacher)
         self.prototypes = nn.Parameter(nn.Linear(256, 1024, bias=False).weight.detach().clone())
