@@ -1,11 +1,12 @@
 """What to hide: kinds of masks under one method, on one budget, several pretrainings each.
 
-python benchmarks/hiding.py [--minutes 3] [--size 64] [--seeds 3] [--side_by_side 2] [--runs runs/hiding]
+python benchmarks/hiding.py paces --paces FILE.json     steps in --minutes on one core, measured alone on the machine
+python benchmarks/hiding.py [--paces FILE.json] [--minutes 3] [--size 64] [--seeds 3] [--side_by_side 2] [--runs runs/hiding]
 python benchmarks/hiding.py gather [--runs runs/hiding]
 
 A study a data set and seed: MAE with a ViT-Ti/8 and six kinds of masks (MSMAE's own, without labels, among them), linear probes
 with five draws of the labels, beside random weights. The seed changes weights, order and views (and the draws). Each study has one
-core (``--side_by_side`` of them at a time), so a minute is one of one core. Resumable. Run it alone on the machine.
+core (``--side_by_side`` of them at a time), so a minute is one of one core. Resumable. Without ``--paces`` run it alone.
 """
 
 from __future__ import annotations
@@ -32,11 +33,29 @@ def command(name: str, seed: int, options: argparse.Namespace) -> list[str]:
     folder = Path(options.runs) / f"{name}-{seed}"
     given = {
         "data": DATA / name / "table.csv", "target": "label", "methods": ",".join(KINDS), "encoder": "vit_tiny_patch8",
-        "fractions": FRACTIONS, "seeds": 5, "minutes": options.minutes, "size": options.size, "seed": seed, "modes": "linear",
+        "fractions": FRACTIONS, "seeds": 5, **budget(name, options), "size": options.size, "seed": seed, "modes": "linear",
         "controls": "random", "modality": SETS[name], "out": folder,
     }  # fmt: skip
     flags = [str(part) for key, value in given.items() for part in (f"--{key}", value)]
     return ["study", *flags, "--quiet", *(["--resume"] if folder.exists() else [])]
+
+
+def budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The steps of each kind that were measured alone, else minutes."""
+    if not options.paces:
+        return {"minutes": options.minutes}
+    paces = json.loads(options.paces.read_text())
+    return {"steps": json.dumps({kind: paces[f"{name}/{kind}"] for kind in KINDS})}
+
+
+def pace(options: argparse.Namespace) -> None:
+    """Measure the steps of every kind on each set, on one core."""
+    core = str(min(os.sched_getaffinity(0)))
+    for name, modality in SETS.items():
+        flags = ["--out", options.paces, "--methods", ",".join(KINDS), "--data", name, "--minutes", options.minutes]
+        flags += ["--size", options.size, "--encoder", "vit_tiny_patch8", "--modality", modality, "--window", 0.3]
+        program = [sys.executable, str(ROOT / "benchmarks" / "paces.py"), *map(str, flags)]
+        subprocess.run(["taskset", "-c", core, *program], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -78,14 +97,15 @@ def gather(options: argparse.Namespace) -> None:
 def main() -> None:
     """Parse and do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", nargs="?", default="run", choices=("run", "gather"))
+    parser.add_argument("action", nargs="?", default="run", choices=("run", "gather", "paces"))
+    parser.add_argument("--paces", type=Path)
     parser.add_argument("--minutes", type=float, default=3)
     for name, value in (("size", 64), ("seeds", 3), ("side_by_side", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--runs", default="runs/hiding")
     options = parser.parse_args()
     Path(options.runs).mkdir(parents=True, exist_ok=True)
-    (run if options.action == "run" else gather)(options)
+    {"run": run, "gather": gather, "paces": pace}[options.action](options)
 
 
 if __name__ == "__main__":

@@ -174,10 +174,16 @@ class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
             return self.transform(image.convert("RGB"))
 
 
-def train(name: str, encoder: nn.Module, paths: list[str], size: int, seconds: float, batch_size: int, learning_rate: float,
-          weight_decay: float, warmup: float) -> dict[str, float]:  # fmt: skip
-    """Train ``encoder`` in place for so many seconds, workers' start included; images seen, and images a second."""
+def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int, batch_size: int, learning_rate: float,
+          weight_decay: float, warmup: float, window: float = 0.0) -> dict[str, float]:  # fmt: skip
+    """Train ``encoder`` in place for so many steps, or until the ``window`` of seconds after the second step is over.
+
+    Returns:
+        ``images_seen``; ``seconds_starting`` until the second step was done (the workers' start among them); ``images_per_second``
+        from then on.
+    """
     began = time.perf_counter()
+    started = began
     torch.manual_seed(0)
     method = METHODS[name](encoder, size).train()
     trained = [p for p in method.parameters() if p.requires_grad]
@@ -189,17 +195,20 @@ def train(name: str, encoder: nn.Module, paths: list[str], size: int, seconds: f
     loader = torch.utils.data.DataLoader(
         Pictures(paths, method.transform), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
     )
-    seen = 0
+    done = 0
     while True:
         for views in loader:
-            progress = (time.perf_counter() - began) / seconds
-            if progress >= 1:
-                return {"images_seen": float(seen), "images_per_second": seen / (time.perf_counter() - began)}
+            progress = done / steps
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * schedule(round(1000 * progress), 1000, warmup)
+                group["lr"] = learning_rate * schedule(done, steps, warmup)
             method(views, progress).backward()
             method.before_step()
             optimizer.step()
             optimizer.zero_grad()
-            seen += len(views[0])
+            done += 1
+            now = time.perf_counter()
+            started = now if done == 2 else started
+            if done == steps or (window and done > 2 and now - started > window):
+                rate = (done - 2) * batch_size / (now - started)
+                return {"images_seen": float(done * batch_size), "seconds_starting": started - began, "images_per_second": rate}
         method.epoch += 1

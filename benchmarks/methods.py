@@ -4,9 +4,9 @@ python benchmarks/methods.py run [--methods a,b] [--minutes 5] [--long 15] [--si
 python benchmarks/methods.py costs          times a step of each method, writes src/scotoma/methods/costs.json
 
 ``run`` is resumable: each method is a study in a folder of its own; what is done, or stands in benchmarks/results/methods.jsonl
-(written after each), is not done again. Run it alone on the machine: a budget of minutes counts what the machine gave. Methods that
-follow a moving average (dino, msn, ijepa) get ``--long`` minutes. Methods that read labels are trained anew for each fraction and
-draw, so they get one draw.
+(written after each), is not done again. A budget of minutes counts what the machine gave: run it alone, or measure the steps alone
+beforehand (benchmarks/paces.py) and name the file with ``--paces``. Methods that follow a moving average (dino, msn, ijepa) get
+``--long`` minutes. Methods that read labels are trained anew for each fraction and draw, so they get one draw.
 """
 
 from __future__ import annotations
@@ -45,9 +45,16 @@ def run(options: argparse.Namespace) -> None:
         study(
             DATA / options.data / "table.csv", [options.target], [name], folder, fractions=FRACTIONS,
             seeds=LABEL_DRAWS if reads_labels else options.seeds, size=options.size, modes=["linear"], controls=["random"],
-            minutes=options.long if name.partition("?")[0] in SLOW else options.minutes, resume=folder.exists(),
+            resume=folder.exists(), **budget(name, options),
         )  # fmt: skip
         gather(Path(options.runs))
+
+
+def budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The steps that were measured alone for this method, else its minutes."""
+    paces = json.loads(options.paces.read_text()) if options.paces else {}
+    steps = paces.get(f"{options.data}/{name}")
+    return {"steps": steps} if steps else {"minutes": options.long if name.partition("?")[0] in SLOW else options.minutes}
 
 
 def gather(runs: Path) -> None:
@@ -127,6 +134,7 @@ def main() -> None:
     for name, value in (("size", 96), ("seeds", 5), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--runs", default="runs/methods")
+    parser.add_argument("--paces", type=Path)
     parser.add_argument("--again", action="store_true", help="do what the results hold already, too")
     options = parser.parse_args()
     if options.action == "run":

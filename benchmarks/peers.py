@@ -1,16 +1,18 @@
 """Scotoma against lightly in one run: end-to-end images a second, files to weights updated, alternating on the same machine.
 
 python benchmarks/peers.py [--rounds 2] [--steps 12] [--batch_size 128] [--size 96]
+python benchmarks/peers.py --rates [--window 0.6] [--methods simclr,moco_v2,mae,dino,msn]
 python benchmarks/peers.py --quality [--minutes 5] [--methods simclr,moco_v2,mae,dino,msn] [--draws 10] [--runs runs/peers]
 
 Speed: both train SimCLR with a ResNet-18 on $SCOTOMA_DATA/brain_tumor_mri with the same batch size and optimiser. lightly runs
 as its own examples show: its SimCLR transform on PIL pictures in worker processes, its projection head and loss, three channels,
 float32. Scotoma runs through its own training loop, its store prepared beforehand (the time that takes is printed, too).
 
-Quality (``--quality``): each method on equal wall-clock time, the same network, training pictures, batch size, optimiser and
-schedule (lightly_side.py says what is lightly's own); then linear probes on the same test rows with the same label draws, and
-differences bootstrapped over near-duplicate groups and draws. lightly gets the seconds that Scotoma's store took, too. Resumable:
-a network that lies under ``--runs`` is not trained again. Run either alone on the machine.
+Quality: ``--rates``, alone on the machine, measures the images a second of both sides for every method, in turn; ``--quality``
+then trains each side for the steps that this allows in equal wall-clock time, whatever else the machine does meanwhile. The same
+network, training pictures, batch size, optimiser and schedule (lightly_side.py says what is lightly's own); linear probes on the
+same test rows with the same label draws; differences bootstrapped over near-duplicate groups and draws. Resumable: a network that
+lies under ``--runs`` is not trained again.
 """
 
 from __future__ import annotations
@@ -71,37 +73,96 @@ def lightly_rate(steps: int, batch_size: int, size: int) -> dict[str, float]:
     return {"images_per_second": seen / (time.perf_counter() - began)}
 
 
-def train_both(name: str, runs: Path, minutes: float, size: int) -> None:
-    """Scotoma's network in ``runs/NAME``, lightly's in ``runs/NAME.safetensors``, each trained for so many minutes."""
-    import lightly_side
+def network(name: str, size: int) -> tuple[Any, ...]:
+    """What both sides train: the network with random weights, its header, the material, and Scotoma's method class."""
+    import torch
 
     from scotoma import encoders, plugins
     from scotoma.material import gather
-    from scotoma.pretrain import pretrain
     from scotoma.pretraining import describe
-    from scotoma.run import read_config, read_rows, status
 
     chosen = plugins.method(name)
+    material = gather(data=str(DATA), size=size, channels=3, quiet=True)
+    info = describe({"size": size, "seed": 0}, material, chosen.default_encoder)
+    info.timm_kwargs |= {"dynamic_img_size": True} if info.name.startswith("vit") else {}
+    torch.manual_seed(0)
+    return encoders.build(info), info, material, chosen
+
+
+def seconds_preparing(size: int) -> float:
+    """What decoding all pictures into a store takes Scotoma, which lightly does as it goes."""
+    from scotoma.data import store, table
+
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        store.prepare(table.load(str(DATA)), size, out=Path(folder) / "store", quiet=True)
+        return time.perf_counter() - began
+
+
+def lightly_trained(name: str, size: int, steps: int, window: float = 0.0) -> tuple[Any, Any, dict[str, float]]:
+    """Train lightly's example of one method: the network, its header, and what it took."""
+    import lightly_side
+
+    encoder, info, material, chosen = network(name, size)
+    paths = material.dataset.table["image_path"].iloc[material.pretraining].tolist()
+    took = lightly_side.train(
+        name, encoder, paths, size, steps, chosen.batch_size, chosen.learning_rate, chosen.weight_decay, chosen.warmup, window
+    )
+    return encoder, info, took
+
+
+def rates(options: argparse.Namespace) -> None:
+    """Images a second of both sides, method by method in turn, into results/peers_rates.json: run this alone on the machine."""
+    import paces
+
+    from scotoma import plugins
+    from scotoma.run import hardware, versions
+
+    file = RESULTS / "peers_rates.json"
+    preparing = seconds_preparing(options.size)
+    found = json.loads(file.read_text())["rates"] if file.exists() else {}
+    for name in options.methods.split(","):
+        steps, _ = paces.rate("brain_tumor_mri", name, options.size, options.window)
+        _, _, theirs = lightly_trained(name, options.size, 10**6, 60 * options.window)
+        size = plugins.method(name).batch_size
+        found[name] = {
+            "scotoma": steps * size, "lightly": theirs["images_per_second"], "lightly_starting": theirs["seconds_starting"],
+            "batch_size": size,
+        }  # fmt: skip
+        print(name, found[name], f"ratio {found[name]['scotoma'] / found[name]['lightly']:.2f}", flush=True)
+        content = {
+            "rates": found,
+            "seconds_preparing": preparing,
+            "size": options.size,
+            "hardware": hardware(),
+            "versions": versions(),
+        }
+        file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def train_both(name: str, runs: Path, minutes: float, size: int) -> None:
+    """Scotoma's network in ``runs/NAME``, lightly's in ``runs/NAME.safetensors``, each of the steps that so many minutes allow."""
+    from scotoma import encoders
+    from scotoma.pretrain import pretrain
+    from scotoma.run import read_rows, status
+
+    measured = json.loads((RESULTS / "peers_rates.json").read_text())
+    pace = measured["rates"][name]
     if status(runs / name) != "finished":
-        pretrain(str(DATA), name, runs / name, minutes=minutes, size=size, overwrite=True, quiet=True)
+        steps = round((60 * minutes - measured["seconds_preparing"]) * pace["scotoma"] / pace["batch_size"])
+        pretrain(str(DATA), name, runs / name, steps=steps, size=size, overwrite=True, quiet=True)
     rows = {row["metric"]: row["value"] for row in read_rows(runs / name)}
     print(name, "scotoma", {k: rows[k] for k in ("images_per_second", "images_seen", "seconds")}, flush=True)
     theirs = runs / f"{name}.safetensors"
     if theirs.exists():
         return
-    config = read_config(runs / name)
-    material = gather(data=str(DATA), size=size, channels=3, quiet=True)
-    info = describe({"size": size, "seed": 0}, material, config["encoder"])
-    info.timm_kwargs |= {"dynamic_img_size": True} if config["encoder"].startswith("vit") else {}
-    encoder = encoders.build(info)
-    paths = material.dataset.table["image_path"].iloc[material.pretraining].tolist()
-    rates = lightly_side.train(
-        name, encoder, paths, size, rows["seconds"] + rows["seconds_preparing"], config["batch_size"],
-        config["learning_rate"], config["weight_decay"], chosen.warmup,
-    )  # fmt: skip
-    print(name, "lightly", rates, flush=True)
+    import lightly_side
+
+    seconds = 60 * minutes - pace["lightly_starting"]
+    encoder, info, took = lightly_trained(name, size, round(seconds * pace["lightly"] / pace["batch_size"]))
+    print(name, "lightly", took, flush=True)
     info.mean, info.std = (tuple(lightly_side.NORMALIZE[k]) for k in ("mean", "std"))
-    info.method = {"name": f"lightly's {name}", **rates}
+    info.method = {"name": f"lightly's {name}", **took}
     encoders.save(theirs, encoder, info)
 
 
@@ -178,13 +239,15 @@ def main() -> None:
     for name, value in (("rounds", 2), ("steps", 12), ("batch_size", 128), ("size", 96)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--quality", action="store_true")
+    parser.add_argument("--rates", action="store_true")
+    parser.add_argument("--window", type=float, default=0.6, help="minutes of each measurement of a rate")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--methods", default="simclr,moco_v2,mae,dino,msn")
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--runs", default="runs/peers")
     options = parser.parse_args()
-    if options.quality:
-        return quality(options)
+    if options.rates or options.quality:
+        return (rates if options.rates else quality)(options)
     sizes = (options.steps, options.batch_size, options.size)
     found: dict[str, list[float]] = {"scotoma": [], "lightly": []}
     for _ in range(options.rounds):

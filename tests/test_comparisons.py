@@ -316,3 +316,20 @@ def test_coverage_of_intervals_over_patients():
     assert held["over patients"] / 300 == pytest.approx(0.95, abs=0.03)
     assert held["evaluated"] / 300 == pytest.approx(0.95, abs=0.03)
     assert held["over pictures"] / 300 < 0.9  # what the groups are for
+
+
+def test_numbers_of_pictures_are_averaged_and_compared_as_metrics_are() -> None:
+    rng = np.random.default_rng(0)
+    groups, a, b = np.repeat(np.arange(15), 2), rng.random((3, 30)), rng.random((3, 30))
+    a[0, 4] = np.nan  # nothing to find in it
+    weights = comparisons.bootstrap_weights(groups)
+    slow = [np.nansum(a[0] * w) / w[~np.isnan(a[0])].sum() for w in weights.astype(float)]
+    np.testing.assert_allclose(comparisons.picture_means(a[0], weights), slow)
+    assert np.isnan(comparisons.picture_means(np.full(30, np.nan), weights[:1]))
+    one = comparisons.mean_over_draws(None, groups, [a[0]], groups)
+    assert one["value"] == pytest.approx(np.nanmean(a[0]))
+    assert (one["low"], one["high"]) == pytest.approx(comparisons.interval(slow))
+    both = comparisons.paired_difference(None, groups, list(a), list(b), groups)
+    assert both["value"] == pytest.approx(np.nanmean(a, 1).mean() - b.mean()) and both["draws"] == 3
+    same = comparisons.paired_difference(None, groups, list(a), list(a), groups)
+    assert (same["value"], same["low"], same["high"], same["p_value"]) == (0, 0, 0, 1)

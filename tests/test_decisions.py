@@ -275,20 +275,62 @@ def test_micro_averages_equal_scikit_learns(count):
     rng = np.random.default_rng(0)
     y, p = rng.integers(count, size=90), np.round(rng.dirichlet(np.ones(count), 90), 2)
     one_hot = np.eye(count)[y]
-    assert decisions.micro("auroc", y, p) == pytest.approx(sk.roc_auc_score(one_hot.ravel(), p.ravel()))
-    assert decisions.micro("f1", y, p) == pytest.approx(sk.f1_score(y, p.argmax(1), average="micro"))
+    assert decisions.micro("auroc", y, p) == pytest.approx(sk.roc_auc_score(one_hot, p, average="micro"))
+    assert decisions.micro("average_precision", y, p) == pytest.approx(sk.average_precision_score(one_hot, p, average="micro"))
     labels = np.where(rng.random((90, count)) < 0.2, NAN, (rng.random((90, count)) < 0.4).astype(float))
     known = ~np.isnan(labels)
     assert decisions.micro("auroc", labels, p) == pytest.approx(sk.roc_auc_score(labels[known], p[known]))
-    assert decisions.micro("f1", labels, p) == pytest.approx(sk.f1_score(labels[known], p[known] > 0.5))
+    expected = sk.average_precision_score(labels[known], p[known])
+    assert decisions.micro("average_precision", labels, p) == pytest.approx(expected)
 
 
 def test_micro_averages_of_a_resample_are_those_of_its_rows():
     rng = np.random.default_rng(0)
     y, p = rng.integers(3, size=40), rng.dirichlet(np.ones(3), 40)
-    weights = comparisons.bootstrap_weights(np.arange(40), 8)
+    weights = comparisons.bootstrap_weights(np.arange(40), decisions.MICRO_BLOCK + 3)
     for name in decisions.MICRO:
         rows = [np.repeat(np.arange(40), counts) for counts in weights]
         np.testing.assert_allclose(decisions.micro(name, y, p, weights), [decisions.micro(name, y[r], p[r]) for r in rows])
     with pytest.raises(ValueError, match="no micro average"):
         decisions.micro("brier", y, p)
+
+
+def test_the_log_loss_is_scikit_learns():
+    y, p = one_label(rows=40)
+    assert decisions.log_loss(*with_unknown(y, p)) == pytest.approx(sk.log_loss(y, p))
+    weights = comparisons.bootstrap_weights(np.arange(40), 5)
+    expected = [sk.log_loss(y, p, sample_weight=counts) for counts in weights]
+    np.testing.assert_allclose(decisions.log_loss(y, p, weights), expected)
+    assert decisions.log_loss([1, 0], [0.0, 1.0]) == pytest.approx(-np.log(decisions.SURE))
+
+
+def test_local_recalibration_is_fitted_on_other_patients():
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=3000)
+    y, p, patients = (rng.random(3000) < expit(0.5 + 0.4 * z)).astype(float), expit(z), np.arange(3000) // 3
+    y[:30] = NAN
+    found = decisions.cross_recalibrated(y, p, patients)
+    apart = logit(found) - (0.5 + 0.4 * z)
+    assert np.abs(apart).max() < 0.4  # said: z; true: 0.5 + 0.4 z; standard errors of intercept and slope 0.04
+    assert decisions.log_loss(y, found) < decisions.log_loss(y, p)
+    # each of the five fits gives one line of logit(p), alike for all rows of a patient; none of them is the fit to all rows
+    slopes = np.diff(logit(found).reshape(-1, 3)) / np.diff(z.reshape(-1, 3))
+    assert len(np.unique(np.round(slopes, 6))) == 5 and np.ptp(slopes, axis=1).max() < 1e-6
+    whole = decisions.recalibration(y, p)["slope"]
+    assert np.abs(slopes - whole).min() > 1e-6
+    # a patient's own labels do not touch its answer (one with both labels, who stays in the same fold when they are turned)
+    mixed = next(k for k in range(10, 1000) if len(set(y[patients == k])) == 2)
+    again = decisions.cross_recalibrated(np.where(patients == mixed, 1 - y, y), p, patients)
+    assert np.array_equal(again[patients == mixed], found[patients == mixed]) and not np.array_equal(again, found)
+    with pytest.raises(ValueError, match="no finite calibration slope"):
+        decisions.cross_recalibrated([0.0] * 10 + [1.0] * 10, np.linspace(0.1, 0.9, 20), np.arange(20))
+
+
+def test_a_diagram_of_a_resample_is_that_of_its_rows():
+    y, p = with_unknown(*one_label(rows=40))
+    weights = comparisons.bootstrap_weights(np.arange(len(y)), 6)
+    found = decisions.reliability(y, p, weights=weights)
+    for r, counts in enumerate(weights):
+        rows = np.repeat(np.arange(len(y)), counts)
+        for name, values in decisions.reliability(y[rows], p[rows]).items():
+            np.testing.assert_allclose(found[name][r], values)

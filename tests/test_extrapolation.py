@@ -9,7 +9,19 @@ import pytest
 from scipy.optimize import curve_fit
 from scipy.stats import rankdata
 
-from scotoma.extrapolation import Curve, auroc_error, extrapolate, fit, labels_for_width, labels_needed
+from scotoma.extrapolation import (
+    TIMES,
+    WANTED,
+    WIDTHS,
+    Curve,
+    auroc_error,
+    curve_rows,
+    extrapolate,
+    fit,
+    labels_for_width,
+    labels_needed,
+    width_rows,
+)
 
 COUNTS = np.array([10, 30, 100, 300, 1000])
 
@@ -78,7 +90,7 @@ def test_three_label_counts_are_needed(labels: list[int]) -> None:
     with pytest.raises(ValueError, match=f"three different label counts are needed, not {len(set(labels))}"):
         fit(labels, scores)
     with pytest.raises(ValueError, match="three different label counts are needed"):
-        extrapolate(labels, [scores, scores], 0.9)
+        extrapolate(labels, [scores, scores], [0.9])
 
 
 def test_wrong_curves_are_refused() -> None:
@@ -90,8 +102,8 @@ def test_wrong_curves_are_refused() -> None:
         ("finite and at most 1", lambda: fit([1, 2, 3], [0.6, 0.7, math.nan])),
         ("finite and at most 0.75", lambda: fit([1, 2, 3], y, bound=0.75)),
         ("at least 1", lambda: fit([0, 2, 3], y)),
-        ("two or more draws", lambda: extrapolate([1, 2, 3], [y], 0.9)),
-        ("draws, label counts", lambda: extrapolate([1, 2, 3], y, 0.9)),
+        ("two or more draws", lambda: extrapolate([1, 2, 3], [y], [0.9])),
+        ("draws, label counts", lambda: extrapolate([1, 2, 3], y, [0.9])),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
@@ -99,9 +111,10 @@ def test_wrong_curves_are_refused() -> None:
 
 def test_draws_that_agree_leave_no_doubt() -> None:
     curve = Curve(0.95, 0.8, 0.5)
-    found = extrapolate(COUNTS, [curve.at(COUNTS)] * 3, 0.94, resamples=100)
-    assert found["value"] == found["low"] == found["high"] == pytest.approx(6400, abs=2)  # (0.8 / 0.01)^2
-    assert found["never"] == 0
+    found = extrapolate(COUNTS, [curve.at(COUNTS)] * 3, [0.94], resamples=100)
+    (needed,) = found["needed"]
+    assert needed["value"] == needed["low"] == needed["high"] == pytest.approx(6400, abs=2)  # (0.8 / 0.01)^2
+    assert (needed["wanted"], needed["never"]) == (0.94, 0)
     assert [row["labels"] for row in found["predicted"]] == [2000, 5000, 10000]
     for row in found["predicted"]:
         assert (row["low"], row["value"], row["high"]) == pytest.approx([float(curve.at(row["labels"]))] * 3, abs=1e-6)
@@ -109,25 +122,26 @@ def test_draws_that_agree_leave_no_doubt() -> None:
 
 def test_intervals_are_those_of_refitting_resampled_draws() -> None:
     curves = Curve(0.95, 0.8, 0.4).at(COUNTS) + np.random.default_rng(0).normal(0, 0.015, (4, 5))
-    found = extrapolate(COUNTS, curves, 0.9, resamples=60, seed=3)
+    found = extrapolate(COUNTS, curves, [0.9, 0.8], resamples=60, seed=3)
+    first = found["needed"][0]
     picks = np.random.default_rng(3).integers(4, size=(60, 4))
     refitted = [fit(COUNTS, curves[pick].mean(0)) for pick in picks]
     needed = sorted(labels_needed(curve, 0.9) or math.inf for curve in refitted)
     ends = [needed[1], needed[29], needed[58]]  # 60 * 0.025 = 1.5, the second smallest; the 30th; the 59th
-    assert [found["low"], found["value"], found["high"]] == [None if math.isinf(n) else n for n in ends]
-    assert found["never"] == np.isinf(needed).mean()
+    assert [first["low"], first["value"], first["high"]] == [None if math.isinf(n) else n for n in ends]
+    assert first["never"] == np.isinf(needed).mean()
     for row in found["predicted"]:
-        values = [curve.at(row["times"] * 1000) for curve in refitted]
+        values = [curve.at(row["labels"]) for curve in refitted]
         assert (row["low"], row["high"]) == pytest.approx(np.quantile(values, [0.025, 0.975]))
-        assert row["value"] == pytest.approx(fit(COUNTS, curves.mean(0)).at(row["times"] * 1000))
+        assert row["value"] == pytest.approx(fit(COUNTS, curves.mean(0)).at(row["labels"]))
     values = [row["value"] for row in found["predicted"]]
-    assert values == sorted(values) and found == extrapolate(COUNTS, curves, 0.9, resamples=60, seed=3)
+    assert values == sorted(values) and found == extrapolate(COUNTS, curves, [0.9, 0.8], resamples=60, seed=3)
 
 
 def test_more_doubt_the_more_is_wanted() -> None:
     # Two of four draws flatten out at 0.85: a mean of draws reaches 0.9 only where enough of the others are among them.
     curves = np.stack([Curve(a, 0.8, 0.5).at(COUNTS) for a in (0.85, 0.85, 0.97, 0.97)])
-    found = [extrapolate(COUNTS, curves, wanted, resamples=400) for wanted in (0.8, 0.9, 0.99)]
+    found = extrapolate(COUNTS, curves, (0.8, 0.9, 0.99), resamples=400)["needed"]
     # At 0.9 the asymptote is above only with two good draws or more of four: 1 - 5/16 of the resamples.
     assert [f["never"] for f in found] == pytest.approx([0, 5 / 16, 1], abs=0.07)
     assert found[0]["low"] < found[0]["value"] < found[0]["high"]
@@ -165,3 +179,21 @@ def test_rare_findings_need_more_patients() -> None:
     for arguments in ((1.0, 0.1, 0.5), (0.8, 0.0, 0.5), (0.8, 0.1, 0.0)):
         with pytest.raises(ValueError, match="between 0 and 1"):
             labels_for_width(*arguments)
+
+
+def test_the_rows_of_a_study_are_those_of_its_curves() -> None:
+    curves = Curve(0.95, 0.8, 0.4).at(COUNTS) + np.random.default_rng(0).normal(0, 0.015, (4, 5))
+    rows, found = curve_rows(COUNTS.tolist(), curves), extrapolate(COUNTS, curves, WANTED)
+    by = {m: [r for r in rows if r["metric"] == m] for m in ("labels_for_auroc", "auroc_predicted", "misfit")}
+    for row, expected in zip(by["labels_for_auroc"], found["needed"], strict=True):
+        assert expected.items() <= row.items() and row["labels"] == 1000
+    assert [r["labels"] for r in by["auroc_predicted"]] == [t * 1000 for t in TIMES]
+    assert by["misfit"][0]["value"] == pytest.approx(np.abs(found["curve"].at(COUNTS) - curves.mean(0)).max())
+    assert all((r["points"], r["draws"]) == (5, 4) for r in rows)
+    assert curve_rows([10, 10, 100], curves[:, :3]) == [] == curve_rows(COUNTS.tolist(), curves[:1])
+
+
+def test_the_rows_of_a_class_are_those_of_its_prevalence() -> None:
+    rows = width_rows("effusion", 0.1)
+    assert len(rows) == len(WANTED) * len(WIDTHS) and {(r["class"], r["prevalence"]) for r in rows} == {("effusion", 0.1)}
+    assert all(r["value"] == labels_for_width(r["wanted"], r["width"], 0.1) for r in rows)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -15,11 +16,13 @@ from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Draw, draw, extract
-from scotoma.finetuning import Recipe, Watcher, check, operating_point, predict, probe, sampled, tune
+from scotoma.finetuning import check, operating_point, predict, probe, sampled, tune, validated
 from scotoma.losses import classification
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
+from scotoma.plan import Plan
 from scotoma.training import Batches, range_test
+from scotoma.tuning import Recipe, Watcher
 
 N = 60
 
@@ -124,8 +127,9 @@ def test_the_validation_loss_is_that_of_the_plain_pictures(made) -> None:
     expected = classification(
         method.head(torch.from_numpy(extract(method.encoder, info, store, rows[drawn.val]))), torch.from_numpy(target.y[drawn.val])
     )
-    plan = finetuning.Plan(10, 4, 1e-3, 0, "32-true", 0)
-    stopper = Watcher(method, info, store, rows[drawn.val], target.y[drawn.val], plan, Recipe(patience=1))
+    found = validated(method, info, store, rows[drawn.val], target.y[drawn.val], "loss", torch.device("cpu"))
+    assert -found == pytest.approx(expected.item(), rel=1e-5)
+    stopper = Watcher(method.eval(), 10, Recipe(patience=1), lambda _: found)
 
     class At:
         global_step, should_stop = 1, False
@@ -134,8 +138,7 @@ def test_the_validation_loss_is_that_of_the_plain_pictures(made) -> None:
         device = torch.device("cpu")
 
     stopper.on_train_batch_end(At(), On())
-    assert -stopper.best == pytest.approx(expected.item(), rel=1e-5)
-    assert method.training
+    assert stopper.best == found and method.training
     with pytest.raises(UsageError, match="--patience and --schedule plateau need labelled validation rows"):
         check(Recipe(patience=1), network, info, target, Draw(1, 0, drawn.train, drawn.val[:0]))
 
@@ -188,24 +191,24 @@ def test_the_metric_that_is_monitored_is_that_of_the_validation_rows(made) -> No
     method, _ = tune(network, info, store, rows, target, drawn, Recipe(2, precision="32-true"))
     p = predict(method.encoder, method.head, info, store, rows[drawn.val], False)
     for name, sign in (("auroc", 1), ("balanced_accuracy", 1), ("brier", -1)):
-        plan = finetuning.Plan(10, 4, 1e-3, 0, "32-true", 0)
-        watcher = Watcher(method, info, store, rows[drawn.val], target.y[drawn.val], plan, Recipe(monitor=name))
-        assert watcher.score(torch.device("cpu")) == pytest.approx(sign * metrics.score(name, target.y[drawn.val], p), abs=1e-5)
+        found = validated(method, info, store, rows[drawn.val], target.y[drawn.val], name, torch.device("cpu"))
+        assert found == pytest.approx(sign * metrics.score(name, target.y[drawn.val], p), abs=1e-5)
     alone = drawn.val[target.y[drawn.val] == 0]
-    one_class = Watcher(method, info, store, rows[alone], target.y[alone], plan, Recipe(monitor="auroc"))
-    assert one_class.score(torch.device("cpu")) == -float("inf")
+    assert validated(method, info, store, rows[alone], target.y[alone], "auroc", torch.device("cpu")) == -float("inf")
 
 
 def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch: pytest.MonkeyPatch) -> None:
     network, info, store, rows, target, drawn = made
     rates: list[float] = []
 
-    def scripted(self: Watcher, _: torch.device) -> float:
-        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+    trainers: list[L.Trainer] = []
+
+    def scripted(*_: object) -> float:
+        rates.append(trainers[0].optimizers[0].param_groups[0]["lr"])
         return -len(rates)  # worse and worse
 
-    monkeypatch.setattr(Watcher, "score", scripted)
-    monkeypatch.setattr(Watcher, "on_train_start", lambda self, trainer, _: setattr(self, "trainer", trainer), raising=False)
+    monkeypatch.setattr(finetuning, "validated", scripted)
+    monkeypatch.setattr(Watcher, "on_train_start", lambda self, trainer, _: trainers.append(trainer), raising=False)
     _, costs = tune(network, info, store, rows, target, drawn, Recipe(20, 8, 1e-3, precision="32-true", schedule="plateau"))
     assert {r["metric"]: r["value"] for r in costs}["steps"] == 20
     assert [round(rate / 1e-3, 4) for rate in rates] == [1, 1, 1, 0.3, 0.3, 0.09, 0.09, 0.027, 0.027, 0.0081]
@@ -214,7 +217,7 @@ def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch:
 def test_the_range_test_finds_a_rate_and_leaves_no_trace(made) -> None:
     network, info, store, rows, target, drawn = made
     method = Supervised(network, Inputs(info.image_size, info.in_chans, info.mean, info.std, outputs=2))
-    plan = finetuning.Plan(10, 16, 1e-3, 0.0, "32-true", 0)
+    plan = Plan(10, 16, 1e-3, 0.0, "32-true", 0)
     batches = Batches(store, rows[drawn.train], target.y[drawn.train])
     before = {k: v.clone() for k, v in method.state_dict().items()}
     torch.manual_seed(5)

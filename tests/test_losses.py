@@ -5,9 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.losses import DiceCELoss
 from torch.nn import functional as F
 
-from scotoma.losses import classification, info_nce, masked_patch_loss, negative_cosine, nt_xent, one_hot, soft_classification
+from scotoma.losses import (
+    classification,
+    info_nce,
+    masked_patch_loss,
+    negative_cosine,
+    nt_xent,
+    one_hot,
+    segmentation,
+    soft_classification,
+)
 
 
 def slow_nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
@@ -214,3 +224,17 @@ def test_the_focal_loss_of_a_certain_and_right_answer_has_a_gradient() -> None:
 def test_one_hot_leaves_unknown_unknown() -> None:
     shares = one_hot(torch.tensor([1, -1]), 3)
     assert shares[0].tolist() == [0, 1, 0] and shares[1].isnan().all()
+
+
+def test_the_loss_of_regions_equals_monais_and_leaves_unknown_pixels_out() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 4, 9, 7), torch.randint(0, 4, (3, 9, 7))
+    reference = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, lambda_ce=0)
+    expected = reference(logits, labels[:, None]) + F.cross_entropy(logits, labels)
+    torch.testing.assert_close(segmentation(logits, labels), expected)
+    unknown = labels.clone()
+    unknown[:, :, 3:] = -1
+    torch.testing.assert_close(segmentation(logits, unknown), segmentation(logits[..., :3], labels[..., :3]))
+    perfect = 100.0 * F.one_hot(labels, 4).movedim(-1, 1)
+    assert segmentation(perfect, labels) < 1e-6
+    assert segmentation(logits, torch.full_like(labels, -1)).isfinite()

@@ -15,7 +15,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from scotoma import encoders
+from scotoma import encoders, extrapolation
 from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
 from scotoma.run import read_rows, status
@@ -197,6 +197,25 @@ def test_several_targets_with_missing_labels_are_one_study(tmp_path: Path) -> No
     assert by[["cardiomegaly", "effusion"]].mean() == pytest.approx(auroc[auroc["class"].isna()]["value"].item())
     n = auroc.set_index("class")["n"]
     assert n["effusion"] < n["cardiomegaly"] and "effusion" in (run / "report.html").read_text()
+
+
+def test_curves_of_three_fractions_are_continued(tmp_path: Path) -> None:
+    small = SMALL | {"fractions": [0.2, 0.5, 1.0], "modes": ["linear"], "controls": ["random"]}
+    run = study("phantom:150", methods=["simclr"], out=tmp_path / "run", encoder="resnet10t", **small)
+    rows = pd.DataFrame(read_rows(run))
+    more = rows[rows["evaluator"] == "extrapolation"]
+    needed = more[more["metric"] == "labels_for_auroc"]
+    assert needed.groupby(["use", "method"]).size().to_dict() == dict.fromkeys([("linear", "random"), ("linear", "simclr")], 5)
+    single = rows[(rows["metric"] == "auroc") & rows["seed"].notna() & (rows["method"] == "simclr")]
+    curves = single.pivot_table(index="seed", columns="labels", values="value")
+    expected = extrapolation.curve_rows(curves.columns.astype(int).tolist(), curves.to_numpy())
+    found = {r["wanted"]: r["never"] for r in expected if r["metric"] == "labels_for_auroc"}
+    assert needed[needed["method"] == "simclr"].set_index("wanted")["never"].to_dict() == found
+    widths = more[more["metric"] == "patients_for_width"]
+    test = rows[(rows["evaluator"] == "data") & (rows["metric"] == "images") & (rows["split"] == "test")]
+    share = test.loc[test["class"] == "1", "value"].item() / test.loc[test["class"].isna(), "value"].item()
+    assert set(widths["class"]) == {"1"} and widths["prevalence"].unique() == pytest.approx([share])
+    assert "How many more labels" in (run / "report.html").read_text() and (run / "tables" / "labels_needed.csv").exists()
 
 
 def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path: Path) -> None:

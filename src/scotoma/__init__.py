@@ -14,7 +14,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = ("pretrain", "finetune", "evaluate", "study", "prepare", "split", "audit", "demo")
+_FUNCTIONS = ("pretrain", "finetune", "evaluate", "embed", "study", "prepare", "split", "audit", "demo")
 __all__ = ["__version__", *_FUNCTIONS]
 
 

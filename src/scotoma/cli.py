@@ -26,11 +26,19 @@ VERBS = {
     "pretrain": "unlabelled pictures -> encoder.safetensors",
     "finetune": "an encoder and a few labels -> model.safetensors",
     "evaluate": "test an encoder or a classifier: rows and figures",
+    "embed": "pictures -> the encoder's features, one Parquet file",
     "study": "methods x label fractions x label draws, with controls: what was pretraining worth?",
     "report": "run folders -> one self-contained report.html",
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
-_POSITIONAL = {"audit": ("data",), "prepare": ("data",), "split": ("data",), "evaluate": ("run",), "report": ("runs",)}
+_POSITIONAL = {
+    "audit": ("data",),
+    "prepare": ("data",),
+    "split": ("data",),
+    "evaluate": ("run",),
+    "embed": ("run",),
+    "report": ("runs",),
+}
 _FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.VERB.VERB
 _RENAMED = {"evaluators": "with"}
 

@@ -119,39 +119,60 @@ def evaluate(
     return rows
 
 
-def _two_level(
-    name: str, y: ArrayLike, models: Sequence[Predictions], groups: Groups, resamples: int, seed: int
-) -> tuple[dict[str, Any], FloatArray]:
-    """The result for one model, or for the first less the second, and its (R,) samples."""
-    draws = len(models[0])
-    if not draws or draws != len(models[-1]):
-        raise ValueError(f"give one prediction set per label draw, not {draws} and {len(models[-1])}")
-    weights = _with_original(groups, len(np.asarray(y)), resamples, seed)
-    scores = [np.stack([score(name, y, p, weights) for p in model], axis=1) for model in models]
-    samples = scores[0] - scores[1] if len(models) == 2 else scores[0]  # (1 + R, D)
+def picture_means(values: ArrayLike, weights: Array) -> FloatArray:
+    """Means of numbers that each picture has under weights (R, n): (R,); NaN where none has one.
+
+    Args:
+        values: (n,), or (n, K) of K regions, whose means are averaged; NaN for none.
+        weights: (R, n).
+    """
+    each = np.asarray(values, dtype=np.float64)
+    each = each[:, None] if each.ndim == 1 else each
+    known = ~np.isnan(each)
+    total = weights.astype(np.float64) @ known
+    sums = weights.astype(np.float64) @ np.where(known, each, 0.0)
+    return mean_of_known(np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0))
+
+
+def _two_level(scores: Sequence[FloatArray], n: int, seed: int) -> tuple[dict[str, Any], FloatArray]:
+    """The result for one model's (1 + R, D) scores, or for the first's less the second's, and its (R,) samples."""
+    samples = scores[0] - scores[1] if len(scores) == 2 else scores[0]
+    draws = samples.shape[1]
     # [seed, 1] is another stream than the patients', who are drawn from the bare seed.
     picks = np.random.default_rng([seed, 1]).integers(draws, size=samples[1:].shape)
     means = np.take_along_axis(samples[1:], picks, axis=1).mean(1)
     low, high = interval(means)
-    value = float(samples[0].mean())
-    return {"value": value, "low": low, "high": high, "n": weights.shape[1], "draws": draws}, means
+    return {"value": float(samples[0].mean()), "low": low, "high": high, "n": n, "draws": draws}, means
+
+
+def _of_draws(
+    name: str | None, y: ArrayLike, models: Sequence[Predictions], groups: Groups, resamples: int, seed: int
+) -> tuple[dict[str, Any], FloatArray]:
+    """`_two_level` of the metric of models, or where ``name`` is None of `picture_means` of what they give each picture."""
+    draws = len(models[0])
+    if not draws or draws != len(models[-1]):
+        raise ValueError(f"give one prediction set per label draw, not {draws} and {len(models[-1])}")
+    weights = _with_original(groups, len(np.asarray(y)), resamples, seed)
+    of = [[picture_means(p, weights) if name is None else score(name, y, p, weights) for p in model] for model in models]
+    return _two_level([np.stack(scores, axis=1) for scores in of], weights.shape[1], seed)
 
 
 def mean_over_draws(
-    name: str, y: ArrayLike, predictions: Predictions, groups: Groups, resamples: int = 1000, seed: int = 0
+    name: str | None, y: ArrayLike, predictions: Predictions, groups: Groups, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Mean of a metric over models trained on different draws of the labels, with a two-level bootstrap interval.
 
-    ``predictions`` holds one p per label draw (seed), all on the test rows of ``y``. Every resample draws patients (the
-    same for every model) and, independently, label draws, both with replacement. With D draws the variance between them
-    enters at (D - 1) / D of its size: the interval is too narrow for two or three, and blind to the draw with one.
+    ``predictions`` holds one p per label draw (seed), all on the test rows of ``y``; with ``name`` None each is what
+    `picture_means` takes (a Dice coefficient of each picture, say). Every resample draws patients (the same for every model)
+    and, independently, label draws, both with replacement. With D draws the variance between them enters at (D - 1) / D of
+    its size: the interval is too narrow for two or three, and blind to the draw with one.
     Returns ``value, low, high`` (95 %), ``n`` test rows and ``draws``.
     """
-    return _two_level(name, y, [predictions], groups, resamples, seed)[0]
+    return _of_draws(name, y, [predictions], groups, resamples, seed)[0]
 
 
 def paired_difference(
-    name: str,
+    name: str | None,
     y: ArrayLike,
     predictions_a: Predictions,
     predictions_b: Predictions,
@@ -161,13 +182,13 @@ def paired_difference(
 ) -> dict[str, Any]:
     """Difference of two models, score(a) - score(b), on the same test rows and label draws; bootstrap on two levels.
 
-    The lists hold one p per label draw (seed), in the same order for both. Every resample draws patients (the same for
-    both models and every draw) and, independently, label draws (the same for both), with `mean_over_draws`'s limits.
+    The lists hold one p per label draw (seed), in the same order for both; ``name`` as in `mean_over_draws`. Every resample
+    draws patients (the same for both models and every draw) and, independently, label draws (the same for both), with
+    `mean_over_draws`'s limits.
     The sign is not turned for metrics of which lower is better. Returns what `mean_over_draws` does and the two-sided
     ``p_value``: twice the smaller of the shares of resamples <= 0 and >= 0, at least 1 / resamples and at most 1.
     """
-    models = [predictions_a, predictions_b]
-    result, differences = _two_level(name, y, models, groups, resamples, seed)
+    result, differences = _of_draws(name, y, [predictions_a, predictions_b], groups, resamples, seed)
     finite = differences[~np.isnan(differences)]
     share = min((finite <= 0).mean(), (finite >= 0).mean()) if len(finite) else float("nan")
     return {**result, "p_value": float(np.clip(2 * share, 1 / resamples, 1.0))}

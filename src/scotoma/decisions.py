@@ -3,7 +3,8 @@
 The conventions of :mod:`scotoma.metrics` hold: ``y`` ``(n,)`` class ids or ``(n, K)`` 1 / 0 / NaN = unknown, ``p`` ``(n, C)`` or
 ``(n, K)``, bootstrap counts ``weights`` ``(R, n)``; ``y01`` ``(n,)`` is one label, 1 / 0 / NaN, whose unknown rows are left out; a
 value that does not exist is NaN; wrong input raises ``ValueError``. A row is called positive where its score is at or above the
-threshold. Thresholds, temperatures and recalibrations are chosen on validation rows and used on test rows.
+threshold. Thresholds and temperatures are chosen on validation rows and used on test rows; what a local recalibration would bring
+is told by `cross_recalibrated`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from scotoma.metrics import ECE_BINS, Array, Cases, FloatArray, check_cases, che
 
 Rule = Literal["youden"] | float
 How = Literal["mean", "max", "noisy_or"]
-MICRO = ("auroc", "f1")
+MICRO = ("auroc", "average_precision")
+MICRO_BLOCK = 64  # resamples that are spread over all classes at a time
 TEMPERATURES = (0.01, 100.0)  # between which the best one is looked for
 SURE = 1e-7  # probabilities nearer to 0 or 1 count as this near: what a float32 softmax can tell from 1
 
@@ -161,17 +163,61 @@ def recalibrated(p: ArrayLike, intercept: float, slope: float) -> FloatArray:
     return np.asarray(expit(intercept + slope * logit(np.clip(_probabilities(p), SURE, 1 - SURE))))
 
 
-def reliability(y: ArrayLike, p: ArrayLike, bins: int = ECE_BINS) -> dict[str, Array]:
+def cross_recalibrated(y01: ArrayLike, p: ArrayLike, groups: Groups, folds: int = 5, seed: int = 0) -> FloatArray:
+    """Probabilities of one label, each recalibrated by what other patients' rows say: local recalibration without its optimism.
+
+    Patients (``groups``) with a positive row and patients without are dealt to the folds in turn; the rows of a fold get intercept
+    and slope from those of the others. The slope may be negative where the order is worse than chance.
+
+    Args:
+        y01: one label.
+        p: (n,) its probability.
+        groups: (n,) of anything hashable.
+        folds: how many.
+        seed: of the deal.
+
+    Returns:
+        (n,) probabilities; those of rows whose label is unknown too.
+
+    Raises:
+        ValueError: as `recalibration`, on the rows outside any fold.
+    """
+    truth, known, values = _label(y01, _probabilities(p))
+    names, codes = numbered(groups)
+    found = np.bincount(codes, truth & known, len(names)) > 0
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold = np.empty(len(names), np.int64)
+    fold[order[np.argsort(~found[order], kind="stable")]] = np.arange(len(names)) % folds
+    result, labels = np.empty(len(values)), np.where(known, truth, np.nan)
+    for k in range(folds):
+        inside = fold[codes] == k
+        fitted = recalibration(labels[~inside], values[~inside])
+        result[inside] = recalibrated(values[inside], fitted["intercept"], fitted["slope"])
+    return result
+
+
+def log_loss(y01: ArrayLike, p: ArrayLike, weights: Array | None = None) -> float | FloatArray:
+    """Mean negative logarithm of the probability given to what was true, of one label; lower is better: a float, or (R,)."""
+    truth, known, values = _label(y01, _probabilities(p))
+    clipped = np.clip(values, SURE, 1 - SURE)
+    losses = np.where(known, -np.log(np.where(truth, clipped, 1 - clipped)), 0.0)
+    sums = check_weights(weights, len(truth)) @ np.stack([losses, known], axis=1).astype(np.float64)
+    found = _divide(sums[:, 0], sums[:, 1])
+    return float(found[0]) if weights is None else found
+
+
+def reliability(y: ArrayLike, p: ArrayLike, bins: int = ECE_BINS, weights: Array | None = None) -> dict[str, Array]:
     """The points of a reliability diagram, in the equal-width bins by which ``metrics.score("ece")`` counts.
 
     Args:
         y: (n,) class ids with p (n, C), of which the top probability and whether it is right count; or one label with p (n,).
         p: probabilities.
         bins: how many.
+        weights: bootstrap.
 
     Returns:
-        ``confidence`` (mean probability), ``frequency`` (share that is right, or positive) and ``count``, each (bins,); the first
-        two are NaN where a bin is empty.
+        ``confidence`` (mean probability), ``frequency`` (share that is right, or positive) and ``count``, each (bins,), or
+        (R, bins) with ``weights``; the first two are NaN where a bin is empty.
     """
     values, truth = _probabilities(p), np.asarray(y)
     if truth.ndim != 1 or values.ndim > 2:
@@ -181,9 +227,12 @@ def reliability(y: ArrayLike, p: ArrayLike, bins: int = ECE_BINS) -> dict[str, A
         confidence, known = values.max(1), np.ones(len(values), bool)
     else:
         outcome, known, confidence = _label(truth, values)
-    place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence[known], side="right")
-    count, total, right = (np.bincount(place, v[known], bins) for v in (np.ones(len(known)), confidence, outcome))
-    return {"confidence": _divide(total, count), "frequency": _divide(right, count), "count": count}
+    place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="right")
+    member = (place[:, None] == np.arange(bins)) & known[:, None]
+    parts = np.concatenate([member, member * confidence[:, None], member * outcome[:, None]], axis=1)
+    count, total, right = np.split(check_weights(weights, len(known)) @ parts.astype(np.float64), 3, axis=1)
+    found = {"confidence": _divide(total, count), "frequency": _divide(right, count), "count": count}
+    return {name: v[0] if weights is None else v for name, v in found.items()}
 
 
 def net_benefit(y01: ArrayLike, p: ArrayLike, thresholds: ArrayLike, weights: Array | None = None) -> dict[str, FloatArray]:
@@ -266,15 +315,15 @@ def group_labels(y: ArrayLike, groups: Groups) -> Array:
 
 
 def micro(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> float | FloatArray:
-    """AUROC or F1 micro-averaged: every pair of a row and a class (or known label) counts as a row of one label.
+    """AUROC or average precision micro-averaged: every pair of a row and a class (or known label) counts as a row of one label.
 
-    Decisions are those of :mod:`scotoma.metrics` (argmax of classes, p > 0.5 of labels): of class ids micro F1 is the accuracy.
     A float, or (R,) with ``weights``.
     """
     cases = check_cases(y, p)
     check_name(name, cases)
     if name not in MICRO:
         raise ValueError(f"{name} has no micro average here: choose from {', '.join(MICRO)}")
+    columns = cases.truth.shape[1]
     column = (-1, 1)
     flat = Cases(
         cases.truth.reshape(column),
@@ -283,6 +332,7 @@ def micro(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None) -
         cases.decision.reshape(column),
         categorical=False,
     )
-    counts = np.repeat(check_weights(weights, len(cases.truth)), cases.truth.shape[1], axis=1)
-    values = overall(name, flat, counts)
+    counts = check_weights(weights, len(cases.truth))
+    blocks = (counts[i : i + MICRO_BLOCK] for i in range(0, len(counts), MICRO_BLOCK))
+    values = np.concatenate([overall(name, flat, np.repeat(block, columns, axis=1)) for block in blocks])
     return float(values[0]) if weights is None else values

@@ -30,6 +30,30 @@ def picture_grid(columns: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
+def outlined(pictures: np.ndarray, truth: np.ndarray, found: np.ndarray, titles: list[str]) -> Figure:
+    """A column for each picture: alone above, below with outlines of true (solid) and found (dashed) regions.
+
+    Args:
+        pictures: (n, H, W, C) in [0, 1].
+        truth: (n, H, W) classes, 0 for the background.
+        found: (n, H, W).
+        titles: (n,).
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.2 * len(pictures), 4.8), layout="constrained")
+    axes = figure.subplots(2, len(pictures), squeeze=False)
+    for j, (pixels, title) in enumerate(zip(pictures, titles, strict=True)):
+        for axis in axes[:, j]:
+            axis.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+            axis.set_axis_off()
+        axes[0, j].set_title(title, fontsize=9)
+        for labels, style, colour in ((truth[j], "solid", COLOURS[4]), (found[j], "dashed", COLOURS[5])):
+            for k in np.unique(labels[labels > 0]):
+                axes[1, j].contour(labels == k, [0.5], colors=colour, linestyles=style, linewidths=0.9)
+    return figure
+
+
 def scatter(points: dict[str, np.ndarray], labels: np.ndarray, classes: tuple[str, ...]) -> Figure:
     """A panel for each name of (n, 2) points, coloured and marked by class id; -1 (unknown) is left out."""
     from matplotlib.figure import Figure
@@ -45,6 +69,20 @@ def scatter(points: dict[str, np.ndarray], labels: np.ndarray, classes: tuple[st
         axis.set_xticks([])
         axis.set_yticks([])
     panels[0].legend(fontsize=8, markerscale=1.8, loc="best")
+    return figure
+
+
+def agreement(truth: np.ndarray, found: np.ndarray, name: str) -> Figure:
+    """Points of predicted against true numbers, and the line on which both are alike."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    ends = [float(min(truth.min(), found.min())), float(max(truth.max(), found.max()))]
+    axis.plot(ends, ends, color=COLOURS[7], linestyle="--", linewidth=1)
+    axis.scatter(truth, found, s=12, alpha=0.6, linewidths=0, color=COLOURS[0])
+    axis.set_xlabel(f"{name}, true", parse_math=False)
+    axis.set_ylabel(f"{name}, predicted", parse_math=False)
     return figure
 
 

@@ -21,6 +21,7 @@ from scotoma.errors import UsageError
 FILE = "encoder.safetensors"
 HEADER = "scotoma"
 HEAD = ("head.weight", "head.bias")  # a model file is an encoder file with these beside it; some networks have other names in head.
+DECODER = "decoder."  # before the names of a segmentation model's further weights
 
 
 @dataclass
@@ -44,6 +45,7 @@ class EncoderInfo:
         classes: for a model: the classes of a categorical target.
         temperature: for a model: its logits are divided by this before they are probabilities (chosen on validation rows).
         thresholds: for a model: the probability from which on each class is called positive, chosen on validation rows; () for 0.5.
+        decoder: for a segmentation model: the name of its decoder.
     """
 
     timm_name: str
@@ -62,6 +64,12 @@ class EncoderInfo:
     classes: tuple[str, ...] = ()
     temperature: float = 1.0
     thresholds: tuple[float, ...] = ()
+    decoder: str = ""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether this is a model that predicts a number."""
+        return bool(self.targets) and not self.classes
 
     @property
     def display(self) -> Display:
@@ -273,13 +281,17 @@ def layer_groups(encoder: nn.Module, decay: float) -> list[dict[str, Any]]:
     return [g if old["weight_decay"] else g | {"weight_decay": 0.0} for g, old in zip(plain, groups, strict=True)]
 
 
-def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Linear | None = None) -> None:
-    """Write an encoder file, or with a head a model file; under a temporary name first, so that none is ever half-written."""
+def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | None = None) -> None:
+    """Write an encoder file, or with a head (a linear layer, or a decoder) a model file.
+
+    Under a temporary name first, so that none is ever half-written.
+    """
     from safetensors.torch import save_file
 
     weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
     if head is not None:
-        weights |= {name: v.detach().cpu().contiguous() for name, v in zip(HEAD, (head.weight, head.bias), strict=True)}
+        names = dict(zip(("weight", "bias"), HEAD, strict=True)) if isinstance(head, nn.Linear) else {}
+        weights |= {names.get(k, DECODER + k): v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
     temporary = path.with_name(path.name + ".new")
     save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info)), "format": "pt"})
     temporary.replace(path)
@@ -324,7 +336,7 @@ def read_info(source: str | Path) -> EncoderInfo:
 
 
 def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, nn.Linear | None]:
-    """Read an encoder or model file, strictly: the network, what its header says, and the head of a model.
+    """Read an encoder or model file, strictly: the network, what its header says, and the head of a classifier.
 
     Args:
         source: a run folder or a file.
@@ -337,7 +349,7 @@ def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, 
 
     path = find(source)
     info = read_info(path)
-    weights = load_file(path)
+    weights = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(DECODER)}
     weight, bias = (weights.pop(name, None) for name in HEAD)
     encoder = build(info, **overrides)
     try:

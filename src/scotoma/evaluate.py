@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scotoma import plugins
 from scotoma.errors import UsageError
 from scotoma.run import Row, Run, read_rows, status, write_atomically
+
+if TYPE_CHECKING:
+    from scotoma.evaluators.base import Context
 
 
 def evaluate(
@@ -25,6 +29,7 @@ def evaluate(
     seed: int = 0,
     strict: bool = False,
     allow_leakage: bool = False,
+    keep_identity: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> list[Row]:
@@ -33,7 +38,8 @@ def evaluate(
     Args:
         run: a finished pretrain or finetune run, or an encoder or model file.
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
-        evaluators: see `scotoma list evaluators`; by default metrics for a classifier, linear for an encoder.
+        evaluators: see `scotoma list evaluators`; by default metrics for a classifier, segmentation for a segmenter, regression
+            for a model of numbers, linear for an encoder.
         target: the columns to predict; by default those of the classifier.
         out: a run folder of its own; by default the rows join those of `run`.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
@@ -45,6 +51,7 @@ def evaluate(
         seed: of the split.
         strict: stop at an unreadable picture instead of leaving it out.
         allow_leakage: go on where a patient or picture is on both sides of the split, or was in the encoder's pretraining.
+        keep_identity: explanations of DICOM pictures, written as DICOM, carry the patient's identity; by default a pseudonym.
         overwrite: replace a finished run in `out`.
         quiet: no progress bars.
 
@@ -52,7 +59,7 @@ def evaluate(
         The rows.
 
     Raises:
-        UsageError: the request is wrong; nothing was written.
+        UsageError: the request is wrong; nothing was written, but the rows of those evaluators that did not refuse it.
         RunError: the run failed.
     """
     arguments = {k: v for k, v in locals().items() if k not in ("overwrite", "quiet", "out")} | {"run": str(run)}
@@ -69,34 +76,61 @@ def evaluate(
     if out is None and status(Path(run)) != "finished":
         raise UsageError(f"{run} is no finished run folder: name one for the rows with --out")
     target = target or list(info.targets)
-    if classes is None and len(target) == 1 and info.targets == tuple(target):
+    numbers = info.numeric if info.targets == tuple(target) else "regression" in (evaluators or ())
+    if classes is None and len(target) == 1 and info.targets == tuple(target) and not info.decoder:
         classes = list(info.classes)
     material = gather(
         data=data, labels=labels, on=on, readers=readers,
-        target=target or None, classes=classes, size=info.image_size, channels=info.in_chans,
+        target=target or None, classes=classes, numbers=numbers, size=info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run),
         display=info.display, quiet=quiet,
     )  # fmt: skip
     if material.target is None:
         raise UsageError("name what to predict with --target")
+    from scotoma import decoders
     from scotoma.data.targets import require_classes
     from scotoma.evaluators.base import Context
 
-    network, info, head = encoders.load(run)
-    chosen = evaluators or (["metrics"] if head is not None else ["linear"])
+    network, info, linear = encoders.load(run)
+    head = linear or decoders.load(run, network, info)
+    natural = "segmentation" if info.decoder else "regression" if info.numeric else "metrics" if linear else "linear"
+    chosen = evaluators or [natural]
     trains = head is None or any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in chosen)
     for name in ("train", "test") if trains else ("test",):
         require_classes(material.target, material.split.rows(name), f"split {name}")
     context = Context(
         network, info, head, material.dataset, material.store, material.split, material.target, tuple(sorted(fractions)), seeds,
-        info.method["name"],
+        info.method["name"], keep_identity,
     )  # fmt: skip
-    rows = material_rows(material)
-    for name in chosen:
+    opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
+    try:
+        found, refused = _carry_out(opened, context, chosen, material_rows(material))
+        if found and out is not None:
+            opened.finish()
+    finally:
+        opened.close()
+    if refused:
+        kept = f" (the rows of {', '.join(n for n in chosen if n not in refused)} are in {opened.path})" if found else ""
+        raise UsageError("; ".join(dict.fromkeys(refused.values())) + kept)
+    return found
+
+
+def _carry_out(run: Run, context: Context, names: list[str], about: list[Row]) -> tuple[list[Row], dict[str, str]]:
+    """Rows and figures of each evaluator into the run as they come, after those about the data; and who refused, and why."""
+    found: list[Row] = []
+    refused: dict[str, str] = {}
+    for name in names:
         module = plugins.module("evaluators", name)
         common = context.common | ({"method": "control"} if getattr(module, "CONTROL", False) else {})
-        rows += [{"evaluator": name, "protocol": module.PROTOCOL, **common, **row} for row in module.evaluate(context)]
-    return _write(Path(run), Path(out) if out else None, rows, arguments, overwrite)
+        try:
+            rows = [{"evaluator": name, "protocol": module.PROTOCOL, **common, **row} for row in module.evaluate(context)]
+        except UsageError as error:
+            refused[name] = str(error)
+            continue
+        found += _replace(run, rows if found else about + rows)
+        if hasattr(module, "figures"):
+            module.figures(context, run)
+    return found, refused
 
 
 def material_rows(material: Any) -> list[Row]:
@@ -109,20 +143,9 @@ def material_rows(material: Any) -> list[Row]:
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
 
 
-def _write(source: Path, out: Path | None, rows: list[Row], arguments: dict[str, Any], overwrite: bool) -> list[Row]:
-    """Rows into a run of their own, or into the run they are about, where they replace what the same evaluators said before."""
-    if out is None:
-        import json
-
-        said = {(row["evaluator"], row.get("split")) for row in rows}  # a training's own rows, on validation, stay
-        kept = [row for row in read_rows(source) if (row["evaluator"], row.get("split")) not in said]
-        run = Run(source, {})
-        write_atomically(source / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
-        return run.add_rows(rows)
-    run = Run.open(out, "evaluate", arguments, overwrite)
-    try:
-        found = run.add_rows(rows)
-        run.finish()
-    finally:
-        run.close()
-    return found
+def _replace(run: Run, rows: list[Row]) -> list[Row]:
+    """Add rows in place of what the same evaluators said before; a training's own rows, on validation, stay."""
+    said = {(row["evaluator"], row.get("split")) for row in rows}
+    kept = [row for row in read_rows(run.path) if (row["evaluator"], row.get("split")) not in said]
+    write_atomically(run.path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+    return run.add_rows(rows)

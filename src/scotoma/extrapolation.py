@@ -8,6 +8,7 @@ there. A continued curve is a guess: its interval says what the draws of the lab
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,11 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar, nnls
 from scipy.stats import norm
 
-from scotoma.metrics import FloatArray
+from scotoma.metrics import Array, FloatArray
 
+PROTOCOL = 1  # of the rows that a study writes
+WANTED = (0.8, 0.85, 0.9, 0.95, 0.99)  # AUROCs whose price in labels is told
+WIDTHS = (0.05, 0.1)  # of an AUROC's interval
 LEAST_POINTS = 3  # as many as the law has parameters
 DECAYS = (1e-3, 10.0)  # between which c is looked for
 STARTS = 24  # values of c from which the best is refined
@@ -90,9 +94,9 @@ def labels_needed(curve: Curve, wanted: float) -> int | None:
     return max(1, math.ceil(math.exp(exponent) * (1 - 1e-12)))  # a whole number stays it where rounding errs upwards
 
 
-def extrapolate(labels: ArrayLike, curves: ArrayLike, wanted: float, resamples: int = 1000, seed: int = 0,
+def extrapolate(labels: ArrayLike, curves: ArrayLike, wanted: Sequence[float], resamples: int = 1000, seed: int = 0,
                 bound: float = 1.0) -> dict[str, Any]:  # fmt: skip
-    """How many labels a score needs, and what more labels would give, with intervals over the draws of the labels.
+    """How many labels some scores need, and what more labels would give, with intervals over the draws of the labels.
 
     Every resample draws label draws with replacement, whole curves as smaller fractions lie inside larger ones, and fits their
     mean. Few draws make intervals too narrow, as in `comparisons.mean_over_draws`; the test patients are taken as given.
@@ -100,15 +104,15 @@ def extrapolate(labels: ArrayLike, curves: ArrayLike, wanted: float, resamples: 
     Args:
         labels: (k,) label counts.
         curves: (draws, k) scores; where all labels can be drawn in one way only, the same value in every draw.
-        wanted: the score to be reached.
+        wanted: the scores to be reached.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         bound: the best score there can be.
 
     Returns:
-        ``value`` (median), ``low, high`` (95 %) of the labels needed, each None where it is out of reach; ``never``, the share of
-        resamples in which it is; ``curve``, fitted to all draws; ``predicted``, of 2, 5 and 10 times the most labels ``times,
-        labels, value, low, high``.
+        ``needed``, of each score ``wanted``: ``value`` (median), ``low, high`` (95 %) of the labels, each None where it is out of
+        reach, and ``never``, the share of resamples in which it is; ``curve``, fitted to all draws; ``predicted``, of 2, 5 and 10
+        times the most labels ``labels, value, low, high``.
 
     Raises:
         ValueError: as `fit`; fewer than two draws, of which there is no interval.
@@ -122,22 +126,57 @@ def extrapolate(labels: ArrayLike, curves: ArrayLike, wanted: float, resamples: 
     picks = np.sort(np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores))), axis=1)
     different, place = np.unique(picks, axis=0, return_inverse=True)  # few draws can be drawn in few ways
     fitted = [fit(n, scores[pick].mean(0), bound=bound) for pick in different]
-    found = (labels_needed(curve, wanted) for curve in fitted)
-    needed = np.array([np.inf if count is None else count for count in found])[place.reshape(-1)]
-    # Order statistics, as no mean can be taken of a number and infinity.
-    low, middle, high = np.quantile(needed, [0.025, 0.5, 0.975], method="inverted_cdf")
-    most = int(n.max())
-    further = np.array([curve.at(most * np.array(TIMES)) for curve in fitted])[place.reshape(-1)]
+    place, most = place.reshape(-1), int(n.max())
+    further = np.array([curve.at(most * np.array(TIMES)) for curve in fitted])[place]
     lows, highs = np.quantile(further, [0.025, 0.975], axis=0)
     return {
-        **{key: int(v) if np.isfinite(v) else None for key, v in (("value", middle), ("low", low), ("high", high))},
-        "never": float(np.isinf(needed).mean()),
+        "needed": [{"wanted": w, **_needed(fitted, place, w)} for w in wanted],
         "curve": whole,
         "predicted": [
-            {"times": t, "labels": t * most, "value": float(whole.at(t * most)), "low": float(lows[i]), "high": float(highs[i])}
+            {"labels": t * most, "value": float(whole.at(t * most)), "low": float(lows[i]), "high": float(highs[i])}
             for i, t in enumerate(TIMES)
         ],
     }
+
+
+def _needed(fitted: Sequence[Curve], place: Array, wanted: float) -> dict[str, Any]:
+    """Median and 95 % interval of the labels that resamples need, ``place`` naming each one's curve."""
+    found = (labels_needed(curve, wanted) for curve in fitted)
+    needed = np.array([np.inf if count is None else count for count in found])[place]
+    # Order statistics, as no mean can be taken of a number and infinity.
+    low, middle, high = np.quantile(needed, [0.025, 0.5, 0.975], method="inverted_cdf")
+    ends = (("value", middle), ("low", low), ("high", high))
+    return {key: int(v) if np.isfinite(v) else None for key, v in ends} | {"never": float(np.isinf(needed).mean())}
+
+
+def curve_rows(labels: Sequence[int], aurocs: ArrayLike) -> list[dict[str, Any]]:
+    """What a study writes of one classifier's curve: none with fewer than three label counts or two draws.
+
+    Args:
+        labels: (k,) label counts.
+        aurocs: (draws, k).
+
+    Returns:
+        Rows ``labels_for_auroc`` (of ``wanted``; ``never``), ``auroc_predicted`` (with so many ``labels``) and ``misfit``, the
+        farthest that the mean curve lies from the law; each with ``points``, the label counts, and ``draws``.
+    """
+    scores = np.asarray(aurocs, dtype=np.float64)
+    if len(set(labels)) < LEAST_POINTS or len(scores) < 2:
+        return []
+    found = extrapolate(labels, scores, WANTED)
+    misfit = float(np.abs(found["curve"].at(labels) - scores.mean(0)).max())
+    rows = [
+        *({"metric": "labels_for_auroc", "labels": max(labels), **row} for row in found["needed"]),
+        *({"metric": "auroc_predicted", **row} for row in found["predicted"]),
+        {"metric": "misfit", "value": misfit},
+    ]
+    return [{**row, "points": len(set(labels)), "draws": len(scores)} for row in rows]
+
+
+def width_rows(name: str, prevalence: float) -> list[dict[str, Any]]:
+    """How many test patients a class needs, as a study writes it: rows ``patients_for_width`` of ``wanted`` AUROC and ``width``."""
+    common = {"metric": "patients_for_width", "class": name, "prevalence": prevalence}
+    return [{**common, "wanted": a, "width": w, "value": labels_for_width(a, w, prevalence)} for w in WIDTHS for a in WANTED]
 
 
 def auroc_error(auroc: float, positives: float, negatives: float) -> float:

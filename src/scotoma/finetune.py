@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,10 @@ def finetune(
     on: str | None = None,
     readers: str | None = None,
     classes: list[str] | None = None,
+    regression: bool = False,
     frozen: bool = False,
+    decoder: str = "auto",
+    size: int | None = None,
     label_fraction: float = 1.0,
     steps: int = 100,
     batch_size: int = 32,
@@ -43,18 +45,22 @@ def finetune(
     resume: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Turn an encoder and labels into a classifier. Rows tell its metrics on validation rows; `evaluate` tests it.
+    """Turn an encoder and labels into a classifier, segmenter or regressor. Rows tell how it does on validation rows.
 
     Args:
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
-        target: one column of classes, or several of 0/1/missing (multi-label).
+        target: one column of classes; several of 0/1/missing (multi-label); or mask_path, whose regions are to be found.
         encoder: a finished pretraining run, or an encoder file.
         out: the run folder.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
-        frozen: leave the encoder as it is and fit a logistic regression on its features.
+        regression: the target is one column of numbers (an age, an ejection fraction), which is predicted as such.
+        frozen: leave the encoder as it is and fit a logistic (or ridge) regression on its features, or train the decoder alone.
+        decoder: of regions: unet, deeplabv3plus or upernet for a convolutional network, upernet or setr_pup for a vision
+            transformer; auto takes the first.
+        size: side of what the encoder sees, pixels; by default that of its pretraining.
         label_fraction: share of the training and validation labels to use.
         steps: length as optimiser steps.
         batch_size: pictures a step.
@@ -64,7 +70,8 @@ def finetune(
             more).
         patience: stop after so many checks of the validation rows without improvement (10 checks a run) and keep the best
             weights; 0 trains the fixed number of steps.
-        monitor: what is checked: loss, auroc, average_precision, balanced_accuracy, mcc or another metric.
+        monitor: what is checked: loss, auroc, average_precision, balanced_accuracy, mcc or another metric; of regions loss
+            or dice; of numbers loss or mae.
         balance: how classes are made to count alike: weights (in the loss), oversample, undersample; or none.
         threshold: what validation rows choose each class's threshold by: youden (sensitivity + specificity), or the sensitivity to
             be reached, such as 0.95. Probabilities are calibrated there too (by a temperature).
@@ -94,66 +101,58 @@ def finetune(
         raise UsageError("--drop_path must be at least 0 and below 1, --learning_rate at least 0")
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
-    from scotoma.metrics import METRICS
     from scotoma.plan import BALANCES, SCHEDULES
 
     rule = _rule(threshold)
-    choices = {"schedule": (schedule, SCHEDULES), "balance": (balance, BALANCES), "monitor": (monitor, ("loss", *METRICS))}
-    for name, (value, known) in choices.items():
+    for name, value, known in (("schedule", schedule, SCHEDULES), ("balance", balance, BALANCES)):
         if value not in known:
             raise UsageError(f"--{name} {value}: one of {', '.join(known)}")
     arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
-    from scotoma import encoders
+    from scotoma import encoders, initial
     from scotoma.material import gather
 
     info = encoders.read_info(encoder)
     material = gather(
         data=data, labels=labels, on=on, readers=readers,
-        target=target, classes=classes, size=info.image_size, channels=info.in_chans,
+        target=target, classes=classes, numbers=regression, size=size or info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(encoder),
         display=info.display, quiet=quiet,
     )  # fmt: skip
     assert material.target is not None
+    from scotoma import decoders, finetuning, regressing, segmenting
     from scotoma.data.targets import require_classes
-    from scotoma.decisions import tempered
-    from scotoma.evaluators.base import draw, draw_rows
-    from scotoma.finetuning import Recipe, check, operating_point, predict, probe, tune
+    from scotoma.evaluators.base import draw
     from scotoma.methods.supervised import Supervised
+    from scotoma.tuning import Recipe
 
     recipe = Recipe(
-        steps, batch_size, learning_rate, weight_decay, schedule, balance, patience, monitor, precision, seed,
+        steps, batch_size, learning_rate, weight_decay, schedule, balance, patience, monitor, precision, seed, frozen,
         Supervised.settings(method_args or {}),
     )  # fmt: skip
-
     drawn = draw(material.target, material.split, label_fraction, seed)
     require_classes(material.target, drawn.train, "training")
-    network, info, _ = encoders.load(encoder, **({"drop_path_rate": drop_path} if drop_path else {}))
-    if frozen and (recipe.method_args != Supervised.settings({}) or drop_path):
+    if frozen and (recipe.encoder_args or drop_path):
         raise UsageError("--frozen leaves the encoder as it is: --method arguments and --drop_path are for one that is trained")
-    if not frozen:
-        check(recipe, network, info, material.target, drawn)
+    dilated = decoders.STRIDE if decoder == "deeplabv3plus" else 0
+    network, info = initial.adapted(encoder, size, dilated, **({"drop_path_rate": drop_path} if drop_path else {}))
+    job: Any
+    if material.target.regional:
+        job = segmenting.Job(network, info, material, drawn, recipe, decoder, quiet)
+    elif decoder != "auto":
+        raise UsageError("--decoder is for regions: --target mask_path")
+    elif regression:
+        job = regressing.Job(network, info, material, drawn, recipe, quiet)
+    else:
+        job = finetuning.Job(network, info, material, drawn, recipe, rule, quiet)
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:
-        if frozen:
-            head: Any = probe(network, info, material.store, material.rows, material.target, drawn)
-        else:
-            tuned, costs = tune(network, info, material.store, material.rows, material.target, drawn, recipe, run=run, quiet=quiet)
-            network, head = tuned.encoder.cpu(), tuned.head.cpu()
-        info = replace(info, targets=material.target.columns, classes=material.target.classes)
-        chosen = operating_point(network, head, info, material.store, material.rows, material.target, drawn, rule)
-        info = replace(info, temperature=chosen[0], thresholds=chosen[1])
-        encoders.save(run.path / MODEL, network, info, head)
+        costs = job.train(run)
+        encoders.save(run.path / MODEL, job.network, job.info, job.head)
         material.save_used(run.path)
-        val = material.split.rows("val")
-        val = val[material.target.known[val]]
-        common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(target), "split": "val"}
+        common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(target)}
         (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
-        if not frozen:
-            run.add_rows(costs, evaluator="finetune", **(common | {"split": "train"}))
-        if len(val):
-            p = predict(network, head, info, material.store, material.rows[val], material.target.multilabel)
-            p = tempered(p, info.temperature, material.target.multilabel)
-            run.add_rows(draw_rows(material.target.y[val], p, drawn), evaluator="linear" if frozen else "finetune", **common)
+        run.add_rows(costs, evaluator="finetune", split="train", **common)
+        run.add_rows(job.validate(), evaluator=job.evaluator, split="val", **common)
         run.finish()
     finally:
         run.close()

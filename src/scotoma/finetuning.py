@@ -2,67 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
-from scotoma import decisions, drawing, metrics
+from scotoma import decisions, metrics
 from scotoma.data.store import Store
 from scotoma.data.targets import Target
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluators import linear
-from scotoma.evaluators.base import Draw, extract
+from scotoma.evaluators.base import Draw, draw_rows, extract
 from scotoma.losses import classification
+from scotoma.material import Material
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
-from scotoma.plan import Plan, automatic_precision
 from scotoma.run import Row, Run
-from scotoma.training import Batches, cost_rows, fit, range_test
+from scotoma.training import Batches, cost_rows
+from scotoma.tuning import Recipe
 
-CHECKS = 10  # looks at the validation labels in a run
 LOWER_IS_BETTER = ("loss", "brier", "ece")
-PLATEAU = 2  # checks without improvement after which ``plateau`` lowers the learning rate
-PLATEAU_FACTOR = 0.3
 FEWEST_TO_CALIBRATE, MOST_TEMPERATURE = 20, 4.0
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a classifier is trained.
+class Job:
+    """A classifier to be trained as ``finetune`` is asked to; made before anything is written.
 
     Args:
-        steps: optimiser steps.
-        batch_size: pictures a step.
-        learning_rate: peak; 0 for the one that a range test finds.
-        weight_decay: of AdamW.
-        schedule: of the learning rate, one of ``plan.SCHEDULES``.
-        balance: one of ``plan.BALANCES``: classes count alike by weights in the loss, by drawing pictures of smaller classes again
-            and again, or by leaving some of larger ones out. Several 0/1 targets know weights only.
-        patience: checks of the validation rows without improvement after which training stops; the best weights are kept. 0 for the
-            fixed budget.
-        monitor: what is checked, ``loss`` or one of ``metrics.METRICS``.
-        precision: None for the automatic one.
-        seed: of order, views, head and sampling.
-        method_args: of ``Supervised``.
+        network: the encoder.
+        info: of it.
+        material: the pictures and their target.
+        drawn: which labels may be seen.
+        recipe: how.
+        rule: of the thresholds: ``youden`` or a sensitivity.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: the recipe does not go with these data or this network.
     """
 
-    steps: int = 100
-    batch_size: int = Supervised.batch_size
-    learning_rate: float = Supervised.learning_rate
-    weight_decay: float = Supervised.weight_decay
-    schedule: str = "cosine"
-    balance: str = "weights"
-    patience: int = 0
-    monitor: str = "loss"
-    precision: str | None = None
-    seed: int = 0
-    method_args: dict[str, Any] = field(default_factory=dict)
+    head: nn.Module
+
+    def __init__(self, network: nn.Module, info: EncoderInfo, material: Material, drawn: Draw, recipe: Recipe, rule: str | float,
+                 quiet: bool) -> None:  # fmt: skip
+        assert material.target is not None
+        self.network, self.drawn, self.recipe, self.rule, self.quiet = network, drawn, recipe, rule, quiet
+        self.store, self.rows, self.target = material.store, material.rows, material.target
+        self.info = replace(info, targets=self.target.columns, classes=self.target.classes)
+        self.evaluator = "linear" if recipe.frozen else "finetune"
+        self.val = material.split.rows("val")[self.target.known[material.split.rows("val")]]
+        if not recipe.frozen:
+            check(recipe, network, info, self.target, drawn)
+
+    def train(self, run: Run) -> list[Row]:
+        """Train encoder and head, or fit the head alone, and choose temperature and thresholds; rows of what training took."""
+        given = (self.network, self.info, self.store, self.rows, self.target, self.drawn)
+        costs: list[Row] = []
+        if self.recipe.frozen:
+            self.head = probe(*given)
+        else:
+            tuned, costs = tune(*given, self.recipe, run, self.quiet)
+            self.network, self.head = tuned.encoder.cpu(), tuned.head.cpu()
+        chosen = operating_point(self.network, self.head, *given[1:], self.rule)
+        self.info = replace(self.info, temperature=chosen[0], thresholds=chosen[1])
+        return costs
+
+    def validate(self) -> list[Row]:
+        """Metrics of the validation rows."""
+        if not len(self.val):
+            return []
+        p = predict(self.network, self.head, self.info, self.store, self.rows[self.val], self.target.multilabel)
+        return draw_rows(self.target.y[self.val], decisions.tempered(p, self.info.temperature, self.target.multilabel), self.drawn)
 
 
 def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw, recipe: Recipe,
@@ -97,21 +111,24 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     method = Supervised(encoder, inputs, **recipe.method_args)
     if pretrained(info):
         method.head.load_state_dict(probe(encoder, info, store, rows, target, drawn).state_dict())
-    plan = Plan(
-        recipe.steps, recipe.batch_size, recipe.learning_rate or Supervised.learning_rate, recipe.weight_decay,
-        recipe.precision or automatic_precision(info.image_size), recipe.seed, recipe.schedule,
-    )  # fmt: skip
     batches = Batches(store, rows[seen], target.aims[seen], keys=keys)
-    if not recipe.learning_rate:
-        plan = replace(plan, learning_rate=found_rate(method, plan, batches, run))
-    watcher = Watcher(method, info, store, rows[drawn.val], target.y[drawn.val], plan, recipe)
-    callbacks = (watcher,) if recipe.patience or recipe.schedule == "plateau" else ()
-    trained = fit(
-        method, plan, batches, run.path if run else None, resume=bool(run and run.resumed), quiet=quiet, callbacks=callbacks
-    )
-    if recipe.patience:
-        watcher.restore()
+
+    def score(device: torch.device) -> float:
+        return validated(method, info, store, rows[drawn.val], target.y[drawn.val], recipe.monitor, device)
+
+    trained, plan = recipe.train(method, batches, info.image_size, score, run, quiet)
     return method, cost_rows(trained, plan, method, len(drawn.seen), 0.0)
+
+
+@torch.no_grad()
+def validated(method: Supervised, info: EncoderInfo, store: Store, rows: np.ndarray, y: np.ndarray, monitor: str,
+              device: torch.device) -> float:  # fmt: skip
+    """What is monitored of validation rows, higher being better; a metric without value (a class is absent) is the worst."""
+    logits = method.head(torch.from_numpy(extract(method.encoder, info, store, rows)).to(device)).float().cpu()
+    if monitor == "loss":
+        return -classification(logits, torch.from_numpy(y)).item()
+    value = float(metrics.score(monitor, y, linear.probabilities(logits.double().numpy(), y.ndim == 2)))
+    return -float("inf") if np.isnan(value) else -value if monitor in LOWER_IS_BETTER else value
 
 
 def check(recipe: Recipe, encoder: nn.Module, info: EncoderInfo, target: Target, drawn: Draw) -> None:
@@ -121,6 +138,8 @@ def check(recipe: Recipe, encoder: nn.Module, info: EncoderInfo, target: Target,
         UsageError: an argument is out of range or does not go with this network; validation labels are needed and there are none;
             several 0/1 targets cannot be balanced by sampling.
     """
+    if recipe.monitor not in ("loss", *metrics.METRICS):
+        raise UsageError(f"--monitor {recipe.monitor}: one of {', '.join(('loss', *metrics.METRICS))}")
     if target.multilabel and recipe.balance in ("oversample", "undersample"):
         raise UsageError(f"--balance {recipe.balance} is for one target: leave several 0/1 targets at weights or none")
     if target.multilabel and recipe.monitor == "mcc":
@@ -144,17 +163,6 @@ def sampled(drawn: Draw, target: Target, rows: np.ndarray, recipe: Recipe) -> tu
     copies = np.concatenate([np.arange(count) // len(c) for c in of])
     seen = np.concatenate([np.resize(c, count) for c in of])
     return seen, rows[seen] + (copies.astype(np.int64) << 40)
-
-
-def found_rate(method: Supervised, plan: Plan, batches: Batches, run: Run | None) -> float:
-    """The learning rate of a range test, saved in the run's configuration beside the test's figure."""
-    rates, losses, chosen = range_test(method, plan, batches)
-    if run is not None:
-        figure = drawing.curve(rates, losses, "learning rate", "training loss, smoothed", chosen)
-        caption = "Loss while the learning rate rises step by step; dashed, the rate that was taken: a tenth of the lowest point's."
-        run.figure("learning_rate", figure, "Learning-rate range test", caption, "training")
-        run.save_config(learning_rate=chosen, resolved=["learning_rate"])
-    return chosen
 
 
 def pretrained(info: EncoderInfo) -> bool:
@@ -203,55 +211,3 @@ def operating_point(encoder: nn.Module, head: nn.Module, info: EncoderInfo, stor
         both = len(np.unique(truth[~np.isnan(truth)])) == 2
         thresholds.append(decisions.threshold(truth, p[:, k], rule) if both else 0.5)
     return temperature, tuple(thresholds)
-
-
-class Watcher(Callback):
-    """Looks at the validation rows now and then: keeps the best weights, stops training, lowers the learning rate."""
-
-    def __init__(
-        self, method: Supervised, info: EncoderInfo, store: Store, rows: np.ndarray, y: np.ndarray, plan: Plan, recipe: Recipe
-    ) -> None:
-        self.method, self.info, self.store, self.rows, self.y = method, info, store, rows, y
-        self.every, self.recipe = max(1, plan.steps // CHECKS), recipe
-        self.best, self.waited = -float("inf"), 0
-        self.weights: dict[str, Tensor] = {}
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        """Look."""
-        if trainer.global_step % self.every:
-            return
-        score = self.score(module.device)
-        if score > self.best:
-            self.best, self.waited = score, 0
-            self.weights = {k: v.detach().clone() for k, v in self.method.state_dict().items()}
-            return
-        self.waited += 1
-        trainer.should_stop = bool(self.recipe.patience) and self.waited >= self.recipe.patience
-        if self.recipe.schedule == "plateau" and self.waited % PLATEAU == 0:
-            scheduler = trainer.lr_scheduler_configs[0].scheduler
-            scheduler.base_lrs = [rate * PLATEAU_FACTOR for rate in scheduler.base_lrs]  # a checkpoint keeps them
-
-    @torch.no_grad()
-    def score(self, device: torch.device) -> float:
-        """What is monitored, higher being better; a metric without value (a class is absent) is the worst."""
-        features = torch.from_numpy(extract(self.method.encoder, self.info, self.store, self.rows)).to(device)
-        self.method.train()
-        logits = self.method.head(features).float().cpu()
-        if self.recipe.monitor == "loss":
-            return -classification(logits, torch.from_numpy(self.y)).item()
-        p = linear.probabilities(logits.double().numpy(), self.y.ndim == 2)
-        value = float(metrics.score(self.recipe.monitor, self.y, p))
-        return -float("inf") if np.isnan(value) else -value if self.recipe.monitor in LOWER_IS_BETTER else value
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps, so that a resumed run stops and restores as one left alone."""
-        return {"best": self.best, "waited": self.waited, "weights": self.weights}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what a checkpoint kept."""
-        self.best, self.waited, self.weights = state_dict["best"], state_dict["waited"], state_dict["weights"]
-
-    def restore(self) -> None:
-        """Put the best weights back."""
-        if self.weights:
-            self.method.load_state_dict(self.weights)

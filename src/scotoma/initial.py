@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,33 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     """
     weights = _of_file(encoders.find(source)) if Path(source).exists() else _of_tag(source)
     encoder.load_state_dict(_fitted(weights, encoder, info, source), strict=True)
+
+
+def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **overrides: Any) -> tuple[nn.Module, EncoderInfo]:
+    """A pretrained network and its header, for pictures of another side or with a finer last map.
+
+    Args:
+        source: a run folder or an encoder file.
+        size: side of the pictures; by default as it was pretrained.
+        dilated: of how many pixels a cell of the last map is to be; 0 leaves the network as it is.
+        **overrides: timm arguments that change training, not weights (``drop_path_rate``).
+
+    Raises:
+        UsageError: as ``encoders.load``; the network takes no other size, or cannot be dilated.
+    """
+    info = encoders.read_info(source)
+    if size in (None, info.image_size) and not dilated:
+        encoder, info, _ = encoders.load(source, **overrides)
+        return encoder, info
+    _, kwargs = encoders.resolve(info.name, size or info.image_size)
+    kwargs = info.timm_kwargs | kwargs | ({"output_stride": dilated} if dilated else {})
+    info = replace(info, image_size=size or info.image_size, timm_kwargs=kwargs)
+    try:
+        encoder = encoders.build(info, **overrides)
+    except (TypeError, NotImplementedError) as error:
+        raise UsageError(f"{info.name} cannot be dilated ({error}): use another --decoder") from error
+    start(encoder, info, str(source))
+    return encoder, info
 
 
 def _of_file(path: Path) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+DICE_SMOOTH = 1e-5  # a class that is neither there nor seen costs nothing
+
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross-entropy (Chen et al. 2020, SimCLR, equation 1, mean over both directions).
@@ -107,6 +109,36 @@ def classification(logits: Tensor, targets: Tensor, weights: Tensor | None = Non
     yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)  # log p, log (1 - p)
     each = -(one * y * yes * _focus(yes, gamma) + (1 - y) * no * _focus(no, gamma))
     return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def regression(found: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error over what is known; 0 (with a gradient of 0) where nothing is.
+
+    Args:
+        found: (B, 1).
+        targets: (B,), NaN for unknown.
+    """
+    known = ~targets.isnan()
+    return ((found[:, 0].float() - targets.nan_to_num()).square() * known).sum() / known.sum().clamp(min=1)
+
+
+def segmentation(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy plus soft Dice loss, in equal parts (Isensee et al. 2020, nnU-Net, "Network training").
+
+    The Dice loss (Milletari et al. 2016, arXiv 1606.04797, section 3) is that of the whole batch, so that a picture without a
+    region does no harm, and the mean over classes but the background.
+
+    Args:
+        logits: (B, C, H, W), the background's first.
+        labels: (B, H, W) int64 classes, -1 for unknown pixels, which are left out.
+    """
+    logits, known = logits.float(), labels >= 0
+    log_p = logits.log_softmax(1)
+    entropy = F.nll_loss(log_p, labels, ignore_index=-1) if known.any() else logits.sum() * 0
+    truth = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1)[:, 1:] * known[:, None]  # (B, C - 1, H, W)
+    p = log_p.exp()[:, 1:] * known[:, None]
+    both, either = (p * truth).sum((0, 2, 3)), (p + truth).sum((0, 2, 3))
+    return entropy + (1 - (2 * both + DICE_SMOOTH) / (either + DICE_SMOOTH)).mean()
 
 
 def _focus(log_p: Tensor, gamma: float) -> Tensor | float:

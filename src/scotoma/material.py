@@ -110,9 +110,9 @@ class Material:
 
 
 def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
-           target: list[str] | None = None, classes: list[str] | None = None, size: int, channels: int | None = None,
-           modality_name: str = "auto", seed: int = 0, strict: bool = False, allow_leakage: bool = False,
-           encoder_run: Path | None = None, display: Display | None = None, quiet: bool = False,
+           target: list[str] | None = None, classes: list[str] | None = None, numbers: bool = False, size: int,
+           channels: int | None = None, modality_name: str = "auto", seed: int = 0, strict: bool = False,
+           allow_leakage: bool = False, encoder_run: Path | None = None, display: Display | None = None, quiet: bool = False,
            imports: tuple[str, ...] = ("timm", "lightning")) -> Material:  # fmt: skip
     """Load, check, decode and split.
 
@@ -123,6 +123,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         readers: ``majority`` or ``soft``, how several readers' rows of a picture become one.
         target: columns to predict; of pictures with headers also what these say (``store.FROM_HEADERS``).
         classes: of one categorical target, the classes to tell apart.
+        numbers: the target is a column of numbers.
         size: training size, pixels.
         channels: 1 or 3; None for what the pictures have.
         modality_name: a key of ``MODALITIES``, or ``auto``.
@@ -145,14 +146,14 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     if display is not None:
         dataset = replace(dataset, display=display)
     if target and not (set(target) - set(dataset.table.columns)) & set(store.FROM_HEADERS):
-        targets.read(dataset, target, classes or ())  # a wrong column is found before anything is decoded
+        targets.read(dataset, target, classes or (), numbers)  # a wrong column is found before anything is decoded
     importer = threading.Thread(target=lambda: [importlib.import_module(name) for name in imports])
     importer.start()
     began = time.perf_counter()
     dataset, opened = store.prepare(dataset, size, channels, strict=strict, quiet=quiet)
     seconds = time.perf_counter() - began
     importer.join()
-    found = targets.read(dataset, target, classes or ()) if target else None
+    found = targets.read(dataset, target, classes or (), numbers) if target else None
     earlier = earlier_split(encoder_run)
     split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier)
     if earlier and not allow_leakage:

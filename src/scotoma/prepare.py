@@ -74,6 +74,9 @@ def prepare(
         raise UsageError(f"{dataset.store} is prepared already: name the pictures themselves")
     dataset = slices.choose(replace(dataset, display=_display(dataset.display, windows, equalize, offset)), axis, every)
     dataset, opened = store.prepare(dataset, size, channels, Path(out), strict, quiet=quiet, skip_empty=skip_empty)
+    if "mask_path" in dataset.table.columns and dataset.table["mask_path"].notna().any():
+        _, at = store.regions(dataset, opened.side, quiet, opened.path / store.REGIONS)
+        dataset = replace(dataset, table=dataset.table.assign(**{store.REGION: at}))
     keep = dataset.table.drop(columns=[c for c in ("image_path", "mask_path", "frame") if c in dataset.table.columns])
     for column in keep.columns:  # a spreadsheet's column of numbers and words; Parquet has one type a column
         if infer_dtype(keep[column]) in ("mixed", "mixed-integer"):

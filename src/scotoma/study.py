@@ -12,6 +12,7 @@ from scotoma.run import Run
 
 MODES = ("linear", "finetune")
 CONTROLS = ("random", "majority", "pixels", "header")
+MASKS = "mask_path"  # the target of segmentation, as ``data.targets`` has it (which needs pandas)
 
 
 def study(
@@ -30,6 +31,9 @@ def study(
     controls: list[str] | None = None,
     finetune_steps: int = 100,
     finetune_learning_rate: float = 5e-4,
+    finetune_size: int | None = None,
+    finetune_batch_size: int = 32,
+    decoder: str = "auto",
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
@@ -49,7 +53,7 @@ def study(
 
     Args:
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
-        target: one column of classes, or several of 0/1/missing (multi-label).
+        target: one column of classes; several of 0/1/missing (multi-label); or mask_path, whose regions are to be found.
         methods: see `scotoma list methods`; separated by commas. With other arguments than a method's defaults:
             'mae?masking=block&mask_ratio=0.6' (quoted, for the shell's sake).
         out: the run folder.
@@ -60,11 +64,14 @@ def study(
         steps: length of each pretraining as optimiser steps; one number, or a number for each method.
         size: side of what the encoder sees, pixels.
         encoder: one network for all methods; by default each method's own.
-        modes: how encoders are used: linear (frozen), finetune.
+        modes: how encoders are used: linear (frozen), finetune; of regions finetune alone.
         controls: random (the same network, random weights, the same budget), majority, pixels, header; and weights to compare with:
             a run, a weights file, or a tag of timm's pretrained networks, such as resnet18.a1_in1k.
         finetune_steps: optimiser steps of each fine-tuning.
         finetune_learning_rate: peak of each fine-tuning.
+        finetune_size: side of what the encoder sees in fine-tuning, pixels; by default as in pretraining.
+        finetune_batch_size: pictures a step of each fine-tuning.
+        decoder: of regions: unet, deeplabv3plus, upernet or setr_pup; auto takes the first that goes with the network.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
@@ -85,18 +92,26 @@ def study(
         UsageError: the request is wrong; nothing was written.
         RunError: the run failed.
     """
-    fractions, modes = sorted(fractions or [0.01, 0.1, 1.0]), list(modes or MODES)
-    controls = list(CONTROLS) if controls is None else controls
-    unknown = next((m for m in modes if m not in MODES), None)
+    regional = list(target) == [MASKS]
+    known_modes, known_controls = (MODES[1:], CONTROLS[:1]) if regional else (MODES, CONTROLS)
+    fractions, modes = sorted(fractions or [0.01, 0.1, 1.0]), list(modes or known_modes)
+    controls = list(known_controls) if controls is None else controls
+    unknown = next((m for m in modes if m not in known_modes), None)
     if unknown:
-        raise UsageError(f"unknown mode {unknown!r}; one of {', '.join(MODES)}")
+        raise UsageError(f"unknown mode {unknown!r}; one of {', '.join(known_modes)}")
+    if regional:
+        _check_regional(methods, controls)
+    elif decoder != "auto":
+        raise UsageError("--decoder is for regions: --target mask_path")
     _check_controls(controls, encoder)
     for method in methods:
         plugins.variant(method)
     if not methods or len(set(methods)) < len(methods):
         raise UsageError("--methods: name each method once, separated by commas")
-    if any(not 0 < f <= 1 for f in fractions) or seeds < 1 or finetune_steps < 1:
-        raise UsageError("--fractions must be above 0 and at most 1, --seeds and --finetune_steps at least 1")
+    if any(not 0 < f <= 1 for f in fractions) or min(seeds, finetune_steps, finetune_batch_size) < 1:
+        raise UsageError(
+            "--fractions must be above 0 and at most 1, --seeds, --finetune_steps and --finetune_batch_size at least 1"
+        )
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
         raise UsageError("give one of --minutes, --epochs and --steps")
     if minutes is None and epochs is None and steps is None:
@@ -105,7 +120,8 @@ def study(
         "data": str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}", "target": target,
         "methods": methods, "fractions": fractions, "seeds": seeds, "minutes": minutes, "epochs": epochs, "steps": steps,
         "size": size, "encoder": encoder, "modes": modes, "controls": controls, "finetune_steps": finetune_steps,
-        "finetune_learning_rate": finetune_learning_rate, "labels": labels, "on": on, "readers": readers,
+        "finetune_learning_rate": finetune_learning_rate, "finetune_size": finetune_size,
+        "finetune_batch_size": finetune_batch_size, "decoder": decoder, "labels": labels, "on": on, "readers": readers,
         "classes": classes, "channels": channels,
         "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
@@ -113,7 +129,7 @@ def study(
 
     material = gather(
         data=data, labels=labels, on=on, readers=readers,
-        target=target, classes=classes, size=size, channels=channels, modality_name=modality,
+        target=target, classes=classes, size=max(size, finetune_size or 0), channels=channels, modality_name=modality,
         seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
     )  # fmt: skip
     from scotoma.data.targets import require_classes
@@ -133,6 +149,18 @@ def study(
 
     build([run.path])
     return run.path
+
+
+def _check_regional(methods: list[str], controls: list[str]) -> None:
+    """Refuse what says nothing of regions, and methods that would see every label map."""
+    for method in methods:
+        chosen, given = plugins.variant(method)
+        wants = chosen.wants(chosen.settings(given))
+        if wants.labels or wants.regions:
+            raise UsageError(f"{method} reads labels or regions: with --target {MASKS} name methods that read none")
+    wrong = next((c for c in controls if c in CONTROLS[1:]), None)
+    if wrong:
+        raise UsageError(f"--controls {wrong} says nothing of regions: random, or weights to compare with")
 
 
 def _check_controls(controls: list[str], encoder: str | None) -> None:

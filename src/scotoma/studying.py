@@ -15,17 +15,17 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from scotoma import comparisons, encoders, initial, plugins
+from scotoma import comparisons, decoders, encoders, extrapolation, featuremap, initial, plugins, segmenting
+from scotoma.data import regions
 from scotoma.data.targets import Target
-from scotoma.drawing import scatter
 from scotoma.evaluate import material_rows
-from scotoma.evaluators.base import HEADLINE, Context, Draw, draw, draw_rows, extract, fraction_rows
-from scotoma.finetuning import Recipe, predict, tune
+from scotoma.evaluators.base import Context, Draw, draw, extract
+from scotoma.finetuning import predict, tune
+from scotoma.judging import Judge, OfClasses, OfRegions
 from scotoma.material import Material
 from scotoma.pretraining import assemble, describe, train
 from scotoma.run import Row, Run, read_config, read_rows, status
-
-MAP_POINTS = 1500
+from scotoma.tuning import Recipe
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,16 @@ def _classify(run: Run, material: Material, arm: Arm, draws: list[Draw], quiet: 
             continue
         source = _network(run, material, arm, drawn, quiet)
         if arm.evaluator == "finetune":
-            encoder, info, _ = encoders.load(source)
-            recipe = Recipe(config["finetune_steps"], learning_rate=config["finetune_learning_rate"], seed=drawn.seed)
+            dilated = decoders.STRIDE if config["decoder"] == "deeplabv3plus" else 0
+            encoder, info = initial.adapted(source, config["finetune_size"], dilated)
+            recipe = Recipe(
+                config["finetune_steps"], config["finetune_batch_size"], config["finetune_learning_rate"], seed=drawn.seed
+            )  # fmt: skip
+            if target.regional:
+                job = segmenting.Job(encoder, info, material, drawn, recipe, config["decoder"], quiet=True)
+                job.train(None)
+                yield drawn, job.evaluate(test)
+                continue
             tuned, _ = tune(encoder, info, material.store, material.rows, target, drawn, recipe)
             yield drawn, predict(tuned.encoder, tuned.head, info, material.store, material.rows[test], target.multilabel)
             continue
@@ -227,64 +235,72 @@ def _save_draws(run: Run, material: Material, draws: list[Draw]) -> None:
 
 
 def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], networks: dict[str, str]) -> list[Row]:
-    """All rows of the study, from the files that its classifiers left."""
+    """All rows of the study, from the files that its classifiers or segmenters left."""
     target, test = _target(material), _test(material)
     y, units, config = target.y[test], material.split.units[test], run.config
+    judge: Judge = OfClasses(y, units, target.classes)
+    if target.regional:
+        judge = OfRegions(units, regions.read(material.dataset, material.store.side).classes)
     rows: list[Row] = material_rows(material)
     for method in networks:
         rows += [{**row, "method": method} for row in read_rows(run.path / "pretrain" / _slug(method))]
+    rows += [] if target.regional else _patients_needed(target, y)
     differences: list[Row] = []
     for arm in arms:
-        name = arm.evaluator if arm.evaluator != "finetune" else "metrics"
-        protocol = {"version": plugins.module("evaluators", name).PROTOCOL}
+        module = "segmentation" if target.regional else "metrics" if arm.evaluator == "finetune" else arm.evaluator
+        protocol = {"version": plugins.module("evaluators", module).PROTOCOL}
         if arm.evaluator == "finetune":
             protocol |= {"steps": config["finetune_steps"], "learning_rate": config["finetune_learning_rate"]}
-            protocol |= {"head": "zero" if arm.method == "random" else "probe"}
+            start = "zero" if arm.method == "random" else "probe"
+            protocol |= {"decoder": config["decoder"]} if target.regional else {"head": start}
         common = {
-            "evaluator": arm.evaluator, "method": arm.method, "encoder": arm.encoder or None, "target": ",".join(target.columns),
-            "split": "test", "protocol": protocol,
+            "evaluator": "segmentation" if target.regional else arm.evaluator, "method": arm.method, "encoder": arm.encoder or None,
+            "target": ",".join(target.columns), "split": "test", "protocol": protocol,
         }  # fmt: skip
+        curve: dict[int, list[float]] = {}
         for fraction in config["fractions"]:
             chosen = [d for d in draws if d.fraction == fraction]
             predictions = [np.load(arm.file(run, d)).astype(float) for d in chosen]
             for drawn, p in zip(chosen, predictions, strict=True):
-                rows += [{**common, **row} for row in draw_rows(y, p, drawn)]
+                rows += [{**common, **row} for row in judge.of_draw(p, drawn)]
             labels = len(chosen[0].train)
-            rows += [{**common, **row} for row in fraction_rows(y, predictions, units, target.classes, fraction, labels)]
+            curve[labels] = [judge.value(p) for p in predictions]
+            rows += [{**common, **row} for row in judge.of_fraction(predictions, fraction, labels)]
             reference = Arm(arm.evaluator, "random", arm.encoder)
             if arm.method not in ("control", "random") and reference in arms:
                 base = [np.load(reference.file(run, d)).astype(float) for d in chosen]
-                found = comparisons.paired_difference(HEADLINE, y, predictions, base, units)
-                row = {"metric": f"{HEADLINE}_difference", "reference": "random", "fraction": fraction, "labels": labels, **found}
-                differences.append({**common, **row})
+                found = judge.difference(predictions, base)
+                row = {"metric": f"{judge.headline}_difference", "reference": "random", "fraction": fraction, "labels": labels}
+                differences.append({**common, **row, **found})
+        if arm.method != "control" and not target.regional:
+            guess = {**common, "evaluator": "extrapolation", "use": arm.evaluator, "protocol": extrapolation.PROTOCOL}
+            rows += [{**guess, **row} for row in extrapolation.curve_rows(list(curve), np.transpose(list(curve.values())))]
     adjusted = comparisons.holm([row["p_value"] for row in differences])
     return rows + [{**row, "p_holm": float(p)} for row, p in zip(differences, adjusted, strict=True)]
 
 
-def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) -> None:
-    """t-SNE of the test pictures' features: each encoder beside its random weights."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
+def _patients_needed(target: Target, y: np.ndarray) -> list[Row]:
+    """How many test patients an AUROC's interval wants, of every class that has positive and negative test rows."""
+    truth = y if target.multilabel else (y[:, None] == np.arange(len(target.classes))).astype(float)
+    common = {"evaluator": "extrapolation", "target": ",".join(target.columns), "split": "test", "protocol": extrapolation.PROTOCOL}
+    names = list(enumerate(target.classes))[0 if target.multilabel or len(target.classes) > 2 else 1 :]
+    shares = ((name, float(np.nanmean(truth[:, k]))) for k, name in names)
+    return [{**common, **row} for name, share in shares if 0 < share < 1 for row in extrapolation.width_rows(name, share)]
 
-    target, test = _target(material), _test(material)
-    shown = test[np.linspace(0, len(test) - 1, min(MAP_POINTS, len(test))).astype(int)]
-    points: dict[str, np.ndarray] = {}
+
+def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) -> None:
+    """The map of the test pictures' features: each encoder beside its random weights."""
+    if _target(material).regional:
+        return  # regions have no class by which a picture could be marked
+    shown = featuremap.shown(_test(material))
+    found: dict[str, np.ndarray] = {}
     sources = {m: run.path / "pretrain" / _slug(m) for m in networks} | {
         f"random {n}": run.path / "pretrain" / f"random-{n}" for n in networks.values()
     }
     for name, source in sources.items():
-        if not (source / encoders.FILE).exists():
-            continue
-        encoder, info, _ = encoders.load(source)
-        x = extract(encoder, info, material.store, material.rows[shown])
-        x = (x - x.mean(0)) / (x.std(0) + 1e-6)
-        x = PCA(min(50, *x.shape), random_state=0).fit_transform(x)
-        points[name] = TSNE(random_state=0, perplexity=min(30, (len(x) - 1) / 3), init="pca").fit_transform(x)
-    if points:
-        labels = np.nan_to_num(target.y[shown, 0], nan=-1).astype(int) if target.multilabel else target.y[shown]
-        classes = (f"no {target.classes[0]}", target.classes[0]) if target.multilabel else target.classes
-        caption = (
-            f"t-SNE of the features of {len(shown)} test pictures, in a panel for each encoder. Pictures that an encoder takes for "
-            "alike lie close together. Distances between clusters and their sizes mean nothing; no label was used to place a point."
-        )
-        run.figure("features", scatter(points, labels, classes), "How the encoders arrange the test pictures", caption, "features")
+        if (source / encoders.FILE).exists():
+            encoder, info, _ = encoders.load(source)
+            found[name] = extract(encoder, info, material.store, material.rows[shown])
+    if found:
+        figure, caption = featuremap.figure(found, _target(material), shown)
+        run.figure("features", figure, "How the encoders arrange the test pictures", caption, "features")

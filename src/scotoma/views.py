@@ -206,6 +206,20 @@ class Augmentation:
         return normalise_(x, self.mean, self.std)
 
 
+    def apply_to_labels(self, labels: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """The warp of sampled parameters on label maps: nearest values, 0 beyond the picture.
+
+        Args:
+            labels: (B, 1, H, W) uint8, laid out as the pictures.
+            params: of `sample`.
+
+        Returns:
+            (B, 1, size, size) float32 of the same values.
+        """
+        grid = F.affine_grid(params["theta"], [len(labels), 1, self.size, self.size], align_corners=False)
+        return F.grid_sample(labels.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with a standard deviation of its own for each picture (0 leaves it): two one-dimensional convolutions."""
     chosen = sigma > 0

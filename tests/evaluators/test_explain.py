@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pydicom
 import pytest
 import torch
 from made import Means, context
@@ -13,10 +17,13 @@ from scipy.integrate import trapezoid
 from scipy.special import expit
 from torch import Tensor, nn
 
+from scotoma import overlays
 from scotoma.data.splits import Split
 from scotoma.encoders import EncoderInfo, build
+from scotoma.errors import UsageError
 from scotoma.evaluators import explain
 from scotoma.evaluators.base import Context, Row
+from scotoma.run import Run
 
 GENERIC = ["saliency", "integrated_gradients", "gradient_shap", "occlusion"]
 SLOPE, THRESHOLD = 20.0, 60 / 255  # the classes' left halves have a mean of 40 and of 80
@@ -135,21 +142,23 @@ def test_chosen_cases_are_of_all_classes_and_the_same_in_any_order_of_the_table(
     assert set(order[explain.chosen(turned, 8)]) == set(explain.chosen(made, 8))
 
 
-def test_overlays_show_the_surest_and_the_least_sure_and_name_rows_only(tmp_path: Path) -> None:
+def test_shown_are_the_surest_and_the_least_sure(tmp_path: Path) -> None:
     made = judged(tmp_path / "data")
     cases = made.test[:5]
     made.target.y[cases[3:]] = 1 - made.target.y[cases[3:]]  # now the classifier is wrong of these two
-    found = explain.overlays(made, cases, tmp_path / "drawn")
+    found = explain.shown(made, cases)
     numbers = made.dataset.table["row"].to_numpy()[cases]
     seen = explain.gather(made, explain._classifier(made), cases)
-    for row in found:
-        assert row["path"] == tmp_path / "drawn" / f"explain-{row['row']}-{row['explanation']}.png"
-        assert Image.open(row["path"]).size[0] > 200
-        place = numbers.tolist().index(row["row"])
-        assert row["probability"] == pytest.approx(seen.probability[place])
-        assert row["class"] == made.target.classes[int(seen.target[place])]
-    assert {p.name for p in (tmp_path / "drawn").iterdir()} == {f"explain-{n}-{m}.png" for n in numbers for m in GENERIC}
-    groups = {g: {r["row"] for r in found if r["group"] == g} for g in {r["group"] for r in found}}
+    maps = explain.explain(explain._classifier(made), seen, explain.available(explain._classifier(made), seen.images[:1]))
+    pixels = made.store.batch(numbers)[:, 0] / 255
+    for case in found:
+        place = numbers.tolist().index(case.row)
+        assert case.probability == pytest.approx(seen.probability[place])
+        assert case.label == f"kind = {made.target.classes[int(seen.target[place])]}"
+        np.testing.assert_allclose(case.picture, pixels[place], atol=1e-6)
+        assert list(case.maps) == GENERIC
+        np.testing.assert_allclose(case.maps["saliency"], maps["saliency"][place], atol=1e-6)
+    groups = {g: {c.row for c in found if c.group == g} for g in {c.group for c in found}}
     right, wrong = (numbers[k][np.argsort(-seen.probability[k])].tolist() for k in (slice(0, 3), slice(3, 5)))
     assert groups == {
         "right_confident": set(right[:2]), "right_unsure": {right[2]},
@@ -157,11 +166,56 @@ def test_overlays_show_the_surest_and_the_least_sure_and_name_rows_only(tmp_path
     }  # fmt: skip
 
 
-def test_an_overlay_is_transparent_where_the_map_is_zero_and_has_two_hues_where_it_is_signed() -> None:
-    values = np.array([[0.0, 1.0], [-1.0, 0.5]])
-    plain, signed = (
-        explain.overlay(np.zeros((2, 2)), v, "50 $ of it").axes[1].images[1].get_array() for v in (abs(values), values)
-    )
-    assert plain[0, 0, 3] == signed[0, 0, 3] == 0 and 0 < signed[1, 1, 3] < signed[0, 1, 3]
-    np.testing.assert_array_equal(plain[0, 1], plain[1, 0])
-    assert signed[0, 1, 0] > signed[0, 1, 2] and signed[1, 0, 0] < signed[1, 0, 2]  # orange for, purple against
+def test_figures_are_sheets_and_a_folder_of_overlays_in_place_of_those_before(tmp_path: Path) -> None:
+    made, run = judged(tmp_path / "data"), Run.open(tmp_path / "run", "evaluate", {})
+    old = tmp_path / "run" / "figures" / "explanations" / "explain-999-saliency.png"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    (old.parents[1] / "explanations-wrong_confident.json").touch()
+    (old.parents[1] / "features.png").touch()  # another's
+    explain.figures(made, run)
+    shown = explain.shown(made, explain.chosen(made))
+    assert {p.name for p in old.parent.iterdir()} == {f"explain-{c.row}-{m}.png" for c in shown for m in GENERIC}
+    assert Image.open(next(old.parent.iterdir())).size[0] > 200
+    names = {f"explanations-{c.group}" for c in shown}
+    assert names == {"explanations-right_confident", "explanations-right_unsure"}  # it is never wrong
+    assert {p.name for p in old.parents[1].iterdir()} == {"explanations", "features.png"} | {
+        f"{n}.{s}" for n in names for s in ("png", "json")
+    }
+    words = json.loads((old.parents[1] / "explanations-right_unsure.json").read_text())
+    assert words["section"] == "results" and "right but unsure" in words["caption"]
+    assert not list(tmp_path.rglob("*.dcm"))  # the pictures were PNG
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_of_dicom_pictures_overlays_are_dicom_too(tmp_path: Path, write_dicom: Callable[..., Path], keep: bool) -> None:
+    made, run = judged(tmp_path / "data"), Run.open(tmp_path / "run", "evaluate", {})
+    facts = pd.read_parquet(tmp_path / "data" / "facts.parquet")
+    facts.assign(format="DICOM").to_parquet(tmp_path / "data" / "facts.parquet")
+    rows = made.dataset.table["row"]
+    for row in rows:
+        write_dicom(tmp_path / f"{row}.dcm", np.zeros((4, 4), np.uint8), PatientID=f"secret {row}", PatientName="Secret^Name")
+    patients = [None if row % 2 else f"hash {row}" for row in rows]
+    table = made.dataset.table.assign(image_path=[str(tmp_path / f"{row}.dcm") for row in rows], patient=patients)
+    made = replace(made, dataset=replace(made.dataset, table=table), keep_identity=keep)
+    explain.figures(made, run)
+    shown = {c.row: c for c in explain.shown(made, explain.chosen(made))}
+    files = sorted((tmp_path / "run" / "figures" / "explanations").glob("*.dcm"))
+    assert {p.stem for p in files} == {f"explain-{row}-{m}" for row in shown for m in GENERIC}
+    assert {row % 2 for row in shown} == {0, 1}
+    for path in files:
+        row, method = int(path.stem.split("-")[1]), path.stem.split("-")[2]
+        ds = pydicom.dcmread(path)
+        pseudonym = facts["content"].iloc[row] if row % 2 else f"hash {row}"
+        assert ds.PatientID == (f"secret {row}" if keep else pseudonym)
+        assert (b"ecret" in path.read_bytes()) == keep
+        np.testing.assert_array_equal(ds.pixel_array, overlays.blended(shown[row].picture, shown[row].maps[method]))
+        assert shown[row].title in ds.DerivationDescription
+
+
+def test_identity_is_asked_for_before_anything_is_computed(tmp_path: Path) -> None:
+    made = judged(tmp_path)
+    table = made.dataset.table.drop(columns="image_path")
+    kept = replace(made, encoder=nn.Identity(), dataset=replace(made.dataset, table=table), keep_identity=True)
+    with pytest.raises(UsageError, match="not a prepared store"):
+        explain.evaluate(kept)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from made import context
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 from torch import nn
 
 from scotoma.errors import UsageError
@@ -30,6 +30,11 @@ def test_values_are_those_of_the_heads_probabilities(tmp_path: Path) -> None:
     for k, label in enumerate(made.target.classes):
         row = next(r for r in rows if r["metric"] == "auroc" and r.get("class") == label)
         assert row["value"] == pytest.approx(roc_auc_score(y == k, p[:, k]), abs=1e-6)
+        assert row["low"] <= row["value"] <= row["high"]
+    one_hot = np.eye(3)[y]
+    for name, reference in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
+        row = next(r for r in rows if r["metric"] == f"{name}_micro")
+        assert row["value"] == pytest.approx(reference(one_hot, p, average="micro"), abs=1e-6)
         assert row["low"] <= row["value"] <= row["high"]
     matrix = [r["value"] for r in rows if r["metric"] == "confusion"]
     assert np.array_equal(np.reshape(matrix, (3, 3)), confusion_matrix(y, p.argmax(1)))

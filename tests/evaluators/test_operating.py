@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from made import context
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, roc_auc_score
 from torch import nn
 
+from scotoma import decisions
 from scotoma.evaluators import metrics, operating
 from scotoma.evaluators.base import Context
 
@@ -65,6 +66,26 @@ def test_the_decision_curve_and_calibration_in_closed_form(tmp_path: Path) -> No
     points = [r for r in rows if r["metric"] == "reliability"]
     assert sum(r["count"] for r in points) == len(y)  # type: ignore[misc]
     assert sum(r["count"] * r["value"] for r in points) == pytest.approx((y == 1).sum())  # type: ignore[operator]
+    assert all(r["low"] <= r["value"] <= r["high"] for r in points)  # type: ignore[operator]
+
+
+def test_what_local_recalibration_would_bring(tmp_path: Path) -> None:
+    start = made(tmp_path, temperature=4.0)
+    p, y = metrics.probabilities(start)[start.test][:, 1], start.target.y[start.test]
+    y = np.where(np.random.default_rng(0).random(len(y)) < 0.2, 1 - y, y)  # so that no cut parts the classes
+    start.target.y[start.test] = y
+    rows = operating.evaluate(start, resamples=50)
+    after = decisions.cross_recalibrated(y, p, start.split.units[start.test])
+    for name, error in (("brier", brier_score_loss), ("log_loss", log_loss)):
+        expected = {False: error(y, p), True: error(y, after)}
+        for again, value in expected.items():
+            row = only(rows, metric=name, recalibrated=again)
+            assert row["value"] == pytest.approx(value) and row["low"] < row["value"] < row["high"]  # type: ignore[operator]
+        change = only(rows, metric=f"{name}_change")
+        assert change["value"] == pytest.approx(expected[True] - expected[False])
+    parted = made(tmp_path / "parted")
+    parted.target.y[parted.test] = metrics.probabilities(parted)[parted.test].argmax(1)
+    assert not [r for r in operating.evaluate(parted, 50) if "recalibrated" in r], "nothing to fit where a cut parts the classes"
 
 
 def test_the_models_temperature_changes_probabilities_and_not_their_order(tmp_path: Path) -> None:
@@ -89,7 +110,9 @@ def test_one_answer_a_patient(tmp_path: Path) -> None:
     truth = [y[next(i for i, n in zip(test, ids, strict=True) if n == name)] for name in names]
     row = only(rows, metric="auroc", unit="patient", aggregation="mean")
     assert row["value"] == pytest.approx(roc_auc_score(truth, mean)) and row["n"] == len(names)
+    single = only(rows, metric="auroc", unit="picture")
+    assert single["value"] == pytest.approx(roc_auc_score(y[test], p[test])) and single["n"] == len(test)
     assert not [r for r in operating.evaluate(start, 50) if "unit" in r], "no patients, nothing to bring together"
     labels = replace(made(tmp_path / "labels", multilabel=True), dataset=several.dataset)
     found = {r["aggregation"]: r for r in operating.evaluate(labels, 50) if "unit" in r}
-    assert set(found) == {"mean", "max", "noisy_or"}
+    assert set(found) == {"none", "mean", "max", "noisy_or"}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROTOCOL = 3  # raise when the same file would come out as other pixels
+REGIONS, REGION = "regions", "region"  # of a prepared store: the folder of its label maps, and the column of their rows
 MARGIN = 1.3  # the store's side over the training size: what a random crop can use
 # What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.
 FROM_HEADERS = ("patient", "study", "modality", "age", "sex", "view", "laterality", "spacing_mm", "vendor", "model")
@@ -120,8 +121,14 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
     return _readable(dataset, open_store(folder), strict, skip_empty)
 
 
-def regions(dataset: Dataset, side: int, quiet: bool = True) -> tuple[Store, np.ndarray]:
+def regions(dataset: Dataset, side: int, quiet: bool = True, out: Path | None = None) -> tuple[Store, np.ndarray]:
     """The label maps of the column ``mask_path``, laid out as the pictures of a store of this side.
+
+    Args:
+        dataset: the table; of a prepared store, that which ``prepare`` kept.
+        side: of the pictures' store.
+        quiet: no progress bar.
+        out: the folder of the label maps; by default a folder of the cache.
 
     Returns:
         A store of one channel whose pixels are labels, and (n,) the row there of each row of the dataset, -1 where it has no map or
@@ -131,13 +138,15 @@ def regions(dataset: Dataset, side: int, quiet: bool = True) -> tuple[Store, np.
         UsageError: no such column, or it is empty.
         RunError: none can be read, or the disk is full.
     """
+    if dataset.store is not None and REGION in dataset.table.columns:
+        return open_store(dataset.store / REGIONS), dataset.table[REGION].to_numpy(np.int64)
     column = dataset.column("mask_path")
     known = np.flatnonzero(column.notna())
     if not len(known):
         raise UsageError(f"{dataset.name}: column 'mask_path' is empty")
     maps = dataset.table.iloc[known].assign(image_path=column.iloc[known]).reset_index(drop=True)
     of_maps = replace(dataset, name=f"{dataset.name}-regions", table=maps, store=None, display=images.AS_STORED)
-    readable, opened = _readable(of_maps, open_store(_made(of_maps, side, 1, None, None, False, quiet, labels=True)), False, False)
+    readable, opened = _readable(of_maps, open_store(_made(of_maps, side, 1, out, None, False, quiet, labels=True)), False, False)
     at = np.full(len(dataset), -1)
     at[known[readable.table["row"]]] = readable.table["row"]
     return opened, at

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
+from scotoma.data.formats.headers import age_in_years
 from scotoma.data.readings import SHARES, label_text
+from scotoma.data.store import REGION
 from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 MOST_CLASSES = 100
+BANDS = 5  # of numbers
+MASKS = "mask_path"  # the target of segmentation
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,15 @@ class Target:
         y: (n,) int64 class ids, -1 unknown; or (n, K) float32 0/1, NaN unknown. Of several readers, the majority.
         shares: (n, C) or (n, K) float32: the share of readers for each class, or for 1, NaN unknown; what training aims at where
             labels are soft. None where they are not.
+        numbers: (n,) float32, NaN unknown, of a column to be predicted as a number; ``y`` and ``classes`` are its bands then, by
+            which splits and draws are balanced. None where classes are predicted.
     """
 
     columns: tuple[str, ...]
     classes: tuple[str, ...]
     y: np.ndarray
     shares: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
     @property
     def aims(self) -> np.ndarray:
@@ -57,6 +65,11 @@ class Target:
         return self.y.ndim == 2
 
     @property
+    def regional(self) -> bool:
+        """Whether regions are to be found (``mask_path``): then ``y`` is 0 for a row with a label map."""
+        return self.columns == (MASKS,)
+
+    @property
     def known(self) -> np.ndarray:
         """(n,) bool: rows with any label."""
         return ~np.isnan(self.y).all(1) if self.multilabel else self.y >= 0
@@ -71,21 +84,24 @@ class Target:
         return tuple(float(w) for w in counts.sum() / (len(counts) * counts))
 
 
-def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = ()) -> Target:
+def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = (), numbers: bool = False) -> Target:
     """Read the target columns.
 
     Args:
         dataset: the table.
         names: one column of classes, or several of 0/1/missing.
         classes: of a categorical column, the classes to tell apart; rows of others count as unlabelled.
+        numbers: the one column holds numbers to predict.
 
     Raises:
         UsageError: no such column; one class only; values that are no labels.
     """
     if not names:
         raise UsageError("name a target: --target COLUMN")
-    if "mask_path" in names:
-        raise UsageError("--target mask_path (segmentation) is not offered yet: name a column of classes")
+    if numbers:
+        return _numbers(dataset, names, classes)
+    if MASKS in names:
+        return _masks(dataset, names, classes)
     if len(names) == 1:
         return _categorical(dataset, names[0], classes)
     if classes:
@@ -98,6 +114,37 @@ def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = ()) ->
         [_shares(dataset, name, ("1",))[:, 0] if s else y[:, k] for k, (name, s) in enumerate(zip(names, soft, strict=True))], 1
     )
     return Target(tuple(names), tuple(names), y, shares if any(soft) else None)
+
+
+def _masks(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> Target:
+    if len(names) > 1 or classes:
+        raise UsageError(f"--target {MASKS} stands alone, without other targets and --classes")
+    kept = dataset.store is not None and REGION in dataset.table.columns
+    given = dataset.table[REGION].to_numpy() >= 0 if kept else dataset.column(MASKS).notna().to_numpy()
+    if not given.any():
+        raise UsageError(f"{dataset.name}: column {MASKS!r} is empty")
+    return Target((MASKS,), ("mask",), np.where(given, 0, -1))
+
+
+def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> Target:
+    """A column of numbers, cut into as many as five bands of equally many rows."""
+    import pandas as pd
+
+    if len(names) > 1 or classes:
+        raise UsageError("--regression predicts one column of numbers, without --classes")
+    column = dataset.column(names[0])
+    values = pd.to_numeric(column, errors="coerce")
+    ages = column.where(values.isna() & column.notna()).map(lambda v: age_in_years(v) if isinstance(v, str) else None)
+    values = values.fillna(pd.to_numeric(ages, errors="coerce"))
+    strange = column[values.isna() & column.notna()]
+    if len(strange):
+        raise UsageError(f"{dataset.name}: {names[0]} holds {strange.iloc[0]!r}, which is no number")
+    if values.nunique() < 2:
+        raise UsageError(f"{dataset.name}: {names[0]} has fewer than two different numbers: nothing to predict")
+    edges = np.unique(np.nanquantile(values, np.linspace(0, 1, BANDS + 1)))
+    y = np.clip(np.digitize(values, edges[1:-1], right=True), 0, len(edges) - 2)
+    bands = tuple(f"{low:g} to {high:g}" for low, high in pairwise(edges))
+    return Target((names[0],), bands, np.where(values.isna(), -1, y), numbers=values.to_numpy(np.float32))
 
 
 def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
@@ -161,6 +208,10 @@ def require_classes(target: Target, rows: np.ndarray, where: str) -> None:
     Raises:
         UsageError: naming the class and the split.
     """
+    if target.numbers is not None:
+        if not target.known[rows].any():
+            raise UsageError(f"no row in {where} has a number in {target.columns[0]}")
+        return
     for k, label in enumerate(target.classes):
         present = (target.y[rows, k] == 1).any() if target.multilabel else (target.y[rows] == k).any()
         if not present:

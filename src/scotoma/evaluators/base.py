@@ -61,6 +61,7 @@ class Context:
         fractions: label fractions.
         seeds: label draws.
         name: of the method that made the encoder, ``random`` for none.
+        keep_identity: whether DICOM results carry the patient's identity, and not a pseudonym.
     """
 
     encoder: nn.Module
@@ -73,6 +74,7 @@ class Context:
     fractions: tuple[float, ...] = (1.0,)
     seeds: int = 1
     name: str = "random"
+    keep_identity: bool = False
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -103,9 +105,15 @@ def own_head(context: Context) -> nn.Linear | None:
     """The head of a classifier; None for an encoder.
 
     Raises:
-        UsageError: the classifier predicts something else than the context's target.
+        UsageError: it is a segmenter, or the classifier predicts something else than the context's target.
     """
     info, target = context.info, context.target
+    if info.decoder:
+        raise UsageError("a segmenter says nothing of whole pictures: use --with segmentation, or name its encoder's run")
+    if target.numbers is not None or info.numeric:
+        raise UsageError("numbers are predicted, not classes: use --with regression")
+    if target.regional:
+        raise UsageError("--target mask_path is for a segmenter: finetune one, or name a column of classes")
     if context.head is not None and (info.targets, info.classes) != (target.columns, target.classes):
         raise UsageError(
             f"the classifier tells apart {', '.join(info.classes)} of {', '.join(info.targets)}, not "
@@ -114,8 +122,16 @@ def own_head(context: Context) -> nn.Linear | None:
     return cast("nn.Linear | None", context.head)
 
 
+def class_name(target: Target, k: int) -> str:
+    """What a figure calls a class: ``cardiomegaly = 1`` (a bare 1 says nothing); of several 0/1 targets the target's name."""
+    return target.classes[k] if target.multilabel else f"{target.columns[0]} = {target.classes[k]}"
+
+
 class Evaluator(Protocol):
-    """A module in ``evaluators``: a function ``evaluate`` and the version of its settings."""
+    """A module in ``evaluators``: a function ``evaluate`` and the version of its settings.
+
+    One that draws also has ``figures(context: Context, run: Run) -> None``, which is called once its rows are in the run's folder.
+    """
 
     PROTOCOL: int
 

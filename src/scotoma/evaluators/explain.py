@@ -6,34 +6,39 @@ says of a picture: its most probable class, or the most probable of several 0/1 
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scotoma import faithfulness as faith
+from scotoma import overlays, secondary
 from scotoma.attributions import Attribution, Classifier, available, centred
 from scotoma.comparisons import bootstrap_weights, estimate
 from scotoma.data.building import jobs
 from scotoma.data.images import ImageError, read_labels, square_labels
 from scotoma.encoders import build, width
+from scotoma.errors import UsageError
 from scotoma.evaluators import linear
-from scotoma.evaluators.base import Context, Row
+from scotoma.evaluators.base import Context, Row, class_name
+from scotoma.run import Run
 from scotoma.views import Draws, normalise_, resized
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PROTOCOL = 1
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
 CASES = 64  # pictures that are explained, at most
 BATCH = 16  # pictures that a method explains together
-SHOWN = 4  # pictures of each group that `overlays` draws
+SHOWN = 4  # pictures of each group that `figures` draws
+FOLDER = "explanations"  # of the overlays, among the run's figures
+GROUPS = {
+    "right_confident": "right and sure", "right_unsure": "right but unsure", "wrong_confident": "wrong and sure",
+    "wrong_unsure": "wrong and unsure",
+}  # fmt: skip
 SEED = 0
 FRESH_WEIGHTS = 181003292  # seed of the randomised copy: of no run, whose random encoder would be that copy
 RANDOM_MAP = "random map"
@@ -71,7 +76,12 @@ def evaluate(context: Context) -> list[Row]:
     ``mask_iou``, and ``pointing_game_random_weights`` of the same method on a network with new weights; ``sanity_correlation`` of
     the two networks' maps and ``sanity_passed`` (none where one network's maps are all constant); ``agreement`` with each ``other``
     method.
+
+    Raises:
+        UsageError: identity is to be kept, but a prepared store does not say whose pictures these are.
     """
+    if context.keep_identity and "image_path" not in context.dataset.table.columns:
+        raise UsageError("--keep_identity reads the DICOM files: name them with --data, not a prepared store")
     classifier = _classifier(context)
     cases = gather(context, classifier, chosen(context))
     methods = available(classifier, cases.images[:1])
@@ -137,61 +147,62 @@ def explain(classifier: Classifier, cases: Cases, methods: dict[str, Attribution
     return {name: torch.cat([method(classifier, x, k) for x, k in parts]) for name, method in methods.items()}
 
 
-def overlays(context: Context, cases: np.ndarray, folder: Path) -> list[Row]:
-    """Draw maps over pictures: of those that the classifier got right or wrong the surest and the least sure, up to four each.
+def figures(context: Context, run: Run) -> None:
+    """Draw maps over pictures: a sheet for each group of ``GROUPS``, and among the figures a folder of overlays, one a file.
 
-    Args:
-        context: as for `evaluate`.
-        cases: positions of test rows to choose from, for example `chosen`.
-        folder: where ``explain-ROW-METHOD.png`` are written; ROW is the row id.
-
-    Returns:
-        For each file ``path, row, explanation, group`` (``right_confident``, ``right_unsure``, ``wrong_confident`` or
-        ``wrong_unsure``), ``class`` (what is explained) and ``probability`` of it.
+    Overlays of pictures that came as DICOM are written as DICOM too (Secondary Capture).
     """
+    folder = run.path / "figures" / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    for stale in (run.path / "figures").glob(f"{FOLDER}-*"):
+        stale.unlink()
+    cases = shown(context, chosen(context))
+    overlays.save(cases, folder)
+    _captures(context, cases, folder)
+    for group, words in GROUPS.items():
+        of_group = [case for case in cases if case.group == group]
+        if of_group:
+            caption = (
+                f"Test pictures of which the classifier was {words}, in a row each: the picture, then what of it each method "
+                "finds to speak for the class beneath (with its probability). Orange speaks for it and purple against, where a "
+                "method can tell; else yellow is more. A map that does not change with the network's weights explains nothing: see "
+                "the scores. Not for diagnostic use."
+            )
+            run.figure(f"{FOLDER}-{group}", overlays.sheet(of_group), f"Explanations: {words}", caption, "results")
+
+
+def shown(context: Context, positions: np.ndarray) -> list[overlays.Case]:
+    """Of these test rows those that the classifier got right or wrong the surest and the least sure, up to ``SHOWN`` each."""
     classifier = _classifier(context)
-    every = gather(context, classifier, cases)
+    every = gather(context, classifier, positions)
     groups = _groups(every)
-    positions = cases[np.array([i for members in groups.values() for i in members], int)]
-    if not len(positions):
-        return []
-    shown = gather(context, classifier, positions)
     names = [name for name, members in groups.items() for _ in members]
-    methods = available(classifier, shown.images[:1])
-    mean, std = (shown.images.new_tensor(v).view(1, -1, 1, 1) for v in (context.info.mean, context.info.std))
-    pictures = (shown.images * std + mean).mean(1).clamp(0, 1).cpu().numpy()
-    folder.mkdir(parents=True, exist_ok=True)
-    found: list[Row] = []
-    for method, maps in explain(classifier, shown, methods).items():
-        for i, row in enumerate(shown.rows.tolist()):
-            words = {"class": context.target.classes[int(shown.target[i])], "probability": float(shown.probability[i])}
-            path = folder / f"explain-{row}-{method}.png"
-            overlay(pictures[i], maps[i].cpu().numpy(), f"{words['class']}: {words['probability']:.2f}").savefig(path, dpi=110)
-            found.append({"path": path, "row": row, "explanation": method, "group": names[i], **words})
-    return found
+    if not names:
+        return []
+    cases = gather(context, classifier, positions[np.array([i for members in groups.values() for i in members])])
+    mean, std = (cases.images.new_tensor(v).view(1, -1, 1, 1) for v in (context.info.mean, context.info.std))
+    pictures = (cases.images * std + mean).mean(1).clamp(0, 1).cpu().numpy()
+    maps = {k: m.cpu().numpy() for k, m in explain(classifier, cases, available(classifier, cases.images[:1])).items()}
+    labels = [class_name(context.target, k) for k in cases.target.tolist()]
+    return [
+        overlays.Case(row, names[i], labels[i], float(cases.probability[i]), pictures[i], {k: m[i] for k, m in maps.items()})
+        for i, row in enumerate(cases.rows.tolist())
+    ]
 
 
-def overlay(picture: np.ndarray, values: np.ndarray, title: str) -> Figure:
-    """A grey picture (H, W) in [0, 1], alone and below a map (H, W), the more opaque the larger.
-
-    Colours can be told apart with any colour vision: cividis where no value is negative, else orange for and purple against.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    signed = bool(values.min() < 0)
-    limit = float(np.quantile(np.abs(values), 0.995)) or float(np.abs(values).max()) or 1.0
-    strength = np.clip(values / limit, -1, 1)
-    colours = matplotlib.colormaps["PuOr_r" if signed else "cividis"]((strength + 1) / 2 if signed else strength)
-    colours[..., 3] = 0.75 * np.abs(strength)
-    figure = Figure(figsize=(4.4, 2.4), layout="constrained")
-    for axis, above in zip(figure.subplots(1, 2), (None, colours), strict=True):
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
-        if above is not None:
-            axis.imshow(above)
-        axis.set_axis_off()
-    figure.suptitle(title, fontsize=9, parse_math=False)
-    return figure
+def _captures(context: Context, cases: list[overlays.Case], folder: Path) -> None:
+    """Secondary Captures of the cases that came as DICOM; where the patient is not known, the picture's hash is the pseudonym."""
+    table = context.dataset.table.set_index("row", drop=False)
+    facts = context.store.facts
+    for case in cases:
+        if facts["format"].iloc[case.row] != "DICOM":
+            continue
+        of_row = table.loc[[case.row]]
+        patient = of_row["patient"].iloc[0] if "patient" in of_row.columns else None
+        patient = patient if isinstance(patient, str) else facts["content"].iloc[case.row]
+        source, frame = jobs(of_row)[0] if context.keep_identity else (None, None)
+        pixels = {name: overlays.blended(case.picture, values) for name, values in case.maps.items()}
+        secondary.write(folder, case.row, pixels, case.title, patient, source, frame)
 
 
 def _classifier(context: Context) -> Classifier:

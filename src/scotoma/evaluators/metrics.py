@@ -29,14 +29,19 @@ def probabilities(context: Context) -> np.ndarray:
 
 
 def evaluate(context: Context) -> list[Row]:
-    """One row a metric, overall and per class; ROC curves; the confusion matrix."""
+    """One row a metric, overall and per class; micro averages of several classes or labels; ROC curves; the confusion matrix."""
     test = context.test
-    y, p = context.target.y[test], probabilities(context)[test]
+    y, p, units = context.target.y[test], probabilities(context)[test], context.split.units[test]
     classes = context.target.classes
-    found = comparisons.evaluate(y, p, context.split.units[test])
+    found = comparisons.evaluate(y, p, units)
     for row in found:
         if row.get("class") is not None:
             row["class"] = classes[int(row["class"])]
+    if p.shape[1] > (1 if context.target.multilabel else 2):
+        weights = np.pad(comparisons.bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
+        for name in decisions.MICRO:
+            values = comparisons.estimate(decisions.micro(name, y, p, weights))
+            found.append({"metric": f"{name}_micro", "n": len(y), **values})
     for k, label in enumerate(classes):
         truth = (y == k).astype(float) if y.ndim == 1 else y[:, k]
         known = ~np.isnan(truth)

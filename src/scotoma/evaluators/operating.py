@@ -1,7 +1,8 @@
 """A classifier in use: decisions at its thresholds, predictive values at a prevalence, calibration, net benefit, answers a patient.
 
 Temperature and thresholds are those that ``finetune`` chose on its validation rows and wrote into the model (without any: none, and
-0.5); the test rows choose nothing. Probabilities of several classes are taken one class against the rest.
+0.5); the test rows choose nothing. Probabilities of several classes are taken one class against the rest. What recalibrating them
+on the spot would bring is told by cross-fitting over the test patients, each corrected by what the others show.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ TRAINS = False
 PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 TREATED = tuple(np.round(np.arange(0.05, 1, 0.05), 2).tolist())  # probabilities at which a treatment may begin
 UNITS = ("study", "patient")
+FOLDS = 5  # of the local recalibration
 
 
 def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     """Rows of every class that has positive and negative test rows, and of every unit that has several pictures.
 
     Keys beside the usual: ``threshold``; ``prevalence`` (of ppv and npv); ``confidence`` and ``count`` of the points of a
-    reliability diagram (metric ``reliability``); ``unit`` (study, patient) of one answer and its ``aggregation``.
+    reliability diagram (metric ``reliability``); ``recalibrated`` of brier, ece and log_loss (their ``..._change`` is after less
+    before); ``unit`` (picture, study, patient) of one answer and its ``aggregation``.
     """
     test, target = context.test, context.target
     y, units = target.y[test], context.split.units[test]
@@ -39,11 +42,14 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
         if (not target.multilabel and len(target.classes) == 2 and k == 0) or len(np.unique(truth[known])) < 2:
             continue
         common = {"class": label, "n": int(known.sum())}
-        found = _decided(truth, p[:, k], thresholds[k], weights) + _calibrated(truth, p[:, k]) + _worth(truth, p[:, k], weights)
+        found = _decided(truth, p[:, k], thresholds[k], weights) + _calibrated(truth, p[:, k], weights)
+        found += _recalibrated(truth, p[:, k], units, weights) + _worth(truth, p[:, k], weights)
         rows += [{**common, **row} for row in found]
-    for unit in (u for u in UNITS if u in context.dataset.table.columns):
-        rows += _by_unit(context, unit, y, p, resamples)
-    return rows
+    together = [r for u in UNITS if u in context.dataset.table.columns for r in _by_unit(context, u, y, p, resamples)]
+    if together:
+        one = {"metric": HEADLINE, "unit": "picture", "aggregation": "none", "n": len(y)}
+        rows.append({**one, **estimate(score(HEADLINE, y, p, weights))})
+    return rows + together
 
 
 def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray) -> list[Row]:
@@ -58,12 +64,12 @@ def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.nda
     return rows
 
 
-def _calibrated(truth: np.ndarray, p: np.ndarray) -> list[Row]:
+def _calibrated(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
     """Points of the reliability diagram, and the calibration's intercept and slope where they exist."""
-    points = decisions.reliability(truth, p)
+    points = decisions.reliability(truth, p, weights=weights)
     rows: list[Row] = [
-        {"metric": "reliability", "confidence": float(c), "value": float(f), "count": int(n)}
-        for c, f, n in zip(points["confidence"], points["frequency"], points["count"], strict=True)
+        {"metric": "reliability", "confidence": float(points["confidence"][0, i]), "count": int(n), **estimate(frequency)}
+        for i, (n, frequency) in enumerate(zip(points["count"][0], points["frequency"].T, strict=True))
         if n
     ]
     try:
@@ -71,6 +77,26 @@ def _calibrated(truth: np.ndarray, p: np.ndarray) -> list[Row]:
     except ValueError:  # the classes are parted without error: no slope is finite
         return rows
     return rows + [{"metric": f"calibration_{name}", "value": value} for name, value in found.items()]
+
+
+def _recalibrated(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: np.ndarray) -> list[Row]:
+    """Errors of the probabilities as they are, and as recalibrated here; none where no recalibration exists."""
+    try:
+        corrected = decisions.cross_recalibrated(truth, p, units, FOLDS)
+    except ValueError:
+        return []
+    rows: list[Row] = []
+    for name in ("brier", "ece", "log_loss"):
+        before, after = (_error(name, truth, q, weights) for q in (p, corrected))
+        rows += [{"metric": name, "recalibrated": again, **estimate(v)} for again, v in ((False, before), (True, after))]
+        rows.append({"metric": f"{name}_change", **estimate(after - before)})
+    return rows
+
+
+def _error(name: str, truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(1 + R,) of one label."""
+    found = decisions.log_loss(truth, p, weights) if name == "log_loss" else score(name, truth[:, None], p[:, None], weights)
+    return np.asarray(found)
 
 
 def _worth(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:

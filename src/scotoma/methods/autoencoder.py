@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scotoma.encoders import width
@@ -63,10 +62,7 @@ class Autoencoder(Method):
         drawn = self.augment.sample(rng)
         views = {"view": self.augment.apply(images, drawn)}
         if regions is not None:
-            size = self.inputs.image_size
-            grid = F.affine_grid(drawn["theta"], [len(images), 1, size, size], align_corners=False)
-            inside = F.grid_sample((regions > 0).float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
-            views["region"] = inside
+            views["region"] = (self.augment.apply_to_labels(regions, drawn) > 0).float()
         return views
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:

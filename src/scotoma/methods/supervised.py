@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from scotoma.attention import AttentionMaps, patch_side
 from scotoma.encoders import forward_visible, freeze, layer_groups, width
 from scotoma.errors import UsageError
-from scotoma.losses import classification, one_hot, soft_classification
+from scotoma.losses import classification, one_hot, regression, soft_classification
 from scotoma.masks import visible_count, weighted_scores
 from scotoma.methods.base import Batch, Inputs, Method, Views, decay_groups
 from scotoma.mixing import beta, cut, erased, mixed, smoothed
@@ -86,9 +86,7 @@ class Supervised(Method):
     def train(self, mode: bool = True) -> Supervised:
         """Training mode, but for the batch normalisation of stages that are left as they are: they keep their statistics."""
         super().train(mode)
-        for module in self.encoder.modules():
-            if isinstance(module, BatchNorm) and module.weight is not None and not module.weight.requires_grad:
-                module.eval()
+        still(self.encoder)
         return self
 
     def views(self, images: Tensor, rng: Draws) -> Views:
@@ -123,8 +121,10 @@ class Supervised(Method):
         return views | {"view": view}, torch.where(cuts[:, None], pasted[1], together[1])
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy over what is known of the targets, or the focal loss."""
+        """Cross-entropy over what is known of the targets, or the focal loss; of numbers (B,) float32 the squared error."""
         targets = batch["targets"]
+        if targets.ndim == 1 and targets.is_floating_point():
+            return {"loss": regression(self.head(self.features(views, batch)), targets)}
         categorical = self.inputs.soft or targets.ndim == 1
         if (self.smoothing or "mix" in views) and targets.ndim == 1:
             targets = one_hot(targets, self.inputs.outputs)
@@ -134,3 +134,10 @@ class Supervised(Method):
             views, targets = self.mix(views, targets)
         loss = soft_classification if categorical and targets.ndim == 2 else classification
         return {"loss": loss(self.head(self.features(views, batch)), targets, self.class_weights, self.focal)}
+
+
+def still(encoder: nn.Module) -> None:
+    """Let the batch normalisation of stages that are left as they are keep its statistics."""
+    for module in encoder.modules():
+        if isinstance(module, BatchNorm) and module.weight is not None and not module.weight.requires_grad:
+            module.eval()

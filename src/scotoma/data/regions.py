@@ -1,0 +1,76 @@
+"""Regions to find: the label maps of ``mask_path`` as classes of pixels. The background is 0 and always the first class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from scotoma.data import store
+from scotoma.data.store import Store
+from scotoma.data.table import Dataset
+from scotoma.errors import UsageError
+
+MOST_VALUES = 64
+UNKNOWN = -1  # of a pixel whose value is none of the classes: it is neither trained nor tested on
+AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Label maps of a table's pictures.
+
+    Args:
+        store: of them, laid out as the pictures are.
+        at: (n,) the row there of each row of the table; -1 where it has none.
+        values: what is stored for each class, the background's 0 first.
+    """
+
+    store: Store
+    at: np.ndarray
+    values: tuple[int, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, the background's first: a region is called by the value that its pixels have in the files."""
+        return ("background", *(str(value) for value in self.values[1:]))
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """(256,) int64: stored value -> number of its class, ``UNKNOWN`` for others."""
+        found = np.full(256, UNKNOWN)
+        found[list(self.values)] = np.arange(len(self.values))
+        return found
+
+    def maps(self, rows: np.ndarray) -> np.ndarray:
+        """(n, side, side) int64 classes of the pixels of these rows of the table, all of which have a map."""
+        return self.codes[self.store.batch(self.at[rows])[:, 0]]
+
+
+def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool = True) -> Regions:
+    """The label maps of a table.
+
+    Args:
+        dataset: readable rows.
+        side: of the store that holds their pictures.
+        classes: names that a trained model has for them, the background's first; by default every value that any map holds.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: no map, nothing but background, or so many values that these are no label maps.
+        RunError: no map can be read.
+    """
+    opened, at = store.regions(dataset, side, quiet)
+    if classes:
+        return Regions(opened, at, (0, *(int(name) for name in classes[1:])))
+    rows, seen = np.unique(at[at >= 0]), np.zeros(256, bool)
+    for start in range(0, len(rows), AT_A_TIME):
+        seen[np.unique(opened.pixels[rows[start : start + AT_A_TIME]])] = True
+    values = np.flatnonzero(seen[1:]) + 1
+    if not len(values):
+        raise UsageError(f"{dataset.name}: the masks of mask_path are all 0: nothing to find")
+    if len(values) > MOST_VALUES:
+        raise UsageError(f"{dataset.name}: the masks hold {len(values)} different values: pictures, not label maps?")
+    return Regions(opened, at, (0, *values.tolist()))

@@ -1,0 +1,150 @@
+"""``embed``: pictures -> their features, one Parquet file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scotoma.data import splits, store, table
+from scotoma.data.table import IDENTIFIERS, SPLITS
+from scotoma.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scotoma.encoders import EncoderInfo
+
+COLUMN = "embedding"
+HEADER = b"scotoma"
+NEVER = ("image_path", "mask_path", COLUMN)  # the first two may name a patient
+BLOCK = 4096  # rows at a time, and in a row group
+
+
+def embed(
+    run: str | Path,
+    data: Any,
+    out: str | Path = "embeddings.parquet",
+    labels: str | None = None,
+    on: str | None = None,
+    readers: str | None = None,
+    target: list[str] | None = None,
+    rows: str = "all",
+    strict: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Write the encoder's features of every readable picture into a Parquet file, one row a picture.
+
+    Columns: ``row`` (the row id), ``split``, ``patient`` and ``study`` (keyed hashes) where the table has them, the target columns
+    as the table has them, and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])`` in pandas is
+    (n, D), and in DuckDB ``list_cosine_similarity(a.embedding, b.embedding)`` compares two rows. Under ``scotoma`` the file's
+    metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights and the picture size.
+
+    No split is drawn: ``split`` is the table's own, else the side that the run had a picture or its patient on, else missing.
+
+    Args:
+        run: a finished pretrain or finetune run, or an encoder or model file (of a model, the features that its head sees).
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        out: the Parquet file.
+        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
+        on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so.
+        target: columns of the table to write beside the features; by default those of the classifier that the table has.
+        rows: train, val or test for the pictures of that split, or all.
+        strict: stop at an unreadable picture instead of leaving it out.
+        overwrite: replace the file `out`.
+        quiet: no progress bar.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: the request is wrong; nothing was written.
+        RunError: the disk is full, nothing could be read, or an unreadable picture under `strict`.
+    """
+    path = Path(out)
+    if rows not in (*SPLITS, "all"):
+        raise UsageError(f"--rows {rows}: one of {', '.join(SPLITS)}, all")
+    wrong = next((name for name in target or () if name in NEVER), None)
+    if wrong:
+        raise UsageError(f"--target {wrong}: no column to write beside the features")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
+    from scotoma import encoders
+    from scotoma.material import earlier_split
+
+    info = encoders.read_info(run)
+    dataset = replace(table.load(data, labels, on, readers), display=info.display)
+    for name in set(target or ()) - set(store.FROM_HEADERS):
+        dataset.column(name)  # a wrong column is found before anything is decoded
+    dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)
+    sides = _sides(dataset, opened, earlier_split(Path(run)))
+    chosen = np.arange(len(dataset)) if rows == "all" else np.flatnonzero(sides == rows)
+    if not len(chosen):
+        raise UsageError(f"{dataset.name}: no picture is known to be in split {rows}; see the table's column split, or --rows all")
+    wanted = target or [name for name in info.targets if name in dataset.table.columns and name not in NEVER]
+    _write(path, _columns(dataset, sides, wanted).iloc[chosen], run, info, opened)
+    return path
+
+
+def _sides(dataset: table.Dataset, opened: store.Store, earlier: dict[str, str]) -> np.ndarray:
+    """(n,) the split of each row, None where it is not known; what stands on several sides counts as trained on."""
+    given = dataset.table["split"] if "split" in dataset.table.columns else None
+    if given is not None and given.notna().any():
+        return given.where(given.notna(), None).to_numpy(object)
+    known = [{earlier.get(name) for name in names} for names in splits.known_by(dataset, opened)]
+    return np.array([next((side for side in SPLITS if side in of_row), None) for of_row in known], object)
+
+
+def _columns(dataset: table.Dataset, sides: np.ndarray, target: list[str]) -> pd.DataFrame:
+    """What stands beside the features."""
+    import pandas as pd
+    from pandas.api.types import infer_dtype
+
+    kept = ["row", *(name for name in IDENTIFIERS if name in dataset.table.columns)]
+    found = dataset.table[kept].copy()
+    found.insert(1, "split", pd.Series(sides, found.index, "string"))
+    for name in (t for t in target if t not in found):
+        column = dataset.column(name)
+        mixed = infer_dtype(column) in ("mixed", "mixed-integer")  # Parquet has one type a column
+        found[name] = column.map(str, na_action="ignore") if mixed else column
+    return found
+
+
+def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: EncoderInfo, opened: store.Store) -> None:
+    """Features block by block, so that no more than a block is in memory; the file appears under its name when it is whole."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    from scotoma import encoders
+    from scotoma.evaluators.base import extract
+
+    network, _, _ = encoders.load(run)
+    width = encoders.width(network)
+    said = {
+        "encoder": info.name, "method": info.method["name"], "fingerprint": info.data, "image_size": info.image_size,
+        "weights": hashlib.blake2b(encoders.find(run).read_bytes(), digest_size=16).hexdigest(),
+    }  # fmt: skip
+    beside = pa.Schema.from_pandas(columns, preserve_index=False).remove_metadata()
+    features = pa.field(COLUMN, pa.list_(pa.float32(), width))
+    schema = beside.append(features).with_metadata({HEADER: json.dumps(said)})
+    temporary = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ParquetWriter(temporary, schema) as writer:
+            for start in range(0, len(columns), BLOCK):
+                part = columns.iloc[start : start + BLOCK]
+                x = extract(network, info, opened, part["row"].to_numpy())
+                values = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), width)
+                arrays = pa.Table.from_pandas(part, schema=beside, preserve_index=False).columns
+                writer.write_table(pa.Table.from_arrays([*arrays, values], schema=schema))
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path} ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

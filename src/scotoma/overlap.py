@@ -1,0 +1,55 @@
+"""How well found regions cover the true ones: scores of one picture, a class at a time, on label maps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+OVERLAPS = ("dice", "iou", "sensitivity", "precision", "hausdorff95")
+
+
+def scores(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """Scores of a picture's regions.
+
+    Dice (the F1 of its pixels), intersection over union, sensitivity (recall) and precision are 0 where only one of the two maps
+    has the class, and NaN where neither has: nothing was to be found and nothing was. The Hausdorff distance at its 95th
+    percentile (the larger of both directions) is NaN unless both have it.
+
+    Args:
+        found: (H, W) int classes.
+        truth: (H, W) int classes, -1 for unknown pixels, which are left out.
+        classes: how many, the background 0 included.
+
+    Returns:
+        (classes - 1, len(OVERLAPS)); distances in pixels of the maps.
+    """
+    known = truth >= 0
+    rows = []
+    for k in range(1, classes):
+        a, b = (found == k) & known, truth == k
+        both, seen, there = int((a & b).sum()), int(a.sum()), int(b.sum())
+        if not seen and not there:
+            rows.append([np.nan] * len(OVERLAPS))
+            continue
+        ratios = [2 * both / (seen + there), both / (seen + there - both), both / max(there, 1), both / max(seen, 1)]
+        rows.append([*ratios, _hausdorff95(a, b) if seen and there else np.nan])
+    return np.array(rows)
+
+
+def _hausdorff95(a: np.ndarray, b: np.ndarray) -> float:
+    import torch
+    from monai.metrics import compute_hausdorff_distance
+
+    first, second = (torch.from_numpy(mask)[None, None].float() for mask in _cropped(a, b))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI's own, about its own next version
+        return float(compute_hausdorff_distance(first, second, include_background=True, percentile=95))
+
+
+def _cropped(*masks: np.ndarray) -> Sequence[np.ndarray]:
+    """The part of the picture where any of the masks is, and a pixel more on each side: distances are the same there."""
+    rows, columns = np.nonzero(np.logical_or.reduce(masks))
+    top, left = max(0, rows.min() - 1), max(0, columns.min() - 1)
+    return [np.ascontiguousarray(mask[top : rows.max() + 2, left : columns.max() + 2]) for mask in masks]

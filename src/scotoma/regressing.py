@@ -1,0 +1,119 @@
+"""What ``finetune --regression`` does: an encoder and a column of numbers -> a model that predicts the number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import lightning as L
+import numpy as np
+import torch
+from torch import nn
+
+from scotoma.encoders import EncoderInfo
+from scotoma.errors import UsageError
+from scotoma.evaluators import regression
+from scotoma.evaluators.base import Draw, extract
+from scotoma.material import Material
+from scotoma.methods.base import Inputs
+from scotoma.methods.supervised import Supervised
+from scotoma.run import Row, Run
+from scotoma.training import Batches, cost_rows
+from scotoma.tuning import Recipe
+
+MONITORS = ("loss", "mae")
+FOR_CLASSES = ("mixup", "cutmix", "smoothing", "focal")
+
+
+class Job:
+    """A regressor to be trained as ``finetune`` is asked to; made before anything is written.
+
+    The numbers are standardised by the training rows while it learns; the head that is kept gives them as they are in the table.
+
+    Args:
+        network: the encoder.
+        info: of it.
+        material: the pictures and their target.
+        drawn: which rows may be seen.
+        recipe: how.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: the recipe does not go with numbers.
+    """
+
+    evaluator = "regression"
+    head: nn.Linear
+
+    def __init__(self, network: nn.Module, info: EncoderInfo, material: Material, drawn: Draw, recipe: Recipe, quiet: bool) -> None:
+        assert material.target is not None and material.target.numbers is not None
+        check(recipe, drawn)
+        self.network, self.drawn, self.recipe, self.quiet = network, drawn, recipe, quiet
+        self.store, self.rows, self.split, self.target = material.store, material.rows, material.split, material.target
+        self.numbers = material.target.numbers
+        self.info = replace(info, targets=self.target.columns, classes=())
+
+    def train(self, run: Run | None) -> list[Row]:
+        """Train encoder and head, or fit the head alone; rows of what training took."""
+        info, seen = self.info, self.drawn.train
+        L.seed_everything(self.recipe.seed, verbose=False)
+        if self.recipe.frozen:
+            self.head = self._probe()
+            return []
+        mean, std = float(self.numbers[seen].mean()), float(self.numbers[seen].std()) or 1.0
+        inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 1, pictures=len(seen))
+        method = Supervised(self.network, inputs, **self.recipe.method_args)
+        if info.method["name"] != "random":  # as a classifier's head starts from its probe
+            method.head.load_state_dict(_scaled(self._probe(), 1 / std, -mean / std).state_dict())
+        aims = ((self.numbers - mean) / std).astype(np.float32)
+        batches = Batches(self.store, self.rows[seen], aims[seen])
+
+        def score(_: torch.device) -> float:
+            found = self._predict(_scaled(method.head, std, mean), self.drawn.val)
+            error = found - self.numbers[self.drawn.val]
+            return -float(np.abs(error).mean() if self.recipe.monitor == "mae" else np.square(error).mean())
+
+        trained, plan = self.recipe.train(method, batches, info.image_size, score, run, self.quiet)
+        self.network, self.head = method.encoder.cpu(), _scaled(method.head.cpu(), std, mean)
+        return cost_rows(trained, plan, method, len(seen), 0.0)
+
+    def validate(self) -> list[Row]:
+        """Errors on the validation rows."""
+        val = self.split.rows("val")[self.target.known[self.split.rows("val")]]
+        if not len(val):
+            return []
+        return regression.rows_of(self.numbers[val].astype(np.float64), self._predict(self.head, val), self.split.units[val])
+
+    def _probe(self) -> nn.Linear:
+        seen = np.union1d(self.drawn.train, self.drawn.val)
+        found = extract(self.network, self.info, self.store, self.rows[seen])
+        features = np.zeros((len(self.rows), found.shape[1]), np.float32)
+        features[seen] = found
+        return regression.fit(features, self.numbers, self.drawn)
+
+    def _predict(self, head: nn.Linear, positions: np.ndarray) -> np.ndarray:
+        return regression.predict(head, extract(self.network, self.info, self.store, self.rows[positions]))
+
+
+def check(recipe: Recipe, drawn: Draw) -> None:
+    """Refuse a recipe before anything is written.
+
+    Raises:
+        UsageError: an argument is for classes, or validation rows are needed and there are none.
+    """
+    wrong = next((name for name in recipe.encoder_args if name in FOR_CLASSES), None)
+    if wrong:
+        raise UsageError(f"--method.{wrong} is for classes: leave it out with --regression")
+    if recipe.monitor not in MONITORS:
+        raise UsageError(f"--monitor {recipe.monitor}: of numbers one of {', '.join(MONITORS)}")
+    if recipe.balance in ("oversample", "undersample"):
+        raise UsageError(f"--balance {recipe.balance} is for classes: leave it out with --regression")
+    if (recipe.patience or recipe.schedule == "plateau") and not len(drawn.val):
+        raise UsageError("--patience and --schedule plateau need labelled validation rows: label some, or leave them out")
+
+
+@torch.no_grad()
+def _scaled(head: nn.Linear, scale: float, shift: float) -> nn.Linear:
+    """A copy of a layer whose outputs are scaled, then shifted."""
+    found = nn.Linear(head.in_features, 1)
+    found.load_state_dict({"weight": head.weight.cpu() * scale, "bias": head.bias.cpu() * scale + shift})
+    return found

@@ -1,0 +1,87 @@
+"""What ``evaluate`` does with evaluators that refuse, fail or draw; what they compute is tested beside each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scotoma import encoders
+from scotoma.cli import main
+from scotoma.errors import RunError, UsageError
+from scotoma.evaluate import evaluate
+from scotoma.evaluators import knn, majority
+from scotoma.pretrain import pretrain
+from scotoma.run import read_rows, status
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("evaluate") / "encoder"
+    return pretrain("phantom:150", out=out, size=16, encoder="resnet10t", steps=1, batch_size=8, precision="32-true", quiet=True)
+
+
+def said(folder: Path) -> set[str]:
+    return {row["evaluator"] for row in read_rows(folder)}
+
+
+def measured(run: Path, names: list[str], **more: Any) -> list[dict[str, Any]]:
+    return evaluate(run, "phantom:150", names, ["cardiomegaly"], quiet=True, **more)
+
+
+def test_one_that_refuses_leaves_the_rows_of_the_others(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    line = f"evaluate {encoder} --data phantom:150 --target cardiomegaly --with metrics,knn,operating,majority --out {out} --quiet"
+    assert main(line.split()) == 2
+    (text,) = capsys.readouterr().err.splitlines()
+    assert text.count("needs a classifier") == 1 and text.endswith(f"(the rows of knn, majority are in {out})")
+    assert said(out) == {"data", "knn", "majority"} and status(out) == "finished"
+    rows = read_rows(out)
+    assert len({json.dumps(row, sort_keys=True) for row in rows}) == len(rows)
+
+
+def test_where_all_refuse_nothing_is_written(encoder: Path, tmp_path: Path) -> None:
+    before = (encoder / "rows.jsonl").read_bytes()
+    for out in (tmp_path / "out", None):
+        with pytest.raises(UsageError, match=r"or use --with linear on an encoder$"):
+            measured(encoder, ["metrics"], out=out)
+    assert not (tmp_path / "out").exists() and (encoder / "rows.jsonl").read_bytes() == before
+
+
+def test_a_crash_leaves_the_rows_so_far(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> list[dict[str, Any]]:
+        raise RunError("full")
+
+    monkeypatch.setattr(knn, "evaluate", fail)
+    with pytest.raises(RunError, match="full"):
+        measured(encoder, ["majority", "knn"], out=tmp_path / "out")
+    assert "majority" in said(tmp_path / "out") and status(tmp_path / "out") == "running"
+
+
+def test_a_finished_run_is_refused_before_anything_is_computed(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(encoder, ["majority"], out=tmp_path / "out")
+    monkeypatch.setattr(majority, "evaluate", lambda _: pytest.fail("computed"))
+    with pytest.raises(UsageError, match="holds a finished run"):
+        measured(encoder, ["majority"], out=tmp_path / "out")
+
+
+def test_figures_are_drawn_once_the_rows_are_there(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(knn, "figures", lambda context, run: seen.append((context.keep_identity, said(run.path))), raising=False)
+    measured(encoder, ["majority", "knn"], out=tmp_path / "out", keep_identity=True)
+    assert [(keep, "knn" in names) for keep, names in seen] == [(True, True)]
+    measured(encoder, ["knn"])  # into the encoder's own run
+    assert seen[1][0] is False and {"pretrain", "knn"} <= seen[1][1]
+
+
+def test_retrieval_from_the_command_line(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    line = f"evaluate {encoder / encoders.FILE} --data phantom:150 --target cardiomegaly --with retrieval --out {out} --quiet"
+    assert main(line.split()) == 0
+    printed = capsys.readouterr().out
+    assert "retrieval map: 0." in printed and "retrieval map_chance: 0." in printed
+    assert {p.name for p in (out / "figures").glob("*.png")} == {"retrieval.png", "retrieval-map.png"}
