@@ -1,0 +1,207 @@
+"""Experiments of the published systems, done again on public data; every step a run folder of its own, so resumable.
+
+python benchmarks/evidence.py robustness    five ways to pretrain a ViT on children's chest X-rays, then corrupted test pictures
+python benchmarks/evidence.py proxies       age, sex and view as proxies, autoencoders, and what balances classes, on few X-rays
+python benchmarks/evidence.py explanations  do explanations find the lesion of a classifier that sees it? made-up X-rays
+python benchmarks/evidence.py segmentation  lungs and retinal vessels by share of the masks, pretrained against random weights
+python benchmarks/evidence.py next          does one picture follow another in its study? and what its features are worth
+
+Options: ``--runs runs/evidence``; ``--steps N`` and ``--finetune_steps N`` for other lengths. Lengths are steps, not minutes (those
+of ``robustness`` from benchmarks/paces.py, five minutes each): other work may go on beside. Writes
+benchmarks/results/evidence_NAME.jsonl, from which docs/results.md has its tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scotoma.evaluate import evaluate
+from scotoma.finetune import finetune
+from scotoma.prepare import prepare
+from scotoma.pretrain import pretrain
+from scotoma.run import read_rows, status
+from scotoma.study import study
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DATA = Path(os.environ.get("SCOTOMA_DATA", ROOT.parent / "shared" / "data"))
+Row = dict[str, Any]
+CURVES = ("roc", "confusion", "reliability", "net_benefit", "net_benefit_all")
+
+
+def done(folder: Path) -> dict[str, Any]:
+    """What a verb is told of a folder that an earlier attempt may have left."""
+    return {"out": folder, "quiet": True, "resume": status(folder) == "running"}
+
+
+def pretrained(folder: Path, **given: Any) -> Path:
+    """A pretraining, unless it is there."""
+    return folder if status(folder) == "finished" else pretrain(**given, **done(folder))
+
+
+def untrained(folder: Path, data: str, encoder: str, size: int, modality: str) -> Path:
+    """The same network with random weights."""
+    import torch
+
+    from scotoma import encoders
+    from scotoma.material import gather
+    from scotoma.pretraining import describe
+
+    material = gather(data=data, size=size, modality_name=modality, quiet=True)
+    info = describe({"size": size, "seed": 0}, material, encoder)
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    encoders.save(folder / encoders.FILE, encoders.build(info), info)
+    return folder
+
+
+def tuned(folder: Path, **given: Any) -> Path:
+    """A fine-tuning, unless it is there."""
+    return folder if status(folder) == "finished" else finetune(**given, **done(folder))
+
+
+def tested(run: Path, names: list[str], **given: Any) -> list[Row]:
+    """The test rows of these evaluators, unless they are there."""
+    rows = [row for row in read_rows(run) if row.get("split") == "test"]
+    missing = [name for name in names if name not in {row["evaluator"] for row in rows}]
+    return rows + (evaluate(run, evaluators=missing, quiet=True, **given) if missing else [])
+
+
+def write(name: str, rows: Iterable[Row]) -> None:
+    """Keep rows, a line each."""
+    (RESULTS / f"evidence_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def robustness(options: argparse.Namespace, runs: Path) -> None:
+    """CheXMSN's comparison: one network, minutes of pretraining alike; linear probes on all labels, tested on corrupted pictures."""
+    data, network = str(DATA / "cxr_pneumonia" / "table.csv"), "vit_tiny_patch16"
+    found: list[Row] = []
+    for name in ("msn", "mae", "simsiam", "dino", "supervised"):
+        target = ["subtype"] if name == "supervised" else None
+        steps = options.steps or steps_of(options, f"cxr_pneumonia/{name}")
+        encoder = pretrained(
+            runs / name, data=data, method=name, encoder=network, size=96, modality="xray", steps=steps, target=target
+        )
+        model = tuned(runs / f"{name}-probe", data=data, target=["subtype"], encoder=encoder, frozen=True)
+        found += tested(model, ["metrics", "robustness"], data=data)
+        write("robustness", (r for r in found if r["evaluator"] == "robustness" or whole(r, "auroc")))
+
+
+def proxies(options: argparse.Namespace, runs: Path) -> None:
+    """S4's: what age, sex and view, a reconstruction, and classes made to count alike are worth on a few hundred X-rays."""
+    data = str(DATA / "covid_chestxray" / "table.csv")
+    given = {"data": data, "encoder": "resnet18", "size": 96, "modality": "xray"}
+    ways: dict[str, dict[str, Any]] = {
+        "random weights": {},
+        "proxies age, sex, view": {"method": "proxy", "method_args": {"columns": ("age", "sex", "view")}},
+        "autoencoder": {"method": "autoencoder"},
+        "autoencoder with classifier": {"method": "autoencoder", "method_args": {"classifier_weight": 1.0}, "target": ["covid"]},
+    }
+    found: list[Row] = []
+    for way, how in ways.items():
+        name = way.replace(", ", "-").replace(" ", "-")
+        how = {**given, "steps": options.steps or 400, **how}
+        encoder = pretrained(runs / name, **how) if "method" in how else untrained(runs / name, **given)
+        for balance in ("none", "weights", "oversample", "undersample"):
+            model = tuned(
+                runs / f"{name}-{balance}", data=data, target=["covid"], encoder=encoder, balance=balance,
+                steps=options.finetune_steps or 100, classes=["0", "1"],
+            )  # fmt: skip
+            rows = tested(model, ["metrics", "operating", "subgroups"], data=data)
+            found += [{**row, "way": way, "balance": balance} for row in rows if row["metric"] not in CURVES]
+            write("proxies", found)
+
+
+def explanations(options: argparse.Namespace, runs: Path) -> None:
+    """A classifier that sees the nodule of made-up X-rays: which explanations point at it, and do they hang on its weights?"""
+    data = "phantom:4000"
+    encoder = pretrained(
+        runs / "supervised", data=data, method="supervised", encoder="resnet18", size=128, target=["nodule"],
+        steps=options.steps or 1500,
+    )  # fmt: skip
+    model = tuned(runs / "model", data=data, target=["nodule"], encoder=encoder, frozen=True)
+    rows = tested(model, ["metrics", "explain"], data=data)
+    write("explanations", (r for r in rows if r["evaluator"] == "explain" or whole(r, "auroc")))
+
+
+def segmentation(options: argparse.Namespace, runs: Path) -> None:
+    """Lungs at 128 px, vessels at 512 px: Dice by share of the masks, pretrained on the same pictures against random weights."""
+    common: dict[str, Any] = {"target": ["mask_path"], "encoder": "resnet18", "fractions": [0.1, 0.5, 1.0], "quiet": True}
+    sets: dict[str, dict[str, Any]] = {
+        "lungs": {
+            "data": str(DATA / "covid_chestxray" / "table.csv"), "methods": ["simclr"], "size": 128, "modality": "xray",
+            "seeds": 3, "steps": options.steps or 400, "finetune_steps": options.finetune_steps or 150, "finetune_batch_size": 16,
+            "finetune_learning_rate": 1e-3,
+        },
+        # parts of the picture in pretraining, so that vessels are as wide in it as in fine-tuning, which sees the whole
+        "vessels": {
+            "data": runs / "vessels-store", "methods": ["simclr?min_scale=0.05"], "size": 128, "modality": "fundus",
+            "seeds": 1, "steps": options.steps or 400, "finetune_steps": options.finetune_steps or 200, "finetune_batch_size": 4,
+            "finetune_learning_rate": 1e-3, "finetune_size": 512,
+        },
+    }  # fmt: skip
+    found: list[Row] = []
+    for name, given in sets.items():
+        if name == "vessels" and not (runs / "vessels-store" / "table.parquet").exists():
+            prepare(str(DATA / "retina_vessels" / "table.csv"), runs / "vessels-store", size=512, quiet=True)
+        folder = runs / name
+        if status(folder) != "finished":
+            study(**common, **given, out=folder, resume=status(folder) == "running")
+        found += [{**row, "data": name} for row in read_rows(folder) if row["evaluator"] == "segmentation" and not row.get("class")]
+        write("segmentation", found)
+
+
+def following(options: argparse.Namespace, runs: Path) -> None:
+    """Masked modelling with and without telling whether one visit's picture follows another of the same patient."""
+    from scotoma.data import phantom
+
+    table = phantom.table(3000)
+    table["study"] = table["patient"]  # a patient's visits in turn
+    found: list[Row] = []
+    for name, arguments in (("simmim", {}), ("simmim with next", {"next_task": True})):
+        encoder = pretrained(
+            runs / name.replace(" ", "-"), data=table, method="simmim", size=64, steps=options.steps or 600,
+            method_args={"mask_unit": 16, **arguments},
+        )  # fmt: skip
+        rows = tested(encoder, ["linear"], data=table, target=["cardiomegaly"])
+        found += [{**row, "way": name} for row in rows if whole(row, "auroc") and row.get("seed") is None]
+    write("next", found)
+
+
+def steps_of(options: argparse.Namespace, key: str) -> int:
+    """The steps that were measured alone (benchmarks/paces.py)."""
+    return int(json.loads(Path(options.paces).read_text())[key])
+
+
+def whole(row: Row, metric: str) -> bool:
+    """Whether a row is a metric over all classes."""
+    return row["metric"] == metric and row.get("class") is None
+
+
+def main() -> None:
+    """Parse and do."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", choices=sorted(EXPERIMENTS))
+    parser.add_argument("--runs", default="runs/evidence")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--finetune_steps", type=int)
+    parser.add_argument("--paces", default=RESULTS / "paces.json", type=Path)
+    options = parser.parse_args()
+    EXPERIMENTS[options.experiment](options, Path(options.runs) / options.experiment)
+
+
+EXPERIMENTS = {
+    "robustness": robustness,
+    "proxies": proxies,
+    "explanations": explanations,
+    "segmentation": segmentation,
+    "next": following,
+}
+
+if __name__ == "__main__":
+    main()
