@@ -78,7 +78,7 @@ def write(name: str, rows: Iterable[Row]) -> None:
 
 
 def robustness(options: argparse.Namespace, runs: Path) -> None:
-    """CheXMSN's comparison: one network, minutes of pretraining alike; linear probes on all labels, tested on corrupted pictures."""
+    """CheXMSN's comparison: one network, minutes of pretraining alike; linear probes, tested on corrupted pictures."""
     data, network = str(DATA / "cxr_pneumonia" / "table.csv"), "vit_tiny_patch16"
     found: list[Row] = []
     for name in ("msn", "mae", "simsiam", "dino", "supervised"):

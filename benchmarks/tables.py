@@ -205,7 +205,120 @@ def methods_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def rates_table() -> str:
+    """Images a second of both sides."""
+    found = json.loads((RESULTS / "peers_rates.json").read_text())
+    lines = ["| method | Scotoma, images/s | lightly, images/s | ratio |", "|---" * 4 + "|"]
+    for name, rate in found["rates"].items():
+        ratio = rate["scotoma"] / rate["lightly"]
+        lines.append(f"| {NAMES.get(name, name)} | {rate['scotoma']:.0f} | {rate['lightly']:.0f} | {ratio:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def quality_table() -> str:
+    """AUROC of both sides' encoders on equal wall-clock time, and the difference."""
+    found = json.loads((RESULTS / "peers_quality.json").read_text())
+    rows, seen = found["rows"], found["images_seen"]
+    fractions = sorted({r["fraction"] for r in rows})
+    head = [
+        "method",
+        *(f"{f:.0%}: Scotoma, lightly" for f in fractions),
+        *(f"difference at {f:.0%}" for f in fractions),
+        "images seen",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in dict.fromkeys(r["method"] for r in rows):
+        mine = {r["fraction"]: r for r in rows if r["method"] == name}
+        both = [f"{mine[f]['scotoma']:.3f}, {mine[f]['lightly']:.3f}" if "scotoma" in mine[f] else "" for f in fractions]
+        differences = [cell({**mine[f], "value": mine[f]["difference"]}, "+") for f in fractions]
+        images = f"{seen[name]['scotoma']:,.0f}, {seen[name]['lightly']:,.0f}" if name in seen else ""
+        lines.append("| " + " | ".join([NAMES.get(name, name), *both, *differences, images]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def robustness_table() -> str:
+    """Relative drops of AUROC, a column a method: at each share of hidden patches; of each corruption the mean over severities."""
+    rows = read("evidence_robustness")
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    drop = "auroc_relative_drop"
+    lines = ["| | " + " | ".join(NAMES.get(m, m) for m in methods) + " |", "|---" * (len(methods) + 1) + "|"]
+
+    def add(name: str, **wanted: Any) -> None:
+        of = [next((r for r in rows if r["method"] == m and all(r.get(k) == v for k, v in wanted.items())), None) for m in methods]
+        if any(of):
+            lines.append(f"| {name} | " + " | ".join(cell(r, "") for r in of) + " |")
+
+    add("AUROC, clean", evaluator="robustness", metric="auroc", corruption="clean")
+    for kind, words in (("patches", "patches painted over"), ("dropped_tokens", "patches dropped")):
+        for share in sorted({r["severity"] for r in rows if r.get("corruption") == kind and r.get("severity")}):
+            add(f"{share:.0%} of the {words}", metric=drop, corruption=kind, severity=share)
+    hidden = {"patches", "dropped_tokens", "clean", None}
+    for name in dict.fromkeys(r.get("corruption") for r in rows):
+        if name not in hidden:
+            words = "mean over corruptions" if name == "all" else f"{str(name).replace('_', ' ')}, mean over severities"
+            add(words, metric=f"mean_{drop}", corruption=name)
+    return "\n".join(lines) + "\n"
+
+
+def proxies_table() -> str:
+    """A line a way to pretrain and to balance: metrics, decisions at the chosen threshold, and gaps between subgroups."""
+    rows = read("evidence_proxies")
+    metrics = ("auroc", "f1", "mcc")
+    rates, gaps = ("sensitivity", "specificity"), ("view", "sex")
+    head = ["pretraining", "balance", "AUROC", "F1", "Matthews", "sensitivity", "specificity", *(f"AUROC gap by {g}" for g in gaps)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for way, balance in dict.fromkeys((r["way"], r["balance"]) for r in rows):
+        mine = [r for r in rows if (r["way"], r["balance"]) == (way, balance)]
+        found = [
+            next((r for r in mine if r["evaluator"] == "metrics" and r["metric"] == m and not r.get("class")), None)
+            for m in metrics
+        ]
+        found += [next((r for r in mine if r["evaluator"] == "operating" and r["metric"] == m), None) for m in rates]
+        found += [next((r for r in mine if r["metric"] == "auroc_gap" and r.get("column") == g), None) for g in gaps]
+        lines.append(f"| {way} | {balance} | " + " | ".join(cell(r, "") for r in found) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def explanations_table() -> str:
+    """A line a method of explanation: do its maps find the lesion, are they faithful, do they hang on the weights?"""
+    rows = read("evidence_explanations")
+    columns = {
+        "pointing_game": "pointing game", "pointing_game_random_weights": "the same, random weights", "mask_iou": "overlap (IoU)",
+        "deletion": "deletion (lower is better)", "insertion": "insertion", "sanity_correlation": "correlation with random weights",
+    }  # fmt: skip
+    lines = ["| explanation | " + " | ".join(columns.values()) + " | sane |", "|---" * (len(columns) + 2) + "|"]
+    for name in dict.fromkeys(r["explanation"] for r in rows if r.get("explanation")):
+        mine = {r["metric"]: r for r in rows if r.get("explanation") == name and not r.get("other")}
+        sane = mine.get("sanity_passed", {}).get("value")
+        words = "" if sane is None else "yes" if sane else "no"
+        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cell(mine.get(c), "") for c in columns) + f" | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+def segmentation_table() -> str:
+    """Dice by share of the masks, and the difference from random weights."""
+    rows = [r for r in read("evidence_segmentation") if r.get("seed") is None]
+    fractions = sorted({r["fraction"] for r in rows})
+    lines = ["| | " + " | ".join(f"{f:.0%} of the masks" for f in fractions) + " |", "|---" * (len(fractions) + 1) + "|"]
+    for data in dict.fromkeys(r["data"] for r in rows):
+        for metric, sign in (("dice", ""), ("dice_difference", "+")):
+            mine = [r for r in rows if r["data"] == data and r["metric"] == metric]
+            for method in dict.fromkeys(r["method"] for r in mine):
+                name = NAMES.get(method.partition("?")[0], method) + (" minus random weights" if sign else "")
+                cells = [
+                    cell(next((r for r in mine if r["method"] == method and r["fraction"] == f), None), sign) for f in fractions
+                ]
+                lines.append(f"| {data}, {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
+    "peers_rates": rates_table,
+    "peers_quality": quality_table,
+    "robustness": robustness_table,
+    "proxies": proxies_table,
+    "explanations": explanations_table,
+    "segmentation": segmentation_table,
     "choices": choices_table,
     "preparing": preparing_table,
     "hiding": hiding_table,
