@@ -73,3 +73,22 @@ def test_an_explanation_that_fails_its_sanity_check_is_marked(tmp_path: Path) ->
     ):
         assert words in found.text, words
     assert "saliency failed" not in found.text and "0.987" not in found.text
+
+
+def test_corruption_errors_stand_beside_those_of_a_baseline(tmp_path: Path) -> None:
+    def tested(name: str, method: str, errors: dict[str, tuple[float, float]], n: int = 100) -> Path:
+        rows = [row("robustness", "auroc", 0.9, corruption="clean", severity=0, n=n)]
+        for corruption, pair in errors.items():
+            for severity, error in enumerate(pair, 1):
+                rows.append(row("robustness", "auroc", 1 - error, corruption=corruption, severity=severity, n=n))
+            rows.append(row("robustness", "mean_auroc_relative_drop", 0.05, corruption=corruption, n=n))
+        return write(tmp_path / name, [{**r, "method": method} for r in rows], {"command": "evaluate"})
+
+    own = tested("own", "simclr", {"jpeg": (0.1, 0.2), "gamma": (0.2, 0.2), "patches": (0.4, 0.4)})
+    base = tested("base", "random", {"jpeg": (0.2, 0.4), "gamma": (0.1, 0.1), "patches": (0.1, 0.1)})
+    elsewhere = tested("elsewhere", "mae", {"jpeg": (0.1, 0.2), "gamma": (0.2, 0.2)}, n=50)
+    text = Page(build([own, base, elsewhere], tmp_path / "both.html").read_text()).text
+    # jpeg: 0.3 / 0.6, gamma: 0.4 / 0.2; patches hidden are no corruption; other test pictures cannot be compared
+    assert "Corruption error relative to Random weights 1.250 1.000 \u2013" in text
+    assert "divided by that of Random weights" in text
+    assert "Corruption error" not in Page(build([own]).read_text()).text, "one classifier has nothing to stand beside"

@@ -280,6 +280,10 @@ def test_sections_without_rows_are_left_out(tmp_path):
     page = Page(page_of(folder))
     assert [i for i in page.ids if i != "summary"] == ["asked", "pretraining", "limits", "repeat"]
     assert "cannot say what the pretraining was worth" in page.text and "img" not in page.tags
+    maps = write(tmp_path / "maps", (), {"command": "finetune"}, [("maps", "explanations"), ("other", "elsewhere")], loss_curve(1))
+    page = Page(page_of(maps))
+    assert [i for i in page.ids if i != "summary"] == ["asked", "results", "explanations", "pretraining", "limits", "repeat"]
+    assert "What the training did" in page.text and "Pretraining loss" not in page.text
     only = Page(
         page_of(write(tmp_path / "knn", [{**BASE, "evaluator": "knn", "method": "mae", "metric": "auroc", "value": 0.8125}]))
     )
@@ -331,7 +335,7 @@ def test_every_label_of_a_multi_label_target_is_told(tmp_path):
             for x in (0.0, 1.0)
         ]
     page = Page(page_of(write(tmp_path / "multi", rows)))
-    assert page.text.count("edema") == page.text.count("effusion") == 2  # in the summary and above the table
+    assert page.text.count("edema") == page.text.count("effusion") == 3  # in the summary, above the table, in its file name
     assert sum(a.startswith("data:image/svg") for a in page.addresses) == 2  # the curves, and the ROC curves
     assert "[0.580, 0.620]" in page.text and "[0.680, 0.720]" in page.text
 

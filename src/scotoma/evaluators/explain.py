@@ -168,7 +168,7 @@ def figures(context: Context, run: Run) -> None:
                 "method can tell; else yellow is more. A map that does not change with the network's weights explains nothing: see "
                 "the scores. Not for diagnostic use."
             )
-            run.figure(f"{FOLDER}-{group}", overlays.sheet(of_group), f"Explanations: {words}", caption, "results")
+            run.figure(f"{FOLDER}-{group}", overlays.sheet(of_group), f"Explanations: {words}", caption, "explanations")
 
 
 def shown(context: Context, positions: np.ndarray) -> list[overlays.Case]:

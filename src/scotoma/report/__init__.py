@@ -46,6 +46,8 @@ METRICS = {
     "balanced_accuracy": "Balanced accuracy",
     "accuracy": "Accuracy",
     "average_precision": "Average precision",
+    "auroc_micro": "Micro AUROC",
+    "average_precision_micro": "Micro average precision",
     "f1": "F1",
     "mcc": "Matthews correlation",
     "sensitivity": "Sensitivity",
@@ -125,15 +127,42 @@ ASKED = {
     "encoder": "Encoder", "image_size": "Picture size (pixels)", "size": "Picture size (pixels)", "steps": "Steps",
     "epochs": "Epochs", "minutes": "Minutes",
 }  # fmt: skip
+SECTIONS = ("data", "pretraining", "features", "explanations", "results")  # in which figures of a run may stand
 NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved")
 CALIBRATION = ("brier", "ece")
 TEXT = (
     "evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference", "corruption",
-    "column", "subgroup", "explanation", "other", "highest", "lowest",
+    "column", "subgroup", "explanation", "other", "highest", "lowest", "unit", "aggregation", "use",
 )  # fmt: skip
 NUMBERS = (
     "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
+    "threshold", "prevalence", "confidence", "count", "recalibrated", "wanted", "width", "never", "points",
 )  # fmt: skip
+Table = dict[str, Any]  # what a template shows of one table
+
+
+def cell(rows: pd.DataFrame, sign: bool = False) -> Table | None:
+    """The first row's value with its interval, as a table's cell; None where there is no such row."""
+    if rows.empty or missing(rows.iloc[0]["value"]):
+        return None
+    row = rows.iloc[0]
+    bounds = "" if missing(row["low"]) else f"[{decimals(row['low'], sign)}, {decimals(row['high'], sign)}]"
+    return square(decimals(row["value"], sign), bounds)
+
+
+def square(value: str, interval: str = "", mark: str = "") -> Table:
+    """A table's cell of these words."""
+    return {"value": value, "interval": interval, "mark": mark}
+
+
+def line(name: str, cells: Sequence[Table | None], group: str = "", note: str = "") -> Table:
+    """A line of a table: its name with a note beneath, under the heading ``group`` where there is one."""
+    return {"name": name, "cells": cells, "group": group, "note": note}
+
+
+def finding(target: Any, name: Any) -> str:
+    """What a class is called: the class 1 of a 0/1 column goes by its column's name."""
+    return str(target) if missing(name) or (str(name) == "1" and not missing(target)) else str(name)
 
 
 @dataclass(frozen=True)
@@ -198,7 +227,7 @@ def pictures_of(folder: Folder) -> list[dict[str, Any]]:
         section = words.get("section")
         found.append({
             "title": str(words.get("title") or file.stem), "caption": str(words.get("caption") or ""),
-            "section": section if section in ("data", "pretraining", "features") else "results",
+            "section": section if section in SECTIONS else "results",
             "uri": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(),
         })  # fmt: skip
     return found

@@ -1,87 +1,16 @@
-"""The report's drawings: each function takes tidy tables and returns one SVG as text.
-
-Lines differ by colour (Okabe and Ito's palette, safe for colour-blind readers), dash pattern and marker, so that a grey
-print keeps them apart. Text becomes outlines: the page looks the same wherever it is opened. Drawn with matplotlib's
-figures alone, without pyplot and its global state.
-"""
+"""The report's drawings: each function takes tidy tables and returns one SVG as text."""
 
 from __future__ import annotations
 
-import base64
-import io
-import math
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
-from matplotlib.transforms import Bbox
 
-from scotoma.report import CONTROLS, USES, at, same
-
-Style = dict[str, Any]
-
-
-WIDTH = 7.2  # inches: the text width of an A4 page with 14 mm margins
-INK, FAINT, RULE = "#222222", "#6b6b6b", "#d9d9d9"
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (4, 1.5, 1, 1.5)), (0, (2, 1)))
-MARKERS = "os^DvPX"
-CONTROL_STYLES: dict[str, Style] = {
-    "random": {"color": "#222222", "linestyle": (0, (4, 2)), "marker": "o", "markerfacecolor": "white"},
-    "pixels": {"color": "#6b6b6b", "linestyle": (0, (1, 1.5)), "marker": "x"},
-    "header": {"color": "#8c6d1f", "linestyle": (0, (1, 3)), "marker": "+"},
-    "majority": {"color": "#9a9a9a", "linestyle": (0, (6, 4)), "marker": "_"},
-}
-SETTINGS: Any = {
-    "font.size": 8.5,
-    "font.family": "DejaVu Sans",
-    "text.color": INK,
-    "text.parse_math": False,  # class names come from the user: a "$" is a "$"
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "scotoma",  # the same rows give the same page, byte for byte
-}
-
-
-def styles(labels: Mapping[str, str]) -> dict[str, Style]:
-    """A line style for each label, the same in every figure.
-
-    Args:
-        labels: label -> "method", or the kind of control: "random", "pixels", "header", "majority".
-    """
-    chosen: dict[str, Style] = {}
-    counts = {"method": 0, "random": 0}
-    for label, kind in labels.items():
-        i = counts.get(kind, 0)
-        if kind == "method":
-            turn = {"color": PALETTE[i % 6], "linestyle": DASHES[i % 4], "marker": MARKERS[i % 7]}
-        else:
-            turn = CONTROL_STYLES[kind] | ({"marker": MARKERS[i % 7]} if kind == "random" else {})
-        chosen[label] = {"markeredgewidth": 1.2, **turn}
-        counts[kind] = i + 1
-    return chosen
+from scotoma.report import CONTROLS, USES, at, canvas, same
+from scotoma.report.canvas import FAINT, INK, RULE, Style
 
 
 def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style], metric: str) -> str:
@@ -93,7 +22,7 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
         metric: what the vertical axis says.
     """
     columns = min(2, len(panels))
-    with _figure(len(panels), columns, 3.1) as (axes, finish):
+    with canvas.panels(len(panels), columns, 3.1) as (axes, finish):
         for (title, table), ax in zip(panels, axes, strict=True):
             names = list(dict.fromkeys(table["label"]))
             for i, name in enumerate(names):
@@ -107,12 +36,13 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
             ax.set_xscale("log")
             ax.xaxis.set_minor_locator(NullLocator())
             ax.set_xticks(ticks, [f"{100 * f:g}" for f in ticks])
-            ax.set(title=_title(title, columns), xlabel="share of the training labels used (%)")
-            _grid(ax)
+            ax.set(title=canvas.title(title, columns), xlabel="share of the training labels used (%)")
+            canvas.grid(ax)
         bottom = min((float(np.nanmin(t[["value", "low"]].to_numpy())) for _, t in panels), default=0.5)
         for ax in axes:
             ax.set_ylim(min(0.98, bottom) - 0.02, 1.005)
-            ax.axhline(0.5, color=FAINT, linewidth=0.7)
+            if metric == "AUROC":  # chance
+                ax.axhline(0.5, color=FAINT, linewidth=0.7)
         axes[0].set_ylabel(metric)
         return finish(style)
 
@@ -125,7 +55,7 @@ def roc(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) 
         style: of every label.
     """
     columns = {1: 2, 2: 2, 4: 4, 7: 4, 8: 4}.get(len(panels), 3)
-    with _figure(len(panels), columns, WIDTH / columns + 0.35, shared=True) as (axes, finish):
+    with canvas.panels(len(panels), columns, canvas.WIDTH / columns + 0.35, shared=True) as (axes, finish):
         for (title, table), ax in zip(panels, axes, strict=True):
             ax.plot([0, 1], [0, 1], color=RULE, linewidth=0.8)
             for i, name in enumerate(dict.fromkeys(table["label"])):
@@ -141,12 +71,12 @@ def roc(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) 
                 )
                 if rows["low"].notna().any():
                     ax.fill_between(rows["fpr"], rows["low"], rows["high"], color=style[name]["color"], alpha=0.1, linewidth=0)
-            ax.set(title=_title(title, columns), xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+            ax.set(title=canvas.title(title, columns), xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
             ax.set(xlabel="1 \u2212 specificity", ylabel="sensitivity")
             ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
             ax.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
-            _outer(ax)
-            _grid(ax)
+            canvas.outer(ax)
+            canvas.grid(ax)
         return finish(style)
 
 
@@ -159,8 +89,8 @@ def confusion(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
     size = max(len(table) for _, table in panels)
     alike = all(list(table.index) == list(panels[0][1].index) for _, table in panels)
     columns = 3 if size <= 4 else 2 if size <= 7 else 1
-    font = max(3.5, min(7.5, 72 * (WIDTH / columns - 0.35) / size / 5.2))  # five characters fill a square
-    with _figure(len(panels), columns, WIDTH / columns + 0.35, shared=alike) as (axes, finish):
+    font = max(3.5, min(7.5, 72 * (canvas.WIDTH / columns - 0.35) / size / 5.2))  # five characters fill a square
+    with canvas.panels(len(panels), columns, canvas.WIDTH / columns + 0.35, shared=alike) as (axes, finish):
         for (title, table), ax in zip(panels, axes, strict=True):
             counts = table.to_numpy(dtype=float)
             total = counts.sum(1, keepdims=True)
@@ -172,9 +102,9 @@ def confusion(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
             ticks = np.arange(len(table)) + 0.5
             ax.set_xticks(ticks, [_short(c) for c in table.columns], rotation=35, ha="right", rotation_mode="anchor")
             ax.set_yticks(ticks, [_short(c) for c in table.index])
-            ax.set(title=_title(title, columns), xlabel="predicted", ylabel="true", aspect="equal", ylim=(len(table), 0))
+            ax.set(title=canvas.title(title, columns), xlabel="predicted", ylabel="true", aspect="equal", ylim=(len(table), 0))
             if alike:
-                _outer(ax)
+                canvas.outer(ax)
             ax.tick_params(length=0, labelsize=max(6.0, font))
             ax.spines[:].set_visible(False)
         return finish({})
@@ -188,13 +118,13 @@ def losses(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style
         style: of every label.
     """
     columns = max(2, min(3, len(panels)))
-    with _figure(len(panels), columns, 2.1) as (axes, finish):
+    with canvas.panels(len(panels), columns, 2.1) as (axes, finish):
         for (name, table), ax in zip(panels, axes, strict=True):
             rows = _thin(table.dropna(subset=["step", "loss"]).sort_values("step"))
             ax.plot(rows["step"], rows["loss"], color=style[name]["color"], linewidth=1.2)
-            ax.set(title=_title(name, columns), xlabel="step", ylabel="loss")
+            ax.set(title=canvas.title(name, columns), xlabel="step", ylabel="loss")
             ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-            _grid(ax)
+            canvas.grid(ax)
         return finish({})
 
 
@@ -206,7 +136,7 @@ def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Styl
         style: of every label.
     """
     words = {"feature_spread": "feature spread", "effective_rank": "effective rank"}
-    with _figure(2, 2, 2.4) as (axes, finish):
+    with canvas.panels(2, 2, 2.4) as (axes, finish):
         for (column, title), ax in zip(words.items(), axes, strict=True):
             for name, table in lines:
                 rows = table.dropna(subset=["step", column]).sort_values("step")
@@ -214,7 +144,7 @@ def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Styl
             ax.set(title=title, xlabel="step")
             ax.set_ylim(bottom=0)
             ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-            _grid(ax)
+            canvas.grid(ax)
         return finish(style)
 
 
@@ -225,7 +155,7 @@ def hidden(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style
         panels: title and table with columns label, severity, value, low, high.
         style: of every label.
     """
-    with _figure(max(2, len(panels)), 2, 2.6, shared=True) as (axes, finish):
+    with canvas.panels(max(2, len(panels)), 2, 2.6, shared=True) as (axes, finish):
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for (title, table), ax in zip(panels, axes, strict=False):
@@ -236,58 +166,77 @@ def hidden(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style
                 ax.fill_between(rows["severity"], rows["low"], rows["high"], **pale)
             ax.set(title=title, xlabel="share of patches hidden", ylabel="relative drop of the AUROC")
             ax.axhline(0, color=FAINT, linewidth=0.7)
-            _grid(ax)
+            canvas.grid(ax)
         return finish(style)
 
 
-@contextmanager
-def _figure(
-    count: int, columns: int, height: float, shared: bool = False
-) -> Iterator[tuple[list[Axes], Callable[[Mapping[str, Style]], str]]]:
-    """A grid of panels of this height in inches, and the function that adds the legend and gives the SVG."""
-    with matplotlib.rc_context(SETTINGS):
-        rows = math.ceil(count / columns)
-        figure = Figure(figsize=(WIDTH, height * rows), layout="compressed" if shared else "constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=shared).ravel()
-        for spare in grid[count:]:
-            spare.set_axis_off()
+def reliability(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
+    """Stated probability against the share that was right, a panel a finding; as a URI.
 
-        def finish(style: Mapping[str, Style]) -> str:
-            drawn = {name for ax in grid[:count] for name in ax.get_legend_handles_labels()[1]}
-            names = [name for name in style if name in drawn]
-            if names:
-                handles = [Line2D([], [], **style[name]) for name in names]
-                across = 3 if max(map(len, names)) < 30 else 2
-                figure.set_figheight(height * rows + 0.2 * math.ceil(len(names) / across))
-                figure.legend(handles, names, loc="outside lower center", ncols=across, handlelength=4)
-            text = io.StringIO()
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-            # panels of equal sides leave room above and below, or want more: the height is what was drawn, the width is the page's
-            drawn_box = figure.get_tightbbox()
-            box = Bbox.from_extents(0, drawn_box.y0 - 0.05, WIDTH, drawn_box.y1 + 0.05)
-            figure.savefig(text, format="svg", metadata={"Date": None}, bbox_inches=box)
-            return text.getvalue()
-
-        yield list(grid[:count]), finish
-
-
-def _grid(ax: Axes) -> None:
-    ax.grid(color=RULE, linewidth=0.5)
-    ax.set_axisbelow(True)
-
-
-def _title(text: str, columns: int) -> str:
-    """A panel's title, broken into lines that fit over it."""
-    room = int(72 * WIDTH / columns / 6.5)  # a bold letter of 9 points is 6.5 wide
-    return "\n".join("\n".join(textwrap.wrap(line, room)) for line in text.split("\n"))
+    Args:
+        panels: title and table with columns label, confidence, value, low, high, count.
+        style: of every label.
+    """
+    columns = {1: 2, 2: 2, 4: 4, 7: 4, 8: 4}.get(len(panels), 3)
+    with canvas.panels(len(panels), columns, canvas.WIDTH / columns + 0.35, shared=True) as (axes, finish):
+        for (title, table), ax in zip(panels, axes, strict=True):
+            ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
+            for name, of_name in table.groupby("label", sort=False):
+                rows = of_name.sort_values("confidence")
+                own = style[str(name)]
+                ax.plot(
+                    rows["confidence"],
+                    rows["value"],
+                    label=name,
+                    clip_on=False,
+                    alpha=0.5,
+                    **own | {"linewidth": 0.8, "markersize": 0},
+                )
+                size = 12 + 90 * np.sqrt(rows["count"] / rows["count"].sum())
+                ax.scatter(
+                    rows["confidence"], rows["value"], s=size, marker=own["marker"], color=own["color"], clip_on=False, zorder=3
+                )
+                bars = rows["low"].notna()
+                ax.vlines(rows["confidence"][bars], rows["low"][bars], rows["high"][bars], color=own["color"], linewidth=0.9)
+            ax.set(title=canvas.title(title, columns), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+            ax.set(xlabel="stated probability", ylabel="share that had it")
+            ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+            ax.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
+            canvas.outer(ax)
+            canvas.grid(ax)
+        return canvas.uri(finish(style))
 
 
-def _outer(ax: Axes) -> None:
-    """Only the first panel of a row names the vertical axis that all share."""
-    if (place := ax.get_subplotspec()) is not None and not place.is_first_col():
-        ax.set_ylabel("")
-        ax.tick_params(labelleft=False)
+EVERYBODY, NOBODY = "Act on everybody", "Act on nobody"
+
+
+def net_benefit(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
+    """Decision curves, a panel a finding; as a URI.
+
+    Args:
+        panels: title and table with columns label, metric (net_benefit or net_benefit_all), threshold, value, low, high.
+        style: of every label.
+    """
+    plain: dict[str, Style] = {
+        EVERYBODY: {"color": INK, "linestyle": (0, (4, 2))},
+        NOBODY: {"color": FAINT, "linestyle": (0, (1, 1.5))},
+    }
+    columns = min(3, max(2, len(panels)))
+    with canvas.panels(len(panels), columns, 2.5) as (axes, finish):
+        for (title, table), ax in zip(panels, axes, strict=True):
+            everyone = table[table["metric"] == "net_benefit_all"].drop_duplicates("threshold").sort_values("threshold")
+            own = table[table["metric"] == "net_benefit"]
+            ax.plot(everyone["threshold"], everyone["value"], label=EVERYBODY, **plain[EVERYBODY] | {"linewidth": 1.1})
+            ax.axhline(0, label=NOBODY, **plain[NOBODY] | {"linewidth": 1.1})
+            for i, (name, of_name) in enumerate(own.groupby("label", sort=False)):
+                rows, drawn = of_name.sort_values("threshold"), style[str(name)]
+                ax.plot(rows["threshold"], rows["value"], label=name, markevery=(i % 3, 3), **drawn | {"linewidth": 1.2})
+                ax.fill_between(rows["threshold"], rows["low"], rows["high"], color=drawn["color"], alpha=0.12, linewidth=0)
+            top = max(float(np.nanmax(table[["value", "high"]].to_numpy())), 0.02)
+            ax.set(title=canvas.title(title, columns), xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
+            ax.set(xlabel="probability from which one acts", ylabel="net benefit")
+            canvas.grid(ax)
+        return canvas.uri(finish({**style, **plain}))
 
 
 def _short(name: Any) -> str:
@@ -312,7 +261,7 @@ def auroc_by_labels(auroc: pd.DataFrame, style: dict[str, Style]) -> list[str]:
             shown = mine[mine["evaluator"].isin([use, *CONTROLS])]
             if shown["fraction"].nunique() > 1:
                 panels.append((f"{target}\n{USES[use][0]}" if len(targets) > 1 else USES[use][0], shown))
-    return [uri(curve(panels[i : i + 6], style, "AUROC")) for i in range(0, len(panels), 6)]
+    return [canvas.uri(curve(panels[i : i + 6], style, "AUROC")) for i in range(0, len(panels), 6)]
 
 
 def roc_by_class(rows: pd.DataFrame, style: dict[str, Style]) -> list[dict[str, str]]:
@@ -327,7 +276,7 @@ def roc_by_class(rows: pd.DataFrame, style: dict[str, Style]) -> list[dict[str, 
             parts = [shown[(shown["target"] == t) & same(shown["class"], c)] for t, c in keys]
             panels = list(zip(names, parts, strict=True))
             for i in range(0, len(panels), 9):
-                drawing = uri(roc(panels[i : i + 9], style))
+                drawing = canvas.uri(roc(panels[i : i + 9], style))
                 bands = "drawn" if shown["low"].notna().any() else ""
                 found.append({"use": USES[use][0], "at": at(fraction), "uri": drawing, "bands": bands})
     return found
@@ -350,10 +299,5 @@ def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
             square = one.pivot_table(index="class", columns="predicted", values="value")
             square = square.reindex(index=names, columns=names).fillna(0)
             panels.append((f"{target}\n{label}" if here["target"].nunique() > 1 else str(label), square))
-        found.append({"use": title, "at": at(fraction), "uri": uri(confusion(panels))})
+        found.append({"use": title, "at": at(fraction), "uri": canvas.uri(confusion(panels))})
     return found
-
-
-def uri(svg: str) -> str:
-    """A drawing as an image's address."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -1,0 +1,81 @@
+"""What went in and what it took: pictures and patients of each set, loss curves, costs of the pretraining."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from scotoma.report import COSTS, Folder, Table, count, label_of, missing
+from scotoma.report.sheets import Sheets
+
+
+def curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.DataFrame]]:
+    """Loss curves of the pretraining runs, and of any run that was named itself."""
+    found: list[tuple[str, pd.DataFrame]] = []
+    for folder in folders:
+        files = [file for file in folder.metrics if file.stat().st_size]
+        if files and (folder.config.get("command") == "pretrain" or folder.path.name == folder.top):
+            table = pd.concat(map(pd.read_csv, files), ignore_index=True)
+            table = table.reindex(columns=["step", "loss", "feature_spread", "effective_rank"])
+            table = table.apply(pd.to_numeric, errors="coerce")
+            label = label_of(folder.config.get("method") or folder.path.name, folder.config.get("encoder"), several)
+            taken = [name for name, _ in found]
+            found.append((label if label not in taken else f"{label}, {folder.path.name} ({len(found) + 1})", table))
+    return [(label, table) for label, table in found if table["loss"].notna().any()]
+
+
+def costs(rows: pd.DataFrame, several: bool, sheets: Sheets) -> Table:
+    """What each pretraining run took and gave."""
+    lines: dict[str, dict[str, float]] = {}
+    labels = []
+    extra = [c for c in ("run", "fraction", "seed") if rows[c].nunique() > 1]
+    for _, row in rows.iterrows():
+        words = [f"{c} {row[c]:g}" if c != "run" else row[c] for c in extra if not missing(row[c])]
+        label = ", ".join([label_of(row["method"], row["encoder"], several), *words])
+        lines.setdefault(label, {})[row["metric"]] = row["value"]
+        labels.append(label)
+    columns = [c for c in COSTS if any(c in line and line[c] == line[c] for line in lines.values())]
+    cells = {
+        label: [COSTS[c][1](v) if (v := line.get(c, math.nan)) == v else "\u2013" for c in columns] for label, line in lines.items()
+    }
+    if not columns:
+        return {}
+    return {
+        "sheet": sheets.add("pretraining costs", rows.assign(label=labels)[rows["metric"].isin(columns)]),
+        "heads": list(cells),
+        "lines": [(COSTS[c][0], [cell[i] for cell in cells.values()]) for i, c in enumerate(columns)],
+    }
+
+
+def cohorts(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
+    """Pictures, patients and classes in each split, a table a run; equal tables once."""
+    found: list[Table] = []
+    shown: list[pd.DataFrame] = []
+    data = rows[(rows["evaluator"] == "data") & rows["metric"].isin(["images", "patients", "groups"]) & rows["split"].notna()]
+    for run, mine in data.groupby("run", sort=False):
+        known = [s for s in ("train", "val", "test") if s in set(mine["split"])]
+        splits = known + [s for s in dict.fromkeys(mine["split"]) if s not in known]
+        several, lines = mine.loc[mine["class"].isna(), "target"].nunique() > 1, []
+        pictures = (
+            mine[(mine["metric"] == "images") & mine["class"].isna()]
+            .drop_duplicates("split", keep="last")
+            .set_index("split")["value"]
+        )
+        mine = mine.assign(target=mine["target"].where(several | mine["class"].notna()), order=mine["class"].notna())
+        for (order, metric, target, name), part in mine.sort_values("order", kind="stable").groupby(
+            ["order", "metric", "target", "class"], dropna=False, sort=False
+        ):
+            counts = part.drop_duplicates("split", keep="last").set_index("split")["value"]
+            cells = [count(counts.get(s), pictures.get(s) if order and metric == "images" else None) for s in splits]
+            words = {"images": "Pictures", "patients": "Patients", "groups": "Groups kept together"}[str(metric)]
+            label = f"{name} ({words.lower()})" if order else words if missing(target) else f"{words}, {target}"
+            lines.append({"label": label, "class": bool(order), "cells": cells})
+        unread = rows[(rows["run"] == run) & (rows["evaluator"] == "data") & (rows["metric"] == "unreadable")]
+        grouped = "groups" in set(mine["metric"])
+        table = {"splits": splits, "lines": lines, "unreadable": sum(unread["value"].dropna()), "grouped": grouped}
+        if table not in found:
+            found.append(table)
+            shown.append(data[data["run"] == run])
+    return [{**table, "sheet": sheets.add("data", rows)} for table, rows in zip(found, shown, strict=True)]

@@ -1,0 +1,111 @@
+"""What the report says of models that predict no class: regions, numbers; and of what lies near a picture's features.
+
+Each function takes the rows of one evaluator (with ``label``, the line's name) and the sheets to which its tables go as numbers,
+and gives plain tables for ``tasks.html.jinja``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from scotoma.report import NAMES, Table, at, canvas, cell, figures, line, missing, same, square
+from scotoma.report.results import MARKS, head, sign_of
+from scotoma.report.sheets import Sheets
+
+OVERLAPS = {
+    "dice": "Dice", "iou": "Intersection over union", "sensitivity": "Sensitivity", "precision": "Precision",
+    "hausdorff95": "95 % Hausdorff distance, pixels",
+}  # fmt: skip
+ERRORS = {
+    "mae": "Mean absolute error", "mae_of_mean": "… of always saying the mean", "rmse": "Root mean squared error",
+    "bias": "Bias (predicted less true)", "r2": "R²", "pearson": "Correlation",
+}  # fmt: skip
+RETRIEVAL = {
+    "precision_at_1": "Nearest", "precision_at_5": "5 nearest", "precision_at_10": "10 nearest", "precision_chance": "By chance",
+    "map": "Whole ranking (mAP)", "map_chance": "… by chance",
+}  # fmt: skip
+
+
+def regions(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """Dice and its fellows: of a study by share of the masks beside random weights, of one model by region and patient."""
+    if rows.empty:
+        return {}
+    single = rows[rows["fraction"].isna()]
+    study = rows[rows["fraction"].notna() & rows["seed"].isna() & rows["class"].isna()]
+    dice, differences = (study[study["metric"] == name] for name in ("dice", "dice_difference"))
+    columns = sorted(set(dice["fraction"]))
+    names = dict.fromkeys(dice["label"], "method") | dict.fromkeys(dice.loc[dice["method"] == "random", "label"], "random")
+    pairs = differences.assign(label=[f"{n} minus {str(NAMES['random']).lower()}" for n in differences["label"]])
+    drawn = [("Segmenters", dice)] if len(columns) > 1 else []
+    tenth = min(columns, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
+    return {
+        "at": at(tenth).replace("labels", "masks"),
+        "findings": _findings(dice, differences, tenth),
+        "main": _by_share(dice, columns, "Segmenters", sheets.add("dice", dice)),
+        "differences": _by_share(pairs, columns, "", sheets.add("dice differences", pairs), sign=True),
+        "curve": canvas.uri(figures.curve(drawn, canvas.styles(names), "Dice")) if drawn else "",
+        "single": _of_models(single, OVERLAPS, "regions", sheets),
+    }
+
+
+def _findings(dice: pd.DataFrame, differences: pd.DataFrame, fraction: float) -> list[Table]:
+    """What the summary says of each method at one share of the masks."""
+    here, found = dice[same(dice["fraction"], fraction)], []
+    for label in dict.fromkeys(differences["label"]):
+        mine, own = differences[differences["label"] == label], here[here["label"] == label].iloc[0]
+        random = here[(here["method"] == "random") & (here["encoder"] == own["encoder"])]
+        signs = [sign_of(row) for _, row in mine.iterrows()]
+        difference = mine[same(mine["fraction"], fraction)].iloc[0]
+        found.append({
+            "label": label, "own": own, "random": random.iloc[0] if len(random) else None, "difference": difference,
+            "sign": sign_of(difference), "signs": signs,
+        })  # fmt: skip
+    return found
+
+
+def numbers(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """Errors of a predicted number, a line a model."""
+    return _of_models(rows, ERRORS, "errors of numbers", sheets)
+
+
+def neighbours(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """How often what lies nearest has the same label, a line an encoder."""
+    return _of_models(rows[rows["class"].isna()], RETRIEVAL, "neighbours", sheets)
+
+
+def _by_share(rows: pd.DataFrame, columns: list[float], group: str, sheet: str, sign: bool = False) -> Table:
+    """A line a label, a column a share of the masks."""
+    lines = []
+    for label in dict.fromkeys(rows["label"]):
+        cells = []
+        for fraction in columns:
+            found = cell(rows[(rows["label"] == label) & same(rows["fraction"], fraction)], sign)
+            if found and sign:
+                row = rows[(rows["label"] == label) & same(rows["fraction"], fraction)].iloc[0]
+                found = square(found["value"], found["interval"], MARKS[sign_of(row)])
+            cells.append(found)
+        lines.append(line(label, cells, group))
+    heads = [" ".join(filter(None, head(f, rows))) for f in columns]
+    return {"heads": heads, "lines": lines, "sheet": sheet} if lines else {}
+
+
+def _of_models(rows: pd.DataFrame, names: dict[str, str], sheet: str, sheets: Sheets) -> Table:
+    """A line a model (and region, and unit), a column a metric."""
+    found = rows[rows["metric"].isin(names)]
+    if found.empty:
+        return {}
+    columns = [m for m in names if m in set(found["metric"])]
+    keys = [k for k in ("label", "target", "class", "unit") if k in found.columns]
+    lines = []
+    for key, part in found.groupby(keys, sort=False, dropna=False):
+        known: dict[str, Any] = dict(zip(keys, key, strict=True))
+        told = {"class": "region {}", "unit": "a {}"}
+        words = [told[k].format(known[k]) for k in told if k in known and not missing(known[k]) and known[k] != "picture"]
+        counted = f"n = {part['n'].max():,.0f}"
+        lines.append(
+            line(str(known["label"]), [cell(part[part["metric"] == m]) for m in columns], note=", ".join([*words, counted]))
+        )
+    return {"heads": [names[m] for m in columns], "lines": lines, "sheet": sheets.add(sheet, found)}
