@@ -74,7 +74,7 @@ def test_several_targets_keep_what_is_missing() -> None:
         ({"u": [1, 0], "v": [1, None]}, ["u", "v"], (), "v needs rows with 0 and with 1"),
         ({"u": [1, 0], "v": [1, 0]}, ["u", "v"], ["1"], "--classes"),
         ({"u": [1, 0]}, ["u", "u"], (), "'u' twice"),
-        ({"mask_path": ["m"]}, ["mask_path"], (), "mask_path"),
+        ({"mask_path": [None]}, ["mask_path"], (), "column 'mask_path' is empty"),
     ],
 )
 def test_what_is_no_target_is_refused(columns: dict[str, object], names: list[str], classes: tuple[str, ...], message: str) -> None:

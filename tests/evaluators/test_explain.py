@@ -183,7 +183,7 @@ def test_figures_are_sheets_and_a_folder_of_overlays_in_place_of_those_before(tm
         f"{n}.{s}" for n in names for s in ("png", "json")
     }
     words = json.loads((old.parents[1] / "explanations-right_unsure.json").read_text())
-    assert words["section"] == "results" and "right but unsure" in words["caption"]
+    assert words["section"] == "explanations" and "right but unsure" in words["caption"]
     assert not list(tmp_path.rglob("*.dcm"))  # the pictures were PNG
 
 
