@@ -2,7 +2,7 @@
 
 python benchmarks/evidence.py robustness    five ways to pretrain a ViT on children's chest X-rays, then corrupted test pictures
 python benchmarks/evidence.py proxies       age, sex and view as proxies, autoencoders, and what balances classes, on few X-rays
-python benchmarks/evidence.py explanations  do explanations find the lesion of a classifier that sees it? made-up X-rays
+python benchmarks/evidence.py explanations  do explanations find what a classifier sees? made-up X-rays
 python benchmarks/evidence.py segmentation  lungs and retinal vessels by share of the masks, pretrained against random weights
 python benchmarks/evidence.py next          does one picture follow another in its study? and what its features are worth
 
@@ -118,13 +118,16 @@ def proxies(options: argparse.Namespace, runs: Path) -> None:
 
 
 def explanations(options: argparse.Namespace, runs: Path) -> None:
-    """A classifier that sees the nodule of made-up X-rays: which explanations point at it, and do they hang on its weights?"""
-    data = "phantom:4000"
+    """A classifier that sees the fluid in made-up X-rays: which explanations point at it, and do they hang on its weights?
+
+    Nodules, of which one in three pictures has one, stay unseen after 1,500 steps of the same network (AUROC 0.48).
+    """
+    data = "phantom:3000"
     encoder = pretrained(
-        runs / "supervised", data=data, method="supervised", encoder="resnet18", size=128, target=["nodule"],
-        steps=options.steps or 1500,
+        runs / "supervised", data=data, method="supervised", encoder="resnet18", size=128, target=["effusion"],
+        steps=options.steps or 600,
     )  # fmt: skip
-    model = tuned(runs / "model", data=data, target=["nodule"], encoder=encoder, frozen=True)
+    model = tuned(runs / "model", data=data, target=["effusion"], encoder=encoder, frozen=True)
     rows = tested(model, ["metrics", "explain"], data=data)
     write("explanations", (r for r in rows if r["evaluator"] == "explain" or whole(r, "auroc")))
 

@@ -115,7 +115,9 @@ def test_nothing_that_names_a_patient_is_in_any_output(
         f"pretrain --data {scans} --out {out}/encoder --encoder resnet10t {short}",
         f"finetune --data {scans} --target dx --encoder {out}/encoder --out {out}/model --steps 2 --batch_size 8 {joined}",
         f"evaluate {out}/model --data {out}/store --target dx --out {out}/tested",
-        f"report {out}/encoder {out}/model {out}/tested",
+        f"evaluate {out}/model --data {scans} --target dx --with explain,retrieval --out {out}/explained {joined}",
+        f"embed {out}/encoder --data {scans} --out {out}/features.parquet {joined}",
+        f"report {out}/encoder {out}/model {out}/tested {out}/explained",
     ]
     for line in commands:
         assert main(line.split()) == 0, line
@@ -130,7 +132,10 @@ def test_nothing_that_names_a_patient_is_in_any_output(
         "model.safetensors",
         "rows.jsonl",
         "report.html",
+        "model_card.md",
+        "features.parquet",
     }
+    assert list(out.rglob("explain-*.dcm")), "explanations of DICOM pictures come as DICOM"
     assert leaks(out) == []
     assert pd.read_parquet(out / "store" / "table.parquet")["patient"].nunique() == 19  # one patient's two files are broken...
 
