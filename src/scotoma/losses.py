@@ -135,7 +135,7 @@ def segmentation(logits: Tensor, labels: Tensor) -> Tensor:
     logits, known = logits.float(), labels >= 0
     log_p = logits.log_softmax(1)
     entropy = F.nll_loss(log_p, labels, ignore_index=-1) if known.any() else logits.sum() * 0
-    truth = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1)[:, 1:] * known[:, None]  # (B, C - 1, H, W)
+    truth = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1)[:, 1:]  # (B, C - 1, H, W), 0 where unknown
     p = log_p.exp()[:, 1:] * known[:, None]
     both, either = (p * truth).sum((0, 2, 3)), (p + truth).sum((0, 2, 3))
     return entropy + (1 - (2 * both + DICE_SMOOTH) / (either + DICE_SMOOTH)).mean()

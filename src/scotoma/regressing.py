@@ -61,8 +61,8 @@ class Job:
             return []
         mean, std = float(self.numbers[seen].mean()), float(self.numbers[seen].std()) or 1.0
         inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 1, pictures=len(seen))
-        # The head starts at 0, which says the mean. A ridge regression's weights can be huge where features hardly vary in use; under
-        # the batch statistics of training they do vary, and an unbounded output does not recover from such a start.
+        # The head starts at 0, which says the mean. A ridge regression's weights can be huge where features hardly vary in use;
+        # under the batch statistics of training they do vary, and an unbounded output does not recover from such a start.
         method = Supervised(self.network, inputs, **self.recipe.method_args)
         aims = ((self.numbers - mean) / std).astype(np.float32)
         batches = Batches(self.store, self.rows[seen], aims[seen])
