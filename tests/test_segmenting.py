@@ -18,6 +18,7 @@ from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
 from scotoma.evaluators.base import Draw, draw
 from scotoma.finetune import finetune
+from scotoma.judging import OfRegions
 from scotoma.material import Material, gather
 from scotoma.methods.base import Inputs
 from scotoma.overlap import OVERLAPS
@@ -243,3 +244,19 @@ def test_a_study_of_regions_compares_draw_by_draw(discs: Path, tmp_path: Path) -
         assert not (tmp_path / "other").exists()
     with pytest.raises(UsageError, match="--decoder is for regions"):
         study(table, ["split"], ["simclr"], tmp_path / "other", decoder="unet", **small)
+
+
+def test_a_study_judges_regions_by_dice() -> None:
+    rng, units = np.random.default_rng(0), np.repeat(np.arange(10), 2)
+    ours, theirs = ([rng.uniform(low, 1, (20, 2, len(OVERLAPS))) for _ in range(2)] for low in (0.5, 0.0))
+    judge = OfRegions(units, ("background", "a", "b"))
+    found = judge.difference(ours, theirs)
+    assert found["value"] == pytest.approx(
+        np.mean([o[:, :, 0].mean() - t[:, :, 0].mean() for o, t in zip(ours, theirs, strict=True)])
+    )
+    assert found["low"] > 0 and found["p_value"] < 0.05
+    assert judge.value(ours[0]) == pytest.approx(ours[0][:, :, 0].mean())
+    rows = {(r["metric"], r.get("class")): r for r in judge.of_fraction(ours, 0.1, 3)}
+    assert rows["iou", "b"]["value"] == pytest.approx(np.mean([o[:, 1, 1].mean() for o in ours])) and rows["iou", "b"]["draws"] == 2
+    single = {r["metric"]: r["value"] for r in judge.of_draw(ours[1], Draw(0.1, 1, np.arange(3), np.arange(0)))}
+    assert single["precision"] == pytest.approx(ours[1][:, :, OVERLAPS.index("precision")].mean())

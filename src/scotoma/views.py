@@ -205,7 +205,6 @@ class Augmentation:
             x = _blur(x, params["sigma"])
         return normalise_(x, self.mean, self.std)
 
-
     def apply_to_labels(self, labels: Tensor, params: dict[str, Tensor]) -> Tensor:
         """The warp of sampled parameters on label maps: nearest values, 0 beyond the picture.
 
