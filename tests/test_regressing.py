@@ -157,8 +157,8 @@ def test_from_files_to_rows_and_a_figure(ages: Path, tmp_path: Path) -> None:
 
 def test_wrong_requests_leave_nothing(ages: Path, tmp_path: Path) -> None:
     for given, words in (
-        ({"monitor": "auroc"}, "--monitor auroc: of numbers one of loss, mae"),
-        ({"balance": "undersample"}, "--balance undersample is for classes"),
+        ({"monitor": "auroc"}, "--monitor auroc: one of loss, mae"),
+        ({"balance": "undersample"}, "--balance undersample is for one target of classes"),
         ({"method_args": {"cutmix": 1.0}}, "--method.cutmix is for classes"),
         ({"decoder": "unet"}, "--decoder is for regions"),
         ({"classes": ["3", "4"]}, "without --classes"),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from scotoma.data.regions import Regions
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
+from scotoma.evaluators import segmentation as shown
 from scotoma.evaluators.base import Draw, draw
 from scotoma.finetune import finetune
 from scotoma.judging import OfRegions
@@ -194,8 +196,8 @@ def test_wrong_requests_leave_nothing(discs: Path, tmp_path: Path) -> None:
         finetune(str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "run", quiet=True, **given)
 
     for given, words in (
-        ({"monitor": "auroc"}, "--monitor auroc: of regions one of loss, dice"),
-        ({"balance": "oversample"}, "--balance oversample is for classes of pictures"),
+        ({"monitor": "auroc"}, "--monitor auroc: one of loss, dice"),
+        ({"balance": "oversample"}, "--balance oversample is for one target of classes"),
         ({"method_args": {"mixup": 0.5}}, "--method.mixup is for classifiers"),
         ({"decoder": "setr_pup"}, "does not go with a convolutional network"),
         ({"decoder": "pspnet"}, "--decoder pspnet: one of"),
@@ -260,3 +262,21 @@ def test_a_study_judges_regions_by_dice() -> None:
     assert rows["iou", "b"]["value"] == pytest.approx(np.mean([o[:, 1, 1].mean() for o in ours])) and rows["iou", "b"]["draws"] == 2
     single = {r["metric"]: r["value"] for r in judge.of_draw(ours[1], Draw(0.1, 1, np.arange(3), np.arange(0)))}
     assert single["precision"] == pytest.approx(ours[1][:, :, OVERLAPS.index("precision")].mean())
+
+
+def test_a_picture_is_shown_with_the_dice_of_the_regions_that_it_has(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    scores = np.full((2, 2, len(OVERLAPS)), np.nan)
+    scores[0, 0, 0] = 0.8  # its other region is absent, and was not marked
+    found = Regions(None, np.zeros(2, int), (0, 1, 2))  # type: ignore[arg-type]
+    monkeypatch.setattr(Regions, "maps", lambda self, rows: np.zeros((len(rows), 4, 4), int))
+    monkeypatch.setattr(shown, "_parts", lambda context: (None, found, np.arange(2)))
+    monkeypatch.setattr(shown, "_scores", lambda context: scores)
+    monkeypatch.setattr(shown, "predict", lambda *given: [(np.zeros((2, 4, 4), np.uint8), given[-1])])
+    monkeypatch.setattr(shown, "outlined", lambda pictures, truth, maps, words: titles.extend(words))
+    context = SimpleNamespace(
+        encoder=None, info=None, store=SimpleNamespace(batch=lambda rows: np.zeros((len(rows), 1, 4, 4), np.uint8)),
+        dataset=SimpleNamespace(table=pd.DataFrame({"row": [0, 1]})),
+    )  # fmt: skip
+    shown.figures(context, SimpleNamespace(figure=lambda *_: None))
+    assert titles == ["nothing to find", "Dice 0.80"]

@@ -138,14 +138,9 @@ def check(recipe: Recipe, encoder: nn.Module, info: EncoderInfo, target: Target,
         UsageError: an argument is out of range or does not go with this network; validation labels are needed and there are none;
             several 0/1 targets cannot be balanced by sampling.
     """
-    if recipe.monitor not in ("loss", *metrics.METRICS):
-        raise UsageError(f"--monitor {recipe.monitor}: one of {', '.join(('loss', *metrics.METRICS))}")
-    if target.multilabel and recipe.balance in ("oversample", "undersample"):
-        raise UsageError(f"--balance {recipe.balance} is for one target: leave several 0/1 targets at weights or none")
+    recipe.require(("loss", *metrics.METRICS), len(drawn.val), sampling=not target.multilabel)
     if target.multilabel and recipe.monitor == "mcc":
         raise UsageError("--monitor mcc is for one target: monitor auroc or balanced_accuracy of several 0/1 targets")
-    if (recipe.patience or recipe.schedule == "plateau") and not len(drawn.val):
-        raise UsageError("--patience and --schedule plateau need labelled validation rows: label some, or leave them out")
     Supervised(encoder, Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 2), **recipe.method_args)
 
 

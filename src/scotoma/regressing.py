@@ -103,12 +103,7 @@ def check(recipe: Recipe, drawn: Draw) -> None:
     wrong = next((name for name in recipe.encoder_args if name in FOR_CLASSES), None)
     if wrong:
         raise UsageError(f"--method.{wrong} is for classes: leave it out with --regression")
-    if recipe.monitor not in MONITORS:
-        raise UsageError(f"--monitor {recipe.monitor}: of numbers one of {', '.join(MONITORS)}")
-    if recipe.balance in ("oversample", "undersample"):
-        raise UsageError(f"--balance {recipe.balance} is for classes: leave it out with --regression")
-    if (recipe.patience or recipe.schedule == "plateau") and not len(drawn.val):
-        raise UsageError("--patience and --schedule plateau need labelled validation rows: label some, or leave them out")
+    recipe.require(MONITORS, len(drawn.val), sampling=False)
 
 
 @torch.no_grad()

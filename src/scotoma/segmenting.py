@@ -176,12 +176,7 @@ def check(recipe: Recipe, drawn: Draw) -> None:
         UsageError: an argument does not go with regions, or validation masks are needed and there are none.
     """
     arguments(recipe)
-    if recipe.monitor not in MONITORS:
-        raise UsageError(f"--monitor {recipe.monitor}: of regions one of {', '.join(MONITORS)}")
-    if recipe.balance in ("oversample", "undersample"):
-        raise UsageError(f"--balance {recipe.balance} is for classes of pictures: leave it out")
-    if (recipe.patience or recipe.schedule == "plateau") and not len(drawn.val):
-        raise UsageError("--patience and --schedule plateau need validation rows with masks: give some, or leave them out")
+    recipe.require(MONITORS, len(drawn.val), sampling=False)
     if not len(drawn.train):
         raise UsageError("no training row has a mask that can be read")
 

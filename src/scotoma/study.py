@@ -12,7 +12,6 @@ from scotoma.run import Run
 
 MODES = ("linear", "finetune")
 CONTROLS = ("random", "majority", "pixels", "header")
-MASKS = "mask_path"  # the target of segmentation, as ``data.targets`` has it (which needs pandas)
 
 
 def study(
@@ -92,6 +91,8 @@ def study(
         UsageError: the request is wrong; nothing was written.
         RunError: the run failed.
     """
+    from scotoma.data.targets import MASKS
+
     regional = list(target) == [MASKS]
     known_modes, known_controls = (MODES[1:], CONTROLS[:1]) if regional else (MODES, CONTROLS)
     fractions, modes = sorted(fractions or [0.01, 0.1, 1.0]), list(modes or known_modes)
@@ -157,7 +158,7 @@ def _check_regional(methods: list[str], controls: list[str]) -> None:
         chosen, given = plugins.variant(method)
         wants = chosen.wants(chosen.settings(given))
         if wants.labels or wants.regions:
-            raise UsageError(f"{method} reads labels or regions: with --target {MASKS} name methods that read none")
+            raise UsageError(f"{method} reads labels or regions: for regions name methods that read none")
     wrong = next((c for c in controls if c in CONTROLS[1:]), None)
     if wrong:
         raise UsageError(f"--controls {wrong} says nothing of regions: random, or weights to compare with")

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from scotoma import drawing
+from scotoma.errors import UsageError
 from scotoma.methods.base import Method
 from scotoma.methods.supervised import Supervised
 from scotoma.plan import Plan, automatic_precision
@@ -63,6 +64,24 @@ class Recipe:
         """The arguments of the method that are not at their defaults."""
         defaults = Supervised.settings({})
         return {k: v for k, v in self.method_args.items() if v != defaults[k]}
+
+    def require(self, monitors: tuple[str, ...], validation: int, sampling: bool) -> None:
+        """Refuse what does not go with a kind of target, before anything is written.
+
+        Args:
+            monitors: what can be monitored of it.
+            validation: how many validation rows there are to look at.
+            sampling: whether its classes can be balanced by drawing pictures.
+
+        Raises:
+            UsageError: saying what to change.
+        """
+        if self.monitor not in monitors:
+            raise UsageError(f"--monitor {self.monitor}: one of {', '.join(monitors)}")
+        if self.balance in ("oversample", "undersample") and not sampling:
+            raise UsageError(f"--balance {self.balance} is for one target of classes: leave it at weights or none")
+        if (self.patience or self.schedule == "plateau") and not validation:
+            raise UsageError("--patience and --schedule plateau need labelled validation rows: label some, or leave them out")
 
     def train(self, method: Method, batches: Batches, image_size: int, score: Score, run: Run | None,
               quiet: bool) -> tuple[Trained, Plan]:  # fmt: skip

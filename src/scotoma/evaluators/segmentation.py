@@ -10,6 +10,7 @@ from scotoma.decoders import Decoder
 from scotoma.drawing import outlined
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row
+from scotoma.metrics import mean_of_known
 from scotoma.overlap import OVERLAPS
 from scotoma.run import Run
 from scotoma.segmenting import evaluate as score
@@ -33,7 +34,7 @@ def evaluate(context: Context) -> list[Row]:
 def figures(context: Context, run: Run) -> None:
     """Test pictures from the worst found to the best, with outlines of what is there and of what was found."""
     decoder, truth, test = _parts(context)
-    dice = np.nan_to_num(_scores(context)[:, :, OVERLAPS.index("dice")], nan=-1).mean(1)
+    dice = np.nan_to_num(mean_of_known(_scores(context)[:, :, OVERLAPS.index("dice")]), nan=-1)
     order = np.argsort(dice, kind="stable")
     shown = order[np.unique(np.linspace(0, len(order) - 1, SHOWN).astype(int))]
     rows = context.dataset.table["row"].to_numpy()
