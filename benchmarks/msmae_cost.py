@@ -117,7 +117,7 @@ def case(network: str, size: int, channels: int, pictures: int, timed: bool) -> 
         "maps_once_in_full_steps": round(maps / pictures / counted["full"], 4),
     }  # fmt: skip
     if timed:
-        bfloat16 = automatic_precision() == "bf16-mixed"
+        bfloat16 = automatic_precision(size) == "bf16-mixed"
         for method in methods.values():
             method.to(memory_format=torch.channels_last)
         took = seconds({key: lambda key=key: step(methods[key], views[key], batch, bfloat16) for key in methods})

@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "scotoma"
 # One line a layer: a module imports only modules of the layers above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("plugins",),
+    ("plugins", "launch", "across"),
     ("data.identity", "data.fields", "data.stratify", "data.readings"),
     ("data.formats.base",),
     ("data.formats.codecs", "data.formats.headers"),
@@ -80,6 +80,7 @@ TESTED_BY = {
     "errors": "test_cli.py",
     "plugins": "test_cli.py",
     "plan": "test_training.py",
+    "launch": "test_across.py",
     "watch": "test_training.py",
     "drawing": "test_study.py",
     "evaluators.metrics": "evaluators/test_metrics_evaluator.py",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scotoma import across
 from scotoma.encoders import class_attention, is_vit
 from scotoma.errors import UsageError
 from scotoma.views import Augmentation, plain
@@ -17,10 +18,9 @@ class AttentionMaps(nn.Module):
     """A map of every picture, renewed when the picture comes by and its map is missing or too old.
 
     MSMAE (arXiv 2305.05871) stops every so many epochs and takes the maps of all pictures at once. Here each is taken when it is
-    needed: as many forwards, none for a picture that is not met again, each map at most as old, and nothing to be exchanged
-    between processes: one that lacks a fresh map of a picture takes it itself. Maps and stamps are buffers, so a resumed run goes
-    on with the very same. (Under DDP every step starts with the buffers of process 0, which alone writes checkpoints: a map that
-    another process took holds for that step, and is taken anew until process 0 has met the picture too.)
+    needed: as many forwards, none for a picture that is not met again, and each map at most as old. Every process tells the others
+    the maps of its part of a batch, so all have the same ones. Maps and stamps are buffers, so a resumed run goes on with the very
+    same.
 
     Args:
         pictures: how many there are; ``positions`` number them from 0.
@@ -55,6 +55,9 @@ class AttentionMaps(nn.Module):
         if stale.any():
             self.maps[positions[stale]] = self.take(encoder, images[stale]).to(self.maps.dtype)
             self.stamps[positions[stale]] = epochs[stale]
+        if across.world() > 1:
+            at = across.gathered(positions)
+            self.maps[at], self.stamps[at] = across.gathered(self.maps[positions]), across.gathered(self.stamps[positions])
 
     def take(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 uncropped -> (B, N) float32 of mean 1, from the encoder in eval mode."""

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from scotoma import plugins
+from scotoma import launch, plugins
 from scotoma.errors import ScotomaError, UsageError
 
 VERBS = {
@@ -56,12 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         return _run(arguments[0], arguments[1:])
-    except ScotomaError as error:
-        print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:  # a full disk, a file that may not be read
-        print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    except (ScotomaError, OSError) as error:  # of the latter: a full disk, a file that may not be read
+        if launch.is_first() or not isinstance(error, UsageError):  # all processes would say the same
+            print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code if isinstance(error, ScotomaError) else 1
     except KeyboardInterrupt:
         print("scotoma: stopped; say --resume to go on", file=sys.stderr)
         return 130
@@ -90,8 +88,10 @@ def _run(verb: str, arguments: list[str]) -> int:
         _help(verb, function, arguments)
         return 0
     values = _parse(verb, function, arguments)
+    if values.get("devices", 1) > 1 and not launch.several():
+        return launch.start(values["devices"], [verb, *arguments])
     result = function(**values)
-    if result is not None and verb not in ("audit", "evaluate"):
+    if result is not None and verb not in ("audit", "evaluate") and launch.is_first():
         print(result)
     if verb == "evaluate":
         _print_rows(result)

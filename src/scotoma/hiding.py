@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scotoma import across
 from scotoma.encoders import class_attention, is_vit
 from scotoma.errors import UsageError
 from scotoma.masks import BLOCKS, block_scores, patch_entropy, patch_gradient, random_order, visible_count, weighted_scores
@@ -180,8 +181,8 @@ class _Agent(nn.Module):
     @torch.no_grad()
     def _follow(self, errors: Tensor, mask: Tensor) -> None:
         """Move mean and variance by a hundredth towards this batch's; over the first hundred steps they are plain averages."""
-        mean = (errors * mask).sum() / mask.sum()
-        variance = ((errors - mean).square() * mask).sum() / mask.sum()
+        mean = across.mean((errors * mask).sum() / mask.sum())  # every picture has as many hidden patches
+        variance = across.mean(((errors - mean).square() * mask).sum() / mask.sum())
         self.steps += 1
         rate = self.steps.reciprocal().clamp(min=0.01)
         self.mean.lerp_(mean, rate)

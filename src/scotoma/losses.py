@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scotoma import across
+
 DICE_SMOOTH = 1e-5  # a class that is neither there nor seen costs nothing
 
 
@@ -81,12 +83,9 @@ def soft_classification(logits: Tensor, shares: Tensor, weights: Tensor | None =
     Returns:
         The mean over what is known, by weight; equal to :func:`classification` where one share is 1.
     """
-    known = ~shares.isnan().any(1)
-    if not known.any():
-        return logits.float().sum() * 0
-    shares, log_p = shares[known].float(), logits[known].float().log_softmax(1)
-    weighted = shares if weights is None else shares * weights
-    return -(weighted * log_p * _focus(log_p, gamma)).sum() / weighted.sum().clamp(min=1e-12)
+    shares, log_p = shares.float() * ~shares.isnan().any(1, keepdim=True), logits.float().log_softmax(1)
+    weighted = shares.nan_to_num() * (1.0 if weights is None else weights)
+    return across.share(-(weighted * log_p * _focus(log_p, gamma)).sum(), weighted.sum(), least=1e-12)
 
 
 def classification(logits: Tensor, targets: Tensor, weights: Tensor | None = None, gamma: float = 0.0) -> Tensor:
@@ -108,7 +107,7 @@ def classification(logits: Tensor, targets: Tensor, weights: Tensor | None = Non
     y, one = targets.nan_to_num(), 1.0 if weights is None else weights
     yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)  # log p, log (1 - p)
     each = -(one * y * yes * _focus(yes, gamma) + (1 - y) * no * _focus(no, gamma))
-    return (each * known).sum() / known.sum().clamp(min=1)
+    return across.share((each * known).sum(), known.sum())
 
 
 def regression(found: Tensor, targets: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ def regression(found: Tensor, targets: Tensor) -> Tensor:
         targets: (B,), NaN for unknown.
     """
     known = ~targets.isnan()
-    return ((found[:, 0].float() - targets.nan_to_num()).square() * known).sum() / known.sum().clamp(min=1)
+    return across.share(((found[:, 0].float() - targets.nan_to_num()).square() * known).sum(), known.sum())
 
 
 def segmentation(logits: Tensor, labels: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from scotoma import across
+
 
 def projector(widths: list[int]) -> nn.Sequential:
     """A multilayer perceptron: linear layers without bias, batch norm and ReLU between them.
@@ -49,14 +51,14 @@ def in_groups(encoder: nn.Module, head: nn.Module, images: Tensor, groups: int, 
         encoder: a network; one without batch norm sees all pictures together, which is the same.
         head: on its features, without batch norm.
         images: (B, C, H, W).
-        groups: how many, of nearly the same size; fewer where a group would have less than two pictures.
+        groups: how many over all processes, of nearly the same size; fewer where a group would have less than two pictures.
         noise: (B,) random numbers that shuffle the pictures over the groups; None keeps their order.
 
     Returns:
         (B, D), in the order of the pictures, however they were shuffled.
     """
     normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
-    count = max(1, min(groups, len(images) // 2)) if normed else 1
+    count = max(1, min(groups // across.world(), len(images) // 2)) if normed else 1
     if noise is None:
         return head(torch.cat([encoder(part) for part in images.tensor_split(count)]))
     order = noise.argsort()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scotoma import plugins
+from scotoma import launch, plugins
 from scotoma.errors import UsageError
-from scotoma.run import Run
 
 DEFAULT_MINUTES = 10.0
 PRESETS = ("small", "reference")
@@ -37,6 +36,7 @@ def pretrain(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     precision: str | None = None,
+    devices: int = 1,
     seed: int = 0,
     strict: bool = False,
     allow_leakage: bool = False,
@@ -71,6 +71,8 @@ def pretrain(
         learning_rate: peak; by default the method's.
         weight_decay: of AdamW; by default the method's.
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
+        devices: GPUs of this machine (without any: processes) that share each batch; torchrun's and SLURM's processes are found
+            by themselves, over several machines too.
         seed: of the split, the weights, the order and the views.
         strict: stop at an unreadable picture instead of leaving it out.
         allow_leakage: go on where a patient or picture is on both sides of the split.
@@ -117,17 +119,22 @@ def pretrain(
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
         "precision": precision, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
+    if devices < 1 or (devices > 1 and not launch.several()):
+        raise UsageError(f"--devices {devices}: from Python, start the script with torchrun --nproc_per_node {max(2, devices)}")
+    launch.join()
+    quiet = quiet or not launch.is_first()
     from scotoma.material import gather
 
-    material = gather(
-        data=data, labels=labels, on=on, readers=readers,
-        target=target if reads_labels else None, classes=classes, size=size,
-        channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
-    )  # fmt: skip
-    from scotoma.pretraining import assemble, train  # torch, timm and lightning
+    with launch.first_here():
+        material = gather(
+            data=data, labels=labels, on=on, readers=readers,
+            target=target if reads_labels else None, classes=classes, size=size,
+            channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
+        )  # fmt: skip
+    from scotoma.pretraining import assemble, opened, train  # torch, timm and lightning
 
     parts = assemble(arguments, material)
-    run = Run.open(Path(out), "pretrain", arguments, overwrite, resume)
+    run = opened(Path(out), arguments, overwrite, resume)
     try:
         train(run, material, parts, quiet)
         run.finish()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 
-from scotoma import asides, encoders, initial, plugins
+from scotoma import across, asides, encoders, initial, plugins
 from scotoma.data.store import MARGIN, PROTOCOL, statistics
+from scotoma.errors import UsageError
 from scotoma.material import Material
 from scotoma.methods.base import Inputs, Method
 from scotoma.plan import Plan, automatic_precision
-from scotoma.run import Row, Run, versions
+from scotoma.run import Onlooker, Row, Run, versions
 from scotoma.training import Batches, cost_rows, fit, make_views, measure_rate
 
 PICTURES = 6
@@ -70,6 +72,13 @@ def assemble(config: dict[str, Any], material: Material) -> Parts:
     return Parts(info, chosen(encoder, inputs, **settings), positions, batches)
 
 
+def opened(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) -> Run:
+    """The run folder of a pretraining, into which of several processes the first alone writes."""
+    run = None if across.rank() else Run.open(out, "pretrain", arguments, overwrite, resume)
+    config, resumed = across.agreed(run and (run.config, run.resumed))
+    return run or Onlooker(out, config, resumed)
+
+
 def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> list[Row]:
     """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
     config, info, method, positions = run.config, parts.info, parts.method, parts.positions
@@ -79,9 +88,12 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
         "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,
         "learning_rate": plan.learning_rate, "weight_decay": plan.weight_decay, "precision": plan.precision,
         "channels": info.in_chans, "modality": info.modality, "method_args": method.settings(config["method_args"]),
+        "processes": across.world(),
     }  # fmt: skip
     run.save_config(**resolved, resolved=list(resolved))
     trained = fit(method, plan, batches, run.path, resume=run.resumed, quiet=quiet)
+    if across.rank():
+        return []
     method.cpu().eval()
     encoders.save(run.path / encoders.FILE, method.encoder, info)
     material.save_used(run.path)
@@ -110,7 +122,10 @@ def describe(config: dict[str, Any], material: Material, name: str) -> encoders.
 def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     """Everything automatic, decided: batch size, learning rate, precision, and the steps that a budget of minutes allows."""
     count = len(batches.rows)
-    batch_size = config["batch_size"] or max(2, min(method.batch_size, count // 2))
+    processes = across.world()
+    batch_size = config["batch_size"] or max(2, min(method.batch_size, count // 2) // processes) * processes
+    if batch_size % processes:
+        raise UsageError(f"--batch_size {batch_size}: must be a multiple of the {processes} processes that share it")
     plan = Plan(
         config["steps"] or 10**6, batch_size, config["learning_rate"] or method.learning_rate,
         method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
@@ -122,7 +137,7 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     elif config["minutes"]:
         began = time.perf_counter()
         rate = measure_rate(method, plan, batches)
-        steps = max(1, int((60 * config["minutes"] - (time.perf_counter() - began)) / rate))
+        steps = across.agreed(max(1, int((60 * config["minutes"] - (time.perf_counter() - began)) / rate)))
     return Plan(steps, plan.batch_size, plan.learning_rate, plan.weight_decay, plan.precision, plan.seed)
 
 

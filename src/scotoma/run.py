@@ -160,6 +160,17 @@ class Run:
         write_atomically(self.path / "status.json", json.dumps(content))
 
 
+class Onlooker(Run):
+    """A run folder in the other processes that train along: they write nothing."""
+
+    def save_config(self, **resolved: Any) -> None:
+        """Keep what was chosen."""
+        self.config |= resolved
+
+    def _status(self, state: str) -> None:
+        """Nothing."""
+
+
 def status(path: Path) -> str | None:
     """``"running"`` (also: interrupted) or ``"finished"``; None where there is no run."""
     try:

@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from scotoma import across, launch
 from scotoma.data.store import Store
 from scotoma.errors import RunError
 from scotoma.methods.base import Method
@@ -131,7 +132,8 @@ class Adapter(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One step of the method."""
         result = step_loss(self.method, batch, self.plan.seed)
-        self.log_dict({k: v.detach() for k, v in result.items()}, logger=False, batch_size=self.plan.batch_size)
+        told = across.mean(torch.stack([v.detach().float() for v in result.values()]))
+        self.log_dict(dict(zip(result, told, strict=True)), logger=False, batch_size=self.plan.batch_size)
         return result["loss"]
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
@@ -207,7 +209,8 @@ def measure_rate(method: Method, plan: Plan, batches: Batches, warm: int = 2, ti
     """
     seconds = []
     with torch.random.fork_rng(), _thrown_away(method, plan) as (device, optimizer):
-        for _, key in zip(range(warm + timed), Order(len(batches.rows), plan), strict=False):
+        order = Order(len(batches.rows), plan, 0, across.rank(), across.world())
+        for _, key in zip(range(warm + timed), order, strict=False):
             began = time.perf_counter()
             _throw_away_step(method, plan, batches, key, device, optimizer)
             seconds.append(time.perf_counter() - began)
@@ -298,6 +301,8 @@ def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resum
     watch = Watch(method, plan, batches.store, batches.rows, folder, quiet)
     trainer = make_trainer(plan, folder, [watch, *callbacks])
     last = folder / "checkpoints" / "last.ckpt" if folder else None
+    if not method.own_statistics:
+        across.share_norms(method)
     adapter = Adapter(method.to(memory_format=torch.channels_last), plan, batches)
     method.train()
     try:
@@ -329,8 +334,15 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
             ),
         ]
     precision: Any = plan.precision
+    processes: dict[str, Any] = {}
+    if across.world() > 1:  # all that a method keeps is the same in every process: nothing to send but gradients
+        from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+        from lightning.pytorch.strategies import DDPStrategy
+
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        processes = {**launch.layout(), "strategy": strategy, "plugins": [TorchElasticEnvironment()]}
     return L.Trainer(
         max_steps=plan.steps, max_epochs=-1, precision=precision, callbacks=callbacks, logger=loggers or False,
         enable_checkpointing=bool(folder), enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        log_every_n_steps=1, num_sanity_val_steps=0, gradient_clip_val=None,
+        log_every_n_steps=1, num_sanity_val_steps=0, gradient_clip_val=None, **processes,
     )  # fmt: skip

@@ -110,6 +110,7 @@ class Method(nn.Module):
     weight_decay: ClassVar[float] = 1e-4
     batch_size: ClassVar[int] = 128
     warmup: ClassVar[float] = 0.05  # share of the steps
+    own_statistics: ClassVar[bool] = False  # of several processes, each keeps the batch statistics of its own pictures
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     reference: ClassVar[dict[str, Any]] = {}
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scotoma import across
 from scotoma.encoders import forward_visible, is_vit, small_side, width
 from scotoma.methods.base import Batch, Inputs, Method, Views
 from scotoma.nets import momentum_at, momentum_copy
@@ -111,7 +112,7 @@ class DINO(Method):
         student = self.student_head(torch.cat(features), frozen).unflatten(0, (len(crops), -1))
         loss = dino_loss(student, teacher, self.centre, self.student_temperature, self.temperature())
         if self.training:
-            self.centre.lerp_(teacher.mean((0, 1)), 1 - CENTRE_MOMENTUM)
+            self.centre.lerp_(across.mean(teacher.mean((0, 1))), 1 - CENTRE_MOMENTUM)
         return {"loss": loss}
 
     def temperature(self) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scotoma import across
 from scotoma.encoders import width
 from scotoma.losses import info_nce
 from scotoma.methods.base import Batch, Inputs, Method, Views
@@ -38,6 +39,7 @@ class MoCoV2(Method):
     """
 
     batch_size = 64
+    own_statistics = True  # as in MoCo v1
     # AdamW; the paper has SGD at 0.03 and a decay of 1e-4: their product, what a step takes off the weights, is the same
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet50", "batch_size": 256, "learning_rate": 3e-4, "weight_decay": 0.01, "epochs": 200,
@@ -73,7 +75,7 @@ class MoCoV2(Method):
         owners, queue = batch["positions"], self.queue.keys.clone()  # the gradient needs the queue as it is now
         loss = info_nce(queries, keys, queue, self.temperature, self.queue.excluded(owners))
         if self.training:
-            self.queue.enqueue(keys, owners)
+            self.queue.enqueue(across.gathered(keys), across.gathered(owners))
         return {"loss": loss}
 
     def after_step(self, progress: float) -> None:

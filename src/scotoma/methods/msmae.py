@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from scotoma import across
 from scotoma.attention import AttentionMaps, patch_side
 from scotoma.encoders import forward_visible
 from scotoma.errors import UsageError
@@ -129,7 +130,7 @@ class MSMAE(Method):
 
     def draw(self, views: Views, batch: Batch) -> tuple[Tensor, Tensor]:
         """The patches to see (B, V) and those to predict (B, M): at random in the warm-up, then where the class token looks."""
-        if int(batch["epochs"].min()) < self.warmup_epochs:  # a batch between two epochs goes with the earlier
+        if int(across.gathered(batch["epochs"]).min()) < self.warmup_epochs:  # a batch between two epochs goes with the earlier
             order = views["noise"].argsort(1)
             return order[:, : self.visible], order[:, self.visible :]
         self.attention.refresh(self.encoder, batch["images"], batch["positions"], batch["epochs"])

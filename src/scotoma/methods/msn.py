@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scotoma import across
 from scotoma.encoders import forward_visible, is_vit, width
 from scotoma.errors import UsageError
 from scotoma.masks import paint, random_order
@@ -181,9 +182,9 @@ def msn_loss(anchors: Tensor, targets: Tensor, prototypes: Tensor, temperature: 
         predictions = (F.normalize(anchors.float(), dim=2) @ unit.T / temperature).log_softmax(2)  # (M, B, K)
         with torch.no_grad():
             logits = F.normalize(targets.float(), dim=1) @ unit.T / (temperature * sharpening)
-            wanted = sinkhorn(logits, rounds) if rounds else logits.softmax(1)  # (B, K)
+            wanted = across.own(sinkhorn(across.gathered(logits), rounds)) if rounds else logits.softmax(1)  # (B, K)
         cross_entropy = -(wanted * predictions).sum(2).mean()
-        entropy = torch.special.entr(predictions.exp().mean((0, 1))).sum()
+        entropy = torch.special.entr(across.mean(predictions.exp().mean((0, 1)))).sum()
         return cross_entropy + mean_entropy_weight * (math.log(len(prototypes)) - entropy)
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scotoma import across
 from scotoma.encoders import width
 from scotoma.errors import UsageError
 from scotoma.losses import classification
@@ -65,4 +66,4 @@ def _loss(column: Column, found: Tensor, wanted: Tensor) -> Tensor:
     if column.classes:
         return classification(found, wanted.nan_to_num(nan=-1).long())
     error = F.mse_loss(found[:, 0], wanted.nan_to_num(), reduction="none")
-    return (error * known).sum() / known.sum().clamp(min=1)
+    return across.share((error * known).sum(), known.sum())

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scotoma import across
 from scotoma.encoders import width
 from scotoma.methods.base import Batch, Inputs, Method, Views
 from scotoma.nets import projector
@@ -63,8 +64,8 @@ class VICReg(Method):
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation 6. Both views pass the network together: drawn alike, their batch statistics are the same in expectation."""
-        first, second = self.expander(self.encoder(torch.cat([views["first view"], views["second view"]]))).chunk(2)
-        terms = vicreg_terms(first, second)
+        both = self.expander(self.encoder(torch.cat([views["first view"], views["second view"]])))
+        terms = vicreg_terms(*(across.gathered(half.float()) for half in both.chunk(2)))
         return {"loss": torch.stack([self.weights[name] * term for name, term in terms.items()]).sum(), **terms}
 
 
