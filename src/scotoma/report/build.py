@@ -112,7 +112,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "views": views,
         "draws": sorted({int(d) for d in whole["draws"].dropna()}),
         "curve": figures.auroc_by_labels(auroc, style),
-        "roc": figures.roc_by_class(found[found["metric"] == "roc"], style),
+        "roc": figures.roc_by_class(found[found["metric"] == "roc"], style, headline),
         "confusion": figures.confusions(found[found["metric"] == "confusion"], headline),
         "losses": canvas.uri(figures.losses(curves, style)) if curves else "",
         "features": canvas.uri(figures.features(learned, style)) if learned else "",

@@ -264,22 +264,26 @@ def auroc_by_labels(auroc: pd.DataFrame, style: dict[str, Style]) -> list[str]:
     return [canvas.uri(curve(panels[i : i + 6], style, "AUROC")) for i in range(0, len(panels), 6)]
 
 
-def roc_by_class(rows: pd.DataFrame, style: dict[str, Style]) -> list[dict[str, str]]:
-    """A figure for each share of labels and use of the encoder: what it shows (``use``, ``at``) and its URI."""
+def roc_by_class(rows: pd.DataFrame, style: dict[str, Style], headline: float) -> list[dict[str, str]]:
+    """A figure for each use of the encoder, at the page's share of labels: what it shows (``use``, ``at``) and its URI."""
     found = []
-    for fraction in sorted(rows["fraction"].unique(), key=lambda f: (f != f, f)):
-        here = rows[same(rows["fraction"], fraction)]
-        for use in [u for u in USES if u in set(here["evaluator"])]:
-            shown = here[here["evaluator"].isin([use, *CONTROLS])]
-            keys = list(dict.fromkeys(zip(shown["target"], shown["class"], strict=True)))
-            names = [str(c or t) for t, c in keys] if len(keys) > 1 else [": ".join(filter(None, keys[0]))]
-            parts = [shown[(shown["target"] == t) & same(shown["class"], c)] for t, c in keys]
-            panels = list(zip(names, parts, strict=True))
-            for i in range(0, len(panels), 9):
-                drawing = canvas.uri(roc(panels[i : i + 9], style))
-                bands = "drawn" if shown["low"].notna().any() else ""
-                found.append({"use": USES[use][0], "at": at(fraction), "uri": drawing, "bands": bands})
+    here = rows[same(rows["fraction"], shown_share(rows, headline))]
+    for use in [u for u in USES if u in set(here["evaluator"])]:
+        shown = here[here["evaluator"].isin([use, *CONTROLS])]
+        keys = list(dict.fromkeys(zip(shown["target"], shown["class"], strict=True)))
+        names = [str(c or t) for t, c in keys] if len(keys) > 1 else [": ".join(filter(None, keys[0]))]
+        parts = [shown[(shown["target"] == t) & same(shown["class"], c)] for t, c in keys]
+        panels = list(zip(names, parts, strict=True))
+        for i in range(0, len(panels), 9):
+            drawing = canvas.uri(roc(panels[i : i + 9], style))
+            bands = "drawn" if shown["low"].notna().any() else ""
+            found.append({"use": USES[use][0], "at": at(shown["fraction"].iloc[0]), "uri": drawing, "bands": bands})
     return found
+
+
+def shown_share(rows: pd.DataFrame, headline: float) -> float:
+    """The page's share of labels, or the greatest there is."""
+    return headline if same(rows["fraction"], headline).any() else float(rows["fraction"].max())
 
 
 def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
@@ -291,7 +295,7 @@ def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
         mine = mine.assign(order=mine["kind"] != "method").sort_values("order", kind="stable")
         if mine.empty:
             continue
-        fraction = headline if same(mine["fraction"], headline).any() else mine["fraction"].max()
+        fraction = shown_share(mine, headline)
         here = mine[same(mine["fraction"], fraction)]
         panels = []
         for (target, label), one in here.groupby(["target", "label"], sort=False):
