@@ -17,6 +17,7 @@ from torch import nn
 
 from scotoma import across, launch, plugins
 from scotoma.errors import UsageError
+from scotoma.run import read_rows
 
 WORKER = Path(__file__).with_name("together.py")
 
@@ -67,6 +68,8 @@ def test_two_processes_do_what_one_does(name: str, runs: dict[int, Path]) -> Non
     one, two = (json.loads((runs[world] / "traces.json").read_text())[name] for world in (1, 2))
     assert len(one) == 5 and len(set(one)) == 5
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-5)
+    for world in (1, 2):
+        assert next(r["value"] for r in read_rows(runs[world] / name) if r["metric"] == "processes") == world
 
 
 def test_one_process_passes_through() -> None:

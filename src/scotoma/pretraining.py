@@ -88,7 +88,6 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
         "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,
         "learning_rate": plan.learning_rate, "weight_decay": plan.weight_decay, "precision": plan.precision,
         "channels": info.in_chans, "modality": info.modality, "method_args": method.settings(config["method_args"]),
-        "processes": across.world(),
     }  # fmt: skip
     run.save_config(**resolved, resolved=list(resolved))
     trained = fit(method, plan, batches, run.path, resume=run.resumed, quiet=quiet)

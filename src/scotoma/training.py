@@ -7,6 +7,7 @@ a run that was killed and resumed sees what an undisturbed one sees.
 from __future__ import annotations
 
 import math
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -130,7 +132,8 @@ class Adapter(L.LightningModule):
         return bool(self.trainer.strategy.root_device.type == "cuda")
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """One step of the method."""
+        """One step of the method. What networks draw by themselves (dropout, drop path) hangs on the step, as all else does."""
+        torch.manual_seed((self.plan.seed * 1_000_003 + self.trainer.global_step) * across.world() + across.rank())
         result = step_loss(self.method, batch, self.plan.seed)
         told = across.mean(torch.stack([v.detach().float() for v in result.values()]))
         self.log_dict(dict(zip(result, told, strict=True)), logger=False, batch_size=self.plan.batch_size)
@@ -153,6 +156,24 @@ class Adapter(L.LightningModule):
         factor = partial(schedule, steps=self.plan.steps, warmup=self.method.warmup, kind=self.plan.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent: written beside the last one, then put in its place.
+
+    Lightning's own go through the system's folder for temporary files, from which they are copied where that is another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write."""
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(place.name + ".new")
+        with beside.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(place)
 
 
 def make_optimizer(method: Method, plan: Plan) -> torch.optim.Optimizer:
@@ -276,6 +297,7 @@ def cost_rows(trained: Trained, plan: Plan, method: Method, pictures: int, prepa
         "seconds": trained.seconds,
         "seconds_preparing": preparing,
         "images_per_second": images / (trained.seconds + preparing),
+        "processes": across.world(),
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident,
         "parameters": sum(p.numel() for p in method.encoder.parameters()),
         "loss": trained.loss,
@@ -334,13 +356,13 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
             ),
         ]
     precision: Any = plan.precision
-    processes: dict[str, Any] = {}
+    processes: dict[str, Any] = {"plugins": [WholeCheckpoints()]}
     if across.world() > 1:  # all that a method keeps is the same in every process: nothing to send but gradients
         from lightning.pytorch.plugins.environments import TorchElasticEnvironment
         from lightning.pytorch.strategies import DDPStrategy
 
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-        processes = {**launch.layout(), "strategy": strategy, "plugins": [TorchElasticEnvironment()]}
+        processes = {**launch.layout(), "strategy": strategy, "plugins": [WholeCheckpoints(), TorchElasticEnvironment()]}
     return L.Trainer(
         max_steps=plan.steps, max_epochs=-1, precision=precision, callbacks=callbacks, logger=loggers or False,
         enable_checkpointing=bool(folder), enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,

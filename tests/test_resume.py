@@ -1,0 +1,89 @@
+"""Whatever method is trained, and whenever it is killed: what is resumed ends as what was left alone, to the bit."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import grey_picture
+from PIL import Image
+from safetensors.torch import load_file
+from together import GIVEN
+
+from scotoma import plugins, training
+from scotoma.pretrain import pretrain
+
+STEPS = 6
+TIMES = ("images_per_second",)
+
+
+class Killed(Exception):
+    """Stands for SIGKILL, after which nothing but files is left."""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng, lines = tmp_path_factory.mktemp("resume"), np.random.default_rng(0), []
+    for k in range(20):
+        Image.fromarray(grey_picture(k % 2, rng)).save(folder / f"{k}.png")
+        lines.append({"image_path": f"{k}.png", "patient": f"p{k // 2}", "study": f"p{k // 2}", "label": "ab"[k % 2],
+                      "age": 30 + k if k % 3 else None, "sex": "FM"[k % 2], "split": "train"})  # fmt: skip
+    pd.DataFrame(lines).to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
+
+
+def logged(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("name", plugins.names("methods"))
+def test_a_killed_run_ends_as_one_left_alone(name: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"steps": STEPS, "batch_size": 8, "size": 32, "precision": "32-true", "method_args": GIVEN.get(name), "quiet": True,
+             "target": ["label"], "encoder": "vit_tiny_patch8" if plugins.method(name).needs_vit else "resnet10t"}  # fmt: skip
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = pretrain(str(table), name, tmp_path / "alone", **given)  # type: ignore[arg-type]
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    step_loss, calls = training.step_loss, 0
+    moments = random.Random(name).sample(range(1, STEPS), 2)
+
+    def counted(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls in moments:
+            raise Killed
+        return step_loss(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "step_loss", counted)
+    out = tmp_path / "killed"
+    for resume in (False, True):
+        with pytest.raises(Killed):
+            pretrain(str(table), name, out, resume=resume, **given)  # type: ignore[arg-type]
+    pretrain(str(table), name, out, resume=True, **given)  # type: ignore[arg-type]
+    torch.set_num_threads(threads)
+    assert calls == STEPS + 2  # nothing was done twice but what was killed
+    found, expected = (load_file(run / "encoder.safetensors") for run in (out, alone))
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())
+    assert logged(out) == logged(alone)
+
+
+def test_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, keeper = tmp_path / "last.ckpt", training.WholeCheckpoints()
+    keeper.save_checkpoint({"step": 1}, place)
+
+    def half(what: object, file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", half)
+        keeper.save_checkpoint({"step": 2}, place)
+    assert torch.load(place) == {"step": 1}
+    keeper.save_checkpoint({"step": 3}, place)
+    assert torch.load(place) == {"step": 3} and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
