@@ -1,8 +1,8 @@
-"""lightly's side of ``peers.py --quality``: five methods as its documentation's examples have them.
+"""lightly's side of ``peers.py``: methods as its documentation's examples have them.
 
-From the examples: transforms, heads, their widths, losses, temperatures, momentum, masks, float32 and three channels. From
-Scotoma, so that neither is helped: the network, the batch size, the optimiser (AdamW), the weight decay and the schedule of the
-learning rate.
+From the examples: transforms, heads, their widths, losses, temperatures, momentum, masks, float32 and three channels. Batch size,
+optimiser and learning rate are the examples' too (``theirs``: what a reader of them gets), or Scotoma's (batch size, AdamW, weight
+decay, schedule), so that neither side is helped by them. The network is the same in any case.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Example(nn.Module):
     """Views of a batch -> loss; ``transform`` makes the views of one picture."""
 
     epoch = 0
+    batch_size = 256  # the example's
+    optimizer: tuple[Any, float] = (torch.optim.SGD, 0.06)
     transform: Callable[[Image.Image], list[Tensor]]
     backbone: Any
 
@@ -75,8 +77,31 @@ class MoCo(Example):
         return self.criterion(self.head(self.backbone(views[0])), key)
 
 
+class BYOL(Example):
+    """``byol.py``."""
+
+    def __init__(self, encoder: nn.Module, size: int) -> None:
+        super().__init__()
+        self.backbone, width = encoder, encoders.width(encoder)
+        self.head, self.predictor = modules.BYOLProjectionHead(width, 1024, 256), modules.BYOLPredictionHead(256, 1024, 256)
+        self.teacher = copy.deepcopy(nn.Sequential(self.backbone, self.head))
+        utils.deactivate_requires_grad(self.teacher)
+        self.criterion = losses.NegativeCosineSimilarity()
+        self.transform = transforms.SimCLRTransform(input_size=size)
+
+    def forward(self, views: list[Tensor], progress: float) -> Tensor:
+        """Loss, after the teacher has followed."""
+        utils.update_momentum(nn.Sequential(self.backbone, self.head), self.teacher, m=0.99)
+        with torch.no_grad():
+            targets = [self.teacher(view) for view in views]
+        first, second = (self.predictor(self.head(self.backbone(view))) for view in views)
+        return 0.5 * (self.criterion(first, targets[1]) + self.criterion(second, targets[0]))
+
+
 class MAE(Example):
     """``mae.py``."""
+
+    optimizer = (torch.optim.AdamW, 1.5e-4)
 
     def __init__(self, encoder: Any, size: int) -> None:
         super().__init__()
@@ -104,6 +129,9 @@ class MAE(Example):
 class DINO(Example):
     """``dino.py``."""
 
+    batch_size = 64
+    optimizer = (torch.optim.Adam, 1e-3)
+
     def __init__(self, encoder: nn.Module, size: int) -> None:
         super().__init__()
         self.backbone, width = encoder, encoders.width(encoder)
@@ -129,6 +157,9 @@ class DINO(Example):
 
 class MSN(Example):
     """``msn.py``."""
+
+    batch_size = 64
+    optimizer = (torch.optim.AdamW, 1.5e-4)
 
     def __init__(self, encoder: Any, size: int) -> None:
         super().__init__()
@@ -157,7 +188,7 @@ class MSN(Example):
         return self.head(self.backbone(images, idx_keep=keep))
 
 
-METHODS: dict[str, type[Any]] = {"simclr": SimCLR, "moco_v2": MoCo, "mae": MAE, "dino": DINO, "msn": MSN}
+METHODS: dict[str, type[Any]] = {"simclr": SimCLR, "moco_v2": MoCo, "byol": BYOL, "mae": MAE, "dino": DINO, "msn": MSN}
 
 
 class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -175,8 +206,10 @@ class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int, batch_size: int, learning_rate: float,
-          weight_decay: float, warmup: float, window: float = 0.0) -> dict[str, float]:  # fmt: skip
+          weight_decay: float, warmup: float, window: float = 0.0, theirs: bool = False) -> dict[str, float]:  # fmt: skip
     """Train ``encoder`` in place for so many steps, or until the ``window`` of seconds after the second step is over.
+
+    With ``theirs`` batch size, optimiser and (constant) learning rate are the example's, whatever else is given.
 
     Returns:
         ``images_seen``; ``seconds_starting`` until the second step was done (the workers' start among them); ``images_per_second``
@@ -192,6 +225,9 @@ def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate)
+    if theirs:
+        kind, learning_rate = method.optimizer
+        optimizer, batch_size = kind(trained, lr=learning_rate), method.batch_size
     loader = torch.utils.data.DataLoader(
         Pictures(paths, method.transform), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
     )
@@ -199,7 +235,7 @@ def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int
     while True:
         for views in loader:
             progress = done / steps
-            for group in optimizer.param_groups:
+            for group in [] if theirs else optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(done, steps, warmup)
             method(views, progress).backward()
             method.before_step()

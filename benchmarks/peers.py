@@ -10,9 +10,9 @@ float32. Scotoma runs through its own training loop, its store prepared beforeha
 
 Quality: ``--rates``, alone on the machine, measures the images a second of both sides for every method, in turn; ``--quality``
 then trains each side for the steps that this allows in equal wall-clock time, whatever else the machine does meanwhile. The same
-network, training pictures, batch size, optimiser and schedule (lightly_side.py says what is lightly's own); linear probes on the
-same test rows with the same label draws; differences bootstrapped over near-duplicate groups and draws. Resumable: a network that
-lies under ``--runs`` is not trained again.
+network and training pictures, lightly once with Scotoma's batch size, optimiser and schedule, and once with its examples'; linear
+probes on the same test rows with the same label draws; differences bootstrapped over near-duplicate groups and draws. Resumable:
+what the results hold is not measured again, and a network that lies under ``--runs`` is not trained again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 FRACTIONS = (0.01, 0.05, 0.1, 1.0)
+SIDES = {"lightly": False, "lightly_own": True}  # with Scotoma's optimiser, batch size and schedule; with its examples' own
 DATA = Path(os.environ.get("SCOTOMA_DATA", "../shared/data")) / "brain_tumor_mri" / "table.csv"
 
 
@@ -99,15 +100,17 @@ def seconds_preparing(size: int) -> float:
         return time.perf_counter() - began
 
 
-def lightly_trained(name: str, size: int, steps: int, window: float = 0.0) -> tuple[Any, Any, dict[str, float]]:
+def lightly_trained(name: str, size: int, steps: int, window: float = 0.0,
+                    theirs: bool = False) -> tuple[Any, Any, dict[str, float]]:  # fmt: skip
     """Train lightly's example of one method: the network, its header, and what it took."""
     import lightly_side
 
     encoder, info, material, chosen = network(name, size)
     paths = material.dataset.table["image_path"].iloc[material.pretraining].tolist()
     took = lightly_side.train(
-        name, encoder, paths, size, steps, chosen.batch_size, chosen.learning_rate, chosen.weight_decay, chosen.warmup, window
-    )
+        name, encoder, paths, size, steps, chosen.batch_size, chosen.learning_rate, chosen.weight_decay, chosen.warmup, window,
+        theirs,
+    )  # fmt: skip
     return encoder, info, took
 
 
@@ -122,13 +125,13 @@ def rates(options: argparse.Namespace) -> None:
     preparing = seconds_preparing(options.size)
     found = json.loads(file.read_text())["rates"] if file.exists() else {}
     for name in options.methods.split(","):
-        steps, _ = paces.rate("brain_tumor_mri", name, options.size, options.window)
-        _, _, theirs = lightly_trained(name, options.size, 10**6, 60 * options.window)
-        size = plugins.method(name).batch_size
-        found[name] = {
-            "scotoma": steps * size, "lightly": theirs["images_per_second"], "lightly_starting": theirs["seconds_starting"],
-            "batch_size": size,
-        }  # fmt: skip
+        here = found.setdefault(name, {"batch_size": plugins.method(name).batch_size})
+        if "scotoma" not in here:
+            here["scotoma"] = paces.rate("brain_tumor_mri", name, options.size, options.window)[0] * here["batch_size"]
+        for side, own in SIDES.items():
+            if side not in here:
+                _, _, took = lightly_trained(name, options.size, 10**6, 60 * options.window, own)
+                here |= {side: took["images_per_second"], f"{side}_starting": took["seconds_starting"]}
         print(name, found[name], f"ratio {found[name]['scotoma'] / found[name]['lightly']:.2f}", flush=True)
         content = {
             "rates": found,
@@ -140,8 +143,8 @@ def rates(options: argparse.Namespace) -> None:
         file.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def train_both(name: str, runs: Path, minutes: float, size: int) -> None:
-    """Scotoma's network in ``runs/NAME``, lightly's in ``runs/NAME.safetensors``, each of the steps that so many minutes allow."""
+def train_all(name: str, runs: Path, minutes: float, size: int) -> None:
+    """Scotoma's network in ``runs/NAME``, lightly's in ``runs/NAME-SIDE.safetensors``, each of the steps that the minutes allow."""
     from scotoma import encoders
     from scotoma.pretrain import pretrain
     from scotoma.run import read_rows, status
@@ -153,17 +156,19 @@ def train_both(name: str, runs: Path, minutes: float, size: int) -> None:
         pretrain(str(DATA), name, runs / name, steps=steps, size=size, overwrite=True, quiet=True)
     rows = {row["metric"]: row["value"] for row in read_rows(runs / name)}
     print(name, "scotoma", {k: rows[k] for k in ("images_per_second", "images_seen", "seconds")}, flush=True)
-    theirs = runs / f"{name}.safetensors"
-    if theirs.exists():
-        return
     import lightly_side
 
-    seconds = 60 * minutes - pace["lightly_starting"]
-    encoder, info, took = lightly_trained(name, size, round(seconds * pace["lightly"] / pace["batch_size"]))
-    print(name, "lightly", took, flush=True)
-    info.mean, info.std = (tuple(lightly_side.NORMALIZE[k]) for k in ("mean", "std"))
-    info.method = {"name": f"lightly's {name}", **took}
-    encoders.save(theirs, encoder, info)
+    for side, own in SIDES.items():
+        theirs = runs / f"{name}-{side}.safetensors"
+        if theirs.exists():
+            continue
+        batch_size = lightly_side.METHODS[name].batch_size if own else pace["batch_size"]
+        steps = round((60 * minutes - pace[f"{side}_starting"]) * pace[side] / batch_size)
+        encoder, info, took = lightly_trained(name, size, steps, theirs=own)
+        print(name, side, took, flush=True)
+        info.mean, info.std = (tuple(lightly_side.NORMALIZE[k]) for k in ("mean", "std"))
+        info.method = {"name": f"lightly's {name}", **took}
+        encoders.save(theirs, encoder, info)
 
 
 def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
@@ -184,31 +189,39 @@ def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray
 
 
 def compare(names: list[str], runs: Path, draws: int) -> list[dict[str, Any]]:
-    """Rows of differences (Scotoma less lightly) a method and fraction, and of their mean over methods (joint resamples)."""
+    """Rows of differences (Scotoma less lightly) a method, side and fraction, and of their mean over methods (joint resamples)."""
     from scotoma.comparisons import bootstrap_weights, interval
     from scotoma.metrics import score
 
-    rows, samples = [], []
+    rows: list[dict[str, Any]] = []
+    samples: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
     for name in names:
-        (ours, y, groups), (theirs, same, _) = probes(runs / name, draws), probes(runs / f"{name}.safetensors", draws)
-        assert np.array_equal(y, same)
+        ours, y, groups = probes(runs / name, draws)
         weights = np.pad(bootstrap_weights(groups), ((1, 0), (0, 0)), constant_values=1)
-        of_name = []
-        for fraction, a, b in zip(FRACTIONS, ours, theirs, strict=True):
-            scores = np.stack([np.stack([score("auroc", y, p, weights) for p in side], 1) for side in (a, b)])  # (2, 1 + R, draws)
-            picks = np.random.default_rng([0, 1]).integers(len(a), size=(len(weights) - 1, len(a)))
-            difference = scores[0] - scores[1]
-            drawn = np.take_along_axis(difference[1:], picks, 1).mean(1)
-            of_name.append(np.concatenate([[difference[0].mean()], drawn]))
-            values = {"scotoma": float(scores[0, 0].mean()), "lightly": float(scores[1, 0].mean())}
-            rows.append({"method": name, "fraction": fraction, **values, "draws": len(a)})
-        samples.append(np.stack(of_name))
-    everything = np.stack([*samples, np.mean(samples, 0)])  # (methods + 1, fractions, 1 + R)
-    rows += [{"method": "mean", "fraction": f, "draws": draws} for f in FRACTIONS]
-    for row, sample in zip(rows, everything.reshape(-1, everything.shape[-1]), strict=True):
-        row["difference"] = float(sample[0])
-        row["low"], row["high"] = interval(sample[1:])
+        for side in SIDES:
+            theirs, same, _ = probes(runs / f"{name}-{side}.safetensors", draws)
+            assert np.array_equal(y, same)
+            of_name = []  # below, scores are (2, 1 + R, draws)
+            for fraction, a, b in zip(FRACTIONS, ours, theirs, strict=True):
+                scores = np.stack([np.stack([score("auroc", y, p, weights) for p in one], 1) for one in (a, b)])
+                picks = np.random.default_rng([0, 1]).integers(len(a), size=(len(weights) - 1, len(a)))
+                difference = scores[0] - scores[1]
+                of_name.append(np.append(difference[0].mean(), np.take_along_axis(difference[1:], picks, 1).mean(1)))
+                rows.append(
+                    {"method": name, "side": side, "fraction": fraction, "scotoma": float(scores[0, 0].mean()),
+                     "lightly": float(scores[1, 0].mean()), "draws": len(a), **told(of_name[-1], interval)}
+                )  # fmt: skip
+            samples[side].append(np.stack(of_name))
+    for side, of_side in samples.items():
+        for fraction, sample in zip(FRACTIONS, np.mean(of_side, 0), strict=True):
+            rows.append({"method": "mean", "side": side, "fraction": fraction, "draws": draws, **told(sample, interval)})
     return rows
+
+
+def told(sample: np.ndarray, interval: Any) -> dict[str, float]:
+    """A difference, the first of a sample, and its interval by the rest."""
+    low, high = interval(sample[1:])
+    return {"difference": float(sample[0]), "low": low, "high": high}
 
 
 def quality(options: argparse.Namespace) -> None:
@@ -218,7 +231,7 @@ def quality(options: argparse.Namespace) -> None:
     runs, names = Path(options.runs), options.methods.split(",")
     runs.mkdir(parents=True, exist_ok=True)
     for name in names:
-        train_both(name, runs, options.minutes, options.size)
+        train_all(name, runs, options.minutes, options.size)
     rows = compare(names, runs, options.draws)
     for row in rows:
         print(row)
@@ -227,8 +240,8 @@ def quality(options: argparse.Namespace) -> None:
     speed = {}
     for name in names:
         ours = {row["metric"]: row["value"] for row in read_rows(runs / name)}
-        theirs = read_info(runs / f"{name}.safetensors").method
-        speed[name] = {"scotoma": ours["images_seen"], "lightly": theirs["images_seen"]}
+        theirs = {side: read_info(runs / f"{name}-{side}.safetensors").method["images_seen"] for side in SIDES}
+        speed[name] = {"scotoma": ours["images_seen"], **theirs}
     result = {"rows": rows, "images_seen": speed, "minutes": options.minutes, "hardware": hardware(), "versions": versions()}
     (RESULTS / "peers_quality.json").write_text(json.dumps(result, indent=1) + "\n")
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -188,3 +189,30 @@ def test_the_papers_preset_stands_where_nothing_else_was_said(grey_folder, tmp_p
     assert config["method_args"] == SimSiam.settings(paper["method_args"] | {"jitter": 0.1})
     with pytest.raises(UsageError, match="--preset large: one of small, reference"):
         pretrain(data, out=tmp_path / "b", preset="large", **SHORT)
+
+
+def test_activations_computed_again_change_nothing(grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from timm.models.vision_transformer import Block
+
+    data, given = grey_folder(count=10), SHORT | {"method": "simmim", "encoder": "vit_tiny_patch8", "method_args": {"mask_unit": 8}}
+    forward, calls = Block.forward, []
+    monkeypatch.setattr(Block, "forward", lambda self, *a, **k: calls.append(1) or forward(self, *a, **k))
+    runs, counts = [], []
+    for checkpointing in (False, True):
+        calls.clear()
+        runs.append(pretrain(data, out=tmp_path / str(checkpointing), steps=3, checkpointing=checkpointing, **given))
+        counts.append(len(calls))
+    assert counts[1] == counts[0] + 3 * 12  # each of the twelve blocks once more a step
+    assert same_weights(*runs) and metrics(runs[0])[-1]["loss"] == metrics(runs[1])[-1]["loss"]
+    with pytest.raises(UsageError, match="--checkpointing is not for networks with batch norm"):
+        pretrain(data, out=tmp_path / "c", steps=1, checkpointing=True, **SHORT)
+
+
+@pytest.mark.long
+def test_a_compiled_step_is_the_same_step(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data, given = grey_folder(count=10), SHORT | {"method": "mae", "encoder": "vit_tiny_patch8"}
+    losses = [
+        [float(line["loss"]) for line in metrics(pretrain(data, out=tmp_path / str(c), steps=4, compile=c, **given))]
+        for c in (False, True)
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)

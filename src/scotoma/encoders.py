@@ -192,10 +192,17 @@ def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor | None = No
         (B, prefix + V, D): normed tokens, the class token first; ``encoder.forward_head`` makes features of them.
     """
     vit: Any = encoder
-    tokens = vit.norm_pre(kept(encoder, embed(encoder, images), keep))
-    for block in vit.blocks:
-        tokens = block(tokens)
-    return vit.norm(tokens)
+    return vit.norm(through_blocks(encoder, vit.norm_pre(kept(encoder, embed(encoder, images), keep))))
+
+
+def through_blocks(encoder: nn.Module, tokens: Tensor) -> Tensor:
+    """(B, T, D) tokens through a vision transformer's blocks, which compute activations again in the backward pass if told."""
+    vit: Any = encoder
+    if vit.grad_checkpointing and torch.is_grad_enabled():
+        from timm.models import checkpoint_seq
+
+        return checkpoint_seq(vit.blocks, tokens)
+    return vit.blocks(tokens)
 
 
 def kept(encoder: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:

@@ -37,6 +37,8 @@ def pretrain(
     weight_decay: float | None = None,
     precision: str | None = None,
     devices: int = 1,
+    compile: bool = False,
+    checkpointing: bool = False,
     seed: int = 0,
     strict: bool = False,
     allow_leakage: bool = False,
@@ -73,6 +75,8 @@ def pretrain(
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
         devices: GPUs of this machine (without any: processes) that share each batch; torchrun's and SLURM's processes are found
             by themselves, over several machines too.
+        compile: let torch.compile fuse the step; the first ones take minutes, and not every network gains.
+        checkpointing: compute activations again in the backward pass: a third more work, far less memory; not with batch norm.
         seed: of the split, the weights, the order and the views.
         strict: stop at an unreadable picture instead of leaving it out.
         allow_leakage: go on where a patient or picture is on both sides of the split.
@@ -117,7 +121,8 @@ def pretrain(
         "labels": labels, "on": on, "readers": readers,
         "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
-        "precision": precision, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
+        "precision": precision, "compile": compile, "checkpointing": checkpointing, "seed": seed, "strict": strict,
+        "allow_leakage": allow_leakage,
     }  # fmt: skip
     if devices < 1 or (devices > 1 and not launch.several()):
         raise UsageError(f"--devices {devices}: from Python, start the script with torchrun --nproc_per_node {max(2, devices)}")

@@ -69,7 +69,28 @@ def assemble(config: dict[str, Any], material: Material) -> Parts:
     encoder = encoders.build(info)
     if init is not None:
         initial.start(encoder, info, init)
-    return Parts(info, chosen(encoder, inputs, **settings), positions, batches)
+    method = chosen(encoder, inputs, **settings)
+    if config.get("checkpointing"):
+        checkpoint_activations(method)
+    if config.get("compile"):
+        method.loss = torch.compile(method.loss)
+    return Parts(info, method, positions, batches)
+
+
+def checkpoint_activations(method: Method) -> None:
+    """Let all networks of a method compute their activations again in the backward pass.
+
+    Raises:
+        UsageError: one has batch norm, whose running statistics would see each batch twice; or cannot do it.
+    """
+    networks = [m for m in method.modules() if type(m) is type(method.encoder)]
+    if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for n in networks for m in n.modules()):
+        raise UsageError("--checkpointing is not for networks with batch norm: take a vision transformer or a ConvNeXt")
+    network: Any
+    for network in networks:
+        if not hasattr(network, "set_grad_checkpointing"):
+            raise UsageError(f"--checkpointing: timm cannot do it with {type(network).__name__}")
+        network.set_grad_checkpointing(True)
 
 
 def opened(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) -> Run:

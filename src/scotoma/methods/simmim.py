@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.encoders import embed, is_vit, width
+from scotoma.encoders import embed, is_vit, through_blocks, width
 from scotoma.errors import UsageError
 from scotoma.hiding import Hiding
 from scotoma.masks import finer, paint, patchify, unpatchify
@@ -96,7 +96,7 @@ class SimMIM(Method):
         prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
         hidden = self.mask_token + vit.pos_embed[:, -patches.shape[1] :]
         patches = torch.where(mask[:, :, None].bool(), hidden, patches)
-        return vit.norm(vit.blocks(vit.norm_pre(torch.cat([prefix, patches], 1))))
+        return vit.norm(through_blocks(vit, vit.norm_pre(torch.cat([prefix, patches], 1))))
 
     def reconstruct(self, view: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normed tokens, predicted patches (B, N, P), and the mask of the units (B, U)."""
