@@ -206,10 +206,12 @@ class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int, batch_size: int, learning_rate: float,
-          weight_decay: float, warmup: float, window: float = 0.0, theirs: bool = False) -> dict[str, float]:  # fmt: skip
+          weight_decay: float, warmup: float, window: float = 0.0, theirs: bool = False,
+          after: Callable[[int], None] | None = None) -> dict[str, float]:  # fmt: skip
     """Train ``encoder`` in place for so many steps, or until the ``window`` of seconds after the second step is over.
 
-    With ``theirs`` batch size, optimiser and (constant) learning rate are the example's, whatever else is given.
+    With ``theirs`` batch size, optimiser and (constant) learning rate are the example's, whatever else is given. ``after`` is
+    called after each step with its number.
 
     Returns:
         ``images_seen``; ``seconds_starting`` until the second step was done (the workers' start among them); ``images_per_second``
@@ -242,6 +244,8 @@ def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int
             optimizer.step()
             optimizer.zero_grad()
             done += 1
+            if after is not None:
+                after(done)
             now = time.perf_counter()
             started = now if done == 2 else started
             if done == steps or (window and done > 2 and now - started > window):
