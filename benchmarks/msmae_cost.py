@@ -121,7 +121,7 @@ def case(network: str, size: int, channels: int, pictures: int, timed: bool) -> 
         for method in methods.values():
             method.to(memory_format=torch.channels_last)
         took = seconds({key: lambda key=key: step(methods[key], views[key], batch, bfloat16) for key in methods})
-        found |= {"batch_size": pictures, "precision": automatic_precision()}
+        found |= {"batch_size": pictures, "precision": automatic_precision(size)}
         found |= {"seconds_a_step": {key: round(value, 4) for key, value in took.items()}}
         found |= {"seconds_ratio": round(took["dropped"] / took["full"], 4)}
     return found

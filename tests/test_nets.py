@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn import functional as F
 
-from scotoma.nets import KeyQueue, TokenDecoder, in_groups, projector, sincos_positions
+from scotoma.nets import KeyQueue, TokenDecoder, normalise_in_groups, projector, sincos_positions
 
 
 def original_mae(dim: int, grid: int) -> np.ndarray:
@@ -81,29 +83,31 @@ def test_a_queue_in_training_equals_lightlys_where_batches_divide_it() -> None:
         torch.testing.assert_close(queue.keys, theirs.memory_bank.bank)
 
 
-def test_pictures_in_groups_share_batch_statistics_within_their_group_only() -> None:
+@pytest.mark.parametrize(("groups", "parts"), [(3, (4, 4, 3)), (100, (3, 2, 2, 2, 2)), (1, (11,))])  # at least two pictures in each
+def test_pictures_in_groups_share_batch_statistics_within_their_group_only(groups: int, parts: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    net, head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4, momentum=0.5)), nn.Linear(4, 3)
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4, momentum=0.5), nn.Flatten())
     images = torch.randn(11, 1, 2, 2)
-
-    def alone(*groups: list[int]) -> torch.Tensor:
-        out = torch.full((11, 3), torch.nan)
-        for group in groups:
-            x = images[group].flatten(1)
-            out[group] = head((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt())
-        return out
-
-    found = in_groups(net, head, images, 3)
-    torch.testing.assert_close(found, alone([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]))
-    noise = torch.tensor([0.9, 0.1, 0.3, 0.2, 0.0, 0.5, 0.8, 0.4, 0.7, 0.6, 0.95])  # order 4 1 3 2 | 7 5 9 8 | 6 0 10
-    torch.testing.assert_close(in_groups(net, head, images, 3, noise), alone([4, 1, 3, 2], [7, 5, 9, 8], [6, 0, 10]))
-    many = in_groups(net, head, images, 100)  # at least two pictures in each
-    torch.testing.assert_close(many, alone([0, 1, 2], [3, 4], [5, 6], [7, 8], [9, 10]))
+    alone = copy.deepcopy(net)
+    expected = torch.cat([alone(part) for part in images.split(parts)])  # running statistics move once a group
+    names = net.state_dict().keys()
+    normalise_in_groups(net, groups)
     calls: list[int] = []
-    plain = nn.Sequential(nn.Flatten(), nn.LayerNorm(4))
-    plain.register_forward_hook(lambda module, given, out: calls.append(len(out)))
-    torch.testing.assert_close(in_groups(plain, head, images, 3, noise), head(plain(images)))
-    assert calls == [11, 11]  # without batch norm there is nothing to keep apart
+    net[0].register_forward_hook(lambda module, given, out: calls.append(len(out)))
+    torch.testing.assert_close(net(images), expected)
+    assert calls == [11]  # the rest of the network sees all pictures at once
+    assert net.state_dict().keys() == names
+    torch.testing.assert_close(net.state_dict(), alone.state_dict())
+    torch.testing.assert_close(net.eval()(images), alone.eval()(images))
+
+
+def test_norms_with_an_activation_keep_it_in_groups() -> None:
+    torch.manual_seed(0)
+    net, images = BatchNormAct2d(3), torch.randn(6, 3, 2, 2)
+    expected = torch.cat([net(part) for part in images.split(3)])
+    normalise_in_groups(net, 2)
+    torch.testing.assert_close(net(images), expected)
+    assert (expected >= 0).all() and (expected == 0).any()
 
 
 def decoder(prefix: int = 1) -> TokenDecoder:

@@ -44,25 +44,31 @@ def momentum_at(start: float, progress: float, end: float = 1.0) -> float:
     return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
-def in_groups(encoder: nn.Module, head: nn.Module, images: Tensor, groups: int, noise: Tensor | None = None) -> Tensor:
-    """Projections of pictures that pass the network in groups, each with batch statistics of its own, as on so many devices.
+class _InGroups:
+    """Mixed into a class of batch norm: in training each of several parts of a batch is normalised by itself."""
+
+    groups = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = max(1, min(self.groups // across.world(), len(x) // 2)) if self.training else 1  # type: ignore[attr-defined]
+        parts = [super(_InGroups, self).forward(part) for part in x.tensor_split(count)]  # type: ignore[misc]
+        return torch.cat(parts) if count > 1 else parts[0]
+
+
+def normalise_in_groups(network: nn.Module, groups: int) -> None:
+    """Let batch norm take its statistics over parts of each batch, as on so many devices.
+
+    Everything else of the network sees the whole batch, and weights and running statistics keep their names.
 
     Args:
-        encoder: a network; one without batch norm sees all pictures together, which is the same.
-        head: on its features, without batch norm.
-        images: (B, C, H, W).
+        network: any; one without batch norm stays as it is.
         groups: how many over all processes, of nearly the same size; fewer where a group would have less than two pictures.
-        noise: (B,) random numbers that shuffle the pictures over the groups; None keeps their order.
-
-    Returns:
-        (B, D), in the order of the pictures, however they were shuffled.
     """
-    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
-    count = max(1, min(groups // across.world(), len(images) // 2)) if normed else 1
-    if noise is None:
-        return head(torch.cat([encoder(part) for part in images.tensor_split(count)]))
-    order = noise.argsort()
-    return head(torch.cat([encoder(part) for part in images[order].tensor_split(count)]))[order.argsort()]
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            kind = type(module)
+            module.__class__ = type(f"{kind.__name__}InGroups", (_InGroups, kind), {})
+            module.groups = groups  # type: ignore[assignment]
 
 
 class KeyQueue(nn.Module):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -67,12 +69,15 @@ def test_queries_and_shuffled_keys_have_other_groups() -> None:
     rows = torch.arange(16)
     views = method.views(images, Draws(0, 0, rows))
     method.loss(views, {"positions": rows})
-    assert sizes == [4] * 8
-    together = method.key_projector(method.key_encoder(views["key"]))
+    assert sizes == [16, 16]
+    alone = copy.deepcopy(method.key_encoder)
+    for module in alone.modules():
+        module.groups = 1
+    together = method.key_projector(alone(views["key"]))
     found = method.queue.keys[:16]
     assert not torch.allclose(found, nn.functional.normalize(together, dim=1), atol=1e-2)  # not the statistics of the batch
     order = views["shuffle"].argsort()
-    group = nn.functional.normalize(method.key_projector(method.key_encoder(views["key"][order[4:8]])), dim=1)
+    group = nn.functional.normalize(method.key_projector(alone(views["key"][order[4:8]])), dim=1)
     torch.testing.assert_close(found[order[4:8]], group, atol=1e-5, rtol=1e-5)
 
 

@@ -12,7 +12,7 @@ from scotoma import across
 from scotoma.encoders import width
 from scotoma.losses import info_nce
 from scotoma.methods.base import Batch, Inputs, Method, Views
-from scotoma.nets import KeyQueue, follow, in_groups, momentum_copy
+from scotoma.nets import KeyQueue, follow, momentum_copy, normalise_in_groups
 from scotoma.views import Draws
 
 
@@ -50,7 +50,8 @@ class MoCoV1(Method):
                  queue_size: int = 4096, momentum: float = 0.99, groups: int = 4, min_scale: float = 0.2, jitter: float = 0.4,
                  positives: str = "") -> None:  # fmt: skip
         super().__init__(encoder, inputs)
-        self.temperature, self.momentum, self.groups = temperature, momentum, groups
+        self.temperature, self.momentum = temperature, momentum
+        normalise_in_groups(encoder, groups)
         self.projector = nn.Linear(width(encoder), projection_dim)
         self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
         self.queue = KeyQueue(max(1, min(queue_size, inputs.pictures // 2)) if inputs.pictures else queue_size, projection_dim)
@@ -66,9 +67,10 @@ class MoCoV1(Method):
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation 1; the keys join the queue after it, so that none is its own negative (algorithm 1)."""
-        queries = in_groups(self.encoder, self.projector, views["query"], self.groups)  # (B, D)
+        queries = self.projector(self.encoder(views["query"]))  # (B, D)
         with torch.no_grad():
-            keys = in_groups(self.key_encoder, self.key_projector, views["key"], self.groups, views["shuffle"])
+            order = views["shuffle"].argsort()
+            keys = self.key_projector(self.key_encoder(views["key"][order]))[order.argsort()]
             keys = F.normalize(keys.float(), dim=1)
         owners, queue = batch["positions"], self.queue.keys.clone()  # the gradient needs the queue as it is now
         loss = info_nce(queries, keys, queue, self.temperature, self.queue.excluded(owners))

@@ -12,7 +12,7 @@ from scotoma import across
 from scotoma.encoders import width
 from scotoma.losses import info_nce
 from scotoma.methods.base import Batch, Inputs, Method, Views
-from scotoma.nets import KeyQueue, follow, in_groups, momentum_copy
+from scotoma.nets import KeyQueue, follow, momentum_copy, normalise_in_groups
 from scotoma.views import Draws
 
 
@@ -50,7 +50,8 @@ class MoCoV2(Method):
                  hidden_dim: int = 0, queue_size: int = 4096, momentum: float = 0.99, groups: int = 4, min_scale: float = 0.2,
                  jitter: float = 0.4, blur: float = 0.5, positives: str = "") -> None:  # fmt: skip
         super().__init__(encoder, inputs)
-        self.temperature, self.momentum, self.groups = temperature, momentum, groups
+        self.temperature, self.momentum = temperature, momentum
+        normalise_in_groups(encoder, groups)
         features = width(encoder)
         hidden = hidden_dim or features
         self.projector = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, projection_dim))
@@ -68,9 +69,10 @@ class MoCoV2(Method):
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """InfoNCE (section 2, equation 1); the keys join the queue after it, so that none is its own negative."""
-        queries = in_groups(self.encoder, self.projector, views["query"], self.groups)  # (B, D)
+        queries = self.projector(self.encoder(views["query"]))  # (B, D)
         with torch.no_grad():
-            keys = in_groups(self.key_encoder, self.key_projector, views["key"], self.groups, views["shuffle"])
+            order = views["shuffle"].argsort()
+            keys = self.key_projector(self.key_encoder(views["key"][order]))[order.argsort()]
             keys = F.normalize(keys.float(), dim=1)
         owners, queue = batch["positions"], self.queue.keys.clone()  # the gradient needs the queue as it is now
         loss = info_nce(queries, keys, queue, self.temperature, self.queue.excluded(owners))
