@@ -28,7 +28,7 @@ from scotoma import plugins
 from scotoma.material import gather
 from scotoma.pretraining import assemble, make_plan
 from scotoma.run import hardware, versions
-from scotoma.training import Order, make_optimizer, make_views
+from scotoma.training import Order, make_optimizer, make_views, tune_for_cpu
 
 OUT = Path(__file__).parent / "results" / "limits.json"
 DATA = Path(os.environ.get("SCOTOMA_DATA", "../shared/data")) / "brain_tumor_mri" / "table.csv"
@@ -55,6 +55,7 @@ def limits(name: str, size: int, rounds: int) -> dict[str, Any]:
     parts = assemble(config, material)
     method, batches = parts.method.to(memory_format=torch.channels_last).train(), parts.batches
     plan = make_plan(config, method, batches)
+    tune_for_cpu(method, plan)
     optimizer, bfloat16 = make_optimizer(method, plan), plan.precision == "bf16-mixed"
     took: dict[str, list[float]] = {part: [] for part in PARTS}
     operations = 0

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scotoma.data.images import Display
 from scotoma.errors import UsageError
+from scotoma.masks import patchify
 
 FILE = "encoder.safetensors"
 HEADER = "scotoma"
@@ -150,12 +152,14 @@ def embed(encoder: nn.Module, images: Tensor) -> Tensor:
     from timm.layers import resample_abs_pos_embed
 
     vit: Any = encoder
-    grid = vit.patch_embed.proj(images)  # (B, D, h, w)
-    tokens = vit.patch_embed.norm(grid.flatten(2).transpose(1, 2))
+    kernel = vit.patch_embed.proj  # a convolution by steps of its own size, which is one matrix product
+    side = kernel.stride[0]
+    grid = [images.shape[2] // side, images.shape[3] // side]
+    tokens = vit.patch_embed.norm(F.linear(patchify(images, side), kernel.weight.permute(0, 2, 3, 1).flatten(1), kernel.bias))
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
     positions = vit.pos_embed
-    if grid.shape[2:] != tuple(vit.patch_embed.grid_size):
-        positions = resample_abs_pos_embed(positions, list(grid.shape[2:]), list(vit.patch_embed.grid_size), prefix)
+    if grid != list(vit.patch_embed.grid_size):
+        positions = resample_abs_pos_embed(positions, grid, list(vit.patch_embed.grid_size), prefix)
     first = [t.expand(len(tokens), -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
     summed = torch.cat([*first, tokens + positions], 1) if vit.no_embed_class else torch.cat([*first, tokens], 1) + positions
     return vit.pos_drop(summed)

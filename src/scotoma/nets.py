@@ -44,6 +44,18 @@ def momentum_at(start: float, progress: float, end: float = 1.0) -> float:
     return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
+def transformer(dim: int, depth: int, heads: int) -> nn.Sequential:
+    """Blocks of a vision transformer: norms first, the hidden layer four times as wide; weights as in MAE, appendix A.1."""
+    from timm.models.vision_transformer import Block
+
+    blocks = nn.Sequential(*(Block(dim, heads, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth)))
+    for module in blocks.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    return blocks
+
+
 class _InGroups:
     """Mixed into a class of batch norm: in training each of several parts of a batch is normalised by itself."""
 
@@ -148,9 +160,7 @@ class TokenDecoder(nn.Module):
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("positions", sincos_positions(dim, grid, prefix))
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, heads, 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True) for _ in range(depth)
-        )
+        self.blocks = transformer(dim, depth, heads)
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, patch_dim)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -170,8 +180,7 @@ class TokenDecoder(nn.Module):
         hidden = self.mask_token.to(x.dtype).expand(batch, count + self.prefix - x.shape[1], -1)
         patches = torch.cat([x[:, self.prefix :], hidden], 1).gather(1, restore[:, :, None].expand(-1, -1, x.shape[2]))
         x = torch.cat([x[:, : self.prefix], patches], 1) + self.positions
-        for block in self.blocks:
-            x = block(x)
+        x = self.blocks(x)
         return self.predict(self.norm(x[:, self.prefix :]))
 
     def predict_some(self, tokens: Tensor, keep: Tensor, wanted: Tensor) -> Tensor:
@@ -189,6 +198,5 @@ class TokenDecoder(nn.Module):
         x = torch.cat([x, self.mask_token.to(x.dtype).expand(len(x), wanted.shape[1], -1)], 1)
         prefix = torch.arange(self.prefix, device=keep.device).expand(len(x), -1)
         x = x + self.positions[0, torch.cat([prefix, keep + self.prefix, wanted + self.prefix], 1)]
-        for block in self.blocks:
-            x = block(x)
+        x = self.blocks(x)
         return self.predict(self.norm(x[:, -wanted.shape[1] :]))

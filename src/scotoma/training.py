@@ -27,7 +27,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from scotoma import across, launch
+from scotoma import across, cpu, launch
 from scotoma.data.store import Store
 from scotoma.errors import RunError
 from scotoma.methods.base import Method
@@ -238,10 +238,19 @@ def measure_rate(method: Method, plan: Plan, batches: Batches, warm: int = 2, ti
     return float(np.median(seconds[warm:]))
 
 
+def tune_for_cpu(method: Method, plan: Plan) -> None:
+    """Have the method's networks do what a CPU does fast, where there is no GPU."""
+    patch: Any = getattr(method.encoder, "patch_embed", None)
+    side = getattr(patch, "patch_size", None)
+    tokens = (method.inputs.image_size // side[0]) ** 2 if side else 0
+    cpu.tune(method, torch.bfloat16 if plan.precision == "bf16-mixed" else torch.float32, tokens)
+
+
 @contextmanager
 def _thrown_away(method: Method, plan: Plan) -> Iterator[tuple[torch.device, torch.optim.Optimizer]]:
     """The device and an optimiser for steps after which weights and buffers are put back."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tune_for_cpu(method, plan)
     saved = {k: v.detach().clone() for k, v in method.state_dict().items()}
     method.to(device).to(memory_format=torch.channels_last).train()
     yield device, make_optimizer(method, plan)
@@ -325,6 +334,7 @@ def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resum
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     if not method.own_statistics:
         across.share_norms(method)
+    tune_for_cpu(method, plan)
     adapter = Adapter(method.to(memory_format=torch.channels_last), plan, batches)
     method.train()
     try:

@@ -149,11 +149,10 @@ def test_the_predictor_equals_lightlys() -> None:
     views, mine = views_of(method), method.predictor
     theirs = modules.IJEPAPredictorTIMM(36, 1, 32, 16, 2, norm_layer=nn.LayerNorm).eval()
     weights = {"predictor_embed": "embed", "decoder.norm": "norm", "predictor_proj": "project"}
-    parts = {"norm1": "norm1", "norm2": "norm2", "attn.proj": "self_attn.out_proj", "mlp.fc1": "linear1", "mlp.fc2": "linear2"}
-    weights |= {f"decoder.blocks.0.{a}": f"blocks.0.{b}" for a, b in parts.items()}
+    parts = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    weights |= {f"decoder.blocks.0.{part}": f"blocks.0.{part}" for part in parts}
     own = mine.state_dict()
     state = {f"{a}.{kind}": own[f"{b}.{kind}"] for a, b in weights.items() for kind in ("weight", "bias")}
-    state |= {f"decoder.blocks.0.attn.qkv.{kind}": own[f"blocks.0.self_attn.in_proj_{kind}"] for kind in ("weight", "bias")}
     theirs.load_state_dict(state | {"decoder.mask_token": own["mask_token"], "decoder.pos_embed": own["positions"]}, strict=True)
     # theirs by their own initialisation, so that the order of places is compared as well
     assert torch.allclose(modules.IJEPAPredictorTIMM(36, 1, 32, 16, 2).decoder.pos_embed, own["positions"], atol=1e-5)

@@ -89,13 +89,13 @@ def copied_from_transformers(model: nn.Module, method: MAE) -> None:
     names = {
         "norm1": "layernorm_before",
         "norm2": "layernorm_after",
-        "self_attn.out_proj": "attention.o_proj",
-        "linear1": "mlp.fc1",
-        "linear2": "mlp.fc2",
+        "attn.proj": "attention.o_proj",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
     }
     for kind in ("weight", "bias"):
         decoder |= {f"blocks.0.{a}.{kind}": theirs[f"decoder.decoder_layers.0.{b}.{kind}"] for a, b in names.items()}
-        decoder[f"blocks.0.self_attn.in_proj_{kind}"] = torch.cat(
+        decoder[f"blocks.0.attn.qkv.{kind}"] = torch.cat(
             [theirs[f"decoder.decoder_layers.0.attention.{p}_proj.{kind}"] for p in "qkv"]
         )
     method.encoder.load_state_dict(encoder, strict=True)

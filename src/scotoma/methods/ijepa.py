@@ -13,7 +13,7 @@ from scotoma.encoders import forward_visible, is_vit
 from scotoma.errors import UsageError
 from scotoma.masks import paint
 from scotoma.methods.base import Batch, Inputs, Method, Views
-from scotoma.nets import follow, sincos_positions
+from scotoma.nets import follow, sincos_positions, transformer
 from scotoma.views import Draws
 
 WIDEST = 1.5  # section 3, "Targets": aspect ratio in (0.75, 1.5)
@@ -129,9 +129,7 @@ class _Predictor(nn.Module):
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("positions", sincos_positions(dim, grid))
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, heads, 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True) for _ in range(depth)
-        )
+        self.blocks = transformer(dim, depth, heads)
         self.norm = nn.LayerNorm(dim)
         self.project = nn.Linear(dim, encoder_dim)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -143,8 +141,7 @@ class _Predictor(nn.Module):
         x = (x + places)[:, None].expand(-1, targets.shape[1], -1, -1)  # (B, T, prefix + V, dim)
         asked = self.mask_token + pick(self.positions.expand(len(x), -1, -1), targets)  # (B, T, M, dim)
         x = torch.cat([x, asked], 2).flatten(0, 1)
-        for block in self.blocks:
-            x = block(x)
+        x = self.blocks(x)
         return self.project(self.norm(x[:, -targets.shape[2] :])).unflatten(0, targets.shape[:2])
 
 

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from scotoma import cpu
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def gradients(network: nn.Module, images: Tensor, bfloat16: bool) -> dict[str, Tensor]:
+    network.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        out = network(images)
+    (out.float() * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+    return {"out": out.detach().float()} | {n: p.grad.float() for n, p in network.named_parameters() if p.grad is not None}
+
+
+def close(found: dict[str, Tensor], expected: dict[str, Tensor], share: float) -> None:
+    """Each tensor to a share of its own size."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float((found[name] - value).norm()) <= share * float(value.norm()) + 1e-5, name
+
+
+@pytest.mark.parametrize(("bfloat16", "share"), [(False, 1e-4), (True, 0.05)])
+def test_plain_attention_gives_the_same_features_and_gradients(bfloat16: bool, share: float) -> None:
+    torch.manual_seed(0)
+    plain = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, depth=2)
+    fused, images = copy.deepcopy(plain), torch.randn(3, 3, 32, 32)
+    cpu.tune(plain, torch.bfloat16 if bfloat16 else torch.float32, tokens=4)
+    assert not any(block.attn.fused_attn for block in plain.blocks) and all(block.attn.fused_attn for block in fused.blocks)
+    close(gradients(plain, images, bfloat16), gradients(fused, images, bfloat16), share)
+
+
+@pytest.mark.parametrize(("dtype", "tokens", "fused"), [(torch.bfloat16, 600, False), (torch.bfloat16, 601, True),
+                                                         (torch.float32, 65, True), (torch.float32, 0, False)])  # fmt: skip
+def test_attention_stays_fused_where_there_are_many_tokens(dtype: torch.dtype, tokens: int, fused: bool) -> None:
+    network = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, depth=1)
+    cpu.tune(network, dtype, tokens)
+    assert network.blocks[0].attn.fused_attn == fused
+
+
+@pytest.mark.parametrize("side", [1, 3, 4])
+def test_a_convolution_over_a_small_map_is_the_same_convolution(side: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(384, 400, 3, padding=1).to(memory_format=torch.channels_last)
+    usual, images = copy.deepcopy(layer), torch.randn(2, 384, side, side).contiguous(memory_format=torch.channels_last)
+    cpu.tune(layer, torch.bfloat16, 0)
+    calls: list[int] = []
+    product = torch.nn.functional.linear
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu.F, "linear", lambda *a: calls.append(1) or product(*a))
+        found = gradients(layer, images, True)
+    assert calls == [1]
+    close(found, gradients(usual, images, True), 0.02)
+    close(gradients(layer, images, False), gradients(usual, images, False), 1e-6)  # in float32 it is torch's
+    assert layer.state_dict().keys() == usual.state_dict().keys() and found["out"].shape == (2, 400, side, side)
+
+
+@pytest.mark.parametrize("changes", [{"stride": 2}, {"groups": 2}, {"padding": 0}, {"dilation": 2}, {"kernel_size": 1},
+                                      {"in_channels": 128}, {"padding_mode": "reflect"}])  # fmt: skip
+def test_other_convolutions_are_left_alone(changes: dict[str, object]) -> None:
+    layer = nn.Conv2d(**{"in_channels": 384, "out_channels": 384, "kernel_size": 3, "padding": 1} | changes)  # type: ignore[arg-type]
+    cpu.tune(layer, torch.bfloat16, 0)
+    assert type(layer) is nn.Conv2d
+
+
+def test_large_maps_go_through_torchs_convolution() -> None:
+    layer = nn.Conv2d(384, 384, 3, padding=1)
+    cpu.tune(layer, torch.bfloat16, 0)
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.delattr(cpu.F, "linear")
+        assert layer(torch.zeros(1, 384, 5, 5)).shape == (1, 384, 5, 5)
+
+
+def test_on_a_gpu_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    network = nn.Sequential(nn.Conv2d(384, 384, 3, padding=1))
+    cpu.tune(network, torch.bfloat16, 0)
+    assert type(network[0]) is nn.Conv2d
+
+
+def test_freed_memory_is_kept() -> None:
+    """What is freed comes again without new pages, which it does not by itself; in a process of its own."""
+    script = """
+import resource, sys, torch
+from scotoma import cpu
+if sys.argv[1] == "keep":
+    cpu.keep_memory()
+for _ in range(12):
+    torch.zeros(12_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.zeros(12_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = [
+        int(subprocess.run([sys.executable, "-c", script, way], capture_output=True, text=True, check=True).stdout)
+        for way in ("leave", "keep")
+    ]
+    assert faults[1] < faults[0] / 10 and faults[0] > 10_000
