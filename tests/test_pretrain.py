@@ -216,3 +216,20 @@ def test_a_compiled_step_is_the_same_step(grey_folder, tmp_path: Path) -> None: 
         for c in (False, True)
     ]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_a_batch_in_parts_is_the_same_step(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data, given = grey_folder(count=10), SHORT | {"method": "mae", "encoder": "vit_tiny_patch8"}
+    traces, lines = [], []
+    for parts in (1, 2, 4):
+        run = pretrain(data, out=tmp_path / str(parts), steps=4, accumulate=parts, **given)
+        traces.append([float(line["loss"]) for line in metrics(run)])
+        lines.append({row["metric"]: row["value"] for row in read_rows(run)})
+    assert len(set(traces[0])) == 4
+    np.testing.assert_allclose(traces[1:], [traces[0]] * 2, rtol=1e-5)
+    assert all(found["images_seen"] == 32 and found["steps"] == 4 for found in lines)
+    with pytest.raises(UsageError, match="--batch_size 8: must be a multiple of 3"):
+        pretrain(data, out=tmp_path / "c", steps=1, accumulate=3, **given)
+    with pytest.raises(UsageError, match="--accumulate 0: must be above 0"):
+        pretrain(data, out=tmp_path / "c", steps=1, accumulate=0, **given)
+    assert not (tmp_path / "c").exists()

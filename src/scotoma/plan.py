@@ -24,6 +24,7 @@ class Plan:
         precision: Lightning's name, ``bf16-mixed`` or ``32-true``.
         seed: of order, views and weights.
         schedule: of the learning rate, one of ``SCHEDULES``.
+        accumulate: parts in which each device takes its share of a batch, one after the other.
     """
 
     steps: int
@@ -33,6 +34,7 @@ class Plan:
     precision: str
     seed: int
     schedule: str = "cosine"
+    accumulate: int = 1
 
 
 def schedule(step: int, steps: int, warmup: float, kind: str = "cosine") -> float:

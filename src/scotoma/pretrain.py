@@ -39,6 +39,7 @@ def pretrain(
     devices: int = 1,
     compile: bool = False,
     checkpointing: bool = False,
+    accumulate: int = 1,
     seed: int = 0,
     strict: bool = False,
     allow_leakage: bool = False,
@@ -77,6 +78,8 @@ def pretrain(
             by themselves, over several machines too.
         compile: let torch.compile fuse the step; the first ones take minutes, and not every network gains.
         checkpointing: compute activations again in the backward pass: a third more work, far less memory; not with batch norm.
+        accumulate: take each device's share of a batch in so many parts, one after the other, where it does not fit; what
+            compares pictures with one another (simclr, vicreg, ...) then compares those of a part.
         seed: of the split, the weights, the order and the views.
         strict: stop at an unreadable picture instead of leaving it out.
         allow_leakage: go on where a patient or picture is on both sides of the split.
@@ -109,7 +112,7 @@ def pretrain(
     if minutes is None and epochs is None and steps is None:
         minutes = DEFAULT_MINUTES
     lengths = {"minutes": minutes, "epochs": epochs, "steps": steps}
-    for name, value in {**lengths, "batch_size": batch_size, "learning_rate": learning_rate}.items():
+    for name, value in {**lengths, "batch_size": batch_size, "learning_rate": learning_rate, "accumulate": accumulate}.items():
         if value is not None and value <= 0:
             raise UsageError(f"--{name} {value}: must be above 0")
     if precision not in (None, *PRECISIONS):
@@ -121,8 +124,8 @@ def pretrain(
         "labels": labels, "on": on, "readers": readers,
         "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
-        "precision": precision, "compile": compile, "checkpointing": checkpointing, "seed": seed, "strict": strict,
-        "allow_leakage": allow_leakage,
+        "precision": precision, "compile": compile, "checkpointing": checkpointing, "accumulate": accumulate,
+        "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
     if devices < 1 or (devices > 1 and not launch.several()):
         raise UsageError(f"--devices {devices}: from Python, start the script with torchrun --nproc_per_node {max(2, devices)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +142,14 @@ def describe(config: dict[str, Any], material: Material, name: str) -> encoders.
 def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     """Everything automatic, decided: batch size, learning rate, precision, and the steps that a budget of minutes allows."""
     count = len(batches.rows)
-    processes = across.world()
-    batch_size = config["batch_size"] or max(2, min(method.batch_size, count // 2) // processes) * processes
-    if batch_size % processes:
-        raise UsageError(f"--batch_size {batch_size}: must be a multiple of the {processes} processes that share it")
+    parts = across.world() * config.get("accumulate", 1)
+    batch_size = config["batch_size"] or max(2, min(method.batch_size, count // 2) // parts) * parts
+    if batch_size % parts:
+        raise UsageError(f"--batch_size {batch_size}: must be a multiple of {parts}, its parts (--devices times --accumulate)")
     plan = Plan(
         config["steps"] or 10**6, batch_size, config["learning_rate"] or method.learning_rate,
         method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
-        config["precision"] or automatic_precision(config["size"]), config["seed"],
+        config["precision"] or automatic_precision(config["size"]), config["seed"], accumulate=config.get("accumulate", 1),
     )  # fmt: skip
     steps = config["steps"]
     if config["epochs"]:
@@ -158,7 +158,7 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
         began = time.perf_counter()
         rate = measure_rate(method, plan, batches)
         steps = across.agreed(max(1, int((60 * config["minutes"] - (time.perf_counter() - began)) / rate)))
-    return Plan(steps, plan.batch_size, plan.learning_rate, plan.weight_decay, plan.precision, plan.seed)
+    return replace(plan, steps=steps)
 
 
 @torch.no_grad()

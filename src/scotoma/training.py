@@ -87,7 +87,7 @@ class Batches(Dataset[Batch]):
 
 
 class Order(Sampler[Any]):
-    """The batches of a run, step by step: each epoch a shuffle of its own, from any step on, this process's share.
+    """The batches of a run, step by step: each epoch a shuffle of its own, from any step on, this process's share in its parts.
 
     An epoch's last batch is filled from the next epoch, so every step has the full batch and small data sets need no other rule.
     """
@@ -96,7 +96,7 @@ class Order(Sampler[Any]):
         self.count, self.plan, self.start, self.rank, self.world = count, plan, start, rank, world
 
     def __len__(self) -> int:
-        return self.plan.steps  # of the whole run, whatever the start: Lightning counts a resumed run's steps from its beginning
+        return self.plan.steps * self.plan.accumulate  # of the whole run, whatever the start: Lightning counts from its beginning
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         size = self.plan.batch_size
@@ -108,7 +108,9 @@ class Order(Sampler[Any]):
                 epoch: shuffles[epoch] if epoch in shuffles else self._shuffle(epoch) for epoch in np.unique(epochs).tolist()
             }
             positions = np.concatenate([shuffles[e][places[epochs == e] % self.count] for e in shuffles])
-            yield epochs[self.rank :: self.world], positions[self.rank :: self.world]
+            epochs, positions = epochs[self.rank :: self.world], positions[self.rank :: self.world]
+            for part in range(self.plan.accumulate):
+                yield epochs[part :: self.plan.accumulate], positions[part :: self.plan.accumulate]
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.plan.seed, epoch]).permutation(self.count)
@@ -116,6 +118,8 @@ class Order(Sampler[Any]):
 
 class Adapter(L.LightningModule):
     """Runs any method: views on the device, the loss under autocast, AdamW, the schedule, ``after_step``."""
+
+    told: Tensor
 
     def __init__(self, method: Method, plan: Plan, batches: Batches) -> None:
         super().__init__()
@@ -133,10 +137,13 @@ class Adapter(L.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One step of the method. What networks draw by themselves (dropout, drop path) hangs on the step, as all else does."""
-        torch.manual_seed((self.plan.seed * 1_000_003 + self.trainer.global_step) * across.world() + across.rank())
+        part = index % self.plan.accumulate
+        number = (self.plan.seed * 1_000_003 + self.trainer.global_step) * self.plan.accumulate + part
+        torch.manual_seed(number * across.world() + across.rank())
         result = step_loss(self.method, batch, self.plan.seed)
         told = across.mean(torch.stack([v.detach().float() for v in result.values()]))
-        self.log_dict(dict(zip(result, told, strict=True)), logger=False, batch_size=self.plan.batch_size)
+        self.told = told if part == 0 else self.told + (told - self.told) / (part + 1)  # the mean over the parts of a step
+        self.log_dict(dict(zip(result, self.told, strict=True)), logger=False, batch_size=self.plan.batch_size)
         return result["loss"]
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
@@ -156,6 +163,15 @@ class Adapter(L.LightningModule):
         factor = partial(schedule, steps=self.plan.steps, warmup=self.method.warmup, kind=self.plan.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class StepCheckpoint(ModelCheckpoint):
+    """Checkpoints after whole steps only, not between the parts of one."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save where it is time."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -235,7 +251,7 @@ def measure_rate(method: Method, plan: Plan, batches: Batches, warm: int = 2, ti
             began = time.perf_counter()
             _throw_away_step(method, plan, batches, key, device, optimizer)
             seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds[warm:]))
+    return plan.accumulate * float(np.median(seconds[warm:]))
 
 
 def tune_for_cpu(method: Method, plan: Plan) -> None:
@@ -357,7 +373,7 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
     if folder:
         callbacks = [
             *callbacks,
-            ModelCheckpoint(
+            StepCheckpoint(
                 folder / "checkpoints",
                 save_last=True,
                 save_top_k=0,
@@ -376,5 +392,5 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
     return L.Trainer(
         max_steps=plan.steps, max_epochs=-1, precision=precision, callbacks=callbacks, logger=loggers or False,
         enable_checkpointing=bool(folder), enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        log_every_n_steps=1, num_sanity_val_steps=0, gradient_clip_val=None, **processes,
+        accumulate_grad_batches=plan.accumulate, log_every_n_steps=1, num_sanity_val_steps=0, gradient_clip_val=None, **processes,
     )  # fmt: skip

@@ -62,7 +62,7 @@ class Watch(Callback):
         self.every = max(1, plan.steps // LOOKS) if folder else plan.steps + 1
         self.log_every = max(1, min(10, plan.steps // 50))
         self.spread, self.rank, self.warned, self.loss = math.nan, math.nan, False, math.nan
-        self.before, self.began, self.idle, self.first = 0.0, math.nan, 0.0, 0
+        self.before, self.began, self.idle, self.first, self.told = 0.0, math.nan, 0.0, 0, 0
 
     @property
     def seconds(self) -> float:
@@ -87,12 +87,16 @@ class Watch(Callback):
         self.task = self.bar.add_task("training", total=self.plan.steps, completed=trainer.global_step)
         self.bar.start()
         self.began, self.first = time.perf_counter(), trainer.global_step
+        self.told = self.first
         if self.file and self.file.exists() and trainer.is_global_zero:
             drop_lines_after(self.file, self.first)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         """Log, look at the features now and then, move the bar."""
         step = trainer.global_step
+        if step == self.told:  # a part of a step
+            return
+        self.told = step
         rate = (step - self.first) * self.plan.batch_size / (time.perf_counter() - self.began - self.idle)
         look = step % self.every == 0
         if look:
