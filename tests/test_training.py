@@ -11,7 +11,7 @@ from torch import nn
 
 from scotoma import training
 from scotoma.data.store import Store
-from scotoma.errors import RunError
+from scotoma.errors import RunError, UsageError
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
 from scotoma.plan import Plan, automatic_precision, schedule
@@ -190,3 +190,32 @@ def test_schedules_in_closed_form() -> None:
     assert [schedule(s, 100, 0.1, "plateau") for s in (0, 50)] == pytest.approx([0.1, 1])
     cycle = [schedule(s, 100, 0.1, "one_cycle") for s in (0, 15, 30, 65, 100)]
     assert cycle == pytest.approx([0.04, 0.52, 1, 0.5, 0], abs=1e-9)
+
+
+def test_the_largest_batch_is_found_by_doubling() -> None:
+    tried: list[int] = []
+
+    def fitting(size: int) -> bool:
+        tried.append(size)
+        return size <= 100
+
+    assert training.largest(fitting, 4, 10**6) == 64 and tried == [4, 8, 16, 32, 64, 128]
+    assert training.largest(fitting, 4, 40) == 32
+    with pytest.raises(UsageError, match="a batch of 128 does not fit"):
+        training.largest(fitting, 128, 10**6)
+
+
+def test_a_batch_fits_unless_memory_runs_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batches = supervised(), Batches(store, np.arange(30), np.zeros(30, np.int64))
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    assert training.fits(method, plan_of(batch_size=4), batches)
+    throw_away_step = training._throw_away_step
+
+    def limited(method: nn.Module, plan: Plan, *rest: object) -> float:
+        if plan.batch_size > 4:
+            raise torch.OutOfMemoryError
+        return throw_away_step(method, plan, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "_throw_away_step", limited)
+    assert training.fits(method, plan_of(batch_size=4), batches) and not training.fits(method, plan_of(batch_size=8), batches)
+    assert all(torch.equal(before[k], v) for k, v in method.state_dict().items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scotoma import launch, plugins
 from scotoma.errors import UsageError
@@ -32,7 +32,7 @@ def pretrain(
     minutes: float | None = None,
     epochs: int | None = None,
     steps: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     precision: str | None = None,
@@ -70,7 +70,8 @@ def pretrain(
         minutes: wall-clock budget of the training; the number of steps is fixed before the first (10 where no length is given).
         epochs: length as passes over the training pictures.
         steps: length as optimiser steps.
-        batch_size: pictures a step; by default the method's, at most half the pictures.
+        batch_size: pictures a step; by default the method's, at most half the pictures; auto for the most that a GPU's memory holds
+            (which the learning rate may have to follow).
         learning_rate: peak; by default the method's.
         weight_decay: of AdamW; by default the method's.
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
@@ -113,7 +114,7 @@ def pretrain(
         minutes = DEFAULT_MINUTES
     lengths = {"minutes": minutes, "epochs": epochs, "steps": steps}
     for name, value in {**lengths, "batch_size": batch_size, "learning_rate": learning_rate, "accumulate": accumulate}.items():
-        if value is not None and value <= 0:
+        if value is not None and value != "auto" and value <= 0:
             raise UsageError(f"--{name} {value}: must be above 0")
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")

@@ -18,7 +18,7 @@ from scotoma.material import Material
 from scotoma.methods.base import Inputs, Method
 from scotoma.plan import Plan, automatic_precision
 from scotoma.run import Onlooker, Row, Run, versions
-from scotoma.training import Batches, cost_rows, fit, make_views, measure_rate
+from scotoma.training import Batches, cost_rows, fit, fits, largest, make_views, measure_rate
 
 PICTURES = 6
 
@@ -143,7 +143,9 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     """Everything automatic, decided: batch size, learning rate, precision, and the steps that a budget of minutes allows."""
     count = len(batches.rows)
     parts = across.world() * config.get("accumulate", 1)
-    batch_size = config["batch_size"] or max(2, min(method.batch_size, count // 2) // parts) * parts
+    usual = max(2, min(method.batch_size, count // 2) // parts) * parts
+    automatic = config["batch_size"] == "auto"
+    batch_size = usual if automatic else config["batch_size"] or usual
     if batch_size % parts:
         raise UsageError(f"--batch_size {batch_size}: must be a multiple of {parts}, its parts (--devices times --accumulate)")
     plan = Plan(
@@ -151,9 +153,12 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
         method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
         config["precision"] or automatic_precision(config["size"]), config["seed"], accumulate=config.get("accumulate", 1),
     )  # fmt: skip
+    if automatic and torch.cuda.is_available():
+        size = largest(lambda n: fits(method, replace(plan, batch_size=n), batches), 2 * parts, max(2 * parts, count // 2))
+        plan = replace(plan, batch_size=across.agreed(size))
     steps = config["steps"]
     if config["epochs"]:
-        steps = max(1, round(config["epochs"] * count / batch_size))
+        steps = max(1, round(config["epochs"] * count / plan.batch_size))
     elif config["minutes"]:
         began = time.perf_counter()
         rate = measure_rate(method, plan, batches)

@@ -10,7 +10,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scotoma import across, cpu, launch
 from scotoma.data.store import Store
-from scotoma.errors import RunError
+from scotoma.errors import RunError, UsageError
 from scotoma.methods.base import Method
 from scotoma.partners import Partners, Successors
 from scotoma.plan import Plan, schedule
@@ -262,6 +262,33 @@ def tune_for_cpu(method: Method, plan: Plan) -> None:
     cpu.tune(method, torch.bfloat16 if plan.precision == "bf16-mixed" else torch.float32, tokens)
 
 
+def fits(method: Method, plan: Plan, batches: Batches) -> bool:
+    """Whether a step of this plan has room in the device's memory: three throw-away steps, of which the later have moments, too."""
+    try:
+        with torch.random.fork_rng(), _thrown_away(method, plan) as (device, optimizer):
+            for _, key in zip(range(3), Order(len(batches.rows), plan, 0, across.rank(), across.world()), strict=False):
+                _throw_away_step(method, plan, batches, key, device, optimizer)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+
+def largest(fitting: Callable[[int], bool], start: int, most: int) -> int:
+    """The largest of ``start``, twice that, and so on up to ``most`` for which ``fitting`` holds.
+
+    Raises:
+        UsageError: not even ``start`` does.
+    """
+    if not fitting(start):
+        raise UsageError(
+            f"a batch of {start} does not fit into the device's memory: a smaller --size or --encoder, or --accumulate"
+        )
+    while 2 * start <= most and fitting(2 * start):
+        start *= 2
+    return start
+
+
 @contextmanager
 def _thrown_away(method: Method, plan: Plan) -> Iterator[tuple[torch.device, torch.optim.Optimizer]]:
     """The device and an optimiser for steps after which weights and buffers are put back."""
@@ -269,8 +296,11 @@ def _thrown_away(method: Method, plan: Plan) -> Iterator[tuple[torch.device, tor
     tune_for_cpu(method, plan)
     saved = {k: v.detach().clone() for k, v in method.state_dict().items()}
     method.to(device).to(memory_format=torch.channels_last).train()
-    yield device, make_optimizer(method, plan)
-    method.load_state_dict(saved)
+    try:
+        yield device, make_optimizer(method, plan)
+    finally:
+        method.zero_grad()
+        method.load_state_dict(saved)
 
 
 def _throw_away_step(
