@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scotoma import encoders
+from scotoma import cpu, encoders
 from scotoma.encoders import EncoderInfo
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
@@ -119,7 +119,7 @@ def case(network: str, size: int, channels: int, pictures: int, timed: bool) -> 
     if timed:
         bfloat16 = automatic_precision(size) == "bf16-mixed"
         for method in methods.values():
-            method.to(memory_format=torch.channels_last)
+            cpu.tune(method.to(memory_format=torch.channels_last), torch.bfloat16 if bfloat16 else torch.float32, grid)
         took = seconds({key: lambda key=key: step(methods[key], views[key], batch, bfloat16) for key in methods})
         found |= {"batch_size": pictures, "precision": automatic_precision(size)}
         found |= {"seconds_a_step": {key: round(value, 4) for key, value in took.items()}}

@@ -109,7 +109,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.encoder, self.count = vit(), 0
-        self.encoder.patch_embed.proj.register_forward_pre_hook(self.add)
+        self.encoder.patch_embed.norm.register_forward_pre_hook(self.add)
 
     def add(self, module: nn.Module, inputs: tuple[Tensor]) -> None:
         self.count += len(inputs[0])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scotoma.errors import UsageError
-from scotoma.views import MODALITIES, Augmentation, Draws, modality, plain
+from scotoma.views import MODALITIES, Augmentation, Draws, modality, places, plain
 
 KIND = modality("grey")
 ROWS = torch.arange(1000)
@@ -269,3 +269,11 @@ def test_plain_resizes_with_antialiasing(channels: int) -> None:
     lines = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     lines[..., ::2] = 255  # lines finer than the target's pixels become an even grey
     assert plain(lines, 8, (0.0,), (1.0,))[..., 1:-1].sub(0.5).abs().max() < 0.07
+
+
+@pytest.mark.parametrize("size", [1, 5, 96])
+def test_places_equal_torchs_affine_grid(size: int) -> None:
+    theta = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        places(theta, size), F.affine_grid(theta, [4, 1, size, size], align_corners=False), atol=1e-6, rtol=0
+    )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scotoma import across
 from scotoma.encoders import class_attention, is_vit
 from scotoma.errors import UsageError
-from scotoma.views import Augmentation, plain
+from scotoma.views import Augmentation, places, plain
 
 
 class AttentionMaps(nn.Module):
@@ -87,7 +87,7 @@ class AttentionMaps(nn.Module):
         """
         count, size = len(maps), self.augment.size
         with torch.autocast(maps.device.type, enabled=False):  # bfloat16 has no digits for coordinates
-            at = F.affine_grid(theta, [count, 1, size, size], align_corners=False)
+            at = places(theta, size)
             seen = F.grid_sample(
                 maps.view(count, 1, self.grid, self.grid), at, mode="nearest", padding_mode="zeros", align_corners=False
             )

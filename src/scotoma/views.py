@@ -189,12 +189,13 @@ class Augmentation:
 
     def apply(self, images: Tensor, params: dict[str, Tensor]) -> Tensor:
         """Apply sampled parameters to a batch: one warp, the intensity changes, blur, normalisation."""
-        n, channels = images.shape[:2]
+        channels = images.shape[1]
         x = images.to(torch.float32, memory_format=torch.contiguous_format)  # grid_sample is slow on other layouts
-        grid = F.affine_grid(params["theta"], [n, channels, self.size, self.size], align_corners=False)
-        x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False).div_(255)
+        x = F.grid_sample(x, places(params["theta"], self.size), mode="bilinear", padding_mode="zeros", align_corners=False).div_(
+            255
+        )
         if self.jitter:
-            x.pow_(params["gamma"].view(-1, 1, 1, 1))
+            x.log_().mul_(params["gamma"].view(-1, 1, 1, 1)).exp_()  # x ** gamma, in a third of the time
             middle = x.mean((1, 2, 3), keepdim=True)
             contrast = params["contrast"].view(-1, 1, 1, 1)
             # contrast about the picture's own mean, so that it does not change the brightness as well
@@ -215,8 +216,26 @@ class Augmentation:
         Returns:
             (B, 1, size, size) float32 of the same values.
         """
-        grid = F.affine_grid(params["theta"], [len(labels), 1, self.size, self.size], align_corners=False)
+        grid = places(params["theta"], self.size)
         return F.grid_sample(labels.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def places(theta: Tensor, size: int) -> Tensor:
+    """Where each pixel of a square view lies in its picture: ``F.affine_grid`` with pixels' centres, in a fraction of its time.
+
+    Args:
+        theta: (B, 2, 3), from the view's coordinates in [-1, 1] to the picture's.
+        size: side of the view, pixels.
+
+    Returns:
+        (B, size, size, 2).
+    """
+    centres = (2 * torch.arange(size, device=theta.device, dtype=theta.dtype) + 1) / size - 1
+    along, down = theta[:, :, 0, None] * centres, theta[:, :, 1, None] * centres + theta[:, :, 2, None]  # (B, 2, size) each
+    found = theta.new_empty(len(theta), size, size, 2)
+    for axis in (0, 1):
+        found[..., axis] = along[:, axis, None, :] + down[:, axis, :, None]
+    return found
 
 
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:
