@@ -216,12 +216,28 @@ def rates_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def limits_table() -> str:
+    """Where a training step's time goes, method by method."""
+    found = json.loads((RESULTS / "limits.json").read_text())["methods"]
+    parts = ("data", "views", "loss", "gradients", "optimiser", "after")
+    head = ["method", "network", "images/s", *(f"{part}, ms" for part in parts), "bare step's share", "share of matmul rate"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, one in found.items():
+        times = [f"{1000 * one['seconds'][part]:.1f}" for part in parts]
+        shares = [f"{one[key]:.1%}" for key in ("bare_share", "share_of_matmul")]
+        cells = [NAMES.get(name, name), one["encoder"], f"{one['images_per_second']:.0f}", *times, *shares]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def quality_table() -> str:
     """AUROC of both sides' encoders on equal wall-clock time, and the difference; a table for each way to set lightly up."""
     found = json.loads((RESULTS / "peers_quality.json").read_text())
     seen, parts = found["images_seen"], []
     for side, words in SIDES.items():
         rows = [r for r in found["rows"] if r["side"] == side]
+        if not rows:
+            continue
         fractions = sorted({r["fraction"] for r in rows})
         head = [
             "method",
@@ -319,6 +335,7 @@ def segmentation_table() -> str:
 TABLES = {
     "peers_rates": rates_table,
     "peers_quality": quality_table,
+    "limits": limits_table,
     "robustness": robustness_table,
     "proxies": proxies_table,
     "explanations": explanations_table,
