@@ -21,7 +21,8 @@ from scotoma.losses import classification
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
 from scotoma.plan import Plan
-from scotoma.training import Batches, range_test
+from scotoma.rehearsal import range_test
+from scotoma.training import Batches
 from scotoma.tuning import Recipe, Watcher
 
 N = 60

@@ -9,13 +9,14 @@ import timm
 import torch
 from torch import nn
 
-from scotoma import training
+from scotoma import rehearsal, training
 from scotoma.data.store import Store
 from scotoma.errors import RunError, UsageError
 from scotoma.methods.base import Inputs
 from scotoma.methods.supervised import Supervised
 from scotoma.plan import Plan, automatic_precision, schedule
-from scotoma.training import Batches, Order, measure_rate, step_loss
+from scotoma.rehearsal import measure_rate
+from scotoma.training import Batches, Order, step_loss
 from scotoma.watch import drop_lines_after, features, spread
 
 INPUTS = Inputs(16, 1, (0.4,), (0.2,), outputs=2)
@@ -199,23 +200,23 @@ def test_the_largest_batch_is_found_by_doubling() -> None:
         tried.append(size)
         return size <= 100
 
-    assert training.largest(fitting, 4, 10**6) == 64 and tried == [4, 8, 16, 32, 64, 128]
-    assert training.largest(fitting, 4, 40) == 32
+    assert rehearsal.largest(fitting, 4, 10**6) == 64 and tried == [4, 8, 16, 32, 64, 128]
+    assert rehearsal.largest(fitting, 4, 40) == 32
     with pytest.raises(UsageError, match="a batch of 128 does not fit"):
-        training.largest(fitting, 128, 10**6)
+        rehearsal.largest(fitting, 128, 10**6)
 
 
 def test_a_batch_fits_unless_memory_runs_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     method, batches = supervised(), Batches(store, np.arange(30), np.zeros(30, np.int64))
     before = {k: v.clone() for k, v in method.state_dict().items()}
-    assert training.fits(method, plan_of(batch_size=4), batches)
-    throw_away_step = training._throw_away_step
+    assert rehearsal.fits(method, plan_of(batch_size=4), batches)
+    throw_away_step = rehearsal._throw_away_step
 
     def limited(method: nn.Module, plan: Plan, *rest: object) -> float:
         if plan.batch_size > 4:
             raise torch.OutOfMemoryError
         return throw_away_step(method, plan, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "_throw_away_step", limited)
-    assert training.fits(method, plan_of(batch_size=4), batches) and not training.fits(method, plan_of(batch_size=8), batches)
+    monkeypatch.setattr(rehearsal, "_throw_away_step", limited)
+    assert rehearsal.fits(method, plan_of(batch_size=4), batches) and not rehearsal.fits(method, plan_of(batch_size=8), batches)
     assert all(torch.equal(before[k], v) for k, v in method.state_dict().items())

@@ -45,15 +45,15 @@ def momentum_at(start: float, progress: float, end: float = 1.0) -> float:
 
 
 def transformer(dim: int, depth: int, heads: int) -> nn.Sequential:
-    """Blocks of a vision transformer: norms first, the hidden layer four times as wide; weights as in MAE, appendix A.1."""
+    """Blocks of a vision transformer: norms first, the hidden layer four times as wide; attention starts as torch's own does."""
     from timm.models.vision_transformer import Block
 
-    blocks = nn.Sequential(*(Block(dim, heads, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth)))
-    for module in blocks.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    return blocks
+    blocks = [Block(dim, heads, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth)]
+    for block in blocks:
+        nn.init.xavier_uniform_(block.attn.qkv.weight)
+        nn.init.zeros_(block.attn.qkv.bias)
+        nn.init.zeros_(block.attn.proj.bias)
+    return nn.Sequential(*blocks)
 
 
 class _InGroups:

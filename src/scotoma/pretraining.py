@@ -17,8 +17,9 @@ from scotoma.errors import UsageError
 from scotoma.material import Material
 from scotoma.methods.base import Inputs, Method
 from scotoma.plan import Plan, automatic_precision
+from scotoma.rehearsal import fits, largest, measure_rate
 from scotoma.run import Onlooker, Row, Run, versions
-from scotoma.training import Batches, cost_rows, fit, fits, largest, make_views, measure_rate
+from scotoma.training import Batches, cost_rows, fit, make_views
 
 PICTURES = 6
 

@@ -16,8 +16,9 @@ from scotoma.errors import UsageError
 from scotoma.methods.base import Method
 from scotoma.methods.supervised import Supervised
 from scotoma.plan import Plan, automatic_precision
+from scotoma.rehearsal import range_test
 from scotoma.run import Run
-from scotoma.training import Batches, Trained, fit, range_test
+from scotoma.training import Batches, Trained, fit
 
 CHECKS = 10  # looks at the validation labels in a run
 PLATEAU = 2  # checks without improvement after which ``plateau`` lowers the learning rate

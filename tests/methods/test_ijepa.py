@@ -236,9 +236,9 @@ def test_it_learns_without_collapse() -> None:
     images, targets = bars(64)
     inputs = inputs_of(images)
     torch.manual_seed(0)
-    method = IJEPA(vit(global_pool="avg", fc_norm=False), inputs, momentum=0.9, **SMALL)
-    others, classes = bars(200, seed=1)
-    random = nearest_class(features(method.encoder, others, inputs), classes, 10)
-    losses = train(method, images, targets, steps=120, learning_rate=5e-3)
+    method = IJEPA(vit(global_pool="avg", fc_norm=False), inputs, momentum=0.97, **SMALL)
+    others, classes = bars(400, seed=1)
+    random = nearest_class(features(method.encoder, others, inputs), classes, 100)
+    losses = train(method, images, targets, steps=300, learning_rate=2e-3)  # a faster rate or target network learns less
     assert_learned(method, images, losses, fall=0.75)
-    assert nearest_class(features(method.encoder, others, inputs), classes, 10) > random + 0.05
+    assert nearest_class(features(method.encoder, others, inputs), classes, 100) > random + 0.15
