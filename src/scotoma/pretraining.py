@@ -146,6 +146,8 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     parts = across.world() * config.get("accumulate", 1)
     usual = max(2, min(method.batch_size, count // 2) // parts) * parts
     automatic = config["batch_size"] == "auto"
+    if automatic and across.world() > 1:  # one that ran out of memory would leave the others waiting
+        raise UsageError("--batch_size auto tries batches on one device: try it there, then name the number for all of them")
     batch_size = usual if automatic else config["batch_size"] or usual
     if batch_size % parts:
         raise UsageError(f"--batch_size {batch_size}: must be a multiple of {parts}, its parts (--devices times --accumulate)")
@@ -156,7 +158,7 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     )  # fmt: skip
     if automatic and torch.cuda.is_available():
         size = largest(lambda n: fits(method, replace(plan, batch_size=n), batches), 2 * parts, max(2 * parts, count // 2))
-        plan = replace(plan, batch_size=across.agreed(size))
+        plan = replace(plan, batch_size=size)
     steps = config["steps"]
     if config["epochs"]:
         steps = max(1, round(config["epochs"] * count / plan.batch_size))
