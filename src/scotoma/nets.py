@@ -48,12 +48,13 @@ def transformer(dim: int, depth: int, heads: int) -> nn.Sequential:
     """Blocks of a vision transformer: norms first, the hidden layer four times as wide; attention starts as torch's own does."""
     from timm.models.vision_transformer import Block
 
-    blocks = [Block(dim, heads, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth)]
-    for block in blocks:
-        nn.init.xavier_uniform_(block.attn.qkv.weight)
-        nn.init.zeros_(block.attn.qkv.bias)
-        nn.init.zeros_(block.attn.proj.bias)
-    return nn.Sequential(*blocks)
+    blocks = nn.Sequential(*(Block(dim, heads, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth)))
+    for name, parameter in blocks.named_parameters():
+        if name.endswith("attn.qkv.weight"):
+            nn.init.xavier_uniform_(parameter)
+        elif name.endswith(("attn.qkv.bias", "attn.proj.bias")):
+            nn.init.zeros_(parameter)
+    return blocks
 
 
 class _InGroups:
