@@ -31,7 +31,7 @@ from scotoma.pretrain import pretrain
 from scotoma.pretraining import describe
 
 DATA = Path(os.environ.get("SCOTOMA_DATA", "../shared/data")) / "brain_tumor_mri" / "table.csv"
-PICTURES = {"simclr": 12_800, "mae": 44_800}  # what two cores see in three minutes, about
+PICTURES = {"simclr": 12_800, "mae": 44_800, "ijepa": 16_000}  # what two cores see in three minutes, about
 FRACTIONS = (0.01, 0.05, 0.1)
 START: dict[str, Any] = {"learning_rate": 5e-4, "batch_size": 64}
 # each setting changes one thing of START, or of another setting; None leaves the weights random
@@ -54,6 +54,14 @@ SETTINGS: dict[str, dict[str, dict[str, Any] | None]] = {
         "rate 2.5e-4": {"learning_rate": 2.5e-4},
         "rate 1e-3": {"learning_rate": 1e-3},
         "batch 128": {"batch_size": 128},
+    },
+    "ijepa": {
+        "random weights": None,
+        "momentum 0.98, rate 5e-4": {},
+        "rate 2.5e-4": {"learning_rate": 2.5e-4},
+        "rate 1.25e-4": {"learning_rate": 1.25e-4},
+        "momentum 0.99": {"method_args": {"momentum": 0.99}},
+        "momentum 0.95": {"method_args": {"momentum": 0.95}},
     },
 }
 

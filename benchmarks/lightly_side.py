@@ -1,4 +1,4 @@
-"""lightly's side of ``peers.py``: methods as its documentation's examples have them.
+"""lightly's side of ``peers.py``: methods as its documentation's examples have them, and the loop that trains any side but ours.
 
 From the examples: transforms, heads, their widths, losses, temperatures, momentum, masks, float32 and three channels. Batch size,
 optimiser and learning rate are the examples' too (``theirs``: what a reader of them gets), or Scotoma's (batch size, AdamW, weight
@@ -205,13 +205,18 @@ class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
             return self.transform(image.convert("RGB"))
 
 
-def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int, batch_size: int, learning_rate: float,
-          weight_decay: float, warmup: float, window: float = 0.0, theirs: bool = False,
-          after: Callable[[int], None] | None = None) -> dict[str, float]:  # fmt: skip
-    """Train ``encoder`` in place for so many steps, or until the ``window`` of seconds after the second step is over.
+def train(build: Callable[[], Example], paths: list[str], steps: int, chosen: Any, window: float = 0.0, theirs: bool = False,
+          after: Callable[[int], None] = lambda done: None) -> dict[str, float]:  # fmt: skip
+    """Train the network that ``build`` puts into an example, for so many steps or until ``window`` is over.
 
-    With ``theirs`` batch size, optimiser and (constant) learning rate are the example's, whatever else is given. ``after`` is
-    called after each step with its number.
+    Args:
+        build: makes the example, around an encoder that is trained in place.
+        paths: picture files.
+        steps: length of the training and of its schedule.
+        chosen: Scotoma's method, whose batch size, learning rate, weight decay and warm-up are taken with AdamW and a cosine.
+        window: seconds after the second step; 0: ``steps`` alone count.
+        theirs: batch size, optimiser and (constant) learning rate are the example's own instead.
+        after: called after each step with its number.
 
     Returns:
         ``images_seen``; ``seconds_starting`` until the second step was done (the workers' start among them); ``images_per_second``
@@ -220,13 +225,14 @@ def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int
     began = time.perf_counter()
     started = began
     torch.manual_seed(0)
-    method = METHODS[name](encoder, size).train()
+    method = build().train()
     trained = [p for p in method.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": chosen.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate)
+    batch_size, learning_rate = chosen.batch_size, chosen.learning_rate
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=learning_rate)
     if theirs:
         kind, learning_rate = method.optimizer
         optimizer, batch_size = kind(trained, lr=learning_rate), method.batch_size
@@ -238,14 +244,13 @@ def train(name: str, encoder: nn.Module, paths: list[str], size: int, steps: int
         for views in loader:
             progress = done / steps
             for group in [] if theirs else optimizer.param_groups:
-                group["lr"] = learning_rate * schedule(done, steps, warmup)
+                group["lr"] = learning_rate * schedule(done, steps, chosen.warmup)
             method(views, progress).backward()
             method.before_step()
             optimizer.step()
             optimizer.zero_grad()
             done += 1
-            if after is not None:
-                after(done)
+            after(done)
             now = time.perf_counter()
             started = now if done == 2 else started
             if done == steps or (window and done > 2 and now - started > window):

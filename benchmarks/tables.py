@@ -206,14 +206,47 @@ def methods_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+OTHERS = {
+    "lightly": "lightly, our batch and optimiser",
+    "lightly_own": "lightly, its own",
+    "transformers": "transformers' ViTMAE",
+    "published": "MSMAE as published",
+    "lightly-train": "lightly-train",
+}
+FIVE_MINUTES = 300
+
+
 def rates_table() -> str:
-    """Images a second of both sides, at Scotoma's batch size and at that of lightly's examples."""
+    """Images a second, first step and memory of Scotoma beside each other side, a line a method and side."""
     found = json.loads((RESULTS / "peers_rates.json").read_text())
-    lines = ["| method | Scotoma, images/s | lightly, images/s | ratio | lightly, its own batch size | ratio |", "|---" * 6 + "|"]
-    for name, rate in found["rates"].items():
-        others = [f"{rate[side]:.0f} | {rate['scotoma'] / rate[side]:.2f}" for side in SIDES]
-        lines.append(f"| {NAMES.get(name, name)} | {rate['scotoma']:.0f} | {' | '.join(others)} |")
-    return "\n".join(lines) + "\n"
+    head = ["method", "beside", "images/s", "ratio", "first step, s", "ratio", "memory, GiB", "images in five minutes", "ratio"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for case, rate in found["rates"].items():
+        network = case.partition("@")[2]
+        name = NAMES.get(case.partition("?")[0].partition("@")[0], case.partition("?")[0].partition("@")[0])
+        name += f", {network}" if network else ""
+        name += f", {case.partition('?')[2].partition('@')[0].replace('&', ', ')}" if "?" in case else ""
+        ours = rate.get("scotoma_process")
+        for side, words in OTHERS.items():
+            if side not in rate:
+                continue
+            cells = [name, words, f"{rate['scotoma']:.0f}, {rate[side]:.0f}", f"{rate['scotoma'] / rate[side]:.2f}"]
+            theirs = rate.get(f"{side}_process")
+            if ours and theirs:
+                first, memory = (ours["first_step"], theirs["first_step"]), (ours["own_bytes"], theirs["own_bytes"])
+                seen = (
+                    (FIVE_MINUTES - first[0] - found["seconds_preparing"]) * rate["scotoma"],
+                    (FIVE_MINUTES - first[1]) * rate[side],
+                )
+                cells += [f"{first[0]:.1f}, {first[1]:.1f}", f"{first[1] / first[0]:.2f}"]
+                cells += [
+                    ", ".join(f"{m / 2**30:.2f}" for m in memory),
+                    f"{seen[0]:,.0f}, {seen[1]:,.0f}",
+                    f"{seen[0] / seen[1]:.2f}",
+                ]
+            lines.append("| " + " | ".join(cells + [""] * (len(head) - len(cells))) + " |")
+    told = ", ".join(f"`{words}` {seconds:.1f}" for words, seconds in found.get("help", {}).items())
+    return "\n".join(lines) + "\n" + (f"\nSeconds of {told}.\n" if told else "")
 
 
 def limits_table() -> str:

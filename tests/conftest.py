@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -41,6 +42,19 @@ def grey_picture(kind: int, rng: np.random.Generator, side: int = 40) -> np.ndar
     centre = np.array([y, x]) + rng.uniform(-0.06, 0.06, 2)
     disc = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < rng.uniform(0.16, 0.22) ** 2
     return np.clip(np.asarray(noise, float) + 110 * disc + rng.normal(0, 4, (side, side)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def clinic_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty pictures for training, two a patient and study, with a ``label`` and ``age`` of some and the ``sex`` of all."""
+    folder, rng, lines = tmp_path_factory.mktemp("clinic"), np.random.default_rng(0), []
+    for k in range(20):
+        Image.fromarray(grey_picture(k % 2, rng)).save(folder / f"{k}.png")
+        patient, label = f"p{k // 2}", ("left", "right")[k % 2] if k % 5 else ""
+        lines.append({"image_path": f"{k}.png", "patient": patient, "study": patient, "label": label,
+                      "age": 30 + k if k % 3 else None, "sex": "FM"[k % 2], "split": "train"})  # fmt: skip
+    pd.DataFrame(lines).to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
 
 
 @pytest.fixture

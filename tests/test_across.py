@@ -8,11 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from conftest import grey_picture
-from PIL import Image
 from torch import nn
 
 from scotoma import across, launch, plugins
@@ -41,23 +38,14 @@ def started(world: int, *command: str) -> list[subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, clinic_table: Path) -> dict[int, Path]:
     """The runs of all methods by one process and by two, on the same pictures."""
     folder = tmp_path_factory.mktemp("together")
-    rng = np.random.default_rng(0)
-    lines = []
-    for k in range(20):
-        Image.fromarray(grey_picture(k % 2, rng)).save(folder / f"{k}.png")
-        label = ("left", "right")[k % 2] if k % 5 else ""
-        patient = f"p{k // 2}"
-        lines.append({"image_path": f"{k}.png", "patient": patient, "study": patient, "label": label,
-                      "age": 30 + k if k % 3 else None, "sex": "FM"[k % 2], "split": "train"})  # fmt: skip
-    pd.DataFrame(lines).to_csv(folder / "table.csv", index=False)
     found = {}
     for world in (1, 2):
         found[world] = folder / str(world)
         found[world].mkdir()
-        processes = started(world, str(WORKER), str(folder / "table.csv"), str(found[world]))
+        processes = started(world, str(WORKER), str(clinic_table), str(found[world]))
         said = [process.communicate(timeout=600)[0] for process in processes]
         assert not any(process.returncode for process in processes), "\n".join(said)
     return found

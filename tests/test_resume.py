@@ -6,12 +6,8 @@ import csv
 import random
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
-from conftest import grey_picture
-from PIL import Image
 from safetensors.torch import load_file
 from together import GIVEN
 
@@ -26,17 +22,6 @@ class Killed(Exception):
     """Stands for SIGKILL, after which nothing but files is left."""
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, rng, lines = tmp_path_factory.mktemp("resume"), np.random.default_rng(0), []
-    for k in range(20):
-        Image.fromarray(grey_picture(k % 2, rng)).save(folder / f"{k}.png")
-        lines.append({"image_path": f"{k}.png", "patient": f"p{k // 2}", "study": f"p{k // 2}", "label": "ab"[k % 2],
-                      "age": 30 + k if k % 3 else None, "sex": "FM"[k % 2], "split": "train"})  # fmt: skip
-    pd.DataFrame(lines).to_csv(folder / "table.csv", index=False)
-    return folder / "table.csv"
-
-
 def logged(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open() as file:
         return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
@@ -44,14 +29,14 @@ def logged(run: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(("name", "accumulate"), [*((name, 1) for name in plugins.names("methods")), ("mae", 2)])
 def test_a_killed_run_ends_as_one_left_alone(
-    name: str, accumulate: int, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, accumulate: int, clinic_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"steps": STEPS, "batch_size": 8, "size": 32, "precision": "32-true", "method_args": GIVEN.get(name), "quiet": True,
              "target": ["label"], "accumulate": accumulate,
              "encoder": "vit_tiny_patch8" if plugins.method(name).needs_vit else "resnet10t"}  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = pretrain(str(table), name, tmp_path / "alone", **given)  # type: ignore[arg-type]
+    alone = pretrain(str(clinic_table), name, tmp_path / "alone", **given)  # type: ignore[arg-type]
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
     step_loss, calls = training.step_loss, 0
     moments = sorted(random.Random(name).sample(range(1, accumulate * STEPS), 2))
@@ -67,8 +52,8 @@ def test_a_killed_run_ends_as_one_left_alone(
     out = tmp_path / "killed"
     for resume in (False, True):
         with pytest.raises(Killed):
-            pretrain(str(table), name, out, resume=resume, **given)  # type: ignore[arg-type]
-    pretrain(str(table), name, out, resume=True, **given)  # type: ignore[arg-type]
+            pretrain(str(clinic_table), name, out, resume=resume, **given)  # type: ignore[arg-type]
+    pretrain(str(clinic_table), name, out, resume=True, **given)  # type: ignore[arg-type]
     torch.set_num_threads(threads)
     assert calls == STEPS + 2 or accumulate > 1  # nothing was done twice but what was killed
     found, expected = (load_file(run / "encoder.safetensors") for run in (out, alone))

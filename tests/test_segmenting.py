@@ -169,12 +169,15 @@ def test_summaries_are_means_of_pictures_and_of_patients() -> None:
     assert {r["unit"] for r in single} == {"picture"} and not any("class" in r for r in single)
 
 
-def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path) -> None:
+def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finetune(str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "run", steps=3, batch_size=4, quiet=True)
     rows = read_rows(run)
     assert {"finetune", "segmentation"} == {r["evaluator"] for r in rows}
     assert all(r["split"] == "val" for r in rows if r["evaluator"] == "segmentation")
+    scored, score = [], shown.score
+    monkeypatch.setattr(shown, "score", lambda *given: scored.append(score(*given)) or scored[-1])
     found = evaluate(run, str(discs / "table.csv"), quiet=True)
+    assert len(scored) == 1, "rows and figure share what was predicted"
     dice = [r for r in found if r["metric"] == "dice" and r["unit"] == "picture" and "class" not in r]
     assert len(dice) == 1 and dice[0]["n"] == 5 and dice[0]["split"] == "test"
     assert json.loads((run / "figures" / "segmentation.json").read_text())["section"] == "results"

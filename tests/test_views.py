@@ -10,6 +10,7 @@ from scipy import ndimage, stats
 from torch import Tensor
 from torch.nn import functional as F
 
+from scotoma import views
 from scotoma.errors import UsageError
 from scotoma.views import MODALITIES, Augmentation, Draws, modality, places, plain
 
@@ -231,6 +232,13 @@ def test_blur_equals_scipys(channels: int) -> None:
         for c in range(channels):
             expected = ndimage.gaussian_filter(exact[i, c], sigma[i].item(), mode="nearest", radius=3)
             np.testing.assert_allclose(view[i, c], expected, atol=1e-4)
+
+
+def test_blurring_all_pictures_as_a_gpu_does_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = identity(3) | {"sigma": torch.tensor([0.0, 0.6, 1.5])}
+    some = raw(blur=1.0, jitter=0.0).apply(pictures(), given)
+    monkeypatch.setattr(views, "_to_blur", lambda sigma: slice(None))
+    torch.testing.assert_close(raw(blur=1.0, jitter=0.0).apply(pictures(), given), some, atol=0, rtol=0)
 
 
 def test_a_view_does_not_depend_on_its_neighbours() -> None:

@@ -147,5 +147,5 @@ def _focus(log_p: Tensor, gamma: float) -> Tensor | float:
 
 def one_hot(targets: Tensor, classes: int) -> Tensor:
     """(B,) class ids, -1 for unknown -> (B, C) float32 shares, NaN for unknown."""
-    shares = F.one_hot(targets.clamp(min=0), classes).float()
+    shares = (targets[:, None] == torch.arange(classes, device=targets.device)).float()  # torch's own reads the largest id
     return shares.masked_fill(targets[:, None] < 0, float("nan"))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scotoma.errors import UsageError
 
+NO_BLUR = 0.01  # standard deviation in pixels that leaves a picture as it is, to the bit
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed 64 bits
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
@@ -240,19 +241,25 @@ def places(theta: Tensor, size: int) -> Tensor:
 
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with a standard deviation of its own for each picture (0 leaves it): two one-dimensional convolutions."""
-    chosen = sigma > 0
+    chosen = _to_blur(sigma)
     part = x[chosen]
     if not len(part):
         return x
     n, channels, height, width = part.shape
     radius = 3
     taps = torch.arange(-radius, radius + 1, device=x.device)
-    kernel = torch.softmax(-(taps**2) / (2 * sigma[chosen, None] ** 2), 1).repeat_interleave(channels, 0)
+    width_of = sigma[chosen, None].clamp(min=NO_BLUR)
+    kernel = torch.softmax(-(taps**2) / (2 * width_of**2), 1).repeat_interleave(channels, 0)
     flat = F.pad(part.reshape(1, n * channels, height, width), [radius] * 4, mode="replicate")
     flat = F.conv2d(flat, kernel[:, None, None, :], groups=n * channels)
     flat = F.conv2d(flat, kernel[:, None, :, None], groups=n * channels)
     x[chosen] = flat.view(n, channels, height, width)
     return x
+
+
+def _to_blur(sigma: Tensor) -> Tensor | slice:
+    """Those pictures that need it; not on a GPU, for which the processor would have to wait to know which they are."""
+    return sigma > 0 if sigma.device.type == "cpu" else slice(None)
 
 
 def normalise_(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

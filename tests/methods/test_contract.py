@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from scotoma import encoders, plugins
+from scotoma import encoders, plugins, views
 from scotoma.encoders import EncoderInfo
 from scotoma.methods.base import Column, Inputs, Method, Wants
 from scotoma.training import make_views
@@ -69,9 +71,9 @@ def batch_of(name: str, channels: int, n: int = 6, epoch: int = 0) -> dict[str, 
 
 def step(method: Method, batch: dict[str, Tensor], epoch: int = 0, bfloat16: bool = False) -> Tensor:
     batch = batch | {"epochs": torch.full_like(batch["epochs"], epoch)}
-    views = make_views(method, batch, 0)
+    made = make_views(method, batch, 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        return method.loss(views, batch)["loss"]
+        return method.loss(made, batch)["loss"]
 
 
 @pytest.mark.parametrize(("name", "network", "channels"), CASES)
@@ -122,6 +124,37 @@ def test_param_groups_hold_each_trained_parameter_once(name: str, network: str, 
     assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
     for group in groups:
         assert all(p.ndim > 1 for p in group["params"]) or group["weight_decay"] == 0  # biases and norms are not decayed
+
+
+class Waits(TorchDispatchMode):
+    """Names the operations for which the processor would wait for a GPU: those whose result's shape or value it has to know."""
+
+    ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "bincount", "is_nonzero", "equal", "item")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name in ("index", "index_put", "index_put_") and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if masks or any(name.startswith(asking) for asking in self.ASKING):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "network", "channels"), [case for case in CASES if case[2] == 1])
+def test_no_step_waits_for_the_device(name: str, network: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_to_blur", lambda sigma: slice(None))  # as on a GPU
+    method, batch = make(name, network, channels), batch_of(name, channels)
+    optimizer = torch.optim.AdamW(method.param_groups(), fused=True)
+    step(method, batch).backward()  # what the first step alone does may wait
+    with Waits() as waits:
+        step(method, batch).backward()
+        optimizer.step()
+        method.after_step(0.5)
+    # whose attention is old is decided by the processor, once a step
+    assert waits.found == (["_local_scalar_dense"] if name == "msmae" else [])
 
 
 @pytest.mark.parametrize(("name", "network", "channels"), CASES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from test_evidence import row
 from test_in_use import operating
 from test_report import auroc, make_study, write
@@ -69,11 +70,28 @@ def test_the_card_says_what_the_run_knows_and_asks_for_the_rest(tmp_path: Path) 
         assert words in card, words
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, "a classifier"),
+        ({"target": ["mask_path"], "decoder": "unet"}, "a segmenter"),
+        ({"target": ["age"], "regression": True}, "a model of numbers"),
+    ],
+)
+def test_card_and_checklist_call_a_model_what_it_is(config: dict[str, object], words: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", [row("finetune", "parameters", 1e6, split="train")], CONFIG | config)
+    network(folder / "model.safetensors", SAID)
+    build([folder])
+    assert f"an encoder pretrained on unlabelled pictures, and {words} on it." in (folder / "model_card.md").read_text()
+    target = (CONFIG | config)["target"]
+    assert f"of {words} of {target[0]}." in (folder / "checklist.md").read_text()  # type: ignore[index]
+
+
 def test_a_study_and_a_bare_run_have_a_card_too(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     build([study])
     card = (study / "model_card.md").read_text()
-    assert "Classifiers started from encoders pretrained by SimCLR, MAE." in card and "0.957" in card and "0.912" not in card
+    assert "A classifier started from each encoder, pretrained by SimCLR, MAE." in card and "0.957" in card and "0.912" not in card
     assert "- By patient: none is in two sets." in card and "Not tested: show no maps as evidence." in card
     bare = write(tmp_path / "bare", [{"evaluator": "pretrain", "metric": "loss", "value": 1.0}], {"command": "pretrain"})
     build([bare])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from test_report import BASE, Page, write
 
 from scotoma.report.build import build
@@ -92,3 +93,15 @@ def test_corruption_errors_stand_beside_those_of_a_baseline(tmp_path: Path) -> N
     assert "Corruption error relative to Random weights 1.250 1.000 \u2013" in text
     assert "divided by that of Random weights" in text
     assert "Corruption error" not in Page(build([own]).read_text()).text, "one classifier has nothing to stand beside"
+
+
+@pytest.mark.parametrize(
+    ("target", "classes", "words"), [("covid", ("0", "1"), " AUROC"), ("effusion,nodule", ("effusion", "nodule"), "macro AUROC")]
+)
+def test_the_auroc_of_two_classes_is_one_and_of_two_findings_a_mean(
+    target: str, classes: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    common = {"target": target, "fraction": 1.0, "labels": 50, "n": 90}
+    rows = [row("metrics", "auroc", 0.8, **common), *(row("metrics", "auroc", 0.8, **common, **{"class": c}) for c in classes)]
+    text = page(tmp_path, rows).text
+    assert words in text and ("macro AUROC" in text) == (words == "macro AUROC")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from scotoma.plan import automatic_precision
 from scotoma.watch import features
 
 Row = dict[str, Any]
+T = TypeVar("T")
 HEADLINE = "auroc"
 SUMMARY = ("auroc", "average_precision", "balanced_accuracy", "brier")
 ROC_GRID = np.round(np.linspace(0, 1, 51), 2)
@@ -75,6 +76,13 @@ class Context:
     seeds: int = 1
     name: str = "random"
     keep_identity: bool = False
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What an evaluator's rows and its figures both need, made for whichever asks first."""
+        if name not in self._made:
+            self._made[name] = make()
+        return cast("T", self._made[name])
 
     @cached_property
     def features(self) -> np.ndarray:

@@ -207,7 +207,8 @@ def _captures(context: Context, cases: list[overlays.Case], folder: Path) -> Non
 
 def _classifier(context: Context) -> Classifier:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return _joined(context, context.encoder, linear.head(context)).to(device).eval()
+    head = context.once("explained head", lambda: linear.head(context))
+    return _joined(context, context.encoder, head).to(device).eval()
 
 
 def _joined(context: Context, encoder: nn.Module, head: nn.Linear) -> Classifier:

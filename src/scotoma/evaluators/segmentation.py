@@ -63,4 +63,4 @@ def _parts(context: Context) -> tuple[Decoder, Regions, np.ndarray]:
 def _scores(context: Context) -> np.ndarray:
     decoder, truth, test = _parts(context)
     rows = context.dataset.table["row"].to_numpy()
-    return score(context.encoder, decoder, context.info, context.store, rows, truth, test)
+    return context.once("overlaps", lambda: score(context.encoder, decoder, context.info, context.store, rows, truth, test))

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from scotoma.report import METRICS, USES, Folder, data_name, decimals, finding, interval, label_of, same
-from scotoma.report.recipe import recipe
+from scotoma.report.recipe import made, recipe
 
 TO_FILL = "TO FILL"
 SETS = {"train": "training", "val": "validation", "test": "test"}
@@ -39,7 +39,7 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
         **_measured(rows, results),
         **_decisions(rows[rows["evaluator"] == "operating"]),
         **_parts(rows),
-        "aim": f"{aim} of a classifier of {targets or 'pictures'}. {TO_FILL}: hypotheses" if aim else "",
+        "aim": f"{aim} of {made(configs)} of {targets or 'pictures'}. {TO_FILL}: hypotheses" if aim else "",
         "outcome": f"Labels: {targets}. {TO_FILL}: how and by whom they were made" if targets else "",
         "readers": f"Several readers' labels became one ({readers}). {TO_FILL}: agreement" if readers else "",
         "missing": "A missing label is unknown, never negative; such pictures join the pretraining alone.",

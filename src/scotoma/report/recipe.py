@@ -54,7 +54,9 @@ def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame
     methods = _several(NAMES.get(str(m), str(m)) for c in configs for m in (c.get("methods") or [c.get("method")]) if m)
     tuned = next((c for c in configs if c.get("command") == "finetune"), {})
     return {
-        "kind": "Deep learning: an encoder pretrained on unlabelled pictures, and a classifier on it." if methods or said else "",
+        "kind": f"Deep learning: an encoder pretrained on unlabelled pictures, and {made(configs)} on it."
+        if methods or said
+        else "",
         "model": _model(said, rows),
         "pixels": _several((pixels(one) for one in said), " "),
         "software": _versions(tops[0]),
@@ -63,6 +65,13 @@ def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame
         "subsets": _subsets(configs),
         **(_tuning(tuned) if tuned else {}),
     }
+
+
+def made(configs: Sequence[Config]) -> str:
+    """What these runs made of an encoder, with its article."""
+    if any("mask_path" in (c.get("target") or []) for c in configs):
+        return "a segmenter"
+    return "a model of numbers" if any(c.get("regression") for c in configs) else "a classifier"
 
 
 def _several(words: Iterable[str], between: str = ", ") -> str:
@@ -104,7 +113,7 @@ def _versions(folder: Folder) -> str:
 
 def _start(methods: str, tuned: Config, configs: Sequence[Config]) -> str:
     own = f"training started from the encoder of {Path(str(tuned['encoder'])).name}" if tuned.get("encoder") else ""
-    own = own or (f"classifiers started from encoders pretrained by {methods}" if methods else "")
+    own = own or (f"{made(configs)} started from each encoder, pretrained by {methods}" if methods else "")
     begun = _several(str(c["init"]) for c in configs if c.get("init"))
     return f"{own[0].upper()}{own[1:]}{f'; pretraining itself started from {begun}' if begun else ''}." if own else ""
 

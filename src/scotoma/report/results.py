@@ -74,7 +74,8 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
     fractions = sorted(set((used if len(used) else auroc)["fraction"].dropna()))
     fraction = min(fractions, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
     here = whole[same(whole["fraction"], fraction)]
-    several = classes.loc[classes["metric"] == "auroc", "class"].nunique() > 1
+    count = classes.loc[classes["metric"] == "auroc", "class"].nunique()
+    several = count > 2 or (count > 1 and "," in target)  # of two classes the AUROC is one; of two findings it is their mean
     columns = [(f, head(f, auroc)) for f in sorted(auroc["fraction"].unique(), key=lambda f: (f != f, f))]
     references = [NAMES.get(r, r) or "reference" for r in differences["reference"]]
     pairs = [f"{label} minus {r[0].lower()}{r[1:]}" for label, r in zip(differences["label"], references, strict=True)]
