@@ -60,23 +60,23 @@ def sides(case: str, lightly_train: str | None) -> list[str]:
 
 
 def scotoma(case: str, options: argparse.Namespace, folder: Path) -> Found:
-    """Its command."""
+    """Its command: once for two steps, of which the first is waited for, and once for minutes."""
     from scotoma import plugins
     from scotoma.run import read_config, read_rows
 
     name, query, network = parts(case)
-    out = folder / "scotoma"
-    command = [str(PROGRAMS / "scotoma"), "pretrain", "--data", str(DATA), "--method", name, "--out", str(out), "--quiet"]
-    command += [
-        flag for pair in query.split("&") if pair for flag in (f"--method.{pair.partition('=')[0]}", pair.partition("=")[2])
-    ]
-    command += ["--size", str(options.size), *(["--encoder", network] if network else [])]
+    command = [str(PROGRAMS / "scotoma"), "pretrain", "--data", str(DATA), "--method", name, "--size", str(options.size), "--quiet"]
+    command += [f"--method.{pair}" for pair in query.split("&") if pair]
+    command += ["--encoder", network] if network else []
     command += ["--target", "label"] if plugins.method(name).needs_labels else []
-    log = out / "metrics.csv"
-    seen = watched([*command, "--minutes", str(options.window)], lambda _: log.exists() and log.read_text().count("\n") > 1)
+    log, out = folder / "first" / "metrics.csv", folder / "run"
+    begun = watched(
+        [*command, "--steps", "2", "--out", str(log.parent)], lambda _: log.exists() and log.read_text().count("\n") > 1
+    )
+    seen = watched([*command, "--minutes", str(options.window), "--out", str(out)])
     rows = {row["metric"]: row["value"] for row in read_rows(out)}
-    steps_a_second = rows["steps"] / rows["seconds"]
-    return seen | {"images_per_second": steps_a_second * float(read_config(out)["batch_size"])}
+    rate = rows["steps"] / rows["seconds"] * float(read_config(out)["batch_size"])
+    return seen | {"first_step": begun["first_step"], "images_per_second": rate}
 
 
 def other(case: str, side: str, options: argparse.Namespace, folder: Path) -> Found:

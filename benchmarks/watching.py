@@ -19,12 +19,12 @@ def family(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> dict[str, int]:
-    """Bytes of a process: its own, and of mapped files."""
+    """Bytes of a process: its own memory and mapped files, what it shares with others divided among them."""
     try:
-        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        return {name: 1024 * int(lines[name].split()[0]) for name in ("RssAnon", "RssFile")}
+        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+        return {name: 1024 * int(lines[name].split()[0]) for name in ("Pss_Anon", "Pss_File")}
     except (OSError, KeyError, ValueError):  # it has just ended
-        return {"RssAnon": 0, "RssFile": 0}
+        return {"Pss_Anon": 0, "Pss_File": 0}
 
 
 def watched(command: list[str], begun: Callable[[str], bool] = lambda said: False) -> dict[str, float]:
@@ -36,7 +36,7 @@ def watched(command: list[str], begun: Callable[[str], bool] = lambda said: Fals
 
     Returns:
         ``seconds`` in all; ``first_step`` until ``begun``; ``own_bytes`` and ``file_bytes``, the greatest sums over the process and
-        its children of what is theirs alone (``RssAnon``) and of pages of mapped files, which the system takes back at need.
+        its children of memory of their own and of pages of mapped files, which the system takes back at need.
 
     Raises:
         SystemExit: the command failed; with the end of what it said.
@@ -48,11 +48,11 @@ def watched(command: list[str], begun: Callable[[str], bool] = lambda said: Fals
         said = Path(file.name)
         while process.poll() is None:
             sizes = [resident(pid) for pid in family(process.pid)]
-            found["own_bytes"] = max(found["own_bytes"], sum(s["RssAnon"] for s in sizes))
-            found["file_bytes"] = max(found["file_bytes"], sum(s["RssFile"] for s in sizes))
+            found["own_bytes"] = max(found["own_bytes"], sum(s["Pss_Anon"] for s in sizes))
+            found["file_bytes"] = max(found["file_bytes"], sum(s["Pss_File"] for s in sizes))
             if "first_step" not in found and begun(said.read_text(errors="replace")):
                 found["first_step"] = time.perf_counter() - start
-            time.sleep(0.05)
+            time.sleep(0.1)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)}: {said.read_text(errors='replace')[-2000:]}")
     return found | {"seconds": time.perf_counter() - start}
