@@ -60,7 +60,7 @@ def sides(case: str, lightly_train: str | None) -> list[str]:
 
 
 def scotoma(case: str, options: argparse.Namespace, folder: Path) -> Found:
-    """Its command: once for two steps, of which the first is waited for, and once for minutes."""
+    """Its command: once for a few steps, of which the first is waited for, and once for minutes."""
     from scotoma import plugins
     from scotoma.run import read_config, read_rows
 
@@ -71,7 +71,7 @@ def scotoma(case: str, options: argparse.Namespace, folder: Path) -> Found:
     command += ["--target", "label"] if plugins.method(name).needs_labels else []
     log, out = folder / "first" / "metrics.csv", folder / "run"
     begun = watched(
-        [*command, "--steps", "2", "--out", str(log.parent)], lambda _: log.exists() and log.read_text().count("\n") > 1
+        [*command, "--steps", "20", "--out", str(log.parent)], lambda _: log.exists() and log.read_text().count("\n") > 1
     )
     seen = watched([*command, "--minutes", str(options.window), "--out", str(out)])
     rows = {row["metric"]: row["value"] for row in read_rows(out)}

@@ -185,7 +185,8 @@ def open_store(path: Path) -> Store:
 def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation a channel, of pixels in [0, 1], over an evenly spaced sample of ``rows``."""
     chosen = np.sort(rows)[np.linspace(0, len(rows) - 1, min(sample, len(rows))).astype(int)]
-    counts = np.stack([np.bincount(store.pixels[chosen, :, :, c].ravel(), minlength=256) for c in range(store.channels)])
+    pictures = store.pixels[chosen].reshape(len(chosen), -1, store.channels)
+    counts = np.stack([np.sum([np.bincount(p[:, c], minlength=256) for p in pictures], 0) for c in range(store.channels)])
     levels = np.arange(256) / 255
     mean = counts @ levels / counts.sum(1)
     deviation = np.sqrt(np.maximum(counts @ levels**2 / counts.sum(1) - mean**2, 1e-6))
