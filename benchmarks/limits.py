@@ -55,7 +55,7 @@ def limits(name: str, size: int, rounds: int) -> dict[str, Any]:
     parts = assemble(config, material)
     method, batches = parts.method.to(memory_format=torch.channels_last).train(), parts.batches
     plan = make_plan(config, method, batches)
-    tune_for_cpu(method, plan)
+    tune_for_cpu(method, plan.precision)
     optimizer, bfloat16 = make_optimizer(method, plan), plan.precision == "bf16-mixed"
     took: dict[str, list[float]] = {part: [] for part in PARTS}
     operations = 0

@@ -82,7 +82,7 @@ def costs(options: argparse.Namespace) -> None:
 
     from scotoma import encoders
     from scotoma.methods.base import Column, Inputs
-    from scotoma.training import step_loss
+    from scotoma.training import step_loss, tune_for_cpu
 
     def step_of(name: str, network: str) -> Any:
         chosen = plugins.method(name)
@@ -92,6 +92,7 @@ def costs(options: argparse.Namespace) -> None:
         columns = tuple(Column(c) for c in wants.columns)
         inputs = Inputs(options.size, 1, (0.4,), (0.2,), outputs=4, pictures=1000, columns=columns)
         method = chosen(encoders.build(info), inputs).to(memory_format=torch.channels_last).train()
+        tune_for_cpu(method, "bf16-mixed")
         n = chosen.batch_size
         images = torch.randint(0, 256, (n, 1, 128, 128), dtype=torch.uint8)
         batch = {"images": images, "rows": torch.arange(n), "epochs": torch.full((n,), 9), "positions": torch.arange(n)}

@@ -89,7 +89,7 @@ def largest(fitting: Callable[[int], bool], start: int, most: int) -> int:
 def _thrown_away(method: Method, plan: Plan) -> Iterator[tuple[torch.device, torch.optim.Optimizer]]:
     """The device and an optimiser for steps after which weights and buffers are put back."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tune_for_cpu(method, plan)
+    tune_for_cpu(method, plan.precision)
     saved = {k: v.detach().clone() for k, v in method.state_dict().items()}
     method.to(device).to(memory_format=torch.channels_last).train()
     try:

@@ -213,12 +213,12 @@ def make_views(method: Method, batch: Batch, seed: int) -> Batch:
     return {k: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in views.items()}
 
 
-def tune_for_cpu(method: Method, plan: Plan) -> None:
+def tune_for_cpu(method: Method, precision: str) -> None:
     """Have the method's networks do what a CPU does fast, where there is no GPU."""
     patch: Any = getattr(method.encoder, "patch_embed", None)
     side = getattr(patch, "patch_size", None)
     tokens = (method.inputs.image_size // side[0]) ** 2 if side else 0
-    cpu.tune(method, torch.bfloat16 if plan.precision == "bf16-mixed" else torch.float32, tokens)
+    cpu.tune(method, torch.bfloat16 if precision == "bf16-mixed" else torch.float32, tokens)
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resum
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     if not method.own_statistics:
         across.share_norms(method)
-    tune_for_cpu(method, plan)
+    tune_for_cpu(method, plan.precision)
     adapter = Adapter(method.to(memory_format=torch.channels_last), plan, batches)
     method.train()
     try:
