@@ -9,6 +9,7 @@ from sklearn.metrics import silhouette_score
 
 from scotoma import featuremap
 from scotoma.data.targets import Target
+from scotoma.drawing import scatter
 
 
 def clusters(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -64,3 +65,11 @@ def test_at_most_so_many_are_shown_evenly_spaced() -> None:
     found = featuremap.shown(rows)
     assert len(found) == featuremap.POINTS and (found[0], found[-1]) == (5, 10_004) and np.ptp(np.diff(found)) <= 1
     assert featuremap.shown(rows[:7]).tolist() == rows[:7].tolist()
+
+
+def test_many_encoders_stand_three_in_a_row_under_their_names() -> None:
+    names = [*(f"encoder {k}" for k in range(3)), "MSMAE (label free true, warmup epochs 1, attention interval 1)"]
+    points = {name: np.zeros((2, 2)) for name in names}
+    axes = [axis for axis in scatter(points, np.zeros(2, int), ("a",)).axes if axis.get_visible()]
+    assert [axis.get_title().replace("\n", " ") for axis in axes] == names and "\n" in axes[3].get_title()
+    assert [axis.get_subplotspec().is_first_col() for axis in axes] == [True, False, False, True]  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,17 +56,21 @@ def outlined(pictures: np.ndarray, truth: np.ndarray, found: np.ndarray, titles:
 
 
 def scatter(points: dict[str, np.ndarray], labels: np.ndarray, classes: tuple[str, ...]) -> Figure:
-    """A panel for each name of (n, 2) points, coloured and marked by class id; -1 (unknown) is left out."""
+    """A panel for each name of (n, 2) points, three in a row, coloured and marked by class id; -1 (unknown) is left out."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(points), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(points), squeeze=False)[0]
-    for axis, (name, xy) in zip(panels, points.items(), strict=True):
+    columns = min(3, len(points))
+    rows = -(-len(points) // columns)
+    figure = Figure(figsize=(4.2 * columns, 4.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in panels[len(points) :]:
+        axis.set_visible(False)
+    for axis, (name, xy) in zip(panels, points.items(), strict=False):
         for k, label in enumerate(classes):
             chosen = labels == k
             style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
             axis.scatter(xy[chosen, 0], xy[chosen, 1], s=9, alpha=0.7, linewidths=0, label=label, **style)
-        axis.set_title(name, fontsize=10)
+        axis.set_title("\n".join(textwrap.wrap(name, 44)), fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
     panels[0].legend(fontsize=8, markerscale=1.8, loc="best")

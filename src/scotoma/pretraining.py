@@ -121,7 +121,7 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
     figures(run, method, batches)
     (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
     rows = cost_rows(trained, plan, method, len(positions), material.seconds)
-    return run.add_rows(rows, evaluator="pretrain", method=config["method"], encoder=info.name)
+    return run.add_rows(rows, evaluator="pretrain", method=config.get("variant", config["method"]), encoder=info.name)
 
 
 def describe(config: dict[str, Any], material: Material, name: str) -> encoders.EncoderInfo:

@@ -103,6 +103,7 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
         automatic = ("init", "batch_size", "learning_rate", "weight_decay", "precision")
         arguments: dict[str, Any] = {k: config[k] for k in shared} | dict.fromkeys(automatic)
         arguments |= {"method": method.partition("?")[0], "method_args": plugins.variant(method)[1], "steps": steps}
+        arguments |= {"variant": method}  # by which rows and curves tell it from others of the same method
         if not quiet:
             print(f"pretraining {method}", flush=True)
         parts = assemble(arguments, material)
@@ -292,10 +293,12 @@ def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) 
     """The map of the test pictures' features: each encoder beside its random weights."""
     if _target(material).regional:
         return  # regions have no class by which a picture could be marked
+    from scotoma.report import called
+
     shown = featuremap.shown(_test(material))
     found: dict[str, np.ndarray] = {}
-    sources = {m: run.path / "pretrain" / _slug(m) for m in networks} | {
-        f"random {n}": run.path / "pretrain" / f"random-{n}" for n in networks.values()
+    sources = {called(m): run.path / "pretrain" / _slug(m) for m in networks} | {
+        f"{called('random')}, {n}": run.path / "pretrain" / f"random-{n}" for n in networks.values()
     }
     for name, source in sources.items():
         if (source / encoders.FILE).exists():

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from scotoma.errors import UsageError
+from scotoma.report import called
 from scotoma.report.build import build
 
 FRACTIONS = (0.01, 0.1, 0.5, 1.0)
@@ -403,3 +404,8 @@ def test_torch_is_never_imported(study):
     )
     done = subprocess.run([sys.executable, "-c", code, str(study)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_method_with_arguments_is_called_by_words():
+    assert called("mae?masking=block&mask_ratio=0.6") == "MAE (masking block, mask ratio 0.6)"
+    assert called("simclr") == "SimCLR" and called("/weights/mine.safetensors") == "/weights/mine.safetensors"

@@ -57,9 +57,16 @@ METRICS = {
 }
 
 
+def called(method: Any) -> str:
+    """What a reader calls a method; ``mae?masking=block&mask_ratio=0.6`` is MAE (masking block, mask ratio 0.6)."""
+    name, _, query = str(method).partition("?")
+    given = ", ".join(pair.replace("=", " ").replace("_", " ") for pair in query.split("&") if pair)
+    return NAMES.get(name, name) + (f" ({given})" if given else "")
+
+
 def label_of(method: Any, encoder: Any, several: bool) -> str:
     """A method's display name, with its network where ``several`` are compared."""
-    name = "no method" if missing(method) else NAMES.get(str(method), str(method))
+    name = "no method" if missing(method) else called(method)
     return f"{name} ({encoder})" if several and not missing(encoder) else name
 
 
@@ -239,10 +246,10 @@ def asked(folder: Folder) -> dict[str, Any]:
     for key, word in ASKED.items():
         if not missing(value := config.get(key)):
             if isinstance(value, dict):  # a number for each method
-                value = [f"{NAMES.get(k, k)} {v}" for k, v in value.items()]
+                value = [f"{called(k)} {v}" for k, v in value.items()]
             listed: list[Any] = value if isinstance(value, list) else [value]
             if key in ("method", "methods"):
-                shown = [NAMES.get(str(v), str(v)) for v in listed]
+                shown = [called(v) for v in listed]
             elif key in ("fractions", "label_fraction") and all(isinstance(v, int | float) for v in listed):
                 shown = [f"{100 * v:g}\u00a0%" for v in listed]
             else:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from scotoma.report import NAMES, Folder, asked, missing
+from scotoma.report import Folder, asked, called, missing
 
 NETWORKS = ("model.safetensors", "encoder.safetensors")
 LARGEST_HEADER = 1 << 27  # bytes; more is no network of ours
@@ -51,7 +51,7 @@ def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame
         rows: all rows.
     """
     configs, said = [f.config for f in folders], [s for _, s in networks(folders)]
-    methods = _several(NAMES.get(str(m), str(m)) for c in configs for m in (c.get("methods") or [c.get("method")]) if m)
+    methods = _several(called(m) for c in configs for m in (c.get("methods") or [c.get("method")]) if m)
     tuned = next((c for c in configs if c.get("command") == "finetune"), {})
     return {
         "kind": f"Deep learning: an encoder pretrained on unlabelled pictures, and {made(configs)} on it."
@@ -85,7 +85,7 @@ def _model(said: Sequence[Config], rows: pd.DataFrame) -> str:
     for one in said:
         method, side = str(one.get("method", {}).get("name", "")), one.get("image_size")
         told = f", which tells apart {', '.join(map(str, one['classes']))}" if one.get("classes") else ""
-        nets.append(f"{one.get('timm_name')} ({NAMES.get(method, method)}), input {side} x {side} x {one.get('in_chans')}{told}")
+        nets.append(f"{one.get('timm_name')} ({called(method)}), input {side} x {side} x {one.get('in_chans')}{told}")
     return f"{_several(nets, '; ')}{f'. {weights}' if weights else ''}. The weights lie in the run folder." if nets else ""
 
 

@@ -16,10 +16,10 @@ from scotoma.report import (
     CALIBRATION,
     CONTROLS,
     METRICS,
-    NAMES,
     USES,
     Table,
     at,
+    called,
     decimals,
     label_of,
     missing,
@@ -77,7 +77,7 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
     count = classes.loc[classes["metric"] == "auroc", "class"].nunique()
     several = count > 2 or (count > 1 and "," in target)  # of two classes the AUROC is one; of two findings it is their mean
     columns = [(f, head(f, auroc)) for f in sorted(auroc["fraction"].unique(), key=lambda f: (f != f, f))]
-    references = [NAMES.get(r, r) or "reference" for r in differences["reference"]]
+    references = [called(r) or "reference" for r in differences["reference"]]
     pairs = [f"{label} minus {r[0].lower()}{r[1:]}" for label, r in zip(differences["label"], references, strict=True)]
     compared = [c for c in columns if c[0] in set(differences["fraction"])]
     calibration = [(m, (METRICS[m], "lower is better")) for m in CALIBRATION if m in set(here["metric"])]
