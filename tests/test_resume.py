@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +63,47 @@ def test_a_killed_run_ends_as_one_left_alone(
     found, expected = (load_file(run / "encoder.safetensors") for run in (out, alone))
     assert found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())
     assert logged(out) == logged(alone)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["moco_v2", "msmae"])
+def test_a_process_killed_at_any_moment_loses_nothing(name: str, clinic_table: Path, tmp_path: Path) -> None:
+    """SIGKILL, again and again, while steps are taken and checkpoints written: the last attempt ends as one left alone."""
+    given = {"steps": 30, "batch_size": 8, "size": 32, "precision": "32-true", "method_args": GIVEN.get(name), "quiet": True,
+             "target": ["label"], "encoder": "vit_tiny_patch8" if plugins.method(name).needs_vit else "resnet10t"}  # fmt: skip
+    code = (
+        "import sys, json, torch; from scotoma import training; from scotoma.pretrain import pretrain; torch.set_num_threads(1)\n"
+    )
+    code += "training.CHECKPOINT_SECONDS = 0; pretrain(*sys.argv[1:4], **json.loads(sys.argv[4]), resume=True)"
+
+    def started(out: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", code, str(clinic_table), name, str(out), json.dumps(given)])
+
+    assert started(tmp_path / "alone").wait(timeout=300) == 0
+    out, chance, killed = tmp_path / "killed", random.Random(name), 0
+    while True:
+        process = started(out)
+        before = steps_logged(out)
+        while process.poll() is None and steps_logged(out) < before + 6:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.2))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        killed += 1
+    assert process.returncode == 0 and killed >= 2
+    expected, found = (load_file(run / "encoder.safetensors") for run in (tmp_path / "alone", out))
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())
+    assert logged(out) == logged(tmp_path / "alone")
+
+
+def steps_logged(run: Path) -> int:
+    """The last step in the run's log; 0 where there is none yet."""
+    try:
+        return int((run / "metrics.csv").read_text().rpartition("\n")[0].rpartition("\n")[2].partition(",")[0])
+    except (OSError, ValueError):
+        return 0
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,9 +174,7 @@ def test_methods_with_other_arguments_and_given_weights_stand_beside_each_other(
     inside = read_rows(out / "pretrain" / "simclr_temperature=0.5_jitter=0.1")
     assert {r["method"] for r in inside} == {"simclr?temperature=0.5&jitter=0.1"}, "the report must not take it for another run"
     page = (out / "report.html").read_text()
-    assert (
-        "SimCLR (temperature 0.5, jitter 0.1)" in page and ">SimCLR</th>" not in page
-    )
+    assert "SimCLR (temperature 0.5, jitter 0.1)" in page and ">SimCLR</th>" not in page
     given, info, _ = encoders.load(out / "pretrain" / "public.safetensors-resnet10t")
     assert info.method == {"name": "public.safetensors"}
     kernel = "layer2.0.conv1.weight"
