@@ -105,7 +105,7 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
     (tmp_path / "config.yaml").write_text(
         "command: pretrain\ndata: scans\nmethod: mae\nmethod_args: {mask_ratio: 0.4}\nsteps: 7\nminutes: null\n"
         "target: [a, b]\nstrict: true\n"
-        "resolved: [steps]\nversions: {numpy: '1'}\nhardware: {cores: 2}\n"
+        "resolved: [steps]\nvariant: mae?mask_ratio=0.4\nversions: {numpy: '1'}\nhardware: {cores: 2}\n"
     )
     values = called("pretrain", "--config", str(tmp_path), "--seed", "3", "--steps", "9")
     expected = {"data": "scans", "method": "mae", "steps": 9, "minutes": None, "seed": 3, "target": ["a", "b"], "strict": True}
@@ -123,7 +123,13 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
         ("pretrain --data phantom:20 --method simcl", "unknown method 'simcl'; did you mean 'simclr'?"),
         ("pretrain --data phantom:20 --sise 32", "unknown flag --sise; did you mean --size?"),
         ("pretrain --data phantom:20 --method mae --method.mask_ration 0.5", "did you mean --method.mask_ratio?"),
-        ("pretrain --data phantom:20 --size big", "--help"),
+        ("pretrain --data phantom:20 --size big", "--size big: must be a whole number; see scotoma pretrain --help"),
+        ("pretrain --data phantom:20 --batch_size many", "--batch_size many: must be a whole number or auto;"),
+        ("pretrain --data phantom:20 --minutes ten", "--minutes ten: must be a number;"),
+        ("pretrain --data phantom:20 --quiet=maybe", "--quiet maybe: must be true or false;"),
+        ("pretrain --data phantom:20 --method.jitter a", "--method.jitter a: must be a number;"),
+        ("study --data phantom:20 --fractions 0.1,x", "--fractions [0.1, 'x']: must be numbers with commas between;"),
+        ("study --data phantom:20 --steps x", "--steps x: must be a whole number or {NAME: VALUE, ...};"),
         ("pretrain --data phantom:20 --size", "--size needs a value"),
         ("pretrain phantom:20", "'phantom:20': a value without a flag"),
         ("pretrain", "data"),

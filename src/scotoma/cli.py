@@ -10,7 +10,9 @@ import difflib
 import importlib
 import inspect
 import json
+import re
 import sys
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -255,7 +257,8 @@ def _config(verb: str, arguments: list[str]) -> dict[str, Any]:
     command = config.pop("command", verb)
     if command != verb:
         raise UsageError(f"{path} is the configuration of `scotoma {command}`, not of {verb}")
-    config.pop("resolved", None)
+    for record in ("resolved", "variant"):
+        config.pop(record, None)
     return config
 
 
@@ -274,8 +277,8 @@ def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:
-            text = " ".join(str(message).split())
-            raise UsageError(f"{text.rstrip('.')}; see scotoma {verb} --help")
+            text = _plainly(" ".join(str(message).split()), _hints(function, method))
+            raise UsageError(f"{text}; see scotoma {verb} --help")
 
     parser = Parser(prog=f"scotoma {verb}", description=(function.__doc__ or "").strip().split("\n")[0])
     parser.add_argument("--config", help="repeat a run: its config.yaml; flags override it")
@@ -285,6 +288,28 @@ def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
         chosen = plugins.method(method)
         parser.add_class_arguments(chosen, "method", skip={"encoder", "inputs"}, fail_untyped=False)
     return parser
+
+
+def _plainly(message: str, hints: dict[str, Any]) -> str:
+    """What jsonargparse says of a value that will not do, in the user's words."""
+    found = re.match(r'Parser key "([\w.]+)"', message)
+    if found is None or found[1] not in hints:
+        return message.rstrip(".")
+    hint = hints[found[1]]
+    either = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    wanted = " or ".join(_words(one) for one in either if one is not type(None))
+    return f"--{_RENAMED.get(found[1], found[1])} {message.rpartition('value: ')[2]}: must be {wanted}"
+
+
+def _words(hint: Any) -> str:
+    """What a type of a flag asks for."""
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is dict:
+        return "{NAME: VALUE, ...}"
+    known = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    several = {int: "whole numbers", float: "numbers"}.get((typing.get_args(hint) or (None,))[0], "names")
+    return known.get(hint, f"{several} with commas between")
 
 
 def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None:
