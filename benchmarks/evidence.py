@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from scotoma.evaluate import evaluate
 from scotoma.finetune import finetune
 from scotoma.prepare import prepare
@@ -92,9 +94,20 @@ def robustness(options: argparse.Namespace, runs: Path) -> None:
         write("robustness", (r for r in found if r["evaluator"] == "robustness" or whole(r, "auroc")))
 
 
+def chest_xrays(runs: Path) -> str:
+    """The table of covid_chestxray without its split, which has six identical pictures on two sides: one by patient is drawn."""
+    folder, file = DATA / "covid_chestxray", runs / "covid_chestxray.csv"
+    table = pd.read_csv(folder / "table.csv", dtype=str).drop(columns="split")
+    for column in ("image_path", "mask_path"):
+        table[column] = [str(folder / path) if isinstance(path, str) else None for path in table[column]]
+    runs.mkdir(parents=True, exist_ok=True)
+    table.to_csv(file, index=False)
+    return str(file)
+
+
 def proxies(options: argparse.Namespace, runs: Path) -> None:
     """S4's: what age, sex and view, a reconstruction, and classes made to count alike are worth on a few hundred X-rays."""
-    data = str(DATA / "covid_chestxray" / "table.csv")
+    data = chest_xrays(runs)
     given = {"data": data, "encoder": "resnet18", "size": 96, "modality": "xray"}
     ways: dict[str, dict[str, Any]] = {
         "random weights": {},
@@ -137,7 +150,7 @@ def segmentation(options: argparse.Namespace, runs: Path) -> None:
     common: dict[str, Any] = {"target": ["mask_path"], "encoder": "resnet18", "fractions": [0.1, 0.5, 1.0], "quiet": True}
     sets: dict[str, dict[str, Any]] = {
         "lungs": {
-            "data": str(DATA / "covid_chestxray" / "table.csv"), "methods": ["simclr"], "size": 128, "modality": "xray",
+            "data": chest_xrays(runs), "methods": ["simclr"], "size": 128, "modality": "xray",
             "seeds": 3, "steps": options.steps or 400, "finetune_steps": options.finetune_steps or 150, "finetune_batch_size": 16,
             "finetune_learning_rate": 1e-3,
         },
