@@ -4,7 +4,7 @@ python benchmarks/evidence.py robustness    five ways to pretrain a ViT on child
 python benchmarks/evidence.py proxies       age, sex and view as proxies, autoencoders, and what balances classes, on few X-rays
 python benchmarks/evidence.py explanations  do explanations find what a classifier sees? made-up X-rays
 python benchmarks/evidence.py segmentation  lungs and retinal vessels by share of the masks, pretrained against random weights
-python benchmarks/evidence.py next          does one picture follow another in its study? and what its features are worth
+python benchmarks/evidence.py next          does one picture follow another in its study? and age and sex, on made-up X-rays
 
 Options: ``--runs runs/evidence``; ``--steps N`` and ``--finetune_steps N`` for other lengths. Lengths are steps, not minutes (those
 of ``robustness`` from benchmarks/paces.py, five minutes each): other work may go on beside. Writes
@@ -46,7 +46,7 @@ def pretrained(folder: Path, **given: Any) -> Path:
     return folder if status(folder) == "finished" else pretrain(**given, **done(folder))
 
 
-def untrained(folder: Path, data: str, encoder: str, size: int, modality: str) -> Path:
+def untrained(folder: Path, data: Any, encoder: str, size: int, modality: str) -> Path:
     """The same network with random weights."""
     import torch
 
@@ -173,20 +173,30 @@ def segmentation(options: argparse.Namespace, runs: Path) -> None:
 
 
 def following(options: argparse.Namespace, runs: Path) -> None:
-    """Masked modelling with and without telling whether one visit's picture follows another of the same patient."""
+    """Made-up X-rays: masked modelling, also told whether one visit's picture follows another of the patient, and age and sex."""
     from scotoma.data import phantom
 
     table = phantom.table(3000)
     table["study"] = table["patient"]  # a patient's visits in turn
+    ways: dict[str, dict[str, Any]] = {
+        "random weights": {},
+        "simmim": {"method": "simmim", "method_args": {"mask_unit": 16}},
+        "simmim with next": {"method": "simmim", "method_args": {"mask_unit": 16, "next_task": True}},
+        "proxies age, sex": {"method": "proxy", "method_args": {"columns": ("age", "sex")}},
+    }
     found: list[Row] = []
-    for name, arguments in (("simmim", {}), ("simmim with next", {"next_task": True})):
-        encoder = pretrained(
-            runs / name.replace(" ", "-"), data=table, method="simmim", size=64, steps=options.steps or 600,
-            method_args={"mask_unit": 16, **arguments},
+    for way, how in ways.items():
+        folder = runs / way.replace(", ", "-").replace(" ", "-")
+        if how:
+            encoder = pretrained(folder, data=table, encoder="vit_tiny_patch16", size=64, steps=options.steps or 600, **how)
+        else:
+            encoder = untrained(folder, table, "vit_tiny_patch16", 64, "xray")
+        out = folder.with_name(f"{folder.name}-probe")
+        rows = read_rows(out) if status(out) == "finished" else evaluate(
+            encoder, data=table, evaluators=["linear"], target=["cardiomegaly"], out=out, fractions=[0.1, 1.0], seeds=5, quiet=True
         )  # fmt: skip
-        rows = tested(encoder, ["linear"], data=table, target=["cardiomegaly"])
-        found += [{**row, "way": name} for row in rows if whole(row, "auroc") and row.get("seed") is None]
-    write("next", found)
+        found += [{**row, "way": way} for row in rows if whole(row, "auroc") and row.get("seed") is None]
+        write("next", found)
 
 
 def steps_of(options: argparse.Namespace, key: str) -> int:

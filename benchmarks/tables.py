@@ -242,6 +242,17 @@ def proxies_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def next_table() -> str:
+    """Linear probes of made-up X-rays by what was asked in pretraining, a column a share of the labels."""
+    rows = read("evidence_next")
+    shares = sorted({r["fraction"] for r in rows})
+    lines = ["| pretraining | " + " | ".join(f"{f:.0%}" for f in shares) + " |", "|---" * (1 + len(shares)) + "|"]
+    for way in dict.fromkeys(r["way"] for r in rows):
+        cells = [cell(next((r for r in rows if r["way"] == way and r["fraction"] == f), None), "") for f in shares]
+        lines.append(f"| {way} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def explanations_table() -> str:
     """A line a method of explanation: do its maps find the lesion, are they faithful, do they hang on the weights?"""
     rows = read("evidence_explanations")
@@ -282,6 +293,7 @@ TABLES = {
     "limits": limits_table,
     "robustness": robustness_table,
     "proxies": proxies_table,
+    "next": next_table,
     "explanations": explanations_table,
     "segmentation": segmentation_table,
     "choices": choices_table,
