@@ -175,6 +175,8 @@ def test_methods_with_other_arguments_and_given_weights_stand_beside_each_other(
     assert {r["method"] for r in inside} == {"simclr?temperature=0.5&jitter=0.1"}, "the report must not take it for another run"
     page = (out / "report.html").read_text()
     assert "SimCLR (temperature 0.5, jitter 0.1)" in page and ">SimCLR</th>" not in page
+    card = (out / "model_card.md").read_text()
+    assert "pretrained by SimCLR (temperature 0.5, jitter 0.1), Proxy tasks (columns cardiomegaly)." in card
     given, info, _ = encoders.load(out / "pretrain" / "public.safetensors-resnet10t")
     assert info.method == {"name": "public.safetensors"}
     kernel = "layer2.0.conv1.weight"

@@ -64,6 +64,11 @@ def called(method: Any) -> str:
     return NAMES.get(name, name) + (f" ({given})" if given else "")
 
 
+def method_of(config: dict[str, Any]) -> Any:
+    """The method of a run as it was asked for: of a study's, with its arguments."""
+    return config.get("variant") or config.get("method")
+
+
 def label_of(method: Any, encoder: Any, several: bool) -> str:
     """A method's display name, with its network where ``several`` are compared."""
     name = "no method" if missing(method) else called(method)

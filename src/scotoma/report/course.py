@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from scotoma.report import COSTS, Folder, Table, count, label_of, missing
+from scotoma.report import COSTS, Folder, Table, count, label_of, method_of, missing
 from scotoma.report.sheets import Sheets
 
 
@@ -20,8 +20,7 @@ def curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.DataF
             table = pd.concat(map(pd.read_csv, files), ignore_index=True)
             table = table.reindex(columns=["step", "loss", "feature_spread", "effective_rank"])
             table = table.apply(pd.to_numeric, errors="coerce")
-            method = folder.config.get("variant") or folder.config.get("method") or folder.path.name
-            label = label_of(method, folder.config.get("encoder"), several)
+            label = label_of(method_of(folder.config) or folder.path.name, folder.config.get("encoder"), several)
             taken = [name for name, _ in found]
             found.append((label if label not in taken else f"{label}, {folder.path.name} ({len(found) + 1})", table))
     return [(label, table) for label, table in found if table["loss"].notna().any()]

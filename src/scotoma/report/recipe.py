@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from scotoma.report import Folder, asked, called, missing
+from scotoma.report import Folder, asked, called, method_of, missing
 
 NETWORKS = ("model.safetensors", "encoder.safetensors")
 LARGEST_HEADER = 1 << 27  # bytes; more is no network of ours
@@ -51,7 +51,7 @@ def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame
         rows: all rows.
     """
     configs, said = [f.config for f in folders], [s for _, s in networks(folders)]
-    methods = _several(called(m) for c in configs for m in (c.get("methods") or [c.get("method")]) if m)
+    methods = _several(called(m) for c in configs for m in (c.get("methods") or [method_of(c)]) if m)
     tuned = next((c for c in configs if c.get("command") == "finetune"), {})
     return {
         "kind": f"Deep learning: an encoder pretrained on unlabelled pictures, and {made(configs)} on it."
