@@ -51,12 +51,17 @@ def resize(factor: float) -> Callable[[Image.Image], Image.Image]:
     return lambda image: image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
 
 
+def brightness(factor: float) -> Callable[[Image.Image], Image.Image]:
+    """Multiply every grey level."""
+    return lambda image: ImageEnhance.Brightness(image).enhance(factor)
+
+
 def crop(share: float) -> Callable[[Image.Image], Image.Image]:
     """Keep a window of ``1 - share`` of either side, anywhere."""
 
     def change(image: Image.Image) -> Image.Image:
         width, height = round(image.width * (1 - share)), round(image.height * (1 - share))
-        left, top = rng.integers(0, image.width - width + 1), rng.integers(0, image.height - height + 1)
+        left, top = int(rng.integers(0, image.width - width + 1)), int(rng.integers(0, image.height - height + 1))
         return image.crop((left, top, left + width, top + height))
 
     return change
@@ -65,7 +70,7 @@ def crop(share: float) -> Callable[[Image.Image], Image.Image]:
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     **{f"JPEG quality {q}": jpeg(q) for q in (50, 70, 85, 95)},
     **{f"resized x {f}": resize(f) for f in (0.5, 0.75, 1.5, 2.0)},
-    **{f"brightness x {f}": lambda image, f=f: ImageEnhance.Brightness(image).enhance(f) for f in (0.8, 1.2)},
+    **{f"brightness x {f}": brightness(f) for f in (0.8, 1.2)},
     "cropped by 2 %": crop(0.02),
     "cropped by 5 %": crop(0.05),
     "cropped by 10 %": crop(0.1),
@@ -131,12 +136,13 @@ def quality(name: str, unit: str) -> list[dict[str, Any]]:
 
 def between() -> dict[str, int]:
     """Pictures of the smaller brain MR collection, by label, that have a copy in the larger one."""
-    parts, label = [], None
+    parts, labels = [], []
     for name in ("brain_tumor_yesno", "brain_tumor_mri"):
         dataset, opened = store.prepare(table.load(ROOT / name / "table.csv"), SIZE, quiet=True)
         parts.append((opened, dataset.table["row"].to_numpy()))
-        label = dataset.table["label"].to_numpy(object) if label is None else label
-    result = {}
+        labels.append(dataset.table["label"].to_numpy(object))
+    label = labels[0]
+    result: dict[str, int] = {}
     hashed = duplicates.near_duplicates(np.concatenate([s.hashes[r] for s, r in parts]))
     for way, groups in (("hash", hashed), ("altered", copies.across(parts))):
         small = np.isin(groups[: len(label)], groups[len(label) :])

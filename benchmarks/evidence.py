@@ -83,12 +83,15 @@ def robustness(options: argparse.Namespace, runs: Path) -> None:
     """CheXMSN's comparison: one network, minutes of pretraining alike; linear probes, tested on corrupted pictures."""
     data, network = str(DATA / "cxr_pneumonia" / "table.csv"), "vit_tiny_patch16"
     found: list[Row] = []
-    for name in ("msn", "mae", "simsiam", "dino", "supervised"):
-        target = ["subtype"] if name == "supervised" else None
-        steps = options.steps or steps_of(options, f"cxr_pneumonia/{name}")
-        encoder = pretrained(
-            runs / name, data=data, method=name, encoder=network, size=96, modality="xray", steps=steps, target=target
-        )
+    for name in ("random", "msn", "mae", "simsiam", "dino", "supervised"):
+        if name == "random":
+            encoder = untrained(runs / name, data, network, 96, "xray")
+        else:
+            target = ["subtype"] if name == "supervised" else None
+            steps = options.steps or steps_of(options, f"cxr_pneumonia/{name}")
+            encoder = pretrained(
+                runs / name, data=data, method=name, encoder=network, size=96, modality="xray", steps=steps, target=target
+            )
         model = tuned(runs / f"{name}-probe", data=data, target=["subtype"], encoder=encoder, frozen=True)
         found += tested(model, ["metrics", "robustness"], data=data)
         write("robustness", (r for r in found if r["evaluator"] == "robustness" or whole(r, "auroc")))
@@ -108,7 +111,7 @@ def chest_xrays(runs: Path) -> str:
 def proxies(options: argparse.Namespace, runs: Path) -> None:
     """S4's: what age, sex and view, a reconstruction, and classes made to count alike are worth on a few hundred X-rays."""
     data = chest_xrays(runs)
-    given = {"data": data, "encoder": "resnet18", "size": 96, "modality": "xray"}
+    given: dict[str, Any] = {"data": data, "encoder": "resnet18", "size": 96, "modality": "xray"}
     ways: dict[str, dict[str, Any]] = {
         "random weights": {},
         "proxies age, sex, view": {"method": "proxy", "method_args": {"columns": ("age", "sex", "view")}},

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import lightly.loss as losses
 import torch
-from lightly import loss as losses
 from lightly import transforms
 from lightly.models import modules, utils
 from lightly.utils.scheduler import cosine_schedule
@@ -33,7 +33,7 @@ class Example(nn.Module):
     epoch = 0
     batch_size = 256  # the example's
     optimizer: tuple[Any, float] = (torch.optim.SGD, 0.06)
-    transform: Callable[[Image.Image], list[Tensor]]
+    transform: Callable[..., Any]
     backbone: Any
 
     def before_step(self) -> None:
@@ -191,7 +191,7 @@ class MSN(Example):
 METHODS: dict[str, type[Any]] = {"simclr": SimCLR, "moco_v2": MoCo, "byol": BYOL, "mae": MAE, "dino": DINO, "msn": MSN}
 
 
-class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Pictures(torch.utils.data.Dataset):
     """Picture files, opened and transformed as lightly's own data set does."""
 
     def __init__(self, paths: list[str], transform: Callable[[Image.Image], list[Tensor]]) -> None:

@@ -81,8 +81,8 @@ def limits(name: str, size: int, rounds: int) -> dict[str, Any]:
             operations = counter.get_total_flops()
             optimizer.zero_grad()
         if k >= 3:
-            for part, seconds in zip(PARTS, np.diff(marks), strict=True):
-                took[part].append(float(seconds))
+            for part, passed in zip(PARTS, np.diff(marks), strict=True):
+                took[part].append(float(passed))
     seconds = {part: float(np.median(values)) for part, values in took.items()}
     bare, whole = sum(seconds[part] for part in BARE), sum(seconds.values())
     machine = matmul_rate(torch.bfloat16 if bfloat16 else torch.float32)

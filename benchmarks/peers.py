@@ -128,7 +128,7 @@ def lightly_train(case: str, options: argparse.Namespace, folder: Path) -> Found
         "num_workers=2",
         "batch_size=64",
     ]
-    command += [f"model={LIGHTLY_TRAIN[name]['model']}", f"transform_args.image_size=[{size},{size}]"]
+    command += [f"model={LIGHTLY_TRAIN[name]}", f"transform_args.image_size=[{size},{size}]"]
     command += [f"transform_args.local_view.view_size=[{size // 2},{size // 2}]"] if name == "dino" else []
     few, more = (
         watched([*command, f"out={folder / str(steps)}", f"trainer_args.max_steps={steps}"], lambda said: "train_loss=" in said)

@@ -44,7 +44,7 @@ def write_files(folder: Path, kind: str, pictures: list[np.ndarray]) -> list[Pat
     for k, pixels in enumerate(pictures):
         paths.append(folder / "all" / f"{k:05d}{KINDS[kind]}")
         if kind in ("jpeg", "png"):
-            Image.fromarray(pixels).save(paths[-1], **({"quality": 90} if kind == "jpeg" else {}))
+            Image.fromarray(pixels).save(paths[-1], quality=90)  # of which PNG knows nothing
         else:
             write_dicom(paths[-1], pixels, compressed=kind == "dicom_jpeg2000")
     return paths
