@@ -10,7 +10,8 @@ may name arguments and a network, ``mae?decoder_dim=512@vit_tiny_patch8``. Scoto
 pictures in worker processes, its heads and losses, three channels, float32), with Scotoma's batch size, AdamW and schedule
 (``lightly``) and with its examples' own (``lightly_own``); ViTMAE of transformers and the published MSMAE step (``other_sides.py``)
 likewise. ``lightly-train`` is its own command, where ``--lightly_train`` names its program. The first step counts from the command,
-imports included. What the file holds already is not measured again without ``--again``.
+imports included. What the file holds is not measured again without ``--again``; ``--memory`` measures Scotoma's memory anew, beside
+whatever else runs.
 
 Quality: ``quality.py``.
 """
@@ -51,11 +52,11 @@ def parts(case: str) -> tuple[str, str, str]:
 
 
 def sides(case: str, lightly_train: str | None) -> list[str]:
-    """Who can do this."""
+    """Who can do this; with a network named, the comparison is of like with like."""
     name, _, network = parts(case)
     if name == "msmae":
         return ["scotoma", "published"]
-    found = ["scotoma", "lightly", "lightly_own", *(["transformers"] if name == "mae" else [])]
+    found = ["scotoma", "lightly", *([] if network else ["lightly_own"]), *(["transformers"] if name == "mae" else [])]
     return found + (["lightly-train"] if lightly_train and name in LIGHTLY_TRAIN and not network else [])
 
 
@@ -175,18 +176,24 @@ def speed(options: argparse.Namespace) -> None:
 
     found = json.loads(FILE.read_text()) if FILE.exists() else {"rates": {}}
     found["size"] = options.size
-    found["help"] = {}
-    for words in HELPS:
-        command = [str(PROGRAMS / words.split()[0]), *words.split()[1:]]
-        found["help"][words] = [watched(command)["seconds"] for _ in range(2)][1]  # the first is for the disk's sake
-    if options.lightly_train:
-        found["help"]["lightly-train --help"] = [watched([options.lightly_train, "--help"])["seconds"] for _ in range(2)][1]
-    found["seconds_preparing"] = seconds_preparing(options.size)
+    helps = {words: [str(PROGRAMS / words.split()[0]), *words.split()[1:]] for words in HELPS}
+    helps |= {"lightly-train --help": [options.lightly_train, "--help"]} if options.lightly_train else {}
+    known = {} if options.again else found.get("help", {})
+    found["help"] = known | {  # the first is for the disk's sake
+        words: [watched(command)["seconds"] for _ in range(2)][1] for words, command in helps.items() if words not in known
+    }
+    if options.again or "seconds_preparing" not in found:
+        found["seconds_preparing"] = seconds_preparing(options.size)
     with tempfile.TemporaryDirectory() as folder:  # the store in the user's cache, and the disk's pages
         once = [str(PROGRAMS / "scotoma"), "pretrain", "--data", str(DATA), "--method", "simclr", "--steps", "1"]
         watched([*once, "--size", str(options.size), "--out", f"{folder}/run"])
     for case in options.methods.split(","):
-        found["rates"][case] = measured(case, options, found["rates"].get(case, {}))
+        if options.memory:
+            with tempfile.TemporaryDirectory() as folder:
+                mine = scotoma(case, options, Path(folder))
+            found["rates"][case]["scotoma_process"] |= {key: mine[key] for key in ("own_bytes", "file_bytes")}
+        else:
+            found["rates"][case] = measured(case, options, found["rates"].get(case, {}))
         print(case, json.dumps(found["rates"][case], indent=1), flush=True)
         FILE.write_text(json.dumps({**found, "hardware": hardware(), "versions": versions()}, indent=1) + "\n")
 
@@ -200,6 +207,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--window", type=float, default=0.5, help="minutes of each measurement of a rate")
     parser.add_argument("--again", action="store_true", help="measure what the results hold already, too")
+    parser.add_argument("--memory", action="store_true", help="the memory of Scotoma's side alone, anew")
     parser.add_argument("--lightly_train", help="the program lightly-train, of an environment of its own")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--runs", default="runs/peers")

@@ -130,7 +130,7 @@ def hiding_table() -> str:
         fractions = sorted({line["fraction"] for line in mine if "fraction" in line})
         parts.append(
             f"{name}:\n\n| hidden | "
-            + " | ".join(f"{f:.0%} | gain over random" for f in fractions)
+            + " | ".join(f"{f:.0%} | over random patches" for f in fractions)
             + " | pictures seen |\n"
             + "|---" * (2 + 2 * len(fractions))
             + "|\n"
@@ -147,7 +147,7 @@ def hiding_table() -> str:
                 cells += ["" if kind == "random" else _spread(gains, "+")]
             seen = [x["images_seen"] for x in mine if x["kind"] == kind and "images_seen" in x]
             cells.append(f"{sum(seen) / len(seen):,.0f}" if seen else "")
-            parts.append("| " + " | ".join([kind, *cells]) + " |\n")
+            parts.append("| " + " | ".join([{"random": "random patches"}.get(kind, kind), *cells]) + " |\n")
         parts.append("\n")
     return "".join(parts)
 

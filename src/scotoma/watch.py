@@ -20,6 +20,7 @@ from scotoma.plan import Plan
 from scotoma.views import plain
 
 WATCH, LOOKS = 256, 10  # pictures by which features are watched, and how often in a run
+AT_ONCE = 32  # of them: no more memory than a step of training takes
 COLLAPSED = 2.0  # effective rank under which features say next to nothing
 METRICS = "metrics.csv"
 COLUMNS = ("step", "loss", "lr", "images_per_second", "feature_spread", "effective_rank")
@@ -129,7 +130,8 @@ class Watch(Callback):
         inputs, encoder = self.method.inputs, self.method.encoder
         images = torch.from_numpy(self.store.batch(self.rows)).to(module.device)
         encoder.eval()
-        f = features(encoder, images, inputs.image_size, inputs.mean, inputs.std, self.plan.precision)
+        seen = (inputs.image_size, inputs.mean, inputs.std, self.plan.precision)
+        f = torch.cat([features(encoder, part, *seen) for part in images.split(AT_ONCE)])
         encoder.train()
         self.spread, self.rank = spread(f)
         if step >= self.plan.steps // 4 and not self.rank >= COLLAPSED and not self.warned:  # early features are no verdict
