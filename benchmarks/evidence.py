@@ -33,7 +33,6 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DATA = Path(os.environ.get("SCOTOMA_DATA", ROOT.parent / "shared" / "data"))
 Row = dict[str, Any]
-CURVES = ("roc", "confusion", "reliability", "net_benefit", "net_benefit_all")
 
 
 def done(folder: Path) -> dict[str, Any]:
@@ -98,12 +97,18 @@ def robustness(options: argparse.Namespace, runs: Path) -> None:
 
 
 def chest_xrays(runs: Path) -> str:
-    """The table of covid_chestxray without its split, which has six identical pictures on two sides: one by patient is drawn."""
+    """The table of covid_chestxray with another split, the same for all ways: its own has six identical pictures on two sides."""
+    from scotoma.material import gather
+
     folder, file = DATA / "covid_chestxray", runs / "covid_chestxray.csv"
     table = pd.read_csv(folder / "table.csv", dtype=str).drop(columns="split")
     for column in ("image_path", "mask_path"):
         table[column] = [str(folder / path) if isinstance(path, str) else None for path in table[column]]
     runs.mkdir(parents=True, exist_ok=True)
+    table.to_csv(file, index=False)
+    drawn = gather(data=str(file), size=96, target=["covid"], classes=["0", "1"], modality_name="xray", quiet=True)
+    sides = dict(zip(drawn.dataset.table["image_path"], drawn.split.of, strict=True))
+    table["split"] = table["image_path"].map(sides)
     table.to_csv(file, index=False)
     return str(file)
 
@@ -129,8 +134,16 @@ def proxies(options: argparse.Namespace, runs: Path) -> None:
                 steps=options.finetune_steps or 100, classes=["0", "1"],
             )  # fmt: skip
             rows = tested(model, ["metrics", "operating", "subgroups"], data=data)
-            found += [{**row, "way": way, "balance": balance} for row in rows if row["metric"] not in CURVES]
+            found += [{**row, "way": way, "balance": balance} for row in rows if shown(row)]
             write("proxies", found)
+
+
+def shown(row: Row) -> bool:
+    """Whether the table of ``proxies`` has this row."""
+    if row["evaluator"] == "subgroups":
+        return row["metric"] == "auroc" and row["column"] in ("view", "sex")
+    wanted = {"metrics": ("auroc", "f1", "mcc"), "operating": ("sensitivity", "specificity")}
+    return row["metric"] in wanted.get(row["evaluator"], ()) and (row["evaluator"] == "operating" or not row.get("class"))
 
 
 def explanations(options: argparse.Namespace, runs: Path) -> None:
@@ -181,24 +194,28 @@ def following(options: argparse.Namespace, runs: Path) -> None:
 
     table = phantom.table(3000)
     table["study"] = table["patient"]  # a patient's visits in turn
-    ways: dict[str, dict[str, Any]] = {
-        "random weights": {},
-        "simmim": {"method": "simmim", "method_args": {"mask_unit": 16}},
-        "simmim with next": {"method": "simmim", "method_args": {"mask_unit": 16, "next_task": True}},
-        "proxies age, sex": {"method": "proxy", "method_args": {"columns": ("age", "sex")}},
+    vit, resnet = "vit_tiny_patch16", "resnet18"
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        "random weights": (vit, {}),
+        "simmim": (vit, {"method": "simmim", "method_args": {"mask_unit": 16}}),
+        "simmim with next": (vit, {"method": "simmim", "method_args": {"mask_unit": 16, "next_task": True}}),
+        "proxies age, sex": (vit, {"method": "proxy", "method_args": {"columns": ("age", "sex")}}),
+        "random weights, resnet18": (resnet, {}),
+        "proxies age, sex, resnet18": (resnet, {"method": "proxy", "method_args": {"columns": ("age", "sex")}}),
+        "proxies age, sex, view, resnet18": (resnet, {"method": "proxy", "method_args": {"columns": ("age", "sex", "view")}}),
     }
     found: list[Row] = []
-    for way, how in ways.items():
+    for way, (network, how) in ways.items():
         folder = runs / way.replace(", ", "-").replace(" ", "-")
         if how:
-            encoder = pretrained(folder, data=table, encoder="vit_tiny_patch16", size=64, steps=options.steps or 600, **how)
+            encoder = pretrained(folder, data=table, encoder=network, size=64, steps=options.steps or 600, **how)
         else:
-            encoder = untrained(folder, table, "vit_tiny_patch16", 64, "xray")
+            encoder = untrained(folder, table, network, 64, "xray")
         out = folder.with_name(f"{folder.name}-probe")
         rows = read_rows(out) if status(out) == "finished" else evaluate(
             encoder, data=table, evaluators=["linear"], target=["cardiomegaly"], out=out, fractions=[0.1, 1.0], seeds=5, quiet=True
         )  # fmt: skip
-        found += [{**row, "way": way} for row in rows if whole(row, "auroc") and row.get("seed") is None]
+        found += [{**row, "way": way.removesuffix(", resnet18")} for row in rows if whole(row, "auroc") and row.get("seed") is None]
         write("next", found)
 
 

@@ -224,32 +224,37 @@ def robustness_table() -> str:
 
 
 def proxies_table() -> str:
-    """A line a way to pretrain and to balance: metrics, decisions at the chosen threshold, and gaps between subgroups."""
+    """A line a way to pretrain and to balance: metrics and decisions at the chosen threshold; then AUROC by subgroup."""
     rows = read("evidence_proxies")
-    metrics = ("auroc", "f1", "mcc")
-    rates, gaps = ("sensitivity", "specificity"), ("view", "sex")
-    head = ["pretraining", "balance", "AUROC", "F1", "Matthews", "sensitivity", "specificity", *(f"AUROC gap by {g}" for g in gaps)]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for way, balance in dict.fromkeys((r["way"], r["balance"]) for r in rows):
-        mine = [r for r in rows if (r["way"], r["balance"]) == (way, balance)]
-        found = [
-            next((r for r in mine if r["evaluator"] == "metrics" and r["metric"] == m and not r.get("class")), None)
-            for m in metrics
-        ]
-        found += [next((r for r in mine if r["evaluator"] == "operating" and r["metric"] == m), None) for m in rates]
-        found += [next((r for r in mine if r["metric"] == "auroc_gap" and r.get("column") == g), None) for g in gaps]
-        lines.append(f"| {way} | {balance} | " + " | ".join(cell(r, "") for r in found) + " |")
-    return "\n".join(lines) + "\n"
+    arms = list(dict.fromkeys((r["way"], r["balance"]) for r in rows))
+
+    def lines(head: dict[str, dict[str, Any]]) -> str:
+        """A table of the rows that these keys single out."""
+        found = ["| " + " | ".join(("pretraining", "balance", *head)) + " |", "|---" * (2 + len(head)) + "|"]
+        for way, balance in arms:
+            mine = [r for r in rows if (r["way"], r["balance"]) == (way, balance)]
+            cells = [next((r for r in mine if wanted.items() <= r.items()), None) for wanted in head.values()]
+            found.append(f"| {way} | {balance} | " + " | ".join(cell(r, "") for r in cells) + " |")
+        return "\n".join(found) + "\n"
+
+    head = {w: {"evaluator": "metrics", "metric": m} for w, m in (("AUROC", "auroc"), ("F1", "f1"), ("Matthews", "mcc"))}
+    head |= {m: {"evaluator": "operating", "metric": m} for m in ("sensitivity", "specificity")}
+    groups = {
+        f"{r['column']} {r['subgroup']} ({r['patients']} patients)": {k: r[k] for k in ("evaluator", "column", "subgroup")}
+        for r in rows
+        if r["evaluator"] == "subgroups" and r["patients"] >= 10
+    }
+    return f"{lines(head)}\nAUROC by subgroup:\n\n{lines(groups)}"
 
 
 def next_table() -> str:
     """Linear probes of made-up X-rays by what was asked in pretraining, a column a share of the labels."""
     rows = read("evidence_next")
     shares = sorted({r["fraction"] for r in rows})
-    lines = ["| pretraining | " + " | ".join(f"{f:.0%}" for f in shares) + " |", "|---" * (1 + len(shares)) + "|"]
-    for way in dict.fromkeys(r["way"] for r in rows):
-        cells = [cell(next((r for r in rows if r["way"] == way and r["fraction"] == f), None), "") for f in shares]
-        lines.append(f"| {way} | " + " | ".join(cells) + " |")
+    lines = ["| network | pretraining | " + " | ".join(f"{f:.0%}" for f in shares) + " |", "|---" * (2 + len(shares)) + "|"]
+    for arm in dict.fromkeys((r["encoder"], r["way"]) for r in rows):
+        cells = [cell(next((r for r in rows if (r["encoder"], r["way"]) == arm and r["fraction"] == f), None), "") for f in shares]
+        lines.append("| " + " | ".join([*arm, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -220,3 +220,16 @@ def test_a_batch_fits_unless_memory_runs_out(store: Store, monkeypatch: pytest.M
     monkeypatch.setattr(rehearsal, "_throw_away_step", limited)
     assert rehearsal.fits(method, plan_of(batch_size=4), batches) and not rehearsal.fits(method, plan_of(batch_size=8), batches)
     assert all(torch.equal(before[k], v) for k, v in method.state_dict().items())
+
+
+def test_the_watch_looks_at_few_pictures_at_once_and_sees_what_one_look_at_all_sees(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 20, 20, 1), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    store, method, seen = Store(tmp_path, 20, 1), supervised(), []
+    method.encoder.register_forward_pre_hook(lambda network, given: None if network.training else seen.append(len(given[0])))
+    trained = training.fit(
+        method, plan_of(steps=1), Batches(store, np.arange(70), targets=np.arange(70) % 2), tmp_path / "run", quiet=True
+    )
+    assert seen == [32, 32, 6]
+    looked = features(method.encoder.eval(), torch.from_numpy(store.batch(np.arange(70))), 16, (0.4,), (0.2,), "32-true")
+    assert (trained.feature_spread, trained.effective_rank) == pytest.approx(spread(looked.detach()), rel=1e-4)
