@@ -154,7 +154,7 @@ def explanations(options: argparse.Namespace, runs: Path) -> None:
     data = "phantom:3000"
     encoder = pretrained(
         runs / "supervised", data=data, method="supervised", encoder="resnet18", size=128, target=["effusion"],
-        steps=options.steps or 600,
+        steps=options.steps or 2000,
     )  # fmt: skip
     model = tuned(runs / "model", data=data, target=["effusion"], encoder=encoder, frozen=True)
     rows = tested(model, ["metrics", "explain"], data=data)
