@@ -40,9 +40,11 @@ def done(folder: Path) -> dict[str, Any]:
     return {"out": folder, "quiet": True, "resume": status(folder) == "running"}
 
 
-def pretrained(folder: Path, **given: Any) -> Path:
-    """A pretraining, unless it is there."""
-    return folder if status(folder) == "finished" else pretrain(**given, **done(folder))
+def pretrained(folder: Path, method: str | None = None, **given: Any) -> Path:
+    """A pretraining, unless it is there; without a method the same network with random weights."""
+    if method is None:
+        return untrained(folder, given["data"], given["encoder"], given["size"], given["modality"])
+    return folder if status(folder) == "finished" else pretrain(method=method, **given, **done(folder))
 
 
 def untrained(folder: Path, data: Any, encoder: str, size: int, modality: str) -> Path:
@@ -82,15 +84,12 @@ def robustness(options: argparse.Namespace, runs: Path) -> None:
     """CheXMSN's comparison: one network, minutes of pretraining alike; linear probes, tested on corrupted pictures."""
     data, network = str(DATA / "cxr_pneumonia" / "table.csv"), "vit_tiny_patch16"
     found: list[Row] = []
-    for name in ("random", "msn", "mae", "simsiam", "dino", "supervised"):
-        if name == "random":
-            encoder = untrained(runs / name, data, network, 96, "xray")
-        else:
-            target = ["subtype"] if name == "supervised" else None
-            steps = options.steps or steps_of(options, f"cxr_pneumonia/{name}")
-            encoder = pretrained(
-                runs / name, data=data, method=name, encoder=network, size=96, modality="xray", steps=steps, target=target
-            )
+    ways: dict[str, dict[str, Any]] = {"random": {}}
+    for name in ("msn", "mae", "simsiam", "dino", "supervised"):
+        steps = options.steps or steps_of(options, f"cxr_pneumonia/{name}")
+        ways[name] = {"method": name, "steps": steps, "target": ["subtype"] if name == "supervised" else None}
+    for name, how in ways.items():
+        encoder = pretrained(runs / name, data=data, encoder=network, size=96, modality="xray", **how)
         model = tuned(runs / f"{name}-probe", data=data, target=["subtype"], encoder=encoder, frozen=True)
         found += tested(model, ["metrics", "robustness"], data=data)
         write("robustness", (r for r in found if r["evaluator"] == "robustness" or whole(r, "auroc")))
@@ -126,8 +125,7 @@ def proxies(options: argparse.Namespace, runs: Path) -> None:
     found: list[Row] = []
     for way, how in ways.items():
         name = way.replace(", ", "-").replace(" ", "-")
-        how = {**given, "steps": options.steps or 400, **how}
-        encoder = pretrained(runs / name, **how) if "method" in how else untrained(runs / name, **given)
+        encoder = pretrained(runs / name, **given, steps=options.steps or 400, **how)
         for balance in ("none", "weights", "oversample", "undersample"):
             model = tuned(
                 runs / f"{name}-{balance}", data=data, target=["covid"], encoder=encoder, balance=balance,
@@ -195,27 +193,26 @@ def following(options: argparse.Namespace, runs: Path) -> None:
     table = phantom.table(3000)
     table["study"] = table["patient"]  # a patient's visits in turn
     vit, resnet = "vit_tiny_patch16", "resnet18"
-    ways: dict[str, tuple[str, dict[str, Any]]] = {
-        "random weights": (vit, {}),
-        "simmim": (vit, {"method": "simmim", "method_args": {"mask_unit": 16}}),
-        "simmim with next": (vit, {"method": "simmim", "method_args": {"mask_unit": 16, "next_task": True}}),
-        "proxies age, sex": (vit, {"method": "proxy", "method_args": {"columns": ("age", "sex")}}),
-        "random weights, resnet18": (resnet, {}),
-        "proxies age, sex, resnet18": (resnet, {"method": "proxy", "method_args": {"columns": ("age", "sex")}}),
-        "proxies age, sex, view, resnet18": (resnet, {"method": "proxy", "method_args": {"columns": ("age", "sex", "view")}}),
-    }
+    ways: list[tuple[str, str, dict[str, Any]]] = [
+        (vit, "random weights", {}),
+        (vit, "simmim", {"method": "simmim", "method_args": {"mask_unit": 16}}),
+        (vit, "simmim with next", {"method": "simmim", "method_args": {"mask_unit": 16, "next_task": True}}),
+        (vit, "proxies age, sex", {"method": "proxy", "method_args": {"columns": ("age", "sex")}}),
+        (resnet, "random weights", {}),
+        (resnet, "proxies age, sex", {"method": "proxy", "method_args": {"columns": ("age", "sex")}}),
+        (resnet, "proxies age, sex, view", {"method": "proxy", "method_args": {"columns": ("age", "sex", "view")}}),
+    ]
     found: list[Row] = []
-    for way, (network, how) in ways.items():
-        folder = runs / way.replace(", ", "-").replace(" ", "-")
-        if how:
-            encoder = pretrained(folder, data=table, encoder=network, size=64, steps=options.steps or 600, **how)
-        else:
-            encoder = untrained(folder, table, network, 64, "xray")
+    for network, way, how in ways:
+        folder = runs / f"{network}-{way}".replace(", ", "-").replace(" ", "-")
+        encoder = pretrained(
+            folder, data=table, encoder=network, size=64, modality="grey", steps=options.steps or 600, **how
+        )  # fmt: skip
         out = folder.with_name(f"{folder.name}-probe")
         rows = read_rows(out) if status(out) == "finished" else evaluate(
             encoder, data=table, evaluators=["linear"], target=["cardiomegaly"], out=out, fractions=[0.1, 1.0], seeds=5, quiet=True
         )  # fmt: skip
-        found += [{**row, "way": way.removesuffix(", resnet18")} for row in rows if whole(row, "auroc") and row.get("seed") is None]
+        found += [{**row, "way": way} for row in rows if whole(row, "auroc") and row.get("seed") is None]
         write("next", found)
 
 
