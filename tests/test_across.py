@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from scotoma import across, launch, plugins
@@ -58,6 +59,41 @@ def test_two_processes_do_what_one_does(name: str, runs: dict[int, Path]) -> Non
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-5)
     for world in (1, 2):
         assert next(r["value"] for r in read_rows(runs[world] / name) if r["metric"] == "processes") == world
+
+
+@pytest.mark.parametrize("name", plugins.names("methods"))
+def test_a_method_dealt_out_over_two_processes_does_what_one_does(name: str, runs: dict[int, Path]) -> None:
+    one, dealt = (json.loads((folder / "traces.json").read_text())[name] for folder in (runs[1], runs[2] / "dealt"))
+    np.testing.assert_allclose(dealt, one, rtol=1e-5, atol=1e-5)
+    found, expected = (load_file(folder / name / "encoder.safetensors") for folder in (runs[2] / "dealt", runs[2]))
+    assert found.keys() == expected.keys()
+    for key, weight in expected.items():  # where a gradient is rounding alone, Adam steps up or down as it falls
+        torch.testing.assert_close(found[key], weight, rtol=1e-4, atol=2 * 5 * 2e-4, msg=key)
+
+
+def test_what_is_dealt_out_lies_in_one_process_or_the_other(runs: dict[int, Path]) -> None:
+    first, second = (json.loads((runs[2] / "dealt" / f"shares-{rank}.json").read_text()) for rank in (0, 1))
+    assert len(first) >= len(plugins.names("methods"))
+    np.testing.assert_allclose(np.add(first, second), 1)
+    np.testing.assert_allclose(first, 0.5, atol=0.05)
+
+
+def test_a_method_dealt_out_goes_on_where_it_was_killed(runs: dict[int, Path]) -> None:
+    traces = json.loads((runs[2] / "dealt" / "traces.json").read_text())
+    assert traces["killed"] == traces["dino"]
+    found, expected = (load_file(runs[2] / "dealt" / name / "encoder.safetensors") for name in ("killed/dino", "dino"))
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())
+
+
+def test_dealing_out_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scotoma.pretrain import pretrain
+
+    with pytest.raises(UsageError, match="--shard deals a method out over several devices"):
+        pretrain("phantom:8", shard=True, steps=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for given in ({}, {"minutes": 1.0}, {"steps": 1, "compile": True}):
+        with pytest.raises(UsageError, match="--shard goes with --steps or --epochs"):
+            pretrain("phantom:8", shard=True, **given)  # type: ignore[arg-type]
 
 
 def test_one_process_passes_through() -> None:

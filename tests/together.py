@@ -1,14 +1,21 @@
-"""What ``test_across.py`` runs in one process and in two: every method for a few steps through ``pretrain``."""
+"""What ``test_across.py`` runs in one process and in two: every method for a few steps through ``pretrain``.
+
+Two processes do it twice: each with all of a method, and with the method dealt out; then once more dealt out, killed and resumed.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scotoma import plugins
+import torch
+from torch.distributed.tensor import DTensor
+
+from scotoma import across, plugins, sharding, training
 from scotoma.pretrain import pretrain
 
 STEPS = 5
@@ -22,13 +29,14 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 
-def trace(name: str, table: str, folder: Path) -> list[float]:
+def trace(name: str, table: str, folder: Path, **how: Any) -> list[float]:
     """The loss of each step."""
     chosen = plugins.method(name)
     run = pretrain(
         table, name, folder / name, steps=STEPS, batch_size=8, size=32, precision="32-true", method_args=GIVEN.get(name),
         learning_rate=2e-4,  # at higher ones rounding grows from step to step
         encoder="vit_tiny_patch8" if chosen.needs_vit else "test_convnext", target=["label"], quiet=True,
+        **how,
     )  # fmt: skip
     with (run / "metrics.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
@@ -36,11 +44,47 @@ def trace(name: str, table: str, folder: Path) -> list[float]:
 
 def main(table: str, folder: Path) -> None:
     """Write the traces of all methods, as far as this process has them to itself."""
-    import torch
-
     torch.set_num_threads(1)
     found = {name: trace(name, table, folder) for name in plugins.names("methods")}
     (folder / "traces.json").write_text(json.dumps(found))
+    if across.world() > 1:
+        sharding.shard = measured
+        dealt = folder / "dealt"
+        dealt.mkdir(exist_ok=True)
+        found = {name: trace(name, table, dealt, shard=True) for name in plugins.names("methods")}
+        found["killed"] = killed("dino", table, dealt / "killed")
+        (dealt / "traces.json").write_text(json.dumps(found))
+        (dealt / f"shares-{across.rank()}.json").write_text(json.dumps(shares))
+
+
+def killed(name: str, table: str, folder: Path) -> list[float]:
+    """The losses of a run that ended between two steps and went on from its last checkpoint."""
+    folder.mkdir(exist_ok=True)
+    step_loss, calls = training.step_loss, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise InterruptedError
+        return step_loss(*arguments)
+
+    training.CHECKPOINT_SECONDS, training.step_loss = 0, counted
+    with suppress(InterruptedError):
+        trace(name, table, folder, shard=True)
+    return trace(name, table, folder, shard=True, resume=True) if calls == 4 else []
+
+
+shares: list[float] = []  # of all parameters, those that lie in this process; a number a method
+shard = sharding.shard
+
+
+def measured(method: torch.nn.Module, mesh: Any) -> None:
+    """Deal a method out, and see how much of it is left here."""
+    everything = sum(p.numel() for p in method.parameters())
+    shard(method, mesh)
+    here = [p.to_local() if isinstance(p, DTensor) else p for p in method.parameters()]
+    shares.append(sum(p.numel() for p in here) / everything)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class Plan:
         seed: of order, views and weights.
         schedule: of the learning rate, one of ``SCHEDULES``.
         accumulate: parts in which each device takes its share of a batch, one after the other.
+        shard: whether weights, gradients and moments are dealt out over the devices, of which each otherwise has all.
     """
 
     steps: int
@@ -35,6 +36,7 @@ class Plan:
     seed: int
     schedule: str = "cosine"
     accumulate: int = 1
+    shard: bool = False
 
 
 def schedule(step: int, steps: int, warmup: float, kind: str = "cosine") -> float:

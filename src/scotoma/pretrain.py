@@ -38,6 +38,7 @@ def pretrain(
     precision: str | None = None,
     devices: int = 1,
     compile: bool = False,
+    shard: bool = False,
     checkpointing: bool = False,
     accumulate: int = 1,
     seed: int = 0,
@@ -78,6 +79,8 @@ def pretrain(
         devices: GPUs of this machine (without any: processes) that share each batch; torchrun's and SLURM's processes are found
             by themselves, over several machines too.
         compile: let torch.compile fuse the step; the first ones take minutes, and not every network gains.
+        shard: deal weights, gradients and moments out over the devices, of which each otherwise has all (FSDP): for networks that
+            are too large for one; with --steps or --epochs.
         checkpointing: compute activations again in the backward pass: a third more work, far less memory; not with batch norm.
         accumulate: take each device's share of a batch in so many parts, one after the other, where it does not fit; what
             compares pictures with one another (simclr, vicreg, ...) then compares those of a part.
@@ -125,11 +128,15 @@ def pretrain(
         "labels": labels, "on": on, "readers": readers,
         "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
-        "precision": precision, "compile": compile, "checkpointing": checkpointing, "accumulate": accumulate,
+        "precision": precision, "compile": compile, "shard": shard, "checkpointing": checkpointing, "accumulate": accumulate,
         "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
     if devices < 1 or (devices > 1 and not launch.several()):
         raise UsageError(f"--devices {devices}: from Python, start the script with torchrun --nproc_per_node {max(2, devices)}")
+    if shard and not launch.several():
+        raise UsageError("--shard deals a method out over several devices: name their number with --devices")
+    if shard and (minutes or compile):
+        raise UsageError("--shard goes with --steps or --epochs (trial steps need all of it on one device), and without --compile")
     launch.join()
     quiet = quiet or not launch.is_first()
     from scotoma.material import gather

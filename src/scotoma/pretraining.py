@@ -155,6 +155,7 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
         config["steps"] or 10**6, batch_size, config["learning_rate"] or method.learning_rate,
         method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
         config["precision"] or automatic_precision(config["size"]), config["seed"], accumulate=config.get("accumulate", 1),
+        shard=config.get("shard", False),
     )  # fmt: skip
     if automatic and torch.cuda.is_available():
         size = largest(lambda n: fits(method, replace(plan, batch_size=n), batches), 2 * parts, max(2 * parts, count // 2))

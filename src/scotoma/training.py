@@ -6,6 +6,7 @@ a run that was killed and resumed sees what an undisturbed one sees.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import resource
@@ -25,7 +26,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from scotoma import across, cpu, launch
+from scotoma import across, cpu, launch, sharding
 from scotoma.data.store import Store
 from scotoma.errors import RunError
 from scotoma.methods.base import Method
@@ -122,6 +123,12 @@ class Adapter(L.LightningModule):
     def __init__(self, method: Method, plan: Plan, batches: Batches) -> None:
         super().__init__()
         self.method, self.plan, self.batches = method, plan, batches
+
+    def configure_model(self) -> None:
+        """Deal the method out over the processes, where that is wanted."""
+        if self.plan.shard:
+            mesh: Any = self.device_mesh
+            sharding.shard(self.method, mesh["data_parallel"])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches from the step that the trainer stands at."""
@@ -280,20 +287,25 @@ def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resum
         quiet: no progress bar.
         callbacks: further Lightning callbacks.
     """
-    watch = Watch(method, plan, batches.store, batches.rows, folder, quiet)
+    watch = Watch(plan, batches.store, batches.rows, folder, quiet)
     trainer = make_trainer(plan, folder, [watch, *callbacks])
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     if not method.own_statistics:
         across.share_norms(method)
     tune_for_cpu(method, plan.precision)
-    adapter = Adapter(method.to(memory_format=torch.channels_last), plan, batches)
-    method.train()
+    # what is dealt out is a copy; the method waits on the CPU for its weights
+    trained = copy.deepcopy(method) if plan.shard else method.to(memory_format=torch.channels_last)
+    adapter = Adapter(trained.train(), plan, batches)
     try:
         trainer.fit(adapter, ckpt_path=str(last) if resume and last and last.exists() else None, weights_only=True)
     except SystemExit:
         if trainer.interrupted:  # Lightning makes an exit of Ctrl-C; the command line has a word to say about it
             raise KeyboardInterrupt from None
         raise
+    if plan.shard:
+        found = sharding.state(trained)
+        if across.rank() == 0:
+            method.load_state_dict(found)
     return Trained(watch.seconds, trainer.global_step, watch.loss, watch.spread, watch.rank)
 
 
@@ -322,7 +334,8 @@ def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> 
         from lightning.pytorch.plugins.environments import TorchElasticEnvironment
         from lightning.pytorch.strategies import DDPStrategy
 
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        ddp = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        strategy = sharding.strategy() if plan.shard else ddp
         processes = {**launch.layout(), "strategy": strategy, "plugins": [WholeCheckpoints(), TorchElasticEnvironment()]}
     return L.Trainer(
         max_steps=plan.steps, max_epochs=-1, precision=precision, callbacks=callbacks, logger=loggers or False,

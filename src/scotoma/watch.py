@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from scotoma import sharding
 from scotoma.data.store import Store
 from scotoma.methods.base import Method
 from scotoma.plan import Plan
@@ -56,8 +57,8 @@ def spread(f: Tensor) -> tuple[float, float]:
 class Watch(Callback):
     """Progress bar, ``metrics.csv`` and TensorBoard, and the watch over collapse; what it knows survives a resume."""
 
-    def __init__(self, method: Method, plan: Plan, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
-        self.method, self.plan, self.store, self.quiet = method, plan, store, quiet
+    def __init__(self, plan: Plan, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
+        self.plan, self.store, self.quiet = plan, store, quiet
         self.rows = rows[np.linspace(0, len(rows) - 1, min(WATCH, len(rows))).astype(int)]
         self.file = folder / METRICS if folder else None
         self.every = max(1, plan.steps // LOOKS) if folder else plan.steps + 1
@@ -102,7 +103,9 @@ class Watch(Callback):
         look = step % self.every == 0
         if look:
             began = time.perf_counter()
-            self._look(module, step)
+            adapter: Any = module
+            with sharding.gathered(adapter.method):
+                self._look(adapter.method, module.device, step)
             self.idle += time.perf_counter() - began
         if look or step % self.log_every == 0 or step == self.plan.steps:
             values = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -126,9 +129,9 @@ class Watch(Callback):
             writer.writerow({"step": step, **values})
 
     @torch.no_grad()
-    def _look(self, module: L.LightningModule, step: int) -> None:
-        inputs, encoder = self.method.inputs, self.method.encoder
-        images = torch.from_numpy(self.store.batch(self.rows)).to(module.device)
+    def _look(self, method: Method, device: torch.device, step: int) -> None:
+        inputs, encoder = method.inputs, method.encoder
+        images = torch.from_numpy(self.store.batch(self.rows)).to(device)
         encoder.eval()
         seen = (inputs.image_size, inputs.mean, inputs.std, self.plan.precision)
         f = torch.cat([features(encoder, part, *seen) for part in images.split(AT_ONCE)])
