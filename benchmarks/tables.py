@@ -262,7 +262,8 @@ def explanations_table() -> str:
     """A line a method of explanation: do its maps find the lesion, are they faithful, do they hang on the weights?"""
     rows = read("evidence_explanations")
     columns = {
-        "pointing_game": "pointing game", "pointing_game_random_weights": "the same, random weights", "mask_iou": "overlap (IoU)",
+        "pointing_game": "pointing game", "pointing_game_random_weights": "the same, random weights",
+        "pointing_game_exact": "without tolerance", "mask_iou": "overlap (IoU)",
         "deletion": "deletion (lower is better)", "insertion": "insertion", "sanity_correlation": "correlation with random weights",
     }  # fmt: skip
     lines = ["| explanation | " + " | ".join(columns.values()) + " | sane |", "|---" * (len(columns) + 2) + "|"]

@@ -59,10 +59,13 @@ def test_pointing_game_asks_whether_the_maximum_lies_in_the_mask_or_near_it() ->
     masks = torch.zeros(3, 6, 7, dtype=torch.bool)
     masks[:, 1:3, 1:4] = True
     pixels = torch.tensor([[2 * 7 + 3], [2 * 7 + 4], [5 * 7 + 6]])  # inside, one pixel beside it, sqrt(9 + 9) pixels from it
-    assert faithfulness.pointing_game(pixels, masks).tolist() == [True, False, False]
-    assert faithfulness.pointing_game(pixels, masks, tolerance=1).tolist() == [True, True, False]
-    assert faithfulness.pointing_game(pixels, masks, tolerance=4.2).tolist() == [True, True, False]
-    assert faithfulness.pointing_game(pixels, masks, tolerance=4.3).tolist() == [True, True, True]
+    assert faithfulness.pointing_game(pixels, masks, tolerance=0).tolist() == [True, False, False]
+    assert faithfulness.pointing_game(pixels, masks, tolerance=1 / 7).tolist() == [True, True, False]
+    assert faithfulness.pointing_game(pixels, masks, tolerance=4.2 / 7).tolist() == [True, True, False]
+    assert faithfulness.pointing_game(pixels, masks, tolerance=4.3 / 7).tolist() == [True, True, True]
+    wide = torch.zeros(2, 500, 500, dtype=torch.bool)
+    wide[:, :, 100] = True
+    assert faithfulness.pointing_game(torch.tensor([[115], [116]]), wide).tolist() == [True, False]  # the paper's 15 of 500
 
 
 def test_mask_iou_compares_the_mask_with_as_many_pixels() -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 STEPS = 20  # in which pixels are removed or brought in
+TOLERANCE = 15 / 500  # how far beside a mask a map may point, over the picture's side (Zhang et al.: 15 of about 500 pixels)
 BLUR = 5 / 224  # deviation over the picture's side (Petsiuk et al. 2018, in their code: 5 of 224 pixels)
 # A map that ranks pixels as a network does that has learned nothing cannot be evidence of what was learned. Adebayo et al. give no
 # limit; 0.5 is what Cohen (1988, section 3.2) calls a large correlation: a quarter of the ranks' variance then owes nothing to
@@ -79,14 +80,13 @@ def blurred(images: Tensor) -> Tensor:
     return gaussian_blur(images, [side, side], [sigma, sigma])
 
 
-def pointing_game(pixels: Tensor, masks: Tensor, tolerance: float = 0.0) -> Tensor:
-    """Whether a map's maximum lies in the mask (Zhang et al. 2018, arXiv 1608.00507, section 4.1).
+def pointing_game(pixels: Tensor, masks: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+    """Whether a map's maximum lies in the mask or near it (Zhang et al. 2018, arXiv 1608.00507, section 4.1).
 
     Args:
         pixels: (B, H W), from `order`: the first is the maximum.
         masks: (B, H, W) bool, none of them empty.
-        tolerance: how far beside the mask it may lie, pixels. There it is 15, on photographs of about 500 pixels; 0 here, as
-            pictures come in any size and findings are small.
+        tolerance: how far beside the mask it may lie, over the pictures' width; 0 for nowhere but in it.
 
     Returns:
         (B,) bool.
@@ -95,7 +95,7 @@ def pointing_game(pixels: Tensor, masks: Tensor, tolerance: float = 0.0) -> Tens
     width = masks.shape[2]
     y, x = (pixels[:, 0] // width)[:, None, None], (pixels[:, 0] % width)[:, None, None]
     rows, columns = torch.arange(masks.shape[1], device=masks.device)[:, None], torch.arange(width, device=masks.device)
-    near = (rows - y) ** 2 + (columns - x) ** 2 <= tolerance**2
+    near = (rows - y) ** 2 + (columns - x) ** 2 <= (tolerance * width) ** 2
     return (near & masks).flatten(1).any(1)
 
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from scotoma.evaluators.base import Context, Row, class_name
 from scotoma.run import Run
 from scotoma.views import Draws, normalise_, resized
 
-PROTOCOL = 1
+PROTOCOL = 2
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
 CASES = 64  # pictures that are explained, at most
 BATCH = 16  # pictures that a method explains together
@@ -73,9 +74,9 @@ def evaluate(context: Context) -> list[Row]:
     """Rows of every explanation that the network takes.
 
     ``deletion`` (lower is better), ``insertion``; where the table has masks, for positives that were seen, ``pointing_game`` and
-    ``mask_iou``, and ``pointing_game_random_weights`` of the same method on a network with new weights; ``sanity_correlation`` of
-    the two networks' maps and ``sanity_passed`` (none where one network's maps are all constant); ``agreement`` with each ``other``
-    method.
+    ``mask_iou``, ``pointing_game_exact`` without its tolerance, and ``pointing_game_random_weights`` of the same method on a
+    network with new weights; ``sanity_correlation`` of the two networks' maps and ``sanity_passed`` (none where one network's maps
+    are all constant); ``agreement`` with each ``other`` method.
 
     Raises:
         UsageError: identity is to be kept, but a prepared store does not say whose pictures these are.
@@ -263,7 +264,9 @@ def _scores(classifier: Classifier, cases: Cases, multilabel: bool, name: str, p
     pairs = {"deletion": (x, torch.zeros_like(x)), "insertion": (faith.blurred(x), x)}
     areas = {metric: faith.area(faith.curve(probability, *pair, pixels)) for metric, pair in pairs.items()}
     found = [_row(metric, name, values.cpu().numpy(), cases.units) for metric, values in areas.items()]
-    return found + _localisation(cases, name, pixels, {"pointing_game": faith.pointing_game, "mask_iou": faith.mask_iou})
+    exact = partial(faith.pointing_game, tolerance=0)
+    located: dict[str, Score] = {"pointing_game": faith.pointing_game, "pointing_game_exact": exact, "mask_iou": faith.mask_iou}
+    return found + _localisation(cases, name, pixels, located)
 
 
 def _localisation(cases: Cases, name: str, pixels: Tensor, scores: dict[str, Score]) -> list[Row]:
