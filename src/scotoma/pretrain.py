@@ -80,7 +80,7 @@ def pretrain(
             by themselves, over several machines too.
         compile: let torch.compile fuse the step; the first ones take minutes, and not every network gains.
         shard: deal weights, gradients and moments out over the devices, of which each otherwise has all (FSDP): for networks that
-            are too large for one; with --steps or --epochs.
+            are too large for one; with --steps or --epochs, without --compile.
         checkpointing: compute activations again in the backward pass: a third more work, far less memory; not with batch norm.
         accumulate: take each device's share of a batch in so many parts, one after the other, where it does not fit; what
             compares pictures with one another (simclr, vicreg, ...) then compares those of a part.
