@@ -187,6 +187,13 @@ def segmentation(options: argparse.Namespace, runs: Path) -> None:
             study(**common, **given, out=folder, resume=status(folder) == "running")
         found += [{**row, "data": name} for row in read_rows(folder) if row["evaluator"] == "segmentation" and not row.get("class")]
         write("segmentation", found)
+    store, encoder = str(runs / "vessels-store"), next((runs / "vessels" / "pretrain").glob("simclr*"))
+    longer = tuned(
+        runs / "vessels-longer", data=store, target=["mask_path"], encoder=encoder, size=512, steps=options.finetune_steps or 600,
+        batch_size=4, learning_rate=1e-3,
+    )  # fmt: skip
+    rows = [row for row in tested(longer, ["segmentation"], data=store) if not row.get("class")]
+    write("segmentation", found + [{**row, "fraction": 1.0, "data": "vessels, 600 steps"} for row in rows])
 
 
 def following(options: argparse.Namespace, runs: Path) -> None:

@@ -78,6 +78,10 @@ def test_what_is_dealt_out_lies_in_one_process_or_the_other(runs: dict[int, Path
     np.testing.assert_allclose(first, 0.5, atol=0.05)
 
 
+def test_gradients_of_what_is_dealt_out_are_means_over_processes(runs: dict[int, Path]) -> None:
+    assert json.loads((runs[2] / "dealt" / "gradient.json").read_text()) == [[1.5] * 3] * 2
+
+
 def test_a_method_dealt_out_goes_on_where_it_was_killed(runs: dict[int, Path]) -> None:
     traces = json.loads((runs[2] / "dealt" / "traces.json").read_text())
     assert traces["killed"] == traces["dino"]

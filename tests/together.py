@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from scotoma import across, plugins, sharding, training
@@ -55,6 +56,27 @@ def main(table: str, folder: Path) -> None:
         found["killed"] = killed("dino", table, dealt / "killed")
         (dealt / "traces.json").write_text(json.dumps(found))
         (dealt / f"shares-{across.rank()}.json").write_text(json.dumps(shares))
+        (dealt / "gradient.json").write_text(json.dumps(gradient()))
+
+
+class Sum(torch.nn.Module):
+    """The loss of one layer is the sum of what it gives: its gradient is the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2, bias=False)
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).sum()
+
+
+def gradient() -> list[list[float]]:
+    """Of a layer dealt out, where process 0 has ones and process 1 twos; Adam, which takes the scale out, would not show it."""
+    method = Sum()
+    sharding.shard(method, init_device_mesh("cpu", (across.world(),)))
+    method.loss(torch.full((1, 3), 1.0 + across.rank())).backward()
+    found: Any = method.layer.weight.grad
+    return found.full_tensor().tolist()  # type: ignore[no-any-return]
 
 
 def killed(name: str, table: str, folder: Path) -> list[float]:

@@ -44,8 +44,7 @@ def shard(method: nn.Module, mesh: DeviceMesh) -> None:
     within = {vit.blocks[-1] for vit in vits}
     blocks = [module for module in method.modules() if isinstance(module, Block) and module not in within]
     for module in (*blocks, method):
-        part = fully_shard(module, mesh=mesh)
-        part.set_force_sum_reduction_for_comms(True)  # gloo has no mean
+        fully_shard(module, mesh=mesh)
     register_fsdp_forward_method(method, "loss")
 
 
