@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 FEW_TOKENS = {torch.bfloat16: 600, torch.float32: 64}  # up to which plain attention is faster, gradients included
 SMALL_MAP, MANY_CHANNELS = 4, 384  # where a 3 x 3 convolution is faster as a matrix product
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def tune(network: nn.Module, dtype: torch.dtype, tokens: int) -> None:
@@ -47,7 +47,6 @@ def keep_memory() -> None:
     if sys.platform == "linux":
         libc: Any = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
-            libc.mallopt(M_ARENA_MAX, 1)  # else each thread keeps memory of its own
             libc.mallopt(M_MMAP_MAX, 0)
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
             libc.mallopt(M_TOP_PAD, 2**26)
