@@ -192,8 +192,8 @@ def segmentation(options: argparse.Namespace, runs: Path) -> None:
         runs / "vessels-longer", data=store, target=["mask_path"], encoder=encoder, size=512, steps=options.finetune_steps or 600,
         batch_size=4, learning_rate=1e-3,
     )  # fmt: skip
-    rows = [row for row in tested(longer, ["segmentation"], data=store) if not row.get("class")]
-    write("segmentation", found + [{**row, "fraction": 1.0, "data": "vessels, 600 steps"} for row in rows])
+    found += [{**row, "fraction": 1.0, "data": "vessels, 600 steps"} for row in tested(longer, ["segmentation"], data=store)]
+    write("segmentation", (row for row in found if row["evaluator"] == "segmentation" and not row.get("class")))
 
 
 def following(options: argparse.Namespace, runs: Path) -> None:
