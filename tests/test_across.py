@@ -67,13 +67,16 @@ def test_a_method_dealt_out_over_two_processes_does_what_one_does(name: str, run
     np.testing.assert_allclose(dealt, one, rtol=1e-5, atol=1e-5)
     found, expected = (load_file(folder / name / "encoder.safetensors") for folder in (runs[2] / "dealt", runs[2]))
     assert found.keys() == expected.keys()
-    for key, weight in expected.items():  # where a gradient is rounding alone, Adam steps up or down as it falls
-        torch.testing.assert_close(found[key], weight, rtol=1e-4, atol=2 * 5 * 2e-4, msg=key)
+    apart = torch.cat([(found[key] - weight).float().abs().flatten() for key, weight in expected.items()])
+    assert float(apart.median()) < 1e-5  # five steps of Adam go 1e-3 far; where a gradient is rounding alone, either way
+    assert float(apart.max()) < 1e-2
 
 
 def test_what_is_dealt_out_lies_in_one_process_or_the_other(runs: dict[int, Path]) -> None:
     first, second = (json.loads((runs[2] / "dealt" / f"shares-{rank}.json").read_text()) for rank in (0, 1))
     assert len(first) >= len(plugins.names("methods"))
+    parts = json.loads((runs[2] / "dealt" / "parts.json").read_text())
+    assert max(parts) > 12 and min(parts) == 1  # blocks of transformers by themselves
     np.testing.assert_allclose(np.add(first, second), 1)
     np.testing.assert_allclose(first, 0.5, atol=0.05)
 

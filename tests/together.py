@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from scotoma import across, plugins, sharding, training
@@ -56,6 +57,7 @@ def main(table: str, folder: Path) -> None:
         found["killed"] = killed("dino", table, dealt / "killed")
         (dealt / "traces.json").write_text(json.dumps(found))
         (dealt / f"shares-{across.rank()}.json").write_text(json.dumps(shares))
+        (dealt / "parts.json").write_text(json.dumps(parts))
         (dealt / "gradient.json").write_text(json.dumps(gradient()))
 
 
@@ -98,6 +100,7 @@ def killed(name: str, table: str, folder: Path) -> list[float]:
 
 
 shares: list[float] = []  # of all parameters, those that lie in this process; a number a method
+parts: list[int] = []  # that are gathered by themselves; a number a method
 shard = sharding.shard
 
 
@@ -105,6 +108,7 @@ def measured(method: torch.nn.Module, mesh: Any) -> None:
     """Deal a method out, and see how much of it is left here."""
     everything = sum(p.numel() for p in method.parameters())
     shard(method, mesh)
+    parts.append(sum(isinstance(m, FSDPModule) for m in method.modules()))
     here = [p.to_local() if isinstance(p, DTensor) else p for p in method.parameters()]
     shares.append(sum(p.numel() for p in here) / everything)
 
