@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -109,6 +110,39 @@ def test_measuring_the_rate_changes_nothing(store: Store) -> None:
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
     assert all(p.grad is None for p in method.parameters())
     assert torch.equal(torch.get_rng_state(), generator)
+
+
+class Witness(Supervised):
+    """Sees its weights and gradients at the start of every step."""
+
+    def loss(self, views, batch):  # type: ignore[no-untyped-def]
+        seen = self.__dict__.setdefault("seen", [])
+        seen.append(([p.detach().clone() for p in self.parameters()], [p.grad for p in self.parameters()]))
+        return super().loss(views, batch)
+
+
+def witness() -> Witness:
+    torch.manual_seed(0)
+    return Witness(timm.create_model("resnet10t", num_classes=0, in_chans=1), INPUTS)
+
+
+def test_weights_rest_while_the_rate_is_measured_so_that_no_copy_of_them_is_needed(store: Store) -> None:
+    method, batches = witness(), Batches(store, np.arange(30), np.arange(30) % 2)
+    before = [p.detach().clone() for p in method.parameters()]
+    measure_rate(method, plan_of(), batches)
+    rehearsal.fits(method, plan_of(), batches)
+    assert len(method.seen) == 6 + 3
+    assert all(torch.equal(p, q) for weights, _ in method.seen for p, q in zip(weights, before, strict=True))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_no_gradients_take_memory_while_a_forward_pass_fills_it(store: Store, accumulate: int) -> None:
+    method = witness()
+    plan = dataclasses.replace(plan_of(3), accumulate=accumulate)
+    training.fit(method, plan, Batches(store, np.arange(30), np.arange(30) % 2), None, quiet=True)
+    assert len(method.seen) == 3 * accumulate
+    for part, (_, gradients) in enumerate(method.seen):  # but those that are being summed
+        assert all((g is None) == (part % accumulate == 0) for g in gradients)
 
 
 def test_a_step_does_not_depend_on_the_order_within_the_batch(store: Store) -> None:

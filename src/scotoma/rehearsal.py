@@ -48,7 +48,7 @@ def measure_rate(method: Method, plan: Plan, batches: Batches, warm: int = 2, ti
 
     On the device that training will use, under the same precision.
     """
-    seconds = []
+    seconds, plan = [], replace(plan, learning_rate=0.0)
     with torch.random.fork_rng(), _thrown_away(method, plan) as (device, optimizer):
         order = Order(len(batches.rows), plan, 0, across.rank(), across.world())
         for _, key in zip(range(warm + timed), order, strict=False):
@@ -60,6 +60,7 @@ def measure_rate(method: Method, plan: Plan, batches: Batches, warm: int = 2, ti
 
 def fits(method: Method, plan: Plan, batches: Batches) -> bool:
     """Whether a step of this plan has room in the device's memory: three throw-away steps, of which the later have moments, too."""
+    plan = replace(plan, learning_rate=0.0)
     try:
         with torch.random.fork_rng(), _thrown_away(method, plan) as (device, optimizer):
             for _, key in zip(range(3), Order(len(batches.rows), plan, 0, across.rank(), across.world()), strict=False):
@@ -87,16 +88,20 @@ def largest(fitting: Callable[[int], bool], start: int, most: int) -> int:
 
 @contextmanager
 def _thrown_away(method: Method, plan: Plan) -> Iterator[tuple[torch.device, torch.optim.Optimizer]]:
-    """The device and an optimiser for steps after which weights and buffers are put back."""
+    """The device and an optimiser for steps after which weights and buffers are put back.
+
+    At a learning rate of 0 the weights stay as they are; then no copy of them takes the memory that training will not have either.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tune_for_cpu(method, plan.precision)
-    saved = {k: v.detach().clone() for k, v in method.state_dict().items()}
+    still = set() if plan.learning_rate else {name for name, _ in method.named_parameters(remove_duplicate=False)}
+    saved = {k: v.detach().clone() for k, v in method.state_dict().items() if k not in still}
     method.to(device).to(memory_format=torch.channels_last).train()
     try:
         yield device, make_optimizer(method, plan)
     finally:
         method.zero_grad()
-        method.load_state_dict(saved)
+        method.load_state_dict(saved, strict=False)
 
 
 def _throw_away_step(

@@ -158,8 +158,9 @@ class Adapter(L.LightningModule):
             raise RunError(f"the loss became {loss.item()} at step {self.trainer.global_step}: lower --learning_rate")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The optimiser's step, then the method's own."""
+        """The optimiser's step, then the method's own. Gradients go at once, before the next forward pass fills memory."""
         super().optimizer_step(*args, **kwargs)
+        self.zero_grad()
         self.method.after_step(self.trainer.global_step / self.plan.steps)
 
     def configure_optimizers(self) -> Any:
