@@ -14,10 +14,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 FEW_TOKENS = {torch.bfloat16: 600, torch.float32: 64}  # up to which plain attention is faster, gradients included
 SMALL_MAP, MANY_CHANNELS = 4, 384  # where a 3 x 3 convolution is faster as a matrix product
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
 def tune(network: nn.Module, dtype: torch.dtype, tokens: int) -> None:
@@ -36,18 +37,21 @@ def tune(network: nn.Module, dtype: torch.dtype, tokens: int) -> None:
             module.fused_attn = tokens > FEW_TOKENS[dtype]  # type: ignore[assignment]
         if type(module) is nn.Conv2d and _could_be_product(module):
             module.__class__ = _SmallMapConvolution
+        if type(module) is nn.MaxPool2d and not module.return_indices:
+            module.__class__ = _ForgetfulMaxPool
 
 
 @cache
 def keep_memory() -> None:
-    """Let glibc keep what a step frees for the next step.
+    """Let glibc keep what a step frees for the next step, all but tensors of 32 MiB and more.
 
-    Else every tensor above 32 MB is given back to the system and comes anew, page by page: of a step of ResNet-18 a tenth and more.
+    Else what is free at the end of the heap goes back to the system and comes anew, page by page. The largest tensors still do:
+    kept, the holes that they leave seldom fit again, and a part of the memory lies idle.
     """
     if sys.platform == "linux":
         libc: Any = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
-            libc.mallopt(M_MMAP_MAX, 0)
+            libc.mallopt(M_MMAP_THRESHOLD, 2**25)
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
             libc.mallopt(M_TOP_PAD, 2**26)
 
@@ -73,3 +77,14 @@ class _SmallMapConvolution(nn.Conv2d):
         columns = torch.cat([x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], 3).flatten(0, 2)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (D, 9 C)
         return F.linear(columns, weight, self.bias).view(-1, height, width, self.out_channels).permute(0, 3, 1, 2)
+
+
+class _ForgetfulMaxPool(nn.MaxPool2d):
+    """A max pool that finds its maxima anew in the backward pass.
+
+    torch keeps their places as int64, which after a ResNet's stem is as much as the largest activation in bfloat16.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        pooled: Tensor = checkpoint(super().forward, input, use_reentrant=False, preserve_rng_state=False)
+        return pooled
