@@ -1,4 +1,9 @@
-"""The two errors a user sees as one line: wrong usage (exit code 2) and a failed run (exit code 1)."""
+"""The two errors a user sees as one line: wrong usage (exit code 2) and a failed run (exit code 1); and notices."""
+
+from __future__ import annotations
+
+import os
+import sys
 
 
 class ScotomaError(Exception):
@@ -15,3 +20,17 @@ class UsageError(ScotomaError):
 
 class RunError(ScotomaError):
     """The request was sound and failed: an unreadable file under ``--strict``, a full disk, a loss that is not finite."""
+
+
+def notice(name: str, text: str) -> None:
+    """Print one line on standard error about what was joined, guessed, left out or read as something else.
+
+    Of several processes of one training the first alone prints it. ``--quiet`` does not silence it: it is no progress, it is
+    something that a result depends on.
+
+    Args:
+        name: of the data set or file, which stands before the text.
+        text: the line, with a count; never a value that identifies a patient.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{name}: {text}", file=sys.stderr)
