@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "scotoma"
 # One line a layer: a module imports only modules of the layers above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("plugins", "launch", "across", "cpu"),
+    ("arguments", "plugins", "launch", "across", "cpu"),
     ("data.identity", "data.fields", "data.stratify", "data.readings"),
     ("data.formats.base",),
     ("data.formats.codecs", "data.formats.headers"),

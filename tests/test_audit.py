@@ -252,3 +252,15 @@ def test_known_confounders_are_found(data_root: Path, name: str, target: str, lo
     found = of_check(rows, "header_predicts")
     assert low < found["auroc"] < high
     assert json.dumps(found)
+
+
+def test_dicom_files_of_which_some_state_no_view(tmp_path: Path, write_dicom: Any) -> None:
+    rng = np.random.default_rng(5)
+    for k in range(24):
+        view = {"ViewPosition": ("PA", "AP")[k % 2]} if k % 3 else {}
+        modality = {"Modality": "DX"} if k % 4 else {}
+        pixels = 255 - picture(rng) if k == 5 else picture(rng)
+        write_dicom(tmp_path / "scans" / f"{k}.dcm", pixels, PatientID=f"p{k}", **view, **modality)
+    rows = audit(tmp_path / "scans", quiet=True)
+    assert next(r["value"] for r in rows if r.get("column") == "view" and r.get("class") == "PA") == 8
+    assert next(r["value"] for r in rows if r.get("column") == "view" and r.get("class") == "missing") == 8

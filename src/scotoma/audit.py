@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Part:
         return contents(self.dataset, self.store)
 
 
+@checked
 def audit(
     data: Any,
     against: Any = None,
@@ -189,7 +191,7 @@ def _problems(
 def _kind_of_picture(part: Part) -> np.ndarray:
     """(n,) what a picture's peers have in common: modality and view, as the table or the headers say."""
     table = part.dataset.table
-    words = [table[c].astype(str).to_numpy(object) for c in ("modality", "view") if c in table.columns]
+    words = [table[c].map(str).to_numpy(object) for c in ("modality", "view") if c in table.columns]  # of a gap, "nan" or "None"
     return np.array([" ".join(w) for w in zip(*words, strict=True)], object) if words else np.zeros(len(table), object)
 
 

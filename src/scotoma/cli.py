@@ -12,12 +12,12 @@ import inspect
 import json
 import re
 import sys
-import types
 import typing
 from collections.abc import Callable
 from typing import Any
 
 from scotoma import launch, plugins
+from scotoma.arguments import RENAMED, flag_name, wanted
 from scotoma.errors import ScotomaError, UsageError
 
 VERBS = {
@@ -42,7 +42,6 @@ _POSITIONAL = {
     "report": ("runs",),
 }
 _FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.VERB.VERB
-_RENAMED = {"evaluators": "with"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -186,7 +185,7 @@ def _check_names(verb: str, known: set[str], config: dict[str, Any], arguments: 
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise UsageError(f"unknown key {key!r} in the configuration" + (f"; did you mean {near[0]!r}?" if near else ""))
-    flags = known | set(_RENAMED.values()) | {"config", "help", "method"}
+    flags = known | set(RENAMED.values()) | {"config", "help", "method"}
     for flag in (a.split("=")[0] for a in arguments if a.startswith("--")):
         if flag[2:] not in flags:
             near = difflib.get_close_matches(flag[2:], flags, n=1)
@@ -207,7 +206,7 @@ def _rewritten(verb: str, function: Callable[..., Any], method: str | None, argu
     hints = _hints(function, method)
     lists = {name for name, hint in hints.items() if "list[" in str(hint) or "tuple[" in str(hint)}
     switches = {name for name, hint in hints.items() if hint is bool}
-    names = {new: old for old, new in _RENAMED.items()}
+    names = {new: old for old, new in RENAMED.items()}
     queue, done = list(arguments), []
     positional = []
     while queue:
@@ -295,21 +294,7 @@ def _plainly(message: str, hints: dict[str, Any]) -> str:
     found = re.match(r'Parser key "([\w.]+)"', message)
     if found is None or found[1] not in hints:
         return message.rstrip(".")
-    hint = hints[found[1]]
-    either = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    wanted = " or ".join(_words(one) for one in either if one is not type(None))
-    return f"--{_RENAMED.get(found[1], found[1])} {message.rpartition('value: ')[2]}: must be {wanted}"
-
-
-def _words(hint: Any) -> str:
-    """What a type of a flag asks for."""
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(str, typing.get_args(hint)))
-    if typing.get_origin(hint) is dict:
-        return "{NAME: VALUE, ...}"
-    known = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    several = {int: "whole numbers", float: "numbers"}.get((typing.get_args(hint) or (None,))[0], "names")
-    return known.get(hint, f"{several} with commas between")
+    return f"--{flag_name(found[1])} {message.rpartition('value: ')[2]}: must be {wanted(hints[found[1]])}"
 
 
 def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None:
@@ -323,8 +308,8 @@ def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None
         elif action.dest in switches:
             action.nargs = 0
         action.option_strings = [s for s in action.option_strings if not s.endswith("+")]
-        if action.dest in _RENAMED:
-            action.option_strings, action.metavar = [f"--{_RENAMED[action.dest]}"], "NAMES"
+        if action.dest in RENAMED:
+            action.option_strings, action.metavar = [f"--{RENAMED[action.dest]}"], "NAMES"
         if action.dest in _POSITIONAL.get(verb, ()):
             action.metavar, action.help = action.dest.upper(), f"{action.help} May stand without a flag."
     parser.print_help()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.arguments import checked
 
+
+@checked
 def demo(
     out: str | Path = "runs/demo", pictures: int = 1500, minutes: float = 2.0, overwrite: bool = True, quiet: bool = False
 ) -> Path:

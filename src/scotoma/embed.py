@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma.arguments import checked
 from scotoma.data import splits, store, table
 from scotoma.data.table import IDENTIFIERS, SPLITS
 from scotoma.errors import RunError, UsageError
@@ -25,6 +26,7 @@ NEVER = ("image_path", "mask_path", COLUMN)  # the first two may name a patient
 BLOCK = 4096  # rows at a time, and in a row group
 
 
+@checked
 def embed(
     run: str | Path,
     data: Any,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scotoma import plugins
+from scotoma.arguments import checked
 from scotoma.errors import UsageError
 from scotoma.run import Row, Run, read_rows, status, write_atomically
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from scotoma.evaluators.base import Context
 
 
+@checked
 def evaluate(
     run: str | Path,
     data: Any,

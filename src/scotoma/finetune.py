@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from scotoma.arguments import checked
 from scotoma.errors import UsageError
 from scotoma.pretrain import PRECISIONS
 from scotoma.run import Run
@@ -12,6 +13,7 @@ from scotoma.run import Run
 MODEL = "model.safetensors"
 
 
+@checked
 def finetune(
     data: Any,
     target: list[str],

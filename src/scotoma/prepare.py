@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scotoma.arguments import checked
 from scotoma.data.images import Display, parse_windows
 from scotoma.data.table import TABLE
 from scotoma.errors import UsageError
 
 
+@checked
 def prepare(
     data: Any,
     out: str | Path,

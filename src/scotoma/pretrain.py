@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scotoma import launch, plugins
+from scotoma.arguments import checked
 from scotoma.errors import UsageError
 
 DEFAULT_MINUTES = 10.0
@@ -13,6 +14,7 @@ PRESETS = ("small", "reference")
 PRECISIONS = ("bf16-mixed", "32-true")
 
 
+@checked
 def pretrain(
     data: Any,
     method: str = "simclr",

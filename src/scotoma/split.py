@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SIZE = 96  # at which pictures are decoded where near-duplicates are the unit: the default of the other verbs, which find them done
 
 
+@checked
 def split(
     data: Any,
     out: str | Path,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scotoma import plugins
+from scotoma.arguments import checked
 from scotoma.errors import UsageError
 from scotoma.run import Run
 
@@ -14,6 +15,7 @@ MODES = ("linear", "finetune")
 CONTROLS = ("random", "majority", "pixels", "header")
 
 
+@checked
 def study(
     data: Any,
     target: list[str],

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from scotoma.arguments import checked
 from scotoma.errors import UsageError
 from scotoma.report import (
     CONTROLS,
@@ -48,6 +49,7 @@ from scotoma.run import write_atomically
 TESTS = ("operating", "extrapolation", "robustness", "subgroups", "explain", "segmentation", "regression", "retrieval")
 
 
+@checked
 def build(runs: list[Path], out: Path | None = None) -> Path:
     """Write one page about these runs; beside it ``tables/``, ``model_card.md`` and ``checklist.md``.
 

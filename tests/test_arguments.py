@@ -1,0 +1,86 @@
+"""Arguments are checked by their types, from Python as from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scotoma
+from scotoma.arguments import checked
+from scotoma.errors import UsageError
+
+
+@checked
+def verb(
+    data: Any,
+    target: list[str],
+    fractions: list[float] | None = None,
+    steps: int | dict[str, int] | None = None,
+    rate: float = 0.1,
+    size: int | Literal["auto"] = 96,
+    rule: str = "youden",
+    out: str | Path = "runs",
+    evaluators: list[str] | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """A verb."""
+    return dict(locals())
+
+
+def test_a_single_value_is_a_list_of_one_and_no_list_of_letters() -> None:
+    assert verb("d", "label")["target"] == ["label"]
+    assert verb("d", "label", 0.1)["fractions"] == [0.1]
+    for several in (("a", "b"), ["a", "b"], pd.Index(["a", "b"]), np.array(["a", "b"]), pd.Series(["a", "b"])):
+        assert verb("d", several)["target"] == ["a", "b"]
+    assert [type(n) for n in verb("d", "x", np.array([0.5, 1]))["fractions"]] == [float, float]
+
+
+def test_numbers_of_numpy_and_whole_floats_are_numbers() -> None:
+    found = verb("d", "x", steps=np.int64(7), rate=np.float32(0.5), size=64.0, rule=0.95, quiet=np.True_)
+    assert (found["steps"], found["rate"], found["size"], found["rule"], found["quiet"]) == (7, 0.5, 64, "0.95", True)
+    assert type(found["steps"]) is int
+    assert type(found["quiet"]) is bool
+    assert verb("d", "x", steps={"mae": 3})["steps"] == {"mae": 3}
+    assert verb("d", "x", size="auto")["size"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("target", pd.DataFrame({"a": [1]}), "--target a DataFrame: must be names with commas between"),
+        ("target", None, "--target None: must be names with commas between"),
+        ("fractions", "many", "--fractions 'many': must be numbers with commas between"),
+        ("rate", "high", "--rate 'high': must be a number"),
+        ("rate", True, "--rate True: must be a number"),
+        ("size", 1.5, "--size 1.5: must be a whole number or auto"),
+        ("size", "large", "--size 'large': must be a whole number or auto"),
+        ("quiet", "yes", "--quiet 'yes': must be true or false"),
+        ("evaluators", {"a": 1}, "--with a dict: must be names with commas between"),
+        ("out", 5j, "--out 5j: must be text or a path"),
+    ],
+)
+def test_another_type_is_one_line(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        verb(**({"data": "d", "target": "x"} | {name: value}))
+    assert str(caught.value) == message
+
+
+def test_every_public_function_checks_its_arguments(tmp_path: Path) -> None:
+    required = {"target": "label", "methods": "simclr", "encoder": "e", "run": "r", "data": "d"}
+    for name in (n for n in scotoma.__all__ if n != "__version__"):
+        function = getattr(scotoma, name)
+        given = {k: v for k, v in required.items() if k in function.__annotations__} | {"out": tmp_path / "new"}
+        with pytest.raises(UsageError, match="must be true or false"):
+            function(**given, quiet="perhaps")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_stands_for_a_list_of_it_in_earnest(tmp_path: Path, clinic_table: Path) -> None:
+    with pytest.raises(UsageError, match="has no column 'lable'; did you mean 'label'"):
+        scotoma.split(clinic_table, tmp_path / "split.csv", target="lable")
+    with pytest.raises(UsageError, match="simclrr"):
+        scotoma.study(clinic_table, target="label", methods="simclrr", out=tmp_path / "study")
