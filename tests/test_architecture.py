@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "scotoma"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("arguments", "plugins", "launch", "across", "cpu"),
-    ("data.identity", "data.fields", "data.stratify", "data.readings"),
+    ("data.identity", "data.fields", "data.stratify", "data.readings", "data.phi"),
     ("data.formats.base",),
     ("data.formats.codecs", "data.formats.headers"),
     ("data.formats.dicom",),

@@ -37,6 +37,40 @@ def test_a_store_can_be_moved_and_says_nothing_of_paths_or_patients(grey_folder,
     assert table.values(dataset.table["age"]) == ["61", "62", None, "1.5", "70", "71", "72", "unknown"]
 
 
+def test_columns_that_identify_are_left_out_with_a_line_and_kept_where_they_may_be(
+    grey_folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[no-untyped-def]
+    root = grey_folder(12, classes=())
+    frame = table.load(root).table.assign(
+        patient=[f"p{k // 2}" for k in range(12)],
+        group=[f"Mueller{k // 4}" for k in range(12)],
+        patient_name=[f"Zwxy{k // 2}" for k in range(12)],
+        note=[f"seen by {k} and by others" for k in range(12)],
+        sex=["F", "M"] * 6,
+        label=["a", "b", "c"] * 4,
+    )
+    path = prepare(frame, tmp_path / "store", size=16, quiet=True)
+    assert capsys.readouterr().err == (
+        "table: left out of the store as identifying: patient_name (a person's name), note (free text); "
+        "keep one that identifies nobody with --columns note\n"
+    )
+    kept = table.load(path)
+    assert set(kept.table.columns) == {"row", "patient", "group", "sex", "label"}
+    assert kept.table["group"].nunique() == 3
+    assert not set(kept.table["group"]) & set(frame["group"])
+    with pytest.raises(
+        UsageError, match="has no column 'note'; `scotoma prepare` left it out as free text: prepare anew with --columns"
+    ):
+        kept.column("note")
+    asked = prepare(frame, tmp_path / "asked", size=16, quiet=True, columns=["note"])
+    assert table.load(asked).table["note"].tolist() == frame["note"].tolist()
+    with pytest.raises(UsageError, match="--columns patient_name: a person's name is kept in no store"):
+        prepare(frame, tmp_path / "other", size=16, quiet=True, columns=["patient_name"])
+    with pytest.raises(UsageError, match="has no column 'nota'"):
+        prepare(frame, tmp_path / "other", size=16, quiet=True, columns=["nota"])
+    assert not (tmp_path / "other").exists()
+
+
 def test_labels_are_joined_and_unreadable_rows_left_out(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     root = grey_folder(2, classes=())
     (root / "scan_0.png").write_bytes(b"")

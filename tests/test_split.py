@@ -79,7 +79,8 @@ def test_paths_are_found_from_wherever_the_table_is_written(grey_folder, tmp_pat
         again = table.load(out).table
         assert again["image_path"].tolist() == table.load(root).table["image_path"].tolist()
         assert again.groupby("label")["split"].nunique().tolist() == [1, 1]
-        assert again["group"].tolist() == again["label"].tolist()
+        assert again.groupby("label")["group"].nunique().tolist() == [1, 1]
+        assert not set(again["group"]) & set(again["label"])  # a group may be a patient's name: a keyed hash once it is read
         second = tmp_path / "moved" / f"u{suffix}"
         split(out, second, shares=[0.5, 0, 0.5], quiet=True, overwrite=True)
         assert table.load(second).table["image_path"].tolist() == again["image_path"].tolist()
@@ -92,6 +93,18 @@ def test_sites_for_an_external_test(cohort: Path, tmp_path: Path) -> None:
     assert set(inside["split"]) == {"train", "val"}
     assert (inside["split"] == "val").mean() == pytest.approx(1 / 8, abs=0.02)
     assert inside.groupby("patient")["split"].nunique().max() == 1
+
+
+def test_rows_are_chosen_by_the_users_own_groups_and_a_wrong_one_lists_none(cohort: Path, tmp_path: Path) -> None:
+    frame = text(cohort)
+    frame["group"] = frame["patient"].map(lambda p: f"Family {p}")
+    frame.to_csv(cohort.parent / "families.csv", index=False)
+    first = frame["group"][0]
+    found = text(split(cohort.parent / "families.csv", tmp_path / "s.csv", test_where=f"group={first}", quiet=True))
+    assert set(found["group"][found["split"] == "test"]) == {first}
+    for column in ("group", "patient"):
+        with pytest.raises(UsageError, match=f"--test_where: {column} has no row of 'Q'$"):
+            split(cohort.parent / "families.csv", tmp_path / "t.csv", test_where=f"{column}=Q", quiet=True)
 
 
 def test_patients_who_were_at_a_test_site_and_rows_of_no_site_are_left_out(cohort: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

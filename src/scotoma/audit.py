@@ -164,8 +164,8 @@ def _problems(
         found += audit.shared_patients(both, units, unit)
     found += audit.repeated(both, contents, near, altered, unit is not None)
     linked = splits.linked(splits.units(ready.dataset, ready.store)[0], altered[:mine])
-    rows = audit.counts(ready.dataset.table, own.of)
     columns = tuple(c for one in known for c in one.columns)
+    rows = audit.counts(ready.dataset.table, own.of, columns)
     for one in known:
         found += audit.contradictions(own, one, (("identical", contents[:mine]), ("near-duplicate", near[:mine])))
         units, kind = splits.units(ready.dataset, ready.store)
@@ -181,10 +181,11 @@ def _problems(
     found += audit.flagged(own, negative, "inverted", "like a negative of the others of that kind", "warning")
     found += audit.odd_files(own, oddities.rare(facts))
     found += _confidential(ready, own, quiet)
+    found += audit.identifying_columns(ready.dataset.table, columns)
     found += audit.missing_values(ready.dataset.table, columns)
     if (own.of != "").any():
         patients = splits.codes_of(ready.dataset, "patient") if unit == "patient" else None
-        rows += cohort.compare(ready.dataset.table, own.of, patients)
+        rows += cohort.compare(ready.dataset.table, own.of, patients, columns)
     return found, [{"protocol": PROTOCOL, **row} for row in rows]
 
 

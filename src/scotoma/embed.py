@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scotoma.arguments import checked
-from scotoma.data import splits, store, table
+from scotoma.data import phi, splits, store, table
 from scotoma.data.table import IDENTIFIERS, SPLITS
 from scotoma.errors import RunError, UsageError
 
@@ -42,8 +42,8 @@ def embed(
 ) -> Path:
     """Write the encoder's features of every readable picture into a Parquet file, one row a picture.
 
-    Columns: ``row`` (the row id), ``split``, ``patient`` and ``study`` (keyed hashes) where the table has them, the target columns
-    as the table has them, and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])`` in pandas is
+    Columns: ``row`` (the row id), ``split``, ``patient``, ``study`` and ``group`` (keyed hashes) where the table has them, the
+    target columns as the table has them, and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])`` in pandas is
     (n, D), and in DuckDB ``list_cosine_similarity(a.embedding, b.embedding)`` compares two rows. Under ``scotoma`` the file's
     metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights and the picture size.
 
@@ -75,6 +75,9 @@ def embed(
     wrong = next((name for name in target or () if name in NEVER), None)
     if wrong:
         raise UsageError(f"--target {wrong}: no column to write beside the features")
+    for name in target or ():
+        if (reason := phi.named(name)) is not None and reason.direct and name not in IDENTIFIERS:
+            raise UsageError(f"--target {name}: {reason.text} is written nowhere; join it by row in a table of your own")
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
     from scotoma import encoders

@@ -9,7 +9,7 @@ from typing import Any
 from scotoma.arguments import checked
 from scotoma.data.images import Display, parse_windows
 from scotoma.data.table import TABLE
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 
 
 @checked
@@ -21,6 +21,7 @@ def prepare(
     on: str | None = None,
     readers: str | None = None,
     channels: int | None = None,
+    columns: list[str] | None = None,
     windows: list[str] | None = None,
     equalize: str | None = None,
     offset: float | None = None,
@@ -32,7 +33,8 @@ def prepare(
 ) -> Path:
     """Decode pictures once into a store; the other verbs do it by themselves, into a cache.
 
-    The store holds the table without paths and identifiers: patients and studies as keyed hashes.
+    The store holds the table without paths and what identifies patients: patients, studies and groups are keyed hashes, and
+    columns of names, numbers of persons, dates, addresses and free text are left out, with a line that names them.
 
     Args:
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, or phantom:N.
@@ -42,6 +44,8 @@ def prepare(
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
         channels: 1 or 3; by default 3 where any picture has colour.
+        columns: further columns of the table to keep that would be left out, separated by commas; a direct identifier (a name, a
+            record number, a birth date, an address) never is.
         windows: 1 or 3 windows of the stored values (CT: HU), one a channel: brain, subdural, bone, lung, mediastinum, softtissue,
             abdomen, or centre:width; by default as the data set and the files say.
         equalize: none, histogram or clahe; by default as the data set says.
@@ -61,7 +65,7 @@ def prepare(
     """
     from pandas.api.types import infer_dtype
 
-    from scotoma.data import slices, store, table
+    from scotoma.data import phi, slices, store, table
 
     if size < 16:
         raise UsageError(f"--size {size}: pictures need at least 16 pixels")
@@ -74,12 +78,28 @@ def prepare(
     dataset = table.load(data, labels, on, readers)
     if dataset.store is not None:
         raise UsageError(f"{dataset.store} is prepared already: name the pictures themselves")
+    for column in columns or ():
+        dataset.column(column)  # a wrong column is found before anything is decoded
+        reason = phi.reason_of(column, dataset.table[column], phi.units_of(dataset.table))
+        if reason is not None and reason.direct and column not in phi.STRUCTURE:
+            raise UsageError(
+                f"--columns {column}: {reason.text} is kept in no store; join it later by row in a table of your own, "
+                "or rename the column if it identifies nobody"
+            )
     dataset = slices.choose(replace(dataset, display=_display(dataset.display, windows, equalize, offset)), axis, every)
     dataset, opened = store.prepare(dataset, size, channels, Path(out), strict, quiet=quiet, skip_empty=skip_empty)
     if "mask_path" in dataset.table.columns and dataset.table["mask_path"].notna().any():
         _, at = store.regions(dataset, opened.side, quiet, opened.path / store.REGIONS)
         dataset = replace(dataset, table=dataset.table.assign(**{store.REGION: at}))
-    keep = dataset.table.drop(columns=[c for c in ("image_path", "mask_path", "frame") if c in dataset.table.columns])
+    left_out = phi.identifying(dataset.table, columns or ())
+    if left_out:
+        told = ", ".join(f"{name} ({reason.text})" for name, reason in left_out.items())
+        indirect = [name for name, reason in left_out.items() if not reason.direct]
+        hint = f"; keep one that identifies nobody with --columns {indirect[0]}" if indirect else ""
+        notice(dataset.name, f"left out of the store as identifying: {told}{hint}")
+    drop = ("image_path", "mask_path", "frame", *left_out)
+    keep = dataset.table.drop(columns=[c for c in drop if c in dataset.table.columns])
+    keep.attrs[table.LEFT_OUT] = {name: reason.text for name, reason in left_out.items()}
     for column in keep.columns:  # a spreadsheet's column of numbers and words; Parquet has one type a column
         if infer_dtype(keep[column]) in ("mixed", "mixed-integer"):
             keep[column] = keep[column].map(str, na_action="ignore")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ def split(
     if keep is not None:
         of = _kept(found, table.load(keep), by, y, seed, wanted)
     else:
-        test = _chosen(found.dataset, test_where, test_after)
+        test = _chosen(_as_typed(found, raw), test_where, test_after)
         if folds:
             from scotoma.data.stratify import deal
 
@@ -165,11 +165,21 @@ def _pictures(dataset: Dataset) -> np.ndarray:
     return table.groupby([c for c in ("image_path", "frame") if c in table.columns], sort=False, dropna=False).ngroup().to_numpy()
 
 
+def _as_typed(found: _Units, raw: Dataset) -> Dataset:
+    """The readable rows with the patients, studies and groups of the user's own table, by which he names them."""
+    from scotoma.data.table import IDENTIFIERS
+
+    own = {c: raw.table[c].iloc[found.rows].to_numpy() for c in IDENTIFIERS if c in raw.table.columns}
+    return replace(found.dataset, table=found.dataset.table.assign(**own))
+
+
 def _chosen(dataset: Dataset, where: str | None, after: str | None) -> np.ndarray | None:
     """(n,) int: 1 tests, 0 does not, -1 does not say; None where nothing was asked for."""
     import pandas as pd
 
+    from scotoma.data import phi
     from scotoma.data.readings import label_text
+    from scotoma.data.table import IDENTIFIERS
 
     if where is None and after is None:
         return None
@@ -184,8 +194,9 @@ def _chosen(dataset: Dataset, where: str | None, after: str | None) -> np.ndarra
         names = value.split(",")
         absent = next((name for name in names if name not in texts), None)
         if absent is not None:
-            known = ", ".join(sorted(t for t in texts if t)[:10])
-            raise UsageError(f"{flag}: {column} has no row of {absent!r}; it has {known}")
+            shown = column not in IDENTIFIERS and phi.reason_of(column, cells, phi.units_of(dataset.table)) is None
+            known = f"; it has {', '.join(sorted(t for t in texts if t)[:10])}" if shown else ""
+            raise UsageError(f"{flag}: {column} has no row of {absent!r}{known}")
         return np.array([*(-1 if t is None else int(t in names) for t in texts), -1])[codes]
     numbers = pd.to_numeric(cells, errors="coerce")
     limit: Any = pd.to_numeric(value, errors="coerce")

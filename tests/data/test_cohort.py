@@ -29,7 +29,7 @@ def test_a_table_by_hand() -> None:
         }
     )
     of = np.array(["train"] * 6 + ["test"] * 6)
-    rows = cohort.compare(table, of)
+    rows = cohort.compare(table, of, targets=("sex",))
     assert {r["evaluator"] for r in rows} == {"cohort"}
     assert {r.get("column") for r in rows} == {None, "age", "sex"}  # text of its own in each row and a constant describe nothing
     assert find(rows, metric="images", split="train")["value"] == 6
@@ -48,6 +48,25 @@ def test_a_table_by_hand() -> None:
     difference = (test.mean() - train.mean()) / np.sqrt((train.var() + test.var()) / 2)
     assert find(rows, metric="difference", column="age")["value"] == pytest.approx(difference)
     assert find(rows, metric="p_value", column="age", test="Mann-Whitney")["value"] == stats.mannwhitneyu(test, train).pvalue
+
+
+def test_categories_of_few_patients_are_one_and_names_are_not_described() -> None:
+    patients = np.repeat(np.arange(30), 2)
+    table = pd.DataFrame({
+        "patient": patients,
+        "site": np.array(["A"] * 20 + ["B"] * 4 + ["C"] * 5 + ["D"])[patients],
+        "patient_name": [f"Zwxy{p % 3}" for p in patients],
+        "dob": [f"19{31 + p % 4}-04-17" for p in patients],
+    })  # fmt: skip
+    of = np.where(patients % 2, "test", "train")
+    found = cohort.compare(table, of, patients)
+    assert {r.get("column") for r in found} == {None, "site"}
+    shares = {(r["class"], r["split"]): r["count"] for r in found if r["metric"] == "share"}
+    other = "other (fewer than 5)"
+    assert {label for label, _ in shares} == {"A", "C", other}
+    assert shares[other, "train"] + shares[other, "test"] == 5  # of B and D
+    asked = cohort.compare(table, of, patients, targets=("site",))
+    assert {r["class"] for r in asked if r["metric"] == "share"} == {"A", "B", "C", "D"}
 
 
 def test_patients_are_counted_once() -> None:

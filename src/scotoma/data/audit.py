@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma.data import phi
 from scotoma.data.cohort import kinds
 from scotoma.data.splits import codes_of
 from scotoma.data.targets import Target
@@ -221,6 +222,16 @@ def missing_values(table: pd.DataFrame, targets: tuple[str, ...]) -> list[Findin
     return found
 
 
+def identifying_columns(table: pd.DataFrame, targets: tuple[str, ...]) -> list[Finding]:
+    """Columns that seem to identify patients: nothing of them is described."""
+    found = phi.identifying(table, targets)
+    if not found:
+        return []
+    told = ", ".join(f"{name} ({reason.text})" for name, reason in found.items())
+    text = f"{number(len(found), 'column')} of the table may identify patients: {told}"
+    return [Finding("note", "identifying_columns", text, len(found), extra={"columns": list(found)})]
+
+
 def small_classes(target: Target, of: np.ndarray, units: np.ndarray, unit: str) -> list[Finding]:
     """Classes with too few pictures, or patients, in all or on a side of the split."""
     found = []
@@ -240,17 +251,22 @@ def small_classes(target: Target, of: np.ndarray, units: np.ndarray, unit: str) 
     return found
 
 
-def counts(table: pd.DataFrame, of: np.ndarray) -> list[dict[str, Any]]:
-    """Rows that count the pictures of each class and subgroup, ages in bands of 20 years, in all and by split."""
+def counts(table: pd.DataFrame, of: np.ndarray, targets: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Rows that count the pictures of each class and subgroup, ages in bands of 20 years, in all and by split.
+
+    Categories that fewer than ``phi.FEW`` patients have are one, but for those of targets.
+    """
     import pandas as pd
 
-    rows = []
-    described = {c: k for c, k in kinds(table).items() if k == "category" or c.lower() == "age"}
+    rows, units = [], phi.units_of(table)
+    described = {c: k for c, k in kinds(table, targets).items() if k == "category" or c.lower() == "age"}
     for column, kind in described.items():
         values = table[column]
         if kind == "number":
             low = (pd.to_numeric(values, errors="coerce") // 20 * 20).astype("Int64")
             values = low.map(lambda v: f"{v} to {v + 19}", na_action="ignore")
+        if column not in targets:
+            values = phi.rare(values.astype(object), units)
         words = values.astype(object).where(values.notna(), "missing").astype(str)
         for split in ("", *(s for s in ("train", "val", "test") if (of == s).any())):
             inside = words if not split else words[of == split]

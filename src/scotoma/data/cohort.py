@@ -8,27 +8,29 @@ its numbers and its most frequent category.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma.data import phi
 from scotoma.data.table import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
-STRUCTURE = ("image_path", "mask_path", "frame", "row", "split", "fold", "patient", "study", "group")  # never described
 MOST_CATEGORIES = 20  # more is free text or an identifier
 LEAST_NUMBERS = 11  # a numeric column with fewer different values is one of categories
 
 
-def kinds(table: pd.DataFrame) -> dict[str, str]:
-    """The columns that can be described -> ``number`` or ``category``; free text and constants are left out."""
+def kinds(table: pd.DataFrame, targets: Iterable[str] = ()) -> dict[str, str]:
+    """The columns that can be described -> ``number`` or ``category``; what identifies, free text and constants are left out."""
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+    left_out = {*phi.STRUCTURE, *phi.identifying(table, targets)}
     found = {}
-    for name in (str(c) for c in table.columns if c not in STRUCTURE):
+    for name in (str(c) for c in table.columns if c not in left_out):
         different = table[name].astype(str)[table[name].notna()].nunique()
         if is_numeric_dtype(table[name]) and not is_bool_dtype(table[name]) and different >= LEAST_NUMBERS:
             found[name] = "number"
@@ -37,13 +39,14 @@ def kinds(table: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = None) -> list[Row]:
+def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = None, targets: Iterable[str] = ()) -> list[Row]:
     """Describe each split, and compare each with training.
 
     Args:
         table: one row a picture.
         of: (n,) the split of each row, one of ``SPLITS``; others are left out.
         patients: (n,) int, whose picture each row is; None where that is not known, and pictures are counted.
+        targets: columns whose categories are all shown; of others, those of fewer than ``phi.FEW`` patients are one.
 
     Returns:
         Rows with ``evaluator`` "cohort", ``split``, ``n`` (patients, or pictures, whose value is known) and ``metric``: ``images``;
@@ -60,8 +63,11 @@ def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = N
         rows.append({"metric": "images", "split": name, "value": int((of == name).sum())})
         if patients is not None:
             rows.append({"metric": "patients", "split": name, "value": len(np.unique(patients[of == name]))})
-    for column, kind in kinds(table).items():
+    wanted = set(targets)
+    for column, kind in kinds(table, wanted).items():
         values = table[column] if kind == "number" else table[column].map(_word, na_action="ignore")
+        if kind == "category" and column not in wanted:
+            values = phi.rare(values, units)
         pairs = pd.DataFrame({"split": of, "unit": units, "value": values.to_numpy()}).dropna()
         one = _one_a_unit(pairs, kind)
         parts = {name: one["value"][one["split"] == name].to_numpy() for name in present}

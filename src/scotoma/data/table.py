@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 DISPLAY = "scotoma_display"  # a Parquet table's attribute: how its pictures are shown
 TABLE = "table.parquet"  # of a prepared store
+LEFT_OUT = "scotoma_left_out"  # its attribute: the columns that `prepare` left out as identifying, with why
 _SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                 "test": "test", "testing": "test"}  # fmt: skip
 _EXPANDED = (".dcm", ".dicom", ".nii", ".nii.gz", ".tif", ".tiff")  # formats that may hold several pictures
-IDENTIFIERS = ("patient", "study")
-_KEPT = (*IDENTIFIERS, "group", "split")  # what a joined spreadsheet adds to, and never empties
+IDENTIFIERS = ("patient", "study", "group")
+_KEPT = (*IDENTIFIERS, "split")  # what a joined spreadsheet adds to, and never empties
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Dataset:
     """A named table, one row a picture.
 
     Columns: ``image_path`` (absolute, or ``phantom:SEED``, or ``file.npz#member``), ``frame`` (which picture of the file; missing
-    for files with one), and where known ``patient`` and ``study`` (keyed hashes), ``group``, ``split``, ``mask_path``, targets,
+    for files with one), and where known ``patient``, ``study`` and ``group`` (keyed hashes), ``split``, ``mask_path``, targets,
     metadata. The index is 0..n-1 and is the row id by which rows, logs and reports name a picture.
     """
 
@@ -62,6 +63,8 @@ class Dataset:
             usable = [c for c in self.table.columns if c not in ("image_path", "frame", "row")]
             near = difflib.get_close_matches(name, usable, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"columns: {', '.join(map(str, usable)) or 'none'}"
+            if why := self.table.attrs.get(LEFT_OUT, {}).get(name):
+                hint = f"`scotoma prepare` left it out as {why}: prepare anew with --columns {name}"
             raise UsageError(f"{self.name} has no column {name!r}; {hint}")
         return self.table[name]
 
@@ -112,7 +115,7 @@ def read(data: Any, labels: str | Path | None = None, on: str | None = None, rea
 
 
 def hidden(dataset: Dataset) -> Dataset:
-    """The dataset with its patients and studies as keyed hashes."""
+    """The dataset with its patients, studies and groups as keyed hashes."""
     if not dataset.plain:
         return dataset
     table = dataset.table.copy(deep=False)

@@ -2,7 +2,8 @@
 
 Of a classifier its own head is tested; of an encoder a linear probe on all training labels. Every column of 2 to 12 different
 values among the labelled test rows is taken, age in bands, unless it is a target or says whose picture a row is; a missing value
-makes a subgroup of its own. All subgroups share one bootstrap over patients, so that they are compared on the same resamples.
+makes a subgroup of its own. Columns that identify patients are left out, and values that fewer than five patients have are one
+subgroup. All subgroups share one bootstrap over patients, so that they are compared on the same resamples.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pandas as pd
 import torch
 
 from scotoma.comparisons import bootstrap_weights, estimate
-from scotoma.data.cohort import STRUCTURE
+from scotoma.data import phi
 from scotoma.data.identity import canonical
 from scotoma.data.readings import SHARES
 from scotoma.data.table import values
@@ -82,12 +83,13 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
 def _columns(context: Context) -> dict[str, np.ndarray]:
     """The columns that divide the labelled test rows, each with the subgroup (n,) of these rows."""
     table = context.dataset.table.iloc[context.test]
-    left_out = {*STRUCTURE, *context.target.columns, *(f"{name}{SHARES}" for name in context.target.columns)}
+    left_out = {*phi.STRUCTURE, *phi.identifying(context.dataset.table)}
+    left_out |= {*context.target.columns, *(f"{name}{SHARES}" for name in context.target.columns)}
     found = {}
     for column in (c for c in table.columns if c not in left_out):
         names = _bands(table[column]) if str(column).lower() == "age" else [canonical(v) or UNKNOWN for v in values(table[column])]
         if 2 <= len(set(names) - {UNKNOWN}) <= MOST_VALUES:
-            found[str(column)] = np.array(names)
+            found[str(column)] = phi.rare(pd.Series(names), context.split.units[context.test]).to_numpy(str)
     return found
 
 
