@@ -43,9 +43,10 @@ def embed(
     """Write the encoder's features of every readable picture into a Parquet file, one row a picture.
 
     Columns: ``row`` (the row id), ``split``, ``patient``, ``study`` and ``group`` (keyed hashes) where the table has them, the
-    target columns as the table has them, and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])`` in pandas is
-    (n, D), and in DuckDB ``list_cosine_similarity(a.embedding, b.embedding)`` compares two rows. Under ``scotoma`` the file's
-    metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights and the picture size.
+    target columns as the table has them, and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])``
+    in pandas is (n, D), and in DuckDB ``list_cosine_similarity(a.embedding, b.embedding)`` compares two rows. Under ``scotoma``
+    the file's metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights and the
+    picture size.
 
     No split is drawn: ``split`` is the table's own, else the side that the run had a picture or its patient on, else missing.
 
