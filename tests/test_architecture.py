@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "scotoma"
 # One line a layer: a module imports only modules of the layers above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("files", "processes"),
     ("arguments", "plugins", "launch", "across", "cpu"),
     ("data.identity", "data.fields", "data.stratify", "data.readings", "data.phi"),
     ("data.formats.base",),

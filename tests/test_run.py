@@ -98,9 +98,10 @@ def test_a_finished_run_is_refused_until_overwritten(tmp_path: Path, resume: boo
     (path / "checkpoints").mkdir()
     run = Run.open(path, "study", {"x": 1}, overwrite=True, resume=resume)
     assert not run.resumed
-    assert sorted(p.name for p in path.iterdir()) == [".lock", "config.yaml", "status.json"]
+    assert sorted(p.name for p in path.iterdir()) == [".lock", ".replaced", "config.yaml", "status.json"]
     assert read_config(path) == {"command": "study", "x": 1}
     run.finish()
+    assert sorted(p.name for p in path.iterdir()) == [".lock", "config.yaml", "status.json"]
 
 
 def test_an_interrupted_run_is_refused_resumed_or_overwritten(tmp_path: Path) -> None:
@@ -208,3 +209,67 @@ def test_a_figure_stands_with_its_words(tmp_path: Path) -> None:
     words = json.loads((tmp_path / "r" / "figures" / "views.json").read_text())
     assert words == {"title": "Title", "caption": "Caption", "section": "pretraining"}
     run.finish()
+
+
+def test_a_replaced_run_goes_when_the_new_one_is_finished_and_comes_back_when_it_is_given_up(tmp_path: Path) -> None:
+    path = finished(tmp_path / "r")
+    (path / "figures").mkdir()
+    (path / "figures" / "a.png").write_bytes(b"old")
+    before = {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != "status.json"}
+
+    def content() -> dict[str, bytes]:
+        return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != "status.json"}
+
+    run = Run.open(path, "evaluate", {}, overwrite=True)
+    assert status(path) == "running"
+    run.add_rows([{"value": 9}])
+    run.give_up()
+    assert content() == before and status(path) == "finished"
+    Run.open(path, "evaluate", {}, overwrite=True).close()  # did nothing
+    assert content() == before and status(path) == "finished"
+    run = Run.open(path, "pretrain", {}, overwrite=True)
+    run.add_rows([{"value": 9}])
+    run.close()  # interrupted: it may be gone on with
+    assert status(path) == "running" and read_rows(path) == [{"value": 9}]
+    Run.open(path, "pretrain", {}, resume=True).finish()
+    assert status(path) == "finished" and read_rows(path) == [{"value": 9}] and not (path / ".replaced").exists()
+
+
+def test_the_advice_about_an_interrupted_run_is_a_flag_of_the_verb(tmp_path: Path) -> None:
+    import inspect
+
+    import scotoma
+
+    verbs = {name for name in scotoma.__all__[1:] if "resume" in inspect.signature(getattr(scotoma, name)).parameters}
+    assert verbs == set(runs.RESUMED)
+    path = interrupted(tmp_path / "r")
+    with pytest.raises(UsageError, match=r"interrupted run: say --overwrite to start anew"):
+        Run.open(path, "evaluate", ARGUMENTS)
+
+
+ADD = """
+import sys; from pathlib import Path; from scotoma.evaluate import _replace; from scotoma.run import Run
+print('ready', flush=True); sys.stdin.readline()
+for k in range(20):
+    rows = [{'evaluator': f'e{sys.argv[2]}', 'split': 'test', 'value': k, 'try': i} for i in range(50)]
+    _replace(Run(Path(sys.argv[1]), {}), rows)
+"""
+
+
+def test_five_writers_at_once_lose_no_row(tmp_path: Path) -> None:
+    path = finished(tmp_path / "r")
+    given = [[sys.executable, "-c", ADD, str(path), str(k)] for k in range(5)]
+    writers = [subprocess.Popen(one, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for one in given]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    assert [w.wait(60) for w in writers] == [0] * 5
+    rows = read_rows(path)
+    assert rows[0] == {"metric": "loss", "value": 1.0}
+    found = sorted((row["evaluator"], row["try"]) for row in rows[1:])
+    assert found == sorted((f"e{k}", i) for k in range(5) for i in range(50))
+    assert {row["value"] for row in rows[1:]} == {19}
+    assert sorted(p.name for p in path.iterdir()) == [".lock", "config.yaml", "rows.jsonl", "status.json"]

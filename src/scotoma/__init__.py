@@ -5,9 +5,11 @@ The public functions are the command's verbs: ``scotoma.pretrain(data=..., metho
 import. (The report's function is ``scotoma.report.build.build``.)
 """
 
-from __future__ import annotations
-
 import sys
+
+if getattr(sys, "argv", [])[:1] == ["-m"] and not sys.flags.safe_path:
+    del sys.path[0]  # `python -m scotoma.cli` puts the working directory there, where a `typing.py` may lie among the images
+
 from importlib import import_module
 from types import ModuleType
 from typing import Any

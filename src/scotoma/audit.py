@@ -115,7 +115,7 @@ def audit(
             run.finish()
     finally:
         if run is not None:
-            run.close()
+            run.give_up()
     if not quiet:
         _show(dataset.name, len(dataset), findings, rows)
         if run is not None:

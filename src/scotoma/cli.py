@@ -10,13 +10,14 @@ import difflib
 import importlib
 import inspect
 import json
+import os
 import re
 import sys
 import typing
 from collections.abc import Callable
 from typing import Any
 
-from scotoma import launch, plugins
+from scotoma import launch, plugins, processes
 from scotoma.arguments import RENAMED, flag_name, wanted
 from scotoma.errors import ScotomaError, UsageError
 
@@ -46,6 +47,9 @@ _FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is 0, 2 for wrong usage, 1 for a failed run."""
+    if argv is None:  # this process is the command
+        os.environ["PYTHONSAFEPATH"] = "1"  # libraries start processes, too
+        processes.end_with_parent()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())

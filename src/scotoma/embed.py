@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma import files
 from scotoma.arguments import checked
 from scotoma.data import phi, splits, store, table
 from scotoma.data.table import IDENTIFIERS, SPLITS
@@ -139,18 +140,14 @@ def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: EncoderInfo
     beside = pa.Schema.from_pandas(columns, preserve_index=False).remove_metadata()
     features = pa.field(COLUMN, pa.list_(pa.float32(), width))
     schema = beside.append(features).with_metadata({HEADER: json.dumps(said)})
-    temporary = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with ParquetWriter(temporary, schema) as writer:
-            for start in range(0, len(columns), BLOCK):
-                part = columns.iloc[start : start + BLOCK]
-                x = extract(network, info, opened, part["row"].to_numpy())
-                values = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), width)
-                arrays = pa.Table.from_pandas(part, schema=beside, preserve_index=False).columns
-                writer.write_table(pa.Table.from_arrays([*arrays, values], schema=schema))
-        temporary.replace(path)
     except OSError as error:
-        raise RunError(f"cannot write {path} ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path} ({error.strerror})") from error
+    with files.replacing(path) as temporary, ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(columns), BLOCK):
+            part = columns.iloc[start : start + BLOCK]
+            x = extract(network, info, opened, part["row"].to_numpy())
+            values = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), width)
+            arrays = pa.Table.from_pandas(part, schema=beside, preserve_index=False).columns
+            writer.write_table(pa.Table.from_arrays([*arrays, values], schema=schema))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scotoma import files
 from scotoma.data.images import Display
 from scotoma.errors import UsageError
 from scotoma.masks import patchify
@@ -303,9 +304,8 @@ def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | No
     if head is not None:
         names = dict(zip(("weight", "bias"), HEAD, strict=True)) if isinstance(head, nn.Linear) else {}
         weights |= {names.get(k, DECODER + k): v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
-    temporary = path.with_name(path.name + ".new")
-    save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info)), "format": "pt"})
-    temporary.replace(path)
+    with files.replacing(path) as temporary:
+        save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info)), "format": "pt"})
 
 
 def find(source: str | Path) -> Path:

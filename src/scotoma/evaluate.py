@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scotoma import plugins
 from scotoma.arguments import checked
-from scotoma.errors import UsageError
-from scotoma.run import Row, Run, read_rows, status, write_atomically
+from scotoma.errors import RunError, UsageError
+from scotoma.run import Row, Run, read_rows, status
 
 if TYPE_CHECKING:
     from scotoma.evaluators.base import Context
@@ -93,6 +92,7 @@ def evaluate(
     from scotoma.data.targets import require_classes
     from scotoma.evaluators.base import Context
 
+    stamp = _stamp(Path(run))
     network, info, linear = encoders.load(run)
     head = linear or decoders.load(run, network, info)
     natural = "segmentation" if info.decoder else "regression" if info.numeric else "metrics" if linear else "linear"
@@ -106,19 +106,23 @@ def evaluate(
     )  # fmt: skip
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:
-        found, refused = _carry_out(opened, context, chosen, material_rows(material))
+        found, refused = _carry_out(opened, context, chosen, material_rows(material), None if out else (Path(run), stamp))
         if found and out is not None:
             opened.finish()
     finally:
-        opened.close()
+        opened.give_up()
     if refused:
         kept = f" (the rows of {', '.join(n for n in chosen if n not in refused)} are in {opened.path})" if found else ""
         raise UsageError("; ".join(dict.fromkeys(refused.values())) + kept)
     return found
 
 
-def _carry_out(run: Run, context: Context, names: list[str], about: list[Row]) -> tuple[list[Row], dict[str, str]]:
-    """Rows and figures of each evaluator into the run as they come, after those about the data; and who refused, and why."""
+def _carry_out(run: Run, context: Context, names: list[str], about: list[Row],
+               tested: tuple[Path, tuple[int, ...]] | None) -> tuple[list[Row], dict[str, str]]:  # fmt: skip
+    """Rows and figures of each evaluator into the run as they come, after those about the data; and who refused, and why.
+
+    Where they join those of the run that is ``tested``, it must still be the one that was read.
+    """
     found: list[Row] = []
     refused: dict[str, str] = {}
     for name in names:
@@ -129,10 +133,21 @@ def _carry_out(run: Run, context: Context, names: list[str], about: list[Row]) -
         except UsageError as error:
             refused[name] = str(error)
             continue
-        found += _replace(run, rows if found else about + rows)
-        if hasattr(module, "figures"):
-            module.figures(context, run)
+        with run.alone():
+            if tested is not None and (status(tested[0]) != "finished" or _stamp(tested[0]) != tested[1]):
+                raise RunError(f"{run.path} was replaced by another run meanwhile: evaluate that one")
+            found += _replace(run, rows if found else about + rows)
+            if hasattr(module, "figures"):
+                module.figures(context, run)
     return found, refused
+
+
+def _stamp(run: Path) -> tuple[int, ...]:
+    """By which a weights file is known from one that took its place."""
+    from scotoma import encoders
+
+    entry = encoders.find(run).stat()
+    return entry.st_ino, entry.st_size, entry.st_mtime_ns
 
 
 def material_rows(material: Any) -> list[Row]:
@@ -146,8 +161,8 @@ def material_rows(material: Any) -> list[Row]:
 
 
 def _replace(run: Run, rows: list[Row]) -> list[Row]:
-    """Add rows in place of what the same evaluators said before; a training's own rows, on validation, stay."""
+    """Put rows in place of what the same evaluators said before; a training's own rows, on validation, stay."""
     said = {(row["evaluator"], row.get("split")) for row in rows}
-    kept = [row for row in read_rows(run.path) if (row["evaluator"], row.get("split")) not in said]
-    write_atomically(run.path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
-    return run.add_rows(rows)
+    with run.alone():
+        run.write_rows([row for row in read_rows(run.path) if (row.get("evaluator"), row.get("split")) not in said] + rows)
+    return rows

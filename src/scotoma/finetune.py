@@ -152,7 +152,7 @@ def finetune(
         encoders.save(run.path / MODEL, job.network, job.info, job.head)
         material.save_used(run.path)
         common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(target)}
-        (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
+        run.write_rows([])  # without those of a run that was killed between its rows and its end
         run.add_rows(costs, evaluator="finetune", split="train", **common)
         run.add_rows(job.validate(), evaluator=job.evaluator, split="val", **common)
         run.finish()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from scotoma import processes
 from scotoma.errors import UsageError
 
 PATIENCE = timedelta(hours=12)  # for which the others wait while process 0 decodes the pictures
@@ -47,8 +47,9 @@ def start(devices: int, arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # of a failure each process has said its line
     config = LaunchConfig(1, 1, devices, run_id="scotoma", rdzv_endpoint="localhost:0", rdzv_backend="c10d", max_restarts=0)
+    os.environ |= processes.environment()
     try:
-        elastic_launch(config, sys.executable)("-m", "scotoma.cli", *arguments)
+        elastic_launch(config, processes.COMMAND[0])(*processes.COMMAND[1:], "-m", "scotoma.cli", *arguments)
     except ChildFailedError as error:
         return max(1, min(failure.exitcode for failure in error.failures.values()))
     return 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma import files
 from scotoma.data import identity, splits, store, table, targets
 from scotoma.errors import UsageError
 from scotoma.views import modality
@@ -104,9 +105,8 @@ class Material:
         if before is not None:
             before = before[(before["split"] == "train") & ~before["content"].isin(used["content"][used["split"] == "train"])]
             used = pd.concat([used, before.assign(row=-1, unit=-1)], ignore_index=True)
-        temporary = folder / (USED + ".new")
-        used.to_parquet(temporary)
-        temporary.replace(folder / USED)
+        with files.replacing(folder / USED) as temporary:
+            used.to_parquet(temporary)
 
 
 def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,

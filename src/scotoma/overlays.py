@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scotoma import files
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -103,4 +105,5 @@ def save(cases: list[Case], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for case in cases:
         for name, values in case.maps.items():
-            overlay(case.picture, values, case.title).savefig(folder / f"explain-{case.row}-{name}.png", dpi=110)
+            with files.replacing(folder / f"explain-{case.row}-{name}.png") as temporary:
+                overlay(case.picture, values, case.title).savefig(temporary, dpi=110, format="png")

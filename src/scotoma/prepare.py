@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scotoma import files
 from scotoma.arguments import checked
 from scotoma.data.images import Display, parse_windows
 from scotoma.data.table import TABLE
@@ -103,9 +104,8 @@ def prepare(
     for column in keep.columns:  # a spreadsheet's column of numbers and words; Parquet has one type a column
         if infer_dtype(keep[column]) in ("mixed", "mixed-integer"):
             keep[column] = keep[column].map(str, na_action="ignore")
-    temporary = opened.path / (TABLE + ".new")
-    keep.to_parquet(temporary)
-    temporary.replace(opened.path / TABLE)
+    with files.replacing(opened.path / TABLE) as temporary:
+        keep.to_parquet(temporary)
     return opened.path
 
 

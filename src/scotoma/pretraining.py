@@ -119,7 +119,7 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
     encoders.save(run.path / encoders.FILE, method.encoder, info)
     material.save_used(run.path)
     figures(run, method, batches)
-    (run.path / "rows.jsonl").unlink(missing_ok=True)  # of a run that was killed between its rows and its end
+    run.write_rows([])  # without those of a run that was killed between its rows and its end
     rows = cost_rows(trained, plan, method, len(positions), material.seconds)
     return run.add_rows(rows, evaluator="pretrain", method=config.get("variant", config["method"]), encoder=info.name)
 

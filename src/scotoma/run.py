@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -10,20 +9,24 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from scotoma import files
 from scotoma.errors import RunError, ScotomaError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "lightning", "numpy", "pandas", "scikit-learn", "pydicom", "pillow")
+RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with an interrupted run
+LOCK, REPLACED = ".lock", ".replaced"  # the latter holds a finished run until the one that replaces it is finished
 Row = dict[str, Any]
 
 
@@ -58,47 +61,89 @@ class Run:
     path: Path
     config: dict[str, Any]
     resumed: bool = False
-    _lock: IO[str] | None = field(default=None, repr=False)
+    _lock: int | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, out: Path, command: str, arguments: dict[str, Any], overwrite: bool = False, resume: bool = False) -> Run:
         """Make the folder, or take up the one that an interrupted run left.
 
+        Under ``overwrite`` a finished run is laid aside within the folder. It goes when the new one is finished, and comes back
+        where the new one fails before it has done anything, or is given up with ``give_up``.
+
         Raises:
             UsageError: it holds a finished run and ``overwrite`` is not said; an interrupted one and neither ``resume`` nor
                 ``overwrite``; another process writes into it; or it holds something that is no run.
         """
-        if status(out) is None and out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
+        if status(out) is None and out.exists() and (not out.is_dir() or any(not _of_no_run(p) for p in out.iterdir())):
             raise UsageError(f"{out} holds something that is no run: name another folder with --out")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            lock = (out / ".lock").open("w")
+            lock = files.acquire(out / LOCK, wait=False)
+        except files.Busy:
+            raise UsageError(f"another run is writing into {out}: wait for it, or name another folder") from None
         except OSError as error:
             raise RunError(f"cannot write into {out} ({error.strerror})") from error
+        run = cls(out, {"command": command, **arguments}, False, lock)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise UsageError(f"another run is writing into {out}: wait for it, or name another folder") from error
-        found = status(out)  # read under the lock: another process may have finished it just now
-        run = cls(out, {"command": command, **arguments}, found == "running" and resume and not overwrite, lock)
-        try:
+            files.sweep(out)
+            run._mend()
+            found = status(out)  # read under the lock: another process may have finished it just now
+            run.resumed = found == "running" and resume and not overwrite
             if found == "finished" and not overwrite:
                 raise UsageError(f"{out} holds a finished run: name another folder, or say --overwrite")
             if found == "running" and not (overwrite or resume):
-                raise UsageError(f"{out} holds an interrupted run: say --resume to go on, or --overwrite to start anew")
+                going_on = "say --resume to go on, or --overwrite" if command in RESUMED else "say --overwrite"
+                raise UsageError(f"{out} holds an interrupted run: {going_on} to start anew")
             if run.resumed:
                 run._continue(command, arguments)
             else:
-                for path in out.iterdir():
-                    if path.name != ".lock":
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if found == "finished":
+                    run._lay_aside()
+                run._clear()
                 run._status("running")
                 run.save_config()
         except ScotomaError:
-            lock.close()
+            run._let_go()
             raise
+        except OSError as error:
+            run._let_go()
+            raise RunError(f"cannot write into {out} ({error.strerror})") from error
         return run
+
+    def _lay_aside(self) -> None:
+        """Move a finished run out of the way of the one that replaces it; a kill on the way is undone by ``_mend``."""
+        self._status("replacing")
+        aside = self.path / REPLACED
+        aside.mkdir(exist_ok=True)
+        for path in self._content():
+            files.rename(path, aside / path.name)
+        files.sync(aside)
+
+    def _put_back(self) -> None:
+        """Let the run that was laid aside stand as finished again."""
+        self._status("restoring")
+        self._mend()
+
+    def _mend(self) -> None:
+        """End what a process began that was killed while it laid a run aside, put it back or cleared it away."""
+        state, aside = _state(self.path), self.path / REPLACED
+        if state == "restoring":  # what lies in the folder is of the replacement
+            self._clear()
+            self._status("replacing")
+        if state in ("restoring", "replacing"):  # what lies in the folder is of the replaced run, as what lies aside
+            for path in sorted(aside.iterdir()) if aside.exists() else ():
+                files.rename(path, self.path / path.name)
+            self._status("finished")
+        if state not in (None, "running"):
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _content(self) -> list[Path]:
+        """What the run itself left, apart from its lock, its status and what it replaces."""
+        return sorted(p for p in self.path.iterdir() if p.name not in (LOCK, REPLACED, "status.json"))
+
+    def _clear(self) -> None:
+        for path in self._content():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _continue(self, command: str, arguments: dict[str, Any]) -> None:
         """An interrupted run goes on with the configuration it had; a differing argument is an error, not a surprise."""
@@ -111,10 +156,8 @@ class Run:
                     "leave it as it was, or say --overwrite"
                 )
         self.config = saved
-        rows = self.path / "rows.jsonl"
-        if rows.exists():  # a killed process may have left half a line
-            whole = rows.read_text().rpartition("\n")
-            rows.write_text(whole[0] + whole[1])
+        if (self.path / "rows.jsonl").exists():  # of an earlier version, a killed process may have left half a line
+            self.write_rows(read_rows(self.path))
 
     def save_config(self, **resolved: Any) -> None:
         """Write ``config.yaml``; ``resolved`` are automatic choices, saved as what they became."""
@@ -123,41 +166,74 @@ class Run:
         write_atomically(self.path / "config.yaml", yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True))
 
     def add_rows(self, rows: Iterable[Row], **common: Any) -> list[Row]:
-        """Append rows in one write, each with the ``common`` keys; values that are not finite become null."""
+        """Add rows, each with the ``common`` keys, to those that are there; values that are not finite become null."""
         complete = [{**common, **row} for row in rows]
-        text = "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in complete)
-        try:
-            with (self.path / "rows.jsonl").open("a") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"cannot write {self.path / 'rows.jsonl'} ({error.strerror})") from error
+        with self.alone():
+            self.write_rows([*read_rows(self.path), *complete])
         return complete
+
+    def write_rows(self, rows: Iterable[Row]) -> None:
+        """Let these be all rows of the run, in one go."""
+        files.write(self.path / "rows.jsonl", "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in rows))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process writes into the folder meanwhile: this run holds its lock, or waits for it where it only adds to one."""
+        if self._lock is not None:
+            yield
+            return
+        try:
+            self._lock = files.acquire(self.path / LOCK, what=str(self.path))
+        except OSError as error:
+            raise RunError(f"cannot write into {self.path} ({error.strerror})") from error
+        try:
+            yield
+        finally:
+            self._let_go()
 
     def figure(self, name: str, figure: Figure, title: str, caption: str, section: str) -> None:
         """Save a figure as ``figures/NAME.png`` with the words that stand beside it in the report."""
         folder = self.path / "figures"
-        folder.mkdir(exist_ok=True)
-        figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
-        write_atomically(folder / f"{name}.json", json.dumps({"title": title, "caption": caption, "section": section}))
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write {folder} ({error.strerror})") from error
+        with files.replacing(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png")
+        files.write(folder / f"{name}.json", json.dumps({"title": title, "caption": caption, "section": section}))
 
     def finish(self) -> None:
         """Mark the run as finished and let the folder go."""
-        self._status("finished")
+        if self._lock is not None:
+            self._status("finished")
+            shutil.rmtree(self.path / REPLACED, ignore_errors=True)
         self.close()
 
     def close(self) -> None:
-        """Let the folder go without marking it finished; where nothing was done yet, nothing stays behind."""
+        """Let the folder go without marking it finished; where nothing was done yet, it is again as it was."""
         if self._lock is not None:
-            if status(self.path) == "running" and {p.name for p in self.path.iterdir()} <= {".lock", "status.json", "config.yaml"}:
-                shutil.rmtree(self.path)
-            self._lock.close()
+            done = {p.name for p in self._content()} - {"config.yaml", "data.parquet"}
+            if status(self.path) == "running" and not done:
+                if (self.path / REPLACED).exists():
+                    self._put_back()
+                else:
+                    shutil.rmtree(self.path)
+            self._let_go()
+
+    def give_up(self) -> None:
+        """Let the folder go, and the run that this one was to replace stand as before; for a verb that cannot be resumed."""
+        if self._lock is not None and (self.path / REPLACED).exists():
+            self._put_back()
+        self.close()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
             self._lock = None
 
     def _status(self, state: str) -> None:
         content = {"state": state, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        write_atomically(self.path / "status.json", json.dumps(content))
+        files.write(self.path / "status.json", json.dumps(content))
 
 
 class Onlooker(Run):
@@ -173,10 +249,22 @@ class Onlooker(Run):
 
 def status(path: Path) -> str | None:
     """``"running"`` (also: interrupted) or ``"finished"``; None where there is no run."""
+    found = _state(path)
+    return "running" if found in ("replacing", "restoring") else found
+
+
+def _state(path: Path) -> str | None:
+    """As ``status``, and ``"replacing"`` while a finished run is laid aside, ``"restoring"`` while it comes back."""
+    file = path / "status.json"
     try:
-        return str(json.loads((path / "status.json").read_text())["state"])
-    except (OSError, ValueError, KeyError):
+        return None if files.unfit(file) else str(json.loads(file.read_text())["state"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _of_no_run(path: Path) -> bool:
+    """Whether a file says nothing of what a folder holds: a lock, or what a killed process was writing."""
+    return path.name == LOCK or path.name.endswith(files.NEW)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -203,15 +291,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return {k: v for k, v in content.items() if k not in ("versions", "hardware")}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is whole or absent, never half-written."""
-    temporary = path.with_name(path.name + ".new")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path} ({error.strerror})") from error
+write_atomically = files.write
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scotoma import files
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -48,7 +50,8 @@ def write(folder: Path, row: int, overlays: dict[str, np.ndarray], said: str, pa
         paths.append(folder / f"explain-{row}-{method}.dcm")
         with warnings.catch_warnings():  # pydicom quotes values of the source that break a rule
             warnings.simplefilter("ignore")
-            _capture(identity, method, number, pixels, said).save_as(paths[-1], enforce_file_format=True)
+            with files.replacing(paths[-1]) as temporary:
+                _capture(identity, method, number, pixels, said).save_as(temporary, enforce_file_format=True)
     return paths
 
 

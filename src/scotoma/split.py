@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma import files
 from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError
 
@@ -311,9 +312,11 @@ def _write(frame: pd.DataFrame, out: Path) -> None:
     """Write the table whole or not at all."""
     from pandas.api.types import infer_dtype
 
-    temporary = out.with_name(f"{out.name}.new")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {out} ({error.strerror})") from error
+    with files.replacing(out) as temporary:
         if out.suffix.lower() == ".csv":
             frame.to_csv(temporary, index=False)
         else:
@@ -321,10 +324,6 @@ def _write(frame: pd.DataFrame, out: Path) -> None:
                 if infer_dtype(frame[column]) in ("mixed", "mixed-integer"):
                     frame[column] = frame[column].map(str, na_action="ignore")
             frame.to_parquet(temporary)
-        temporary.replace(out)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {out} ({error.strerror})") from error
 
 
 def _report(found: _Units, of: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from scotoma import comparisons, decoders, encoders, extrapolation, featuremap, initial, plugins, segmenting
+from scotoma import comparisons, decoders, encoders, extrapolation, featuremap, files, initial, plugins, segmenting
 from scotoma.data import regions
 from scotoma.data.targets import Target
 from scotoma.evaluate import material_rows
@@ -70,9 +70,7 @@ def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
             print(f"[{number}/{len(arms)}] {name}: {len(todo)} classifiers", flush=True)
         for drawn, p in _classify(run, material, arm, todo, quiet):
             _save(arm.file(run, drawn), p)
-    rows_file = run.path / "rows.jsonl"
-    rows_file.unlink(missing_ok=True)
-    run.add_rows(_rows(run, material, arms, draws, networks))
+    run.write_rows(_rows(run, material, arms, draws, networks))
     _figure_of_features(run, material, networks)
 
 
@@ -215,10 +213,8 @@ def _test(material: Material) -> np.ndarray:
 
 
 def _save(path: Path, p: np.ndarray) -> None:
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, p.astype(np.float32))
-    temporary.replace(path)
 
 
 def _save_draws(run: Run, material: Material, draws: list[Draw]) -> None:
@@ -232,7 +228,7 @@ def _save_draws(run: Run, material: Material, draws: list[Draw]) -> None:
         if d.fraction < 1
     ]
     if parts:
-        pd.concat(parts).to_csv(run.path / "labels.csv", index=False)
+        files.write(run.path / "labels.csv", pd.concat(parts).to_csv(index=False))
 
 
 def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], networks: dict[str, str]) -> list[Row]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from scotoma import across, cpu, launch, sharding
+from scotoma import across, cpu, files, launch, sharding
 from scotoma.data.store import Store
 from scotoma.errors import RunError
 from scotoma.methods.base import Method
@@ -190,12 +189,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write."""
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(place.name + ".new")
-        with beside.open("wb") as file:
+        with files.replacing(place) as beside, beside.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(place)
 
 
 def make_optimizer(method: Method, plan: Plan) -> torch.optim.Optimizer:

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from scotoma import sharding
+from scotoma import files, sharding
 from scotoma.data.store import Store
 from scotoma.methods.base import Method
 from scotoma.plan import Plan
@@ -158,4 +158,4 @@ def drop_lines_after(file: Path, step: int) -> None:
     """Cut off what a killed run logged after its last checkpoint (those steps are taken again), and the line it was writing."""
     head, *lines = file.read_text().rpartition("\n")[0].split("\n")
     kept = [line for line in lines if int(line.partition(",")[0]) <= step]
-    file.write_text("".join(line + "\n" for line in (head, *kept) if line))
+    files.write(file, "".join(line + "\n" for line in (head, *kept) if line))

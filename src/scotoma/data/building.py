@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma import processes
 from scotoma.data import decode
 from scotoma.data.table import Dataset
 from scotoma.errors import RunError
@@ -75,8 +76,8 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     status = np.memmap(partial / "status.u1", np.uint8, "r+")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "scotoma.data.decode", str(partial)]
+    environment = processes.environment(OMP_NUM_THREADS="1")
+    command = [*processes.COMMAND, "-m", "scotoma.data.decode", str(partial.absolute())]
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (partial / "workers.log").open("w") as log, Progress(*columns, disable=quiet, transient=True) as progress:
 
@@ -85,19 +86,19 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
             return subprocess.Popen([*command, *numbers], env=environment, stdout=log, stderr=log)
 
         bar = progress.add_task("", total=n)
-        processes = [start(k) for k in range(workers)]
+        running = [start(k) for k in range(workers)]
         try:
-            while any(p.poll() is None for p in processes):
+            while any(p.poll() is None for p in running):
                 progress.update(bar, completed=int(np.count_nonzero(status)))
                 time.sleep(0.05)
-                for k, process in enumerate(processes):
+                for k, process in enumerate(running):
                     if process.poll() in _CRASHES and _blame(partial, status, k, workers, process.returncode):
-                        processes[k] = start(k)
+                        running[k] = start(k)
         finally:
-            for process in processes:
+            for process in running:
                 process.kill()
                 process.wait()
-    if any(p.returncode for p in processes):
+    if any(p.returncode for p in running):
         last = ((partial / "workers.log").read_text().strip().splitlines() or ["killed"])[-1]
         raise RunError(f"a decoding process died ({last}); run again to go on where it stopped")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from scotoma import processes
 from scotoma.data import hashes, identity, images
 
 CHUNK = 32
@@ -76,4 +77,5 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
 
 
 if __name__ == "__main__":
+    processes.end_with_parent()
     decode(Path(sys.argv[1]), *(int(number) for number in sys.argv[2:5]))

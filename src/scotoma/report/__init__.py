@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from scotoma.errors import UsageError
-from scotoma.run import read_config, read_rows, status
+from scotoma.run import REPLACED, read_config, read_rows, status
 
 NAMES = {
     **{"simclr": "SimCLR", "mae": "MAE", "moco_v1": "MoCo v1", "moco_v2": "MoCo v2", "simsiam": "SimSiam", "byol": "BYOL"},
@@ -203,7 +203,8 @@ def read(runs: Sequence[Path]) -> list[Folder]:
             raise UsageError(f"{run} is no run folder: it has no config.yaml")
         top = name if names.count(name) == 1 else f"{run.resolve().parent.name}/{name}"
         own = []
-        for file in sorted(run.rglob("config.yaml"), key=lambda f: (len(f.parts), f)):
+        files = (f for f in run.rglob("config.yaml") if REPLACED not in f.relative_to(run).parts)
+        for file in sorted(files, key=lambda f: (len(f.parts), f)):
             folder, path = file.parent, file.parent.resolve()
             if path not in found:
                 try:
