@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.radiograph",),
     ("data.phantom",),
     ("data.images", "data.hashes"),
-    ("data.known",),
+    ("data.known", "data.folders"),
     ("data.table",),
     ("data.slices",),
     ("data.datasets.base",),

@@ -732,7 +732,7 @@ def test_without_preamble_and_without_suffix(tmp_path):
     dcmwrite(bare, ds, implicit_vr=True, little_endian=True, enforce_file_format=False)
     meta_length = bare.getvalue().find(b"\x08\x00\x16\x00")
     (tmp_path / "c").write_bytes(bare.getvalue()[meta_length:])  # the data set alone, as old scanners write it
-    assert not is_image(str(tmp_path / "c"))
+    assert is_image(str(tmp_path / "c"))
     np.testing.assert_array_equal(read(str(tmp_path / "c")).pixels, expected)
 
 

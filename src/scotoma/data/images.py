@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +31,11 @@ __all__ = [
     "Picture",
     "age_in_years",
     "along",
+    "frame_numbers",
     "frames",
     "is_image",
     "is_volume",
+    "owners",
     "parse_windows",
     "read",
     "read_labels",
@@ -169,15 +171,44 @@ def frames(path: str) -> int:
             return volumes.nifti_slices(path)
         if kind == _NPZ:
             return volumes.npz_rows(path)
-        return raster.pages(path)
+        return len(raster.pages(path))
+
+
+def frame_numbers(path: str) -> tuple[Sequence[int], int]:
+    """The numbers of those frames of a file that are images of their own, and how many frames it holds.
+
+    Reduced copies, label and macro pages of a pyramid TIFF are none. 0 frames is a DICOM object that holds no images: a report, a
+    structure set, a segmentation.
+
+    Raises:
+        ImageError: as :func:`frames`.
+    """
+    with _one_line(path):
+        kind = _kind(path)
+        if kind == _DICOM:
+            return range(count := dicom.image_frames(path)), count
+        if kind == _RASTER:
+            full = raster.pages(path)
+            return [number for number, is_full in enumerate(full) if is_full], len(full)
+    count = frames(path)
+    return range(count), count
+
+
+def owners(path: str) -> tuple[str | None, str | None]:
+    """Patient and study of a DICOM file, as they stand in it (identifiers: to be compared, and kept nowhere); else None, None."""
+    try:
+        with _one_line(path):
+            return dicom.owners(path) if _kind(path) == _DICOM else (None, None)
+    except ImageError:
+        return None, None
 
 
 def is_image(path: str) -> bool:
-    """Whether the file is one of ours by its suffix or, without a known one, by DICOM's preamble. A DICOMDIR is not."""
+    """Whether the file is one of ours by its suffix or, without a known one, by how a DICOM file begins. A DICOMDIR is not."""
     name = Path(_FRAGMENT.sub(r"\1", path)).name.lower()
     if name.endswith(tuple(_SUFFIXES)):
         return True
-    return name != "dicomdir" and _has_preamble(path)
+    return name != "dicomdir" and dicom.begins(path)
 
 
 def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
@@ -266,12 +297,4 @@ def _kind(path: str) -> str:
     for suffix, kind in _SUFFIXES.items():
         if lower.endswith(suffix):
             return kind
-    return _DICOM if _has_preamble(path) else _RASTER
-
-
-def _has_preamble(path: str) -> bool:
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    return _DICOM if dicom.begins(path) else _RASTER

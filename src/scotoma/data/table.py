@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.data import identity, images, known, readings
+from scotoma.data import folders, identity, images, known, readings
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ SPLITS = ("train", "val", "test")
 DISPLAY = "scotoma_display"  # a Parquet table's attribute: how its pictures are shown
 TABLE = "table.parquet"  # of a prepared store
 LEFT_OUT = "scotoma_left_out"  # its attribute: the columns that `prepare` left out as identifying, with why
-_SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-                "test": "test", "testing": "test"}  # fmt: skip
-_EXPANDED = (".dcm", ".dicom", ".nii", ".nii.gz", ".tif", ".tiff")  # formats that may hold several pictures
 IDENTIFIERS = ("patient", "study", "group")
 _KEPT = (*IDENTIFIERS, "split")  # what a joined spreadsheet adds to, and never empties
 
@@ -141,7 +138,9 @@ def _from_path(path: Path) -> Dataset:
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if path.is_dir():
-        return _from_store(path) if (path / "store.json").exists() else _from_folder(path)
+        if (path / "store.json").exists():
+            return _from_store(path)
+        return Dataset(path.name, _tidy(path.name, folders.read(path)), plain=True)
     kind = path.suffix.lower()
     if kind == ".npz":
         return _from_npz(path)
@@ -216,10 +215,10 @@ def _tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
     if "split" in table.columns:
         codes, different = pd.factorize(table["split"].astype(object).where(table["split"].notna(), None))
-        unknown = next((v for v in different if str(v).lower() not in _SPLIT_NAMES), None)
+        unknown = next((v for v in different if str(v).lower() not in folders.SPLIT_NAMES), None)
         if unknown is not None:
             raise UsageError(f"{name}: split {unknown!r} is none of train, val, test")
-        names = np.array([*(_SPLIT_NAMES[str(v).lower()] for v in different), None], object)
+        names = np.array([*(folders.SPLIT_NAMES[str(v).lower()] for v in different), None], object)
         table["split"] = pd.Series(names[codes], table.index, object)
     if "frame" in table.columns:
         frames = pd.to_numeric(table["frame"], errors="coerce")
@@ -232,39 +231,6 @@ def _tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
 def values(column: pd.Series[Any]) -> list[Any]:
     """A column's values, None where one is missing, whatever pandas has for that."""
     return column.astype(object).where(column.notna(), None).tolist()
-
-
-def _from_folder(root: Path) -> Dataset:
-    import pandas as pd
-
-    found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names if not name.startswith("."))
-    files = sorted((p for p in found if images.is_image(str(p))), key=lambda p: _natural(str(p)))
-    if not files:
-        raise UsageError(f"{root}: no pictures in this folder (PNG, JPEG, TIFF, DICOM, NIfTI)")
-    records: list[dict[str, Any]] = []
-    for path in files:
-        parts = path.relative_to(root).parts[:-1]
-        split = _SPLIT_NAMES.get(parts[0].lower()) if parts else None
-        inner = parts[1:] if split else parts
-        record = {"image_path": str(path.absolute()), "split": split, "label": inner[0] if inner else None}
-        records.extend({**record, "frame": frame} for frame in _frames(path))
-    table = pd.DataFrame(records)
-    table = table.drop(columns=[c for c in ("split", "label", "frame") if table[c].isna().all()])
-    return Dataset(root.name, _tidy(root.name, table), plain=True)
-
-
-def _natural(text: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", text)]
-
-
-def _frames(path: Path) -> Iterable[int | None]:
-    if not path.name.lower().endswith(_EXPANDED):
-        return [None]
-    try:
-        count = images.frames(str(path))
-    except images.ImageError:
-        return [None]  # stays in the table, so that it is listed among the unreadable
-    return [None] if count == 1 else range(count)
 
 
 def _from_npz(path: Path) -> Dataset:

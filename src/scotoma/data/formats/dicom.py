@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from scotoma.data.formats.headers import Getter, first, frame_getter, header_fac
 SUFFIXES = (".dcm", ".dicom")
 CT_WINDOW = (40.0, 400.0)  # centre, width: soft tissue, for a CT without a window of its own
 
+# Structured reports, presentation states, segmentations and registrations, encapsulated documents, structure sets and plans.
+_NO_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("88.", "11.", "66", "104.", "481.3", "481.5", "481.8"))
 _PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Only these elements are ever parsed: names, dates and accession numbers stay in the file.
 _ELEMENTS = [
@@ -108,6 +111,53 @@ def frames(path: str) -> int:
 
     wanted: list[Any] = ["NumberOfFrames"]
     return _frame_count(dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted))
+
+
+def image_frames(path: str) -> int:
+    """As :func:`frames`; 0 for objects that hold no images: reports, presentation states, segmentations, plans, documents."""
+    from pydicom import dcmread
+
+    wanted: list[Any] = ["NumberOfFrames", "SOPClassUID"]
+    ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted)
+    return 0 if str(ds.get("SOPClassUID") or "").startswith(_NO_IMAGES) else _frame_count(ds)
+
+
+def owners(path: str) -> tuple[str | None, str | None]:
+    """Patient and study, as they stand in the file."""
+    from pydicom import dcmread
+
+    keywords = ["PatientID", "StudyInstanceUID"]
+    ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=keywords)
+    patient, study = (str(ds.get(keyword) or "").strip() or None for keyword in keywords)
+    return patient, study
+
+
+def begins(path: str) -> bool:
+    """Whether a file begins as DICOM does: with a preamble, or at once with two elements in order of groups 0002 or 0008."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(512)
+    except OSError:
+        return False
+    return head[128:132] == b"DICM" or any(_element(head, order) for order in ("little", "big"))
+
+
+def _element(head: bytes, order: Literal["little", "big"]) -> bool:
+    """Whether two elements stand at the beginning, the first of them of group 0002 or 0008, their tags growing."""
+    tags, at = [], 0
+    for _ in range(2):
+        if len(head) < at + 8:
+            return False
+        group, element = (int.from_bytes(head[at + k : at + k + 2], order) for k in (0, 2))
+        tags.append((group, element))
+        vr = head[at + 4 : at + 6]
+        if vr.isalpha() and vr.isupper():
+            long = vr in (b"OB", b"OW", b"SQ", b"UN", b"UT", b"UC", b"UR")
+            size, length = (12, head[at + 8 : at + 12]) if long else (8, head[at + 6 : at + 8])
+        else:
+            size, length = 8, head[at + 4 : at + 8]
+        at += size + int.from_bytes(length, order)
+    return tags[0][0] in (2, 8) and tags[0] < tags[1] and tags[1][0] in (2, 8)
 
 
 @lru_cache(maxsize=1)

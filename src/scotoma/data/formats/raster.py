@@ -1,9 +1,11 @@
-"""PNG, JPEG, TIFF, BMP, and whatever else Pillow opens."""
+"""PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, and whatever else Pillow opens."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -11,8 +13,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scotoma.data.formats import dicom
 from scotoma.data.formats.base import Display, ImageError, Picture, check_frame, check_size, picture_facts, show, whole
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k")
 _TIFF = (".tif", ".tiff")
+_ANIMATED = (".gif", ".webp")
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")  # of these some change values
+_ASIDE = re.compile(r"^\s*(label|macro|thumbnail|overview)\b", re.IGNORECASE | re.MULTILINE)
 
 
 def read(path: str, frame: int | None, side: int | None, display: Display) -> Picture:
@@ -99,8 +104,8 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
             raise
         return whole(_tifffile(path, frame or 0)[0])
     with image:
-        if image.format == "JPEG":
-            raise ImageError("JPEG changes labels: save the label map as PNG")
+        if image.format in _LOSSY:
+            raise ImageError(f"{image.format} changes labels: save the label map as PNG")
         if frame:
             image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
         check_size(image.width * image.height)
@@ -111,18 +116,58 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
         return whole(np.asarray(image))
 
 
-def pages(path: str) -> int:
-    """How many pages a TIFF holds; 1 for the other formats, by their suffix, without opening the file."""
-    if not path.lower().endswith(_TIFF):
-        return 1
+def pages(path: str) -> list[bool]:
+    """Of each page of a TIFF, or frame of a GIF or WebP, whether it is an image of its own; one True for the other formats.
+
+    Pages that are none: reduced copies of the first (flagged, or half, a quarter, ... of its size), transparency masks, and
+    what a slide scanner keeps beside the slide: label, macro, thumbnail.
+    """
+    lower = path.lower()
+    if not lower.endswith((*_TIFF, *_ANIMATED)):
+        return [True]
     try:
         with Image.open(path) as image:
-            return int(getattr(image, "n_frames", 1))
+            count = int(getattr(image, "n_frames", 1))
+            if image.format != "TIFF" or count == 1:
+                return [True] * count
+            found = []
+            for number in range(count):
+                image.seek(number)
+                found.append(_page(image.tag_v2.get))  # type: ignore[attr-defined]
     except UnidentifiedImageError:
         import tifffile
 
         with tifffile.TiffFile(path) as tiff:
-            return len(tiff.pages)
+            tags = [{tag.code: tag.value for tag in page.tags} for page in tiff.pages]  # type: ignore[union-attr]
+        found = [_page(page.get) for page in tags]
+    full = [not page.flagged and not (number and _beside(page, found[0])) for number, page in enumerate(found)]
+    return full if any(full) else [True] * len(found)
+
+
+class _Page(NamedTuple):
+    width: int
+    height: int
+    tiled: bool
+    flagged: bool  # as reduced or a transparency mask, by its own tags
+    text: str
+
+
+def _page(tag: Callable[[int], Any]) -> _Page:
+    text = str(tag(270) or "")
+    flagged = bool(int(tag(254) or 0) & 5) or tag(255) == 2
+    return _Page(int(tag(256) or 0), int(tag(257) or 0), tag(322) is not None, flagged, f"{tag(285) or ''}\n{text}")
+
+
+def _beside(page: _Page, first: _Page) -> bool:
+    """Whether a page that nothing flags is a reduced copy of the first, or a label, macro or thumbnail beside it."""
+    if page[:2] == first[:2]:  # a slice of a stack
+        return False
+    if first.tiled and not page.tiled:
+        return True
+    if _ASIDE.search(page.text) and (len(page.text) < 60 or "aperio" in page.text.lower()):
+        return True
+    factor = round(first.width / max(1, page.width))
+    return factor >= 2 and all(abs(a - b * factor) <= factor for a, b in zip(first[:2], page[:2], strict=True))
 
 
 def _bits(image: Image.Image) -> int:

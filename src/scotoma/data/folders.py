@@ -1,0 +1,255 @@
+"""What a folder of images holds: its files, and what the names of its folders mean (``train|val|test/``, a class, a patient).
+
+What is left out, and what a folder's name was taken as, is counted and printed. Folder names stand in no line: they may name a
+patient, and for the same reason a folder a patient or study becomes ``group``, of which stores and rows hold keyed hashes, and
+never ``label``.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scotoma.data import images
+from scotoma.errors import UsageError, notice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+               "test": "test", "testing": "test"}  # fmt: skip
+MOST_CLASSES = 100
+MOST_KINDS = 12  # of what is left out, printed by name
+_MASK_FOLDERS = {"mask", "masks", "annotation", "annotations", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}
+_NO_IMAGES = (
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".xml",
+    ".html",
+    ".pdf",
+    ".xlsx",
+    ".md",
+    ".yaml",
+    ".log",
+    ".py",
+    ".zip",
+)  # not opened
+_KNOWN_SUFFIXES = {
+    *_NO_IMAGES,
+    ".svs",
+    ".ndpi",
+    ".mha",
+    ".mhd",
+    ".nrrd",
+    ".bval",
+    ".bvec",
+    ".db",
+    ".ini",
+    ".parquet",
+    ".h5",
+    ".npy",
+}
+_UNIT_WORD = r"(p|pt|pat|patient|person|sub|subj|subject|case|study|exam|series|se|st|acc|accession|mrn|id|volunteer)"
+_UNIT_NAME = re.compile(rf".*\d{{4}}.*|{_UNIT_WORD}[\W_]*\d.*|.*[\^,].*", re.IGNORECASE)
+_NUMBERED = re.compile(rf"{_UNIT_WORD}?[\W_]*\d{{1,3}}", re.IGNORECASE)
+
+
+def read(root: Path) -> pd.DataFrame:
+    """The table of a folder: ``image_path``, and where known ``frame``, ``split``, ``label`` and ``group`` (as it came).
+
+    Raises:
+        UsageError: it holds no images.
+    """
+    import pandas as pd
+
+    files, left = _files(root)
+    folders = {path: path.relative_to(root).parts[:-1] for path in files}
+    masks = _mask_files(folders)
+    left["masks in a folder of their own (name them as mask_path)"] = len(masks)
+    files = [path for path in files if path not in masks]
+    frames = {}
+    for path in files:
+        frames[path], extra, reason = _frames(path)
+        left[reason] += extra
+    files = [path for path in files if len(frames[path])]
+    if sum(left.values()):
+        notice(root.name, f"left out: {_counts(left)}")
+    if not files:
+        raise UsageError(f"{root}: no pictures in this folder (PNG, JPEG, TIFF, GIF, WebP, DICOM, NIfTI)")
+    splits = {path: SPLIT_NAMES.get(folders[path][0].lower()) if folders[path] else None for path in files}
+    inner = {path: folders[path][1:] if splits[path] else folders[path] for path in files}
+    labels, groups = _meaning(root, files, inner, splits)
+    records = [
+        {"image_path": str(path.absolute()), "split": splits[path], "label": label, "group": group, "frame": frame}
+        for path, label, group in zip(files, labels, groups, strict=True)
+        for frame in frames[path]
+    ]
+    table = pd.DataFrame(records)
+    return table.drop(columns=[c for c in ("split", "label", "group", "frame") if table[c].isna().all()])
+
+
+def _files(root: Path) -> tuple[list[Path], Counter[str]]:
+    """The images below a folder in natural order, and how many files are left out of each kind."""
+    found: list[Path] = []
+    left: Counter[str] = Counter()
+    waiting = [str(root)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                inside = list(entries)
+        except OSError:
+            left["folders that cannot be opened"] += 1
+            continue
+        for entry in inside:
+            kind = _kind(entry)
+            if kind == "folder":
+                waiting.append(entry.path)
+            elif kind:
+                left[kind] += 1
+            else:
+                found.append(Path(entry.path))
+    return sorted(found, key=lambda path: natural(str(path))), left
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """What is left out: its kind. "folder" is gone through, and "" is an image."""
+    name = entry.name.lower()
+    if entry.is_dir(follow_symlinks=False):
+        return "hidden folders" if name.startswith(".") or name == "__macosx" else "folder"
+    if name.startswith("._"):
+        return "AppleDouble files"
+    if name.startswith("."):
+        return "hidden files"
+    try:
+        if not entry.is_file():
+            return "linked folders" if entry.is_dir() else "links or devices that are no files"
+    except OSError:  # a loop of links
+        return "links or devices that are no files"
+    if name in ("dicomdir", "thumbs.db", "desktop.ini"):
+        return {"dicomdir": "DICOMDIR", "thumbs.db": "Thumbs.db", "desktop.ini": "desktop.ini"}[name]
+    suffix = os.path.splitext(name)[1]  # noqa: PTH122 (a million files)
+    if suffix not in _NO_IMAGES and images.is_image(entry.path):
+        return ""
+    if not suffix:
+        return "files without suffix"
+    # A suffix that nobody knows may be part of a name (``scan.meier``).
+    return suffix if suffix in _KNOWN_SUFFIXES or suffix in mimetypes.types_map else "others"
+
+
+def _counts(left: Counter[str]) -> str:
+    kinds = [(kind, count) for kind, count in left.most_common() if count]
+    shown = [f"{count} {kind}" for kind, count in kinds[:MOST_KINDS]]
+    rest = sum(count for _, count in kinds[MOST_KINDS:])
+    return ", ".join(shown + ([f"{rest} of other kinds"] if rest else []))
+
+
+def _frames(path: Path) -> tuple[Sequence[int | None], int, str]:
+    """The frames of a file that are images, how many are not, and what these are."""
+    try:
+        numbers, count = images.frame_numbers(str(path))
+    except images.ImageError:
+        return [None], 0, ""  # stays in the table, so that it is listed among the unreadable
+    if not count:
+        return [], 1, "DICOM objects that are no images (reports, segmentations, structures)"
+    single = list(numbers) == [0]
+    return [None] if single else numbers, count - len(numbers), "reduced, label or macro pages of TIFF files"
+
+
+def _mask_files(folders: dict[Path, tuple[str, ...]]) -> set[Path]:
+    """Files in a folder named as one of masks, where most of these share a name with a file elsewhere."""
+
+    def stem(path: Path) -> str:
+        return re.sub(r"[_-]?(mask|seg|segmentation|label|gt)$", "", path.name.split(".")[0].lower())
+
+    masks = {path for path, parts in folders.items() if any(part.lower() in _MASK_FOLDERS for part in parts)}
+    others = {stem(path) for path in folders if path not in masks}
+    return masks if masks and sum(stem(path) in others for path in masks) > len(masks) / 2 else set()
+
+
+def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
+             splits: dict[Path, str | None]) -> tuple[list[str | None], list[str | None]]:  # fmt: skip
+    """The label and the group of each file by the names of the folders above it; what was taken as what is printed.
+
+    The first level of several folders is the label, unless it is one a patient or study; below a label, the first such level
+    is the group. Levels of one folder are passed over.
+    """
+    label = group = None
+    for depth in range(max(map(len, inner.values()))):
+        at: dict[str, list[Path]] = defaultdict(list)
+        for path in files:
+            if len(inner[path]) > depth and (splits[path] or not any(splits.values())):
+                at[inner[path][depth]].append(path)
+        if len(at) < 2:
+            continue
+        if _is_unit(at):
+            group = depth
+            break
+        if label is None:
+            label = depth
+    labels = [_part(inner[path], label) for path in files]
+    if label is not None and any(splits.values()):  # a folder beside train and test is a class only if it is one inside them
+        classes = {name for path, name in zip(files, labels, strict=True) if splits[path]}
+        labels = [name if name in classes else None for name in labels]
+    groups = [_unit_key(root, path, inner[path], group) for path in files]
+    for text in _said(files, labels, groups, splits):
+        notice(root.name, text)
+    return labels, groups
+
+
+def _said(files: list[Path], labels: list[str | None], groups: list[str | None], splits: dict[Path, str | None]) -> Iterable[str]:
+    def rest(column: Iterable[Any]) -> str:
+        missing = sum(value is None for value in column)
+        return f"; {missing} files have none" if missing else ""
+
+    if any(splits.values()):
+        yield "split: the folder's name" + rest(splits.values())
+    if any(labels):
+        yield f"label: the folder's name, {len({*labels} - {None})} classes" + rest(labels)
+    if any(groups):
+        yield (
+            f"group: the folder's name, {len({*groups} - {None})} units: a folder a patient or study is no label, and its images "
+            "are kept together" + rest(groups)
+        )
+
+
+def _part(parts: tuple[str, ...], depth: int | None) -> str | None:
+    return parts[depth] if depth is not None and len(parts) > depth else None
+
+
+def _unit_key(root: Path, path: Path, parts: tuple[str, ...], depth: int | None) -> str | None:
+    """What tells a patient's or study's folder from others: its name, or where that is a short number, of the way to it as well."""
+    name = _part(parts, depth)
+    if name is None or depth is None:
+        return None
+    above = path.relative_to(root).parts
+    way = above[: len(above) - 1 - len(parts) + depth + 1]
+    return "/".join(way) if _NUMBERED.fullmatch(name) else name
+
+
+def _is_unit(at: dict[str, list[Path]]) -> bool:
+    """Whether the folders of one level are one a patient, study or series: by number, by name, or by what DICOM headers state."""
+    count, files = len(at), sum(map(len, at.values()))
+    if count > MOST_CLASSES or (count > 3 and 2 * count > files) or (count > 10 and count**2 > files):
+        return True
+    if sum(_UNIT_NAME.fullmatch(name) is not None for name in at) >= 0.8 * count:
+        return True
+    if sum(len(inside) > 1 for inside in at.values()) < count / 2:
+        return False
+    sampled = [[images.owners(str(p)) for p in (inside[0], inside[len(inside) // 2], inside[-1])] for inside in at.values()]
+    for kind in (0, 1):  # patients, studies
+        of_folders = [{owners[kind] for owners in folder} for folder in sampled]
+        if all(len(of) == 1 for of in of_folders) and len(set.union(*of_folders) - {None}) == count:
+            return True
+    return False
+
+
+def natural(text: str) -> list[Any]:
+    """A key that sorts numbers within names by their value."""
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", text)]
