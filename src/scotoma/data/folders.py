@@ -58,7 +58,7 @@ _KNOWN_SUFFIXES = {
 }
 _UNIT_WORD = r"(p|pt|pat|patient|person|sub|subj|subject|case|study|exam|series|se|st|acc|accession|mrn|id|volunteer)"
 _UNIT_NAME = re.compile(rf".*\d{{4}}.*|{_UNIT_WORD}[\W_]*\d.*|.*[\^,].*", re.IGNORECASE)
-_NUMBERED = re.compile(rf"{_UNIT_WORD}?[\W_]*\d{{1,3}}", re.IGNORECASE)
+_NUMBERED = re.compile(r"\d{1,3}")  # may begin anew in each class
 
 
 def read(root: Path) -> pd.DataFrame:
