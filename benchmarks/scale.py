@@ -73,14 +73,14 @@ def make(folder: Path, rows: int) -> None:
 
 def step(name: str, folder: Path) -> None:
     """Do one step."""
-    from scotoma.data import splits, targets
+    from scotoma.data import splits, targets, units
     from scotoma.split import split
 
     if name.startswith("load"):
         dataset = table.load(folder / "table.csv")
         if "split" in name:
             y = targets.read(dataset, FINDINGS).y
-            of = splits.draw(splits.codes_of(dataset, "patient"), y, 0, splits.SHARES)
+            of = splits.draw(units.codes_of(dataset, "patient"), y, 0, splits.SHARES)
             print(json.dumps({"rows": len(dataset), "worst": worst(y, of)}))
     elif name == "scotoma split":
         split(folder / "table.csv", folder / "split.parquet", target=list(FINDINGS), quiet=True)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from scotoma import comparisons
-from scotoma.data import copies, splits
+from scotoma.data import copies
+from scotoma.data.units import linked
 from scotoma.material import gather
 from scotoma.run import read_config, read_rows
 
@@ -29,7 +30,7 @@ def main() -> None:
     config = read_config(run)
     material = gather(data=config["data"], target=config["target"], classes=config["classes"], size=config["size"], quiet=True)
     assert material.target is not None
-    groups = splits.linked(material.split.units, copies.copies(material.store, material.rows))
+    groups = linked(material.split.units, copies.copies(material.store, material.rows))
     test = material.split.rows("test")
     test = test[material.target.known[test]]
     free = ~np.isin(groups[test], groups[np.isin(material.split.of, ("train", "val"))])

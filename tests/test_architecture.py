@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.duplicates",),
     ("data.copies", "data.cohort", "data.lettering", "data.shortcuts"),
     ("data.oddities",),
+    ("data.units",),
     ("data.splits",),
     ("data.audit",),
     ("run",),

@@ -228,7 +228,7 @@ def test_labels_and_raw_patients_of_a_spreadsheet_are_written(grey_folder, tmp_p
         ({"test_after": "date=2035-01-01"}, "nothing is left for .*test"),
         ({"target": ["dxx"]}, "did you mean 'dx'"),
         ({"by": "sites"}, "did you mean 'site'"),
-        ({"by": "note"}, "too few note units"),
+        ({"by": "note"}, r"too few units \(patient \+ note\)"),
         ({"keep": "t.csv"}, "no column split"),
     ],
 )
@@ -261,7 +261,7 @@ def test_nothing_is_overwritten_or_half_written(cohort: Path, tmp_path: Path, mo
 
 
 def test_a_table_of_windows_keeps_them(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"image_path": [f"{k}.dcm" for k in range(20)], "patient": range(20)})
+    frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(20)], "patient": range(20)})
     shown = images.Display(((40.0, 80.0), (80.0, 200.0), (600.0, 2800.0)))
     data = table.Dataset("bleeds", frame, display=shown)
     with pytest.raises(UsageError, match=r"a CSV cannot say: write --out .*s.parquet"):

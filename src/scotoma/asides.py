@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.data import splits, store
+from scotoma.data import store, units
 from scotoma.data.formats.headers import age_in_years
 from scotoma.data.readings import label_text
 from scotoma.errors import UsageError
@@ -94,7 +94,7 @@ def partners(material: Material, spec: str, positions: np.ndarray) -> Partners |
         codes = pd.factorize(bands)[0].astype(np.int64)
         codes[codes < 0] = len(codes) + np.flatnonzero(codes < 0)
     else:
-        codes = splits.codes_of(dataset, name)
+        codes = units.codes_of(dataset, name)
     codes = codes[positions]
     if len(np.unique(codes)) == len(codes):
         raise UsageError(f"{dataset.name}: no two training pictures share a value of {name!r}: there are no pairs")

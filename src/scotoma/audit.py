@@ -141,7 +141,7 @@ def _problems(
     dataset: Dataset, ready: Part, other: Part | None, known: list[Target], quiet: bool
 ) -> tuple[list[Finding], list[Row]]:
     """All findings, and the rows that describe the data."""
-    from scotoma.data import audit, cohort, copies, duplicates, oddities, splits
+    from scotoma.data import audit, cohort, copies, duplicates, oddities, units
 
     parts = [ready, *([other] if other else [])]
     names = [(k, int(i)) for k, part in enumerate(parts) for i in part.rows]
@@ -152,24 +152,28 @@ def _problems(
     both = audit.Pictures(names, of, np.arange(len(names)) >= mine)
     own = audit.Pictures(names[:mine], of[:mine], both.other[:mine])
     facts = ready.store.facts.iloc[ready.rows].reset_index(drop=True)
-    unit = splits.unit_column(ready.dataset)
+    codes, unit = units.units(ready.dataset, ready.store)
     contents = np.concatenate([part.contents for part in parts])
     near = duplicates.near_duplicates(np.concatenate([part.store.hashes[part.rows] for part in parts]))
-    altered = splits.linked(near, copies.across([(part.store, part.rows) for part in parts]))
+    altered = units.linked(near, copies.across([(part.store, part.rows) for part in parts]))
 
     kept = ready.store.facts if dataset.store is None else ready.store.facts.iloc[dataset.table["row"]]
     found = audit.unreadable(kept)
-    if unit is not None:
-        units = audit.unit_codes(ready.dataset, other.dataset if other else None, unit)
-        found += audit.shared_patients(both, units, unit)
-    found += audit.repeated(both, contents, near, altered, unit is not None)
-    linked = splits.linked(splits.units(ready.dataset, ready.store)[0], altered[:mine])
+    shared = set(unit.split(" + ")) - {units.NEAR}  # ids; of copies `repeated` tells
+    if shared:
+        found += audit.shared_units(own, codes, unit)
+    if other is not None:
+        owners = np.concatenate([units.owners(part.dataset, part.store) for part in parts])
+        found += audit.shared_owners(both, units.numbered(owners), "patient" if "patient" in shared else unit)
+    found += audit.repeated(both, contents, near, altered, bool(shared))
+    linked = units.linked(codes, altered[:mine])
     columns = tuple(c for one in known for c in one.columns)
     rows = audit.counts(ready.dataset.table, own.of, columns)
     for one in known:
         found += audit.contradictions(own, one, (("identical", contents[:mine]), ("near-duplicate", near[:mine])))
-        units, kind = splits.units(ready.dataset, ready.store)
-        found += audit.small_classes(one, own.of, units, kind if kind != "near-duplicate" else "near-duplicate group")
+        found += audit.small_classes(
+            one, own.of, codes, "unit" if " + " in unit else f"{unit} group" if unit == units.NEAR else unit
+        )
         predicted, told = _shortcuts(ready, one, linked)
         found, rows = found + predicted, rows + told
 
@@ -184,7 +188,7 @@ def _problems(
     found += audit.identifying_columns(ready.dataset.table, columns)
     found += audit.missing_values(ready.dataset.table, columns)
     if (own.of != "").any():
-        patients = splits.codes_of(ready.dataset, "patient") if unit == "patient" else None
+        patients = units.codes_of(ready.dataset, "patient") if "patient" in shared else None
         rows += cohort.compare(ready.dataset.table, own.of, patients, columns)
     return found, [{"protocol": PROTOCOL, **row} for row in rows]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scotoma import files
-from scotoma.data import identity, splits, store, table, targets
+from scotoma.data import identity, splits, store, table, targets, units
 from scotoma.errors import UsageError
 from scotoma.views import modality
 
@@ -71,7 +71,7 @@ class Material:
 
     @cached_property
     def _free(self) -> np.ndarray:
-        together = splits.linked(self.split.units, splits.contents(self.dataset, self.store))
+        together = units.linked(self.split.units, splits.contents(self.dataset, self.store))
         return ~np.isin(together, together[np.isin(self.split.of, ("val", "test"))])
 
     def fingerprint(self, positions: np.ndarray) -> str:
@@ -82,6 +82,7 @@ class Material:
     def save_used(self, folder: Path) -> None:
         """Write ``used.parquet``: keyed hashes of file, patient and content of every picture, with its split.
 
+        Where the patient is not known, the study, the series or the volume stands in its place (``units.owners``).
         Pictures outside the split that a pretraining may see count as training. What the encoder had been trained on before,
         elsewhere, follows with row -1, so that a test of a fine-tuned network is kept apart from its pretraining too.
         """
@@ -95,7 +96,7 @@ class Material:
             {
                 "row": self.rows,
                 "file": [identity.pseudonym(f"{n} {f}", key) for n, f in zip(names, frames, strict=True)],
-                "patient": frame["patient"].to_numpy() if "patient" in frame.columns else None,
+                "patient": units.owners(self.dataset, self.store),
                 "content": splits.contents(self.dataset, self.store),
                 "unit": self.split.units,
                 "split": np.where((self.split.of == "") & self._free, "train", self.split.of),

@@ -11,7 +11,7 @@ import numpy as np
 
 from scotoma import files
 from scotoma.arguments import checked
-from scotoma.errors import RunError, UsageError
+from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,7 @@ def split(
     folds: int | None = None,
     keep: str | None = None,
     shares: list[float] | None = None,
+    copies: bool = False,
     seed: int = 0,
     labels: str | None = None,
     on: str | None = None,
@@ -42,8 +43,9 @@ def split(
 ) -> Path:
     """Split pictures by patient into train, val and test, balanced over labels; writes the table with a column `split`.
 
-    The unit is the patient, else the group; where the table has neither, pictures are decoded and near-duplicates (or the patients
-    of DICOM headers) are kept together. The table's own columns are written as they came, so `out` is as confidential as the input.
+    The unit joins all that is known to belong together: patient, study, series, the file of a frame, and `group`. Rows without a
+    patient are decoded to read their headers; rows without any of these are kept together by their looks (near-duplicates and
+    altered copies). The table's own columns are written as they came, so `out` is as confidential as the input.
     Identical pictures of two patients are refused when the table is used. For k-fold cross-validation: `--folds 5 --out folds.csv`,
     then for each fold `scotoma split folds.csv --test_where fold=1 --out fold1.csv`.
 
@@ -52,12 +54,14 @@ def split(
         out: the table to write, .csv or .parquet.
         target: columns to balance, separated by commas: one of classes, or several of 0/1/missing. Units without a label train.
         classes: the classes of one categorical target to balance; others count as unlabelled.
-        by: another unit than the patient: a column whose equal values stay on one side, patients kept whole beside it.
+        by: a further column whose equal values stay on one side; what belongs together by itself is kept whole beside it.
         test_where: COLUMN=VALUE,VALUE: these rows test (a site for an external test, a fold), the others train and choose.
         test_after: COLUMN=VALUE: rows with a later date or a larger value test, the others train and choose.
         folds: write a column fold (0 to folds - 1) too; without --test_where and --test_after, fold 0 tests.
         keep: an earlier table of this verb: its units keep their side, new ones are added for balance.
         shares: of train, val and test; by default 0.7, 0.1, 0.2.
+        copies: keep altered copies (mirrored, turned, cropped, brightened) on one side too, whatever patient they name; images
+            without any id are kept so by default.
         seed: of the draw.
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
@@ -95,7 +99,7 @@ def split(
         )
     if raw.store is not None:
         raise UsageError(f"{raw.store} is prepared and has no paths: name the pictures themselves")
-    found = _units(table.hidden(raw), by, quiet)
+    found = _units(table.hidden(raw), by, copies, quiet)
     y = targets.read(found.dataset, target, classes or ()).y if target else None
     fold = None
     if keep is not None:
@@ -111,7 +115,7 @@ def split(
         fold = None if fold is None else np.where(of == "", -1, fold)
     needed = [name for name in ("train", "test") if wanted[name] or test_where or test_after]
     if any(not (of == name).any() for name in needed):
-        raise UsageError(f"{raw.name}: too few {found.unit} units for a split: nothing is left for {' or '.join(needed)}")
+        raise UsageError(f"{raw.name}: too few units ({found.unit}) for a split: nothing is left for {' or '.join(needed)}")
     _write(_written(raw, found, data, labels, readers, by, of, fold, out), out)
     if not quiet:
         _report(found, of)
@@ -139,26 +143,36 @@ class _Units:
     @property
     def together(self) -> np.ndarray:
         """(n,) int: what must stand on one side."""
-        from scotoma.data.splits import linked
+        from scotoma.data.units import linked
 
         return linked(self.codes, self.pictures)
 
 
-def _units(dataset: Dataset, by: str | None, quiet: bool) -> _Units:
-    from scotoma.data import splits, store
+def _units(dataset: Dataset, by: str | None, copies: bool, quiet: bool) -> _Units:
+    """What belongs together, by the rule of all verbs.
 
-    usual = splits.unit_column(dataset)
-    if by is None and usual is None:
-        if not quiet:
-            print(
-                f"{dataset.name}: no column patient or group: pictures are decoded to find what belongs together", file=sys.stderr
-            )
-        dataset, opened = store.prepare(dataset, SIZE, quiet=quiet)
-        codes, unit = splits.units(dataset, opened)
-        return _Units(dataset, dataset.table["row"].to_numpy(), codes, unit, splits.contents(dataset, opened))
-    columns = list(dict.fromkeys(c for c in (by, usual) if c))
-    codes = splits.linked(*(splits.codes_of(dataset, c) for c in columns))
-    return _Units(dataset, np.arange(len(dataset)), codes, columns[0], _pictures(dataset))
+    A table is not decoded where it names every row's patient, or the group of images without headers.
+    """
+    from scotoma.data import splits, store, units
+    from scotoma.data.formats import dicom
+
+    if by is not None:
+        dataset.column(by)
+    known = {c: dataset.table[c].notna().to_numpy() for c in ("patient", "group") if c in dataset.table.columns}
+    named = known.get("patient", np.zeros(len(dataset), bool))
+    if "group" in known:
+        headers = [Path(path).suffix.lower() in ("", *dicom.SUFFIXES) for path in dataset.table["image_path"]]
+        named = named | (known["group"] & ~np.array(headers))
+    without = int((~named).sum())
+    if not without and not copies:
+        codes, unit = units.units(dataset, by=by)
+        return _Units(dataset, np.arange(len(dataset)), codes, unit, _pictures(dataset))
+    if not quiet:
+        why = f"{without} of {len(dataset)} rows have no patient or group" if without else "--copies"
+        notice(dataset.name, f"{why}: images are decoded to find what belongs together")
+    dataset, opened = store.prepare(dataset, SIZE, quiet=quiet)
+    codes, unit = units.units(dataset, opened, by, altered=copies or None)
+    return _Units(dataset, dataset.table["row"].to_numpy(), codes, unit, splits.contents(dataset, opened))
 
 
 def _pictures(dataset: Dataset) -> np.ndarray:
@@ -224,7 +238,7 @@ def _divided(found: _Units, test: np.ndarray | None, y: np.ndarray | None, seed:
     out = int((of == "").sum())
     if out:
         print(
-            f"{found.dataset.name}: {out} pictures are left out: they share a {found.unit} or picture with the test rows, "
+            f"{found.dataset.name}: {out} pictures are left out: they share a unit ({found.unit}) or picture with the test rows, "
             "or do not say which side they are on",
             file=sys.stderr,
         )
@@ -233,7 +247,7 @@ def _divided(found: _Units, test: np.ndarray | None, y: np.ndarray | None, seed:
 
 def _kept(found: _Units, earlier: Dataset, by: str | None, y: np.ndarray | None, seed: int, shares: dict[str, float]) -> np.ndarray:
     """(n,) str: the sides of an earlier table, and sides for units that it does not know."""
-    from scotoma.data import splits
+    from scotoma.data import splits, units
     from scotoma.data.table import SPLITS, values
 
     if "split" not in earlier.table.columns:
@@ -247,18 +261,28 @@ def _kept(found: _Units, earlier: Dataset, by: str | None, y: np.ndarray | None,
             sides |= {name: side for name, given in zip(of, values(earlier.table["split"]), strict=True) if given == side and name}
         return splits.known_sides(np.array(names, object), sides)
 
-    column = by or splits.unit_column(found.dataset)
     named = [(found.pictures, known(_files(earlier), _files(found.dataset)))]
-    if column and column in earlier.table.columns:
-        old, new = ([None if v is None else str(v) for v in values(d.table[column])] for d in (earlier, found.dataset))
-        named.append((found.codes, known(old, new)))
-    else:
+    for column in dict.fromkeys(c for c in (by, "patient", "group", "study") if c):
+        if all(column in d.table.columns for d in (earlier, found.dataset)):
+            old, new = (_names(d, column) for d in (earlier, found.dataset))
+            named.append((found.codes, known(old, new)))
+    if len(named) == 1:
         named.append((found.codes, np.full(len(found.codes), None, object)))
     settled = splits.keep(*named)
     out = settled == splits.LEFT_OUT
     splits.report_bridges(found.dataset.name, int(out.sum()))
-    together = splits.linked(*(splits.apart(codes, out) for codes, _ in named))
+    together = units.linked(*(units.apart(codes, out) for codes, _ in named))
     return splits.draw(together, y, seed, shares, settled)
+
+
+def _names(dataset: Dataset, column: str) -> list[str | None]:
+    """A column's names; a study is a name where there is no patient, for many number the studies of a patient."""
+    from scotoma.data.table import values
+
+    names = [None if v is None else str(v) for v in values(dataset.table[column])]
+    if column != "study" or "patient" not in dataset.table.columns:
+        return names
+    return [n if p is None else None for n, p in zip(names, values(dataset.table["patient"]), strict=True)]
 
 
 def _files(dataset: Dataset) -> list[str]:

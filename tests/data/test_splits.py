@@ -23,6 +23,15 @@ class Facts:
 
     hashes: np.ndarray
     facts: pd.DataFrame
+    path: Path = Path("/no/such/store")
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Black: an image that says nothing is no copy of another."""
+        return np.zeros((len(self.facts), 16, 16, 1), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.facts)
 
 
 def material(patients: list[object] | None, contents: list[str] | None = None, **columns: object) -> tuple[Dataset, Facts]:
@@ -31,7 +40,9 @@ def material(patients: list[object] | None, contents: list[str] | None = None, *
     if patients is not None:
         frame["patient"] = pd.Series(patients, dtype=object)
     hashes = np.random.default_rng(1).integers(0, 256, (n, 32), dtype=np.uint8)
-    return Dataset("scans", frame), Facts(hashes, pd.DataFrame({"content": contents or [f"c{i}" for i in range(n)]}))
+    return Dataset("scans", frame), Facts(
+        hashes, pd.DataFrame({"content": contents or [f"c{i}" for i in range(n)], "error": None, "width": 16, "height": 16})
+    )
 
 
 def sides(codes: object, of: np.ndarray) -> int:
@@ -93,12 +104,10 @@ def test_units_without_a_label_train() -> None:
     assert set(split.of[40:]) == {"train", "val", "test"}
 
 
-def test_a_unit_is_the_patient_else_the_group_else_the_near_duplicates() -> None:
+def test_a_unit_joins_patient_and_group_and_near_duplicates_of_what_has_neither() -> None:
     dataset, facts = material(["a", None, "a", None], group=[1, 1, 2, 2])
     codes, unit = splits.units(dataset, facts)  # type: ignore[arg-type]
-    assert unit == "patient"
-    assert codes[0] == codes[2]
-    assert len(set(codes.tolist())) == 3
+    assert (codes.tolist(), unit) == ([0, 0, 0, 0], "patient + group")
     codes, unit = splits.units(Dataset("scans", dataset.table.drop(columns="patient")), facts)  # type: ignore[arg-type]
     assert (codes.tolist(), unit) == ([0, 0, 1, 1], "group")
     facts.hashes[3] = facts.hashes[0]

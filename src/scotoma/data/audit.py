@@ -10,8 +10,8 @@ import numpy as np
 
 from scotoma.data import phi
 from scotoma.data.cohort import kinds
-from scotoma.data.splits import codes_of
 from scotoma.data.targets import Target
+from scotoma.data.units import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ class Finding:
         text: one line in plain words.
         count: how many pictures (or patients, groups, files) are concerned; ``text`` says which.
         pictures: the pictures concerned, by row id.
-        groups: pictures to be looked at side by side.
+        groups: pictures to be looked at side by side; in ``rows.jsonl`` all of them, as lists of row ids.
     """
 
     severity: str
@@ -46,12 +46,14 @@ class Finding:
         """As a row of a run folder."""
         ids = {name: [i for k, i in self.pictures if k == other] for other, name in enumerate(("rows", "against_rows"))}
         known = {"evaluator": "audit", "metric": self.check, "severity": self.severity, "value": self.count, "text": self.text}
-        return {
-            **known,
-            "rows": ids["rows"],
-            **({"against_rows": ids["against_rows"]} if ids["against_rows"] else {}),
-            **self.extra,
-        }
+        against = {"against_rows": ids["against_rows"]} if ids["against_rows"] else {}
+        return {**known, "rows": ids["rows"], **against, **self._groups(bool(against)), **self.extra}
+
+    def _groups(self, against: bool) -> dict[str, Any]:
+        """The groups as lists of row ids, each with its ids in the other table where there are such."""
+        parts = [[[i for k, i in group if k == other] for group in self.groups] for other in (0, 1)]
+        found = {"groups": parts[0]} if self.groups else {}
+        return found | ({"against_groups": parts[1]} if self.groups and against else {})
 
 
 @dataclass(frozen=True)
@@ -164,19 +166,29 @@ def repeated(pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered
     return found
 
 
-def shared_patients(pictures: Pictures, units: np.ndarray, unit: str) -> list[Finding]:
-    """Patients (or groups) on several sides of the split, or in both tables."""
-    found, shared = [], pictures.sides(units)
-    for place, check, words in (
-        ("splits", "across_splits", "on several sides of the split"),
-        ("tables", "in_both_tables", "in both tables"),
-    ):
-        chosen = shared[place]
-        if chosen.any():
-            count = len(np.unique(units[chosen]))
-            text = f"{number(count, unit)} {words} ({number(int(chosen.sum()), 'picture')})"
-            found.append(Finding("error", f"{unit}_{check}", text, count, pictures.pick(chosen), pictures.groups(units, chosen)))
-    return found
+def shared_units(pictures: Pictures, units: np.ndarray, unit: str) -> list[Finding]:
+    """Patients (or what else belongs together) on several sides of the split."""
+    chosen = pictures.sides(units)["splits"]
+    if not chosen.any():
+        return []
+    count = len(np.unique(units[chosen]))
+    what = f"{number(count, 'unit')} ({unit})" if " + " in unit else unit if count == 1 else plural(unit)
+    what = what if " + " in unit else f"{count} {what}"
+    text = f"{what} on several sides of the split ({number(int(chosen.sum()), 'picture')})"
+    kind = unit.partition(" + ")[0]
+    groups = pictures.groups(units, chosen)
+    return [Finding("error", f"{kind}_across_splits", text, count, pictures.pick(chosen), groups, {"unit": unit})]
+
+
+def shared_owners(pictures: Pictures, owners: np.ndarray, unit: str) -> list[Finding]:
+    """Patients (or studies, ...) of which both tables have pictures."""
+    chosen = pictures.sides(owners)["tables"]
+    if not chosen.any():
+        return []
+    count = len(np.unique(owners[chosen]))
+    word = unit.partition(" + ")[0]
+    text = f"{count} {word if count == 1 else plural(word)} in both tables ({number(int(chosen.sum()), 'picture')})"
+    return [Finding("error", f"{word}_in_both_tables", text, count, pictures.pick(chosen), pictures.groups(owners, chosen))]
 
 
 def contradictions(pictures: Pictures, target: Target, groups: Iterable[tuple[str, np.ndarray]]) -> list[Finding]:
@@ -299,15 +311,3 @@ def identifying(found: list[tuple[Picture, list[str]]], files: int) -> list[Find
 def worst_first(findings: list[Finding]) -> list[Finding]:
     """Errors, then warnings, then notes; within each the order of the checks."""
     return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
-
-
-def unit_codes(table: Any, other: Any | None, column: str) -> np.ndarray:
-    """(n,) int codes of a column over one or two data sets; equal keyed hashes are one patient in both."""
-    from dataclasses import replace
-
-    import pandas as pd
-
-    tables = [
-        d.table[[column]] if column in d.table.columns else pd.DataFrame({column: [None] * len(d)}) for d in (table, other) if d
-    ]
-    return codes_of(replace(table, table=pd.concat(tables, ignore_index=True)), column)

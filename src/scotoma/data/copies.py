@@ -7,7 +7,11 @@ altered, must correlate in their detail.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -20,6 +24,8 @@ DETAIL = 48  # side of the thumbnails that are compared, pixels
 CORRELATION = 0.75  # of their detail; measured in docs/audit.md
 BRIGHTNESS = 1.25  # a picture brightened or darkened by about this factor
 Box = tuple[float, float, float, float]
+KEPT = "copies.npy"  # of a store: the groups of all its images, once they are found
+_MANY = 2000  # images that take so long that it is said
 
 
 def _windows(share: float, places: int) -> list[Box]:
@@ -53,13 +59,37 @@ def copies(store: Store, rows: np.ndarray) -> np.ndarray:
     return across([(store, rows)])
 
 
+def copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
+    """As `copies`, joined by way of all images of the store, whose groups are kept in its folder: found once, at 4 ms an image."""
+    import pandas as pd
+
+    readable = np.flatnonzero(store.facts["error"].isna().to_numpy())
+    kept, groups = store.path / KEPT, None
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        groups = np.load(kept)
+    if groups is None or groups.shape != (len(store),):
+        if len(readable) > _MANY:
+            print(f"looking for altered copies among {len(readable)} images, once", file=sys.stderr)
+        groups = np.full(len(store), -1, np.int64)
+        groups[readable] = copies(store, readable)
+        temporary = kept.with_name(f"{KEPT}.{os.getpid()}.new")
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, groups)
+            temporary.replace(kept)
+        except OSError:  # a store that may not be written: found again the next time
+            temporary.unlink(missing_ok=True)
+    return pd.factorize(groups[rows])[0]
+
+
 def across(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
     """As `copies`, of the pictures of several stores one after the other."""
     import pandas as pd
 
     every = [grey for store, rows in parts for grey in greys(store, rows)]
     plain = np.concatenate([store.hashes[rows] for store, rows in parts])
-    looks = np.concatenate([plain, *(alterations(one) for one in every)])
+    with ThreadPoolExecutor() as pool:  # Pillow resizes without Python's lock
+        looks = np.concatenate([plain, *pool.map(alterations, every, chunksize=64)])
     owner = np.r_[np.arange(len(plain)), np.repeat(np.arange(len(plain)), PLAIN)]
     look = np.r_[np.full(len(plain), PLAIN), np.tile(np.arange(PLAIN), len(plain))]
     telling = np.flatnonzero(information(looks) >= LEAST_SET)

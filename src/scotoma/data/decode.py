@@ -22,7 +22,7 @@ from scotoma.data import hashes, identity, images
 CHUNK = 32
 PENDING, DECODED, UNREADABLE, BEGUN = 0, 1, 2, 3
 SECONDS = 300  # for one picture, whatever the disk
-IDENTIFIERS = {"patient_id": "patient", "study_uid": "study"}
+IDENTIFIERS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series"}
 OLDEST = 90.0  # years: higher ages are few enough to identify, so that rules of de-identification have them as 90 and over
 
 
@@ -67,6 +67,8 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                         record["age"] = min(record["age"], OLDEST)
                     names = {new: identity.canonical(picture.facts.get(old)) for old, new in IDENTIFIERS.items()}
                     record |= {new: identity.pseudonym(name, key) for new, name in names.items() if name}
+                    whole = None if frame is None else images.file_of(path)
+                    record |= {"file": identity.pseudonym(whole, key)} if whole else {}  # which frames belong together
                 except images.ImageError as error:
                     name = Path(path).name  # file names are often accession numbers: the row says which file it is
                     record["error"] = str(error).removeprefix(f"{name}: ").replace(name, "the file")

@@ -31,6 +31,7 @@ __all__ = [
     "Picture",
     "age_in_years",
     "along",
+    "file_of",
     "frame_numbers",
     "frames",
     "is_image",
@@ -254,6 +255,17 @@ def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
 def is_volume(path: str) -> bool:
     """Whether a path names a volume, which can be cut along another axis."""
     return _kind(path) == _NIFTI
+
+
+def file_of(path: str) -> str | None:
+    """The file of which a path's frames, slices or pages are parts; None for rows of an ``.npz`` and phantoms, which are apart."""
+    kind = _kind(path)
+    if kind in (_NPZ, _PHANTOM):
+        return None
+    try:
+        return volumes.nifti_name(path)[0] if kind == _NIFTI else path
+    except ImageError:  # a slice that nothing can read
+        return path
 
 
 def along(path: str, axis: str) -> str:

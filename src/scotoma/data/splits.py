@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scotoma.data.duplicates import near_duplicates
 from scotoma.data.store import Store
 from scotoma.data.stratify import UNDECIDED, deal
 from scotoma.data.table import SPLITS, Dataset
-from scotoma.errors import UsageError
+from scotoma.data.units import apart, by_appearance, linked, owners, plural, units
+from scotoma.errors import UsageError, notice
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 LEFT_OUT = -2  # beside UNDECIDED: a row that is to have no side
@@ -24,8 +23,8 @@ class Split:
 
     Args:
         of: (n,) str, ``train`` / ``val`` / ``test``, or ``""`` where the user's own split leaves a row out.
-        units: (n,) int, the patient or group of each row, numbered in order of appearance.
-        unit: what a unit is: ``patient``, ``group`` or ``near-duplicate``.
+        units: (n,) int, what belongs together, numbered in order of appearance.
+        unit: what a unit is made of, as ``scotoma.data.units`` says: ``patient``, ``patient + study``, ``near-duplicate``.
         made: whether Scotoma drew it (else it is the table's own).
     """
 
@@ -37,62 +36,6 @@ class Split:
     def rows(self, name: str) -> np.ndarray:
         """Positions of the rows of a split."""
         return np.flatnonzero(self.of == name)
-
-
-def units(dataset: Dataset, store: Store) -> tuple[np.ndarray, str]:
-    """The unit of splitting of each row: its patient, else its group, else its group of near-duplicates.
-
-    A row whose patient (or group) is missing is a unit of its own.
-    """
-    name = unit_column(dataset)
-    if name is not None:
-        return codes_of(dataset, name), name
-    return near_duplicates(store.hashes[dataset.table["row"].to_numpy()]), "near-duplicate"
-
-
-def unit_column(dataset: Dataset) -> str | None:
-    """``patient``, else ``group``, where the table says so of any row; None where near-duplicates must be the unit."""
-    columns = dataset.table.columns
-    return next((name for name in ("patient", "group") if name in columns and dataset.table[name].notna().any()), None)
-
-
-def codes_of(dataset: Dataset, column: str) -> np.ndarray:
-    """(n,) int: rows with one value of this column have one number; a row without a value has one of its own."""
-    import pandas as pd
-
-    codes = pd.factorize(dataset.column(column))[0].astype(np.int64)
-    alone = codes < 0
-    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
-    return codes
-
-
-def linked(*codes: np.ndarray) -> np.ndarray:
-    """(n,) int: rows that share a value of any of these (n,) columns, directly or by way of other rows, have one number.
-
-    Units and contents so linked may stand on one side of a split only: a picture filed under two patients makes them one.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    n = len(codes[0])
-    rows, nodes, size = np.tile(np.arange(n), len(codes)), [], n
-    for column in codes:
-        numbers = _by_appearance(column)
-        nodes.append(size + numbers)
-        size += int(numbers.max(initial=-1)) + 1
-    graph = coo_array((np.ones(len(rows), np.int8), (rows, np.concatenate(nodes))), (size, size))
-    return _by_appearance(connected_components(graph, directed=False)[1][:n])
-
-
-def apart(codes: np.ndarray, alone: np.ndarray) -> np.ndarray:
-    """The (n,) codes, numbered, those of ``alone`` (n,) bool rows with a number of their own."""
-    return np.where(alone, len(codes) + np.arange(len(codes)), _by_appearance(codes))
-
-
-def _by_appearance(codes: np.ndarray) -> np.ndarray:
-    import pandas as pd
-
-    return pd.factorize(codes)[0]
 
 
 def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, allow_leakage: bool = False,
@@ -112,10 +55,12 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
     Raises:
         UsageError: a patient, group or picture on two sides; too few units to draw a split.
     """
-    codes, unit = units(dataset, store)
-    together = linked(codes, contents(dataset, store))
     given = dataset.table["split"] if "split" in dataset.table.columns else None
-    if given is not None and given.notna().any():
+    own = given is not None and bool(given.notna().any())
+    codes, unit = units(dataset, store, altered=False if own else None)
+    together = linked(codes, contents(dataset, store))
+    if own:
+        assert given is not None
         split = Split(given.fillna("").to_numpy(dtype="U5"), codes, unit, made=False)
         if (split.of == "train").any() and not (split.of == "val").any():
             split = _carve_validation(split, together, strata, seed, _known_numbers(dataset, store, earlier or {}))
@@ -123,16 +68,22 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
         settled = None
         if earlier:
             content = contents(dataset, store)
-            patient_sides, content_sides = (known_sides(names, earlier) for names in (_patients(dataset), content))
-            settled = keep((codes, patient_sides), (content, content_sides))
+            owner_sides, content_sides = (known_sides(names, earlier) for names in (owners(dataset, store), content))
+            settled = keep((codes, owner_sides), (content, content_sides))
             out = settled == LEFT_OUT
             report_bridges(dataset.name, int(out.sum()))
-            if unit == "near-duplicate":  # what only a row that is left out has in common is no group
-                codes[~out] = near_duplicates(store.hashes[dataset.table["row"].to_numpy()[~out]])
+            if out.any():  # what only a row that is left out has in common does not belong together
+                inside = replace(dataset, table=dataset.table[~out].reset_index(drop=True))
+                codes = codes.max(initial=-1) + 1 + np.arange(len(codes))
+                codes[~out], unit = units(inside, store, altered=None)
+                codes = by_appearance(codes)
             together = linked(apart(codes, out), apart(content, out))
         split = Split(draw(together, strata, seed, SHARES, settled), codes, unit, made=True)
         if not earlier and not {"train", "test"} <= set(split.of.tolist()):
-            raise UsageError(f"{dataset.name}: too few patients or groups to draw a split; give the table a column split")
+            raise UsageError(
+                f"{dataset.name}: too few patients or groups to draw a split ({int(together.max()) + 1} of unit {unit}); "
+                "give the table a column split, or leave out a column that joins what does not belong together"
+            )
     if not allow_leakage:
         refuse_leakage(dataset, store, split)
     return split
@@ -144,15 +95,9 @@ def contents(dataset: Dataset, store: Store) -> np.ndarray:
 
 
 def known_by(dataset: Dataset, store: Store) -> list[list[str]]:
-    """The names by which another run would know each row: the keyed hashes of its patient and of its pixels."""
-    pairs = zip(_patients(dataset).tolist(), contents(dataset, store).tolist(), strict=True)
+    """The names by which another run would know each row: the keyed hashes of its patient (else study, ...) and of its pixels."""
+    pairs = zip(owners(dataset, store).tolist(), contents(dataset, store).tolist(), strict=True)
     return [[name for name in pair if isinstance(name, str)] for pair in pairs]
-
-
-def _patients(dataset: Dataset) -> np.ndarray:
-    if "patient" in dataset.table.columns:
-        return dataset.table["patient"].to_numpy(object)
-    return np.full(len(dataset), None, object)
 
 
 def known_sides(names: np.ndarray, earlier: dict[str, str]) -> np.ndarray:
@@ -180,7 +125,7 @@ def keep(*named: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     places = {name: k for k, name in enumerate(SPLITS)}
     numbers, links = [], []
     for codes, sides in named:
-        number, code = np.array([places.get(side, UNDECIDED) for side in sides.tolist()]), _by_appearance(codes)
+        number, code = np.array([places.get(side, UNDECIDED) for side in sides.tolist()]), by_appearance(codes)
         most, least = _range(code, number)
         settled = (most >= 0) & (least == most)
         numbers.append(np.where(settled, most, number))
@@ -206,13 +151,13 @@ def _range(codes: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def report_bridges(name: str, count: int) -> None:
     """Say on standard error how many rows are left out because they bridge two sides."""
     if count:
-        print(f"{name}: {count} pictures bridge two sides of the earlier split and are left out", file=sys.stderr)
+        notice(name, f"{count} pictures bridge two sides of the earlier split and are left out")
 
 
 def _known_numbers(dataset: Dataset, store: Store, earlier: dict[str, str]) -> np.ndarray:
     """(n,) int: the first side by which an earlier split knows each row's patient or picture; ``UNDECIDED`` where it does not."""
     places = {name: k for k, name in enumerate(SPLITS)}
-    sides = [known_sides(names, earlier).tolist() for names in (_patients(dataset), contents(dataset, store))]
+    sides = [known_sides(names, earlier).tolist() for names in (owners(dataset, store), contents(dataset, store))]
     numbers = np.array([[places.get(side, len(SPLITS)) for side in column] for column in sides]).min(0)
     return np.where(numbers < len(SPLITS), numbers, UNDECIDED)
 
@@ -225,7 +170,7 @@ def _carve_validation(split: Split, together: np.ndarray, strata: np.ndarray | N
     """
     train = split.rows("train")
     shares = {"train": 1 - _VALIDATION, "val": _VALIDATION}
-    labels, units = None if strata is None else strata[train], _by_appearance(together[train])
+    labels, units = None if strata is None else strata[train], by_appearance(together[train])
     first = _range(units, known[train])[1]
     settled = np.where(first <= SPLITS.index("val"), first, UNDECIDED)
     of = split.of.copy()
@@ -270,12 +215,11 @@ def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
     Raises:
         UsageError: saying how many, and how to go on.
     """
-    for what, codes in ((split.unit, split.units), ("identical picture", contents(dataset, store))):
+    for what, codes in ((plural(split.unit), split.units), ("identical pictures", contents(dataset, store))):
         shared = _shared(codes, split.of)
         if shared:
-            plural = f"{what} groups" if what == "near-duplicate" else f"{what}s"
             raise UsageError(
-                f"{dataset.name}: {shared} {plural} stand on more than one side of the split; "
+                f"{dataset.name}: {shared} {what} stand on more than one side of the split; "
                 "mend the column split, leave it out to have one drawn, or say --allow_leakage"
             )
 
@@ -320,8 +264,8 @@ def cohort(split: Split, y: np.ndarray | None, classes: tuple[str, ...]) -> list
     for name in SPLITS:
         rows = split.rows(name)
         found.append({"evaluator": "data", "metric": "images", "split": name, "value": len(rows)})
-        unit = "patients" if split.unit == "patient" else "groups"
-        found.append({"evaluator": "data", "metric": unit, "split": name, "value": len(np.unique(split.units[rows]))})
+        metric, count = "patients" if split.unit == "patient" else "groups", len(np.unique(split.units[rows]))
+        found.append({"evaluator": "data", "metric": metric, "split": name, "value": count, "unit": split.unit})
         if y is not None:
             for k, label in enumerate(classes):
                 count = (y[rows] == k).sum() if y.ndim == 1 else np.nansum(y[rows, k])

@@ -29,7 +29,7 @@ from scotoma.errors import RunError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-PROTOCOL = 3  # raise when the same file would come out as other pixels
+PROTOCOL = 4  # raise when the same file would come out as other pixels
 REGIONS, REGION = "regions", "region"  # of a prepared store: the folder of its label maps, and the column of their rows
 MARGIN = 1.3  # the store's side over the training size: what a random crop can use
 # What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.

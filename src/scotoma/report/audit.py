@@ -29,10 +29,13 @@ MEANING = {
 ADVICE = {
     "unreadable": "Open one of them in a viewer: they may be damaged, or need a decoder that is not installed.",
     "patient": "The same person is learned from and tested on: put all pictures of a person on one side (scotoma split).",
-    "group": "What belongs together is learned from and tested on: put each group on one side (scotoma split).",
+    **dict.fromkeys(
+        ("group", "study", "series", "file"),
+        "What belongs together is learned from and tested on: put each group on one side (scotoma split).",
+    ),
     "identical": "A network that has seen a picture in training is not tested by it. Keep one, or keep all on one side.",
-    "near_duplicate": "Look: one picture saved twice belongs on one side; repeated films of one position may be harmless.",
-    "altered_copy": "Such copies are often made to enlarge a data set: keep them on one side of a split.",
+    "near_duplicate": "Look: one picture saved twice belongs on one side (scotoma split --copies); repeated films may be harmless.",
+    "altered_copy": "Such copies are often made to enlarge a data set: `scotoma split --copies` keeps them on one side.",
     "contradicting_labels": "One of the labels is wrong, or the label is not in the picture: ask a reader.",
     "header_predicts": "The classes may come from different sources. A network can learn the source: test on data from elsewhere.",
     "border_predicts": "Markers, cropping or the source may tell the classes apart, or the disease may reach the border: look.",

@@ -74,13 +74,22 @@ def _data(rows: pd.DataFrame, leaking: bool) -> dict[str, str]:
     if not parts:
         return {}
     unreadable, test = data.loc[data["metric"] == "unreadable", "value"].sum(), parts.get("test", "")
-    unit = "group of near-duplicate pictures, as patients are not known" if "groups" in set(data["metric"]) else "patient"
+    unit = _unit(data)
     return {
         "counts": f"{'; '.join(parts.values()).capitalize()}. Unreadable files left out: {unreadable:,.0f}.",
         "split": f"By {unit}{'; but the run was told to allow leakage' if leaking else ': none is in two sets'}.",
         "size": f"{TO_FILL}: how the size was planned" + (f" (there were: {test})" if test else ""),
         "internal": "Test pictures were kept apart from the start and used once, at the end." if test else "",
     }
+
+
+def _unit(data: pd.DataFrame) -> str:
+    """What no two sets share, in words."""
+    found = data["unit"].dropna() if "unit" in data.columns else data.loc[[], "metric"]
+    parts = str(found.iloc[-1]).split(" + ") if len(found) else ["near-duplicate" if "groups" in set(data["metric"]) else "patient"]
+    words = {"near-duplicate": "group of near-duplicate pictures", "altered copy": "group of altered copies"}
+    unit = " and ".join(words.get(part, part) for part in parts)
+    return unit if "patient" in parts else f"{unit}, as patients are not known"
 
 
 def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
@@ -98,7 +107,7 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
         parts += [f"{before}{r['label']}, {USES[r['evaluator']][1]}: AUROC {_told(r)}" for _, r in here.iterrows()]
     return {
         "measures": ", ".join(measures) + ".",
-        "uncertainty": "95 % intervals: bootstrap over patients (or groups of near-duplicates); p-values of pairs after Holm.",
+        "uncertainty": "95 % intervals: bootstrap over patients (or the split's other units); p-values of pairs after Holm.",
         "performance": "; ".join(parts) + "." if parts else "",
     }
 

@@ -101,8 +101,8 @@ class Picture:
         facts: ``format``, ``width``, ``height`` (the upright picture at full resolution, before non-square pixels are
             corrected), ``channels``, ``bits``; for DICOM, where present, ``modality``, ``photometric``, ``vendor``,
             ``model``, ``view``, ``laterality``, ``spacing_mm`` (between rows), ``age`` (years), ``sex``, ``window``
-            ([centre, width] that was applied), ``transfer_syntax``, ``patient_id``, ``study_uid``; for NIfTI
-            ``spacing_mm``, ``slices``. All are plain numbers, strings and lists. ``patient_id`` and ``study_uid`` are
+            ([centre, width] that was applied), ``transfer_syntax``, ``patient_id``, ``study_uid``, ``series_uid``; for NIfTI
+            ``spacing_mm``, ``slices``. All are plain numbers, strings and lists. ``patient_id`` and the UIDs are
             raw identifiers: the caller turns them into keyed hashes at once and keeps nothing else of them.
         source: what the content hash is made of, where that is not ``pixels``: the values as stored, whatever the display; of JPEG
             and JPEG 2000 the compressed stream, so that it is the same at whatever size it is decoded.

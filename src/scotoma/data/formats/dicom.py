@@ -34,7 +34,7 @@ _PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Only these elements are ever parsed: names, dates and accession numbers stay in the file.
 _ELEMENTS = [
     *("SOPClassUID", "Modality", "Manufacturer", "ManufacturerModelName", "ViewPosition", "ImageLaterality"),
-    *("Laterality", "PatientAge", "PatientSex", "PatientID", "StudyInstanceUID"),
+    *("Laterality", "PatientAge", "PatientSex", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),

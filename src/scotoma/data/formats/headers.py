@@ -85,6 +85,7 @@ def header_facts(ds: Any, get: Getter) -> dict[str, object]:
         "transfer_syntax": ds.file_meta.TransferSyntaxUID.name,
         "patient_id": ds.get("PatientID"),
         "study_uid": ds.get("StudyInstanceUID"),
+        "series_uid": ds.get("SeriesInstanceUID"),
     }
     facts: dict[str, object] = {key: str(value).strip() for key, value in text.items() if value and str(value).strip()}
     sizes = _pair(spacing(get))
