@@ -8,17 +8,17 @@ altered, must correlate in their detail.
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
 
+from scotoma import files
 from scotoma.data import hashes
 from scotoma.data.duplicates import LEAST_SET, MOST_BITS, Groups, by_value, information, near_duplicates
 from scotoma.data.store import Store
+from scotoma.errors import RunError, notice
 
 DETAIL = 48  # side of the thumbnails that are compared, pixels
 CORRELATION = 0.75  # of their detail; measured in docs/audit.md
@@ -69,16 +69,13 @@ def copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
         groups = np.load(kept)
     if groups is None or groups.shape != (len(store),):
         if len(readable) > _MANY:
-            print(f"looking for altered copies among {len(readable)} images, once", file=sys.stderr)
+            notice(
+                store.path.name.rpartition("-")[0] or store.path.name, f"looking for altered copies of {len(readable)} images, once"
+            )
         groups = np.full(len(store), -1, np.int64)
         groups[readable] = copies(store, readable)
-        temporary = kept.with_name(f"{KEPT}.{os.getpid()}.new")
-        try:
-            with temporary.open("wb") as file:
-                np.save(file, groups)
-            temporary.replace(kept)
-        except OSError:  # a store that may not be written: found again the next time
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(RunError), files.replacing(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, groups)  # a store that may not be written is looked through again the next time
     return pd.factorize(groups[rows])[0]
 
 
