@@ -235,6 +235,7 @@ def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
     from scotoma.data import audit, lettering
     from scotoma.data.formats import identifying
     from scotoma.data.images import ImageError, read
+    from scotoma.data.sampling import spread
 
     table = part.dataset.table
     if "image_path" not in table.columns:
@@ -250,7 +251,7 @@ def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
             return False  # it was readable a moment ago: unreadable ones are told of already
         return bool(lettering.text_lines(picture.pixels))
 
-    picks = np.unique(np.linspace(0, len(paths) - 1, min(MOST_READ, len(paths))).astype(int))
+    picks = spread(len(paths), MOST_READ)
     chosen = np.zeros(len(paths), bool)
     with ThreadPoolExecutor() as pool:
         read_all = pool.map(lettered, picks.tolist())

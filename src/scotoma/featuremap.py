@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma.data.sampling import spread
 from scotoma.data.targets import Target
 from scotoma.drawing import scatter
 
@@ -18,8 +19,8 @@ COMPONENTS = 50  # principal components that the map starts from
 
 
 def shown(rows: np.ndarray) -> np.ndarray:
-    """At most ``POINTS`` of these rows, evenly spaced."""
-    return rows[np.linspace(0, len(rows) - 1, min(POINTS, len(rows))).astype(int)]
+    """At most ``POINTS`` of these rows, from all over them."""
+    return rows[spread(len(rows), POINTS)]
 
 
 def figure(features: dict[str, np.ndarray], target: Target, rows: np.ndarray) -> tuple[Figure, str]:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from scotoma import files, sharding
+from scotoma.data import sampling
 from scotoma.data.store import Store
 from scotoma.methods.base import Method
 from scotoma.plan import Plan
@@ -59,7 +60,7 @@ class Watch(Callback):
 
     def __init__(self, plan: Plan, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
         self.plan, self.store, self.quiet = plan, store, quiet
-        self.rows = rows[np.linspace(0, len(rows) - 1, min(WATCH, len(rows))).astype(int)]
+        self.rows = rows[sampling.spread(len(rows), WATCH)]
         self.file = folder / METRICS if folder else None
         self.every = max(1, plan.steps // LOOKS) if folder else plan.steps + 1
         self.log_every = max(1, min(10, plan.steps // 50))

@@ -112,11 +112,14 @@ def test_jpeg_2000_at_a_part_of_its_size_shows_the_same_picture(data_root: Path)
             continue  # colours stay as they are
         if longest < 128:
             continue  # half a pixel of 64 is much
+        if "PixelPaddingValue" in pydicom.dcmread(path, stop_before_pixels=True):
+            np.testing.assert_array_equal(part.pixels, whole.pixels)  # wavelets mix padding into its neighbours
+            continue
         assert 2 * side <= max(part.pixels.shape) <= 2 * side + 2, path
         shown, wanted = (square(p.pixels, side, 1).astype(int) for p in (part, whole))
         assert np.abs(shown - wanted).mean() < 3 and np.corrcoef(shown.ravel(), wanted.ravel())[0, 1] > 0.99, path
         seen += 1
-    assert seen >= 4
+    assert seen >= 3
 
 
 @pytest.mark.parametrize("name", ["NM1", "MR4", "MR3", "RG2", "RG3"])

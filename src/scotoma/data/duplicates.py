@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from scotoma.data.sampling import spread
+
 NEAR_DUPLICATE_BITS = 10  # of 256: recompression moves about 4, another slice of the same patient 30 and more
 MOST_BITS = 15  # a band of fewer than 16 bits tells too little apart
 LEAST_SET = 8  # a picture with fewer bits set (or clear) is so plain that its hash says nothing
@@ -159,7 +161,7 @@ def _by_variance(hashes: np.ndarray) -> np.ndarray:
     """The numbers of the bits, those that vary most first; bits that lie far apart in a picture follow one another."""
     width = 8 * hashes.shape[1]
     scattered = np.arange(width) * 101 % width  # odd, so every bit comes once
-    sample = hashes[:: max(1, len(hashes) // 20_000)]
+    sample = hashes[spread(len(hashes), 20_000)]
     share = np.unpackbits(sample, axis=1).mean(0)[scattered]
     return scattered[np.argsort(-np.round(share * (1 - share), 2), kind="stable")]
 

@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from scotoma.data.formats import dicom, raster, volumes
 from scotoma.data.formats.base import MAX_PIXELS, Display, ImageError, Picture, parse_windows, picture_facts, to_uint8
 from scotoma.data.formats.headers import age_in_years
+from scotoma.data.formats.levels import Alone, Levels
 
 __all__ = [
     "AXES",
@@ -58,7 +59,8 @@ _SUFFIXES = {
 }
 
 
-def read(path: str, frame: int | None = None, side: int | None = None, display: Display = AS_STORED) -> Picture:
+def read(path: str, frame: int | None = None, side: int | None = None, display: Display = AS_STORED,
+         levels: Levels | None = None) -> Picture:  # fmt: skip
     """Decode one picture.
 
     Args:
@@ -67,6 +69,7 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         side: the side the picture will be fitted into. JPEG and JPEG 2000 of at least four times that are then decoded at 1/2, 1/4
             or 1/8, so that at least twice that is left (faster; within two grey levels after :func:`square`).
         display: how stored values become grey levels.
+        levels: what decides on black and white where neither the file nor ``display`` does; by default the file's images together.
 
     Raises:
         ImageError: the file is absent, no picture, broken, too large, or needs a decoder that is not installed.
@@ -74,7 +77,7 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
     with _one_line(path):
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
-        picture = _read(path, frame, side, display)
+        picture = _read(path, frame, side, display, levels or Alone(lambda other, seen: read(path, other, None, display, seen)))
         if display.equalize == "none":
             return picture
         from scotoma.data.formats.equalize import equalize
@@ -82,7 +85,7 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         return replace(picture, pixels=equalize(picture.pixels, display.equalize, apart=len(display.windows) == 3))
 
 
-def _read(path: str, frame: int | None, side: int | None, display: Display) -> Picture:
+def _read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
     kind = _kind(path)
     if kind == _PHANTOM:
         from scotoma.data import phantom
@@ -90,12 +93,12 @@ def _read(path: str, frame: int | None, side: int | None, display: Display) -> P
         drawn = phantom.picture(path, frame or 0)
         return Picture(drawn, picture_facts("phantom", drawn, 8))
     if kind == _DICOM:
-        return dicom.read(path, frame, side, display)
+        return dicom.read(path, frame, side, display, levels)
     if kind == _NIFTI:
         return volumes.read_nifti(path, frame, display)
     if kind == _NPZ:
-        return volumes.read_npz(path, frame, display)
-    return raster.read(path, frame, side, display)
+        return volumes.read_npz(path, frame, display, levels)
+    return raster.read(path, frame, side, display, levels)
 
 
 def read_labels(path: str, frame: int | None = None) -> np.ndarray:
@@ -121,7 +124,7 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
             return np.maximum.reduce(labels)
         kind = _kind(path)
         if kind == _PHANTOM:
-            return _read(path, frame, None, AS_STORED).pixels.astype(np.int32)
+            return _read(path, frame, None, AS_STORED, Levels()).pixels.astype(np.int32)
         if kind == _DICOM:
             return dicom.read_labels(path, frame)
         if kind == _NIFTI:

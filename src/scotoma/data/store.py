@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scotoma.data import building, images
+from scotoma.data.sampling import spread
 from scotoma.data.table import Dataset
 from scotoma.errors import RunError, UsageError
 
@@ -183,8 +184,8 @@ def open_store(path: Path) -> Store:
 
 
 def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel, of pixels in [0, 1], over an evenly spaced sample of ``rows``."""
-    chosen = np.sort(rows)[np.linspace(0, len(rows) - 1, min(sample, len(rows))).astype(int)]
+    """Mean and standard deviation a channel, of pixels in [0, 1], over a sample from all over ``rows``."""
+    chosen = np.sort(rows)[spread(len(rows), sample)]
     pictures = store.pixels[chosen].reshape(len(chosen), -1, store.channels)
     counts = np.stack([np.sum([np.bincount(p[:, c], minlength=256) for p in pictures], 0) for c in range(store.channels)])
     levels = np.arange(256) / 255
@@ -197,7 +198,7 @@ def _channels(dataset: Dataset, sample: int = 32) -> int:
     """3 where any of a sample of the pictures has colour (channels differing by more than JPEG's rounding), else 1."""
     if dataset.display.windows:
         return len(dataset.display.windows)
-    picks = np.linspace(0, len(dataset) - 1, min(sample, len(dataset))).astype(int)
+    picks = spread(len(dataset), sample)
     for path, frame in building.jobs(dataset.table.iloc[picks]):
         try:
             pixels = images.read(path, frame).pixels

@@ -16,6 +16,7 @@ RLE = "1.2.840.10008.1.2.5"
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 # JPEG of 12 bits and lossless JPEG: Pillow decodes neither, the GPL decoders are not needed.
 DEEP_JPEG = ("1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 
@@ -45,7 +46,12 @@ def stored_values(ds: Any, index: int, side: int | None = None) -> np.ndarray:
         claimed = _jpeg_shape(_frame_bytes(ds, index))
         if claimed is not None and claimed[:2] != (height, width):  # before a decoder allocates and fills what it claims
             raise ImageError(f"the compressed frame claims {claimed[0]} x {claimed[1]} pixels, the header {height} x {width}")
-    if syntax in JPEG_2000 and samples == 1 and side and max(height, width) >= 4 * side:
+        if samples == 3 and syntax == JPEG_BASELINE and claimed is not None and _says_rgb(data := _frame_bytes(ds, index)):
+            from imagecodecs import jpeg8_decode
+
+            return jpeg8_decode(data, colorspace="RGB", outcolorspace="RGB")
+    # Wavelets mix padding into its neighbours, which no mask would find.
+    if syntax in JPEG_2000 and samples == 1 and side and max(height, width) >= 4 * side and "PixelPaddingValue" not in ds:
         values = _reduced(_frame_bytes(ds, index), max(height, width) // (2 * side), ds)
         if values is not None:
             return values
@@ -180,7 +186,8 @@ def _jpeg(ds: Any, syntax: str, index: int, shape: tuple[int, int, int]) -> np.n
         if shape[2] == 3:
             return _rgb(values if values.shape[-1] == 3 else np.moveaxis(values, 0, -1), photometric)
     elif shape[2] == 3:
-        return jpeg8_decode(data, colorspace="YCBCR" if photometric.startswith("YBR") else "RGB", outcolorspace="RGB")
+        converted = photometric.startswith("YBR") and not _says_rgb(data)
+        return jpeg8_decode(data, colorspace="YCBCR" if converted else "RGB", outcolorspace="RGB")
     else:
         values = jpeg8_decode(data)
     if ds.get("PixelRepresentation"):
@@ -195,6 +202,19 @@ def _rgb(colours: np.ndarray, photometric: str) -> np.ndarray:
     from pydicom.pixels import convert_color_space
 
     return convert_color_space(np.ascontiguousarray(colours), "YBR_FULL", "RGB")
+
+
+def _says_rgb(data: bytes) -> bool:
+    """Whether the components of a JPEG are called R, G and B and nothing else says what its colours are (as libjpeg decides)."""
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if (marker == 0xEE and data[at + 4 : at + 9] == b"Adobe") or (marker == 0xE0 and data[at + 4 : at + 8] == b"JFIF"):
+            return False
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return data[at + 9] == 3 and data[at + 10 : at + 19 : 3] == b"RGB"
+        at += 1 if marker == 0xFF else 2 + length
+    return False
 
 
 def _jpeg_shape(data: bytes) -> tuple[int, int, int] | None:

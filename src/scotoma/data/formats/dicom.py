@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from scotoma.data.formats.base import (
     Display,
     ImageError,
     Picture,
-    black_and_white,
+    beyond,
     check_frame,
     file_stamp,
     picture_facts,
@@ -24,6 +25,7 @@ from scotoma.data.formats.base import (
 )
 from scotoma.data.formats.codecs import jpeg2000_stream, stored_values
 from scotoma.data.formats.headers import Getter, first, frame_getter, header_facts, pixel_sizes
+from scotoma.data.formats.levels import Levels
 
 SUFFIXES = (".dcm", ".dicom")
 CT_WINDOW = (40.0, 400.0)  # centre, width: soft tissue, for a CT without a window of its own
@@ -48,7 +50,7 @@ _ELEMENTS = [
 ]
 
 
-def read(path: str, frame: int | None, side: int | None, display: Display) -> Picture:
+def read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
     """One frame, the first where ``frame`` is None; ``side`` as in :func:`scotoma.data.images.read`.
 
     Raises:
@@ -56,33 +58,47 @@ def read(path: str, frame: int | None, side: int | None, display: Display) -> Pi
             from pydicom and the decoders.
     """
     ds = _dataset(path, file_stamp(path))
-    index = check_frame(frame or 0, _frame_count(ds))
-    stored = stored_values(ds, index, side)
+    frames = _frame_count(ds)
+    index = check_frame(frame or 0, frames)
     get = frame_getter(ds, index)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
+    coloured = photometric == "PALETTE COLOR" or int(ds.get("SamplesPerPixel") or 1) == 3
+    look, window = (None, None) if coloured else _look(ds, get, display.windows)
+    series = "" if coloured or look else _series(ds, path, frames)
+    if series:
+        levels.look(series)
+    stored = stored_values(ds, index, side)
     bits = int(ds.get("BitsStored") or 8 * stored.dtype.itemsize)
     sizes = pixel_sizes(get)
-    window: tuple[float, float] | None = None
-    if photometric == "PALETTE COLOR" or stored.ndim == 3:
+    clipped: float | None = None
+    if coloured or stored.ndim == 3:
         if display.windows:
             raise ImageError("windows are for grey values, and this picture has colours")
         pixels = _colours(stored, bits) if stored.ndim == 3 else _palette(stored, ds)
     else:
-        lowest, levels = _levels(stored)
-        pixels, window = _grey(stored, levels, ds, get, bits, display.windows)
+        rescaled = _modality(ds, get)
+        lowest, different = _different(stored)
+        padding = _padding(stored, ds)
+        if look is None:
+            seen = rescaled(stored if padding is None else stored[~padding])
+            black, white = levels.of(series, seen, frames)
+            clipped = beyond(seen, black, white)
+            pixels = stretch(rescaled(different), black, white)
+        else:
+            pixels = look(rescaled(different))
         if photometric == "MONOCHROME1":
             pixels = 255 - pixels if pixels.dtype == np.uint8 else 1 - pixels
-        if levels is not stored:
+        if different is not stored:
             if side is not None and display.equalize == "none" and (sizes is None or sizes[0] == sizes[1]):
                 pixels = to_uint8(pixels)  # what comes next anyway, of some levels instead of all pixels
             pixels = pixels[np.subtract(stored, lowest, dtype=np.intp)]
-        padding = _padding(stored, ds)
         if padding is not None:
             pixels[padding] = 0
     facts = picture_facts("DICOM", pixels, bits) | {"width": int(ds.Columns), "height": int(ds.Rows)}
     facts |= header_facts(ds, get) | ({"window": list(window)} if window else {})
     codestream = jpeg2000_stream(ds, index)
-    return Picture(square_pixels(pixels, *sizes) if sizes else pixels, facts, stored if codestream is None else codestream)
+    source = stored if codestream is None else codestream
+    return Picture(square_pixels(pixels, *sizes) if sizes else pixels, facts, source, clipped)
 
 
 def read_labels(path: str, frame: int | None) -> np.ndarray:
@@ -196,7 +212,16 @@ def _frame_count(ds: Any) -> int:
         raise ImageError("the header's Number of Frames is no number") from None
 
 
-def _levels(stored: np.ndarray) -> tuple[int, np.ndarray]:
+def _series(ds: Any, path: str, frames: int) -> str:
+    """What images of one scan have in common: the series; without one, the file of several frames, or the folder of single ones."""
+    uid = str(ds.get("SeriesInstanceUID") or "").strip()
+    if uid:
+        return f"series:{uid}"
+    where = f"file:{path}" if frames > 1 else f"folder:{Path(path).parent}"
+    return f"{where}:{ds.get('Modality')}:{ds.get('BitsStored')}"
+
+
+def _different(stored: np.ndarray) -> tuple[int, np.ndarray]:
     """The lowest stored value and all whole ones up to the highest, where a table of them is shorter than the picture.
 
     Else 0 and the stored values themselves.
@@ -207,41 +232,47 @@ def _levels(stored: np.ndarray) -> tuple[int, np.ndarray]:
     return (lowest, np.arange(lowest, highest + 1).astype(stored.dtype)) if highest - lowest < stored.size // 4 else (0, stored)
 
 
-def _grey(stored: np.ndarray, levels: np.ndarray, ds: Any, get: Getter, bits: int,
-          windows: tuple[tuple[float, float], ...]) -> tuple[np.ndarray, tuple[float, float] | None]:  # fmt: skip
-    """Modality, then VOI transformation (PS3.3 C.11.1, C.11.2) of levels -> display values of these, and the window used, if any.
+def _modality(ds: Any, get: Getter) -> Callable[[np.ndarray], np.ndarray]:
+    """The modality transformation (PS3.3 C.11.1): stored values, or a table of them, -> values with units."""
+    tables = get("ModalityLUTSequence")
+    slope, intercept = (first(get(keyword)) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    if tables:
+        return lambda values: _table(values, tables[0], ds)
+    if (slope or 1, intercept or 0) == (1, 0):
+        return lambda values: values
+    return lambda values: values.astype(np.float32) * np.float32(slope or 1) + np.float32(intercept or 0)
 
-    The levels are those of the picture, or the stored values themselves; all but the choice of black and white goes value by value.
+
+def _look(ds: Any, get: Getter, windows: tuple[tuple[float, float], ...]) -> tuple[Callable[[np.ndarray], np.ndarray] | None,
+                                                                                  tuple[float, float] | None]:  # fmt: skip
+    """What the header says of black and white (PS3.3 C.11.2) and the window in it, if any; None where it says nothing.
+
+    Of a lookup table and a window the table goes first, as in pydicom's ``apply_voi_lut``. All goes value by value, so that a table
+    of the stored values will do.
     """
-    slope, intercept = first(get("RescaleSlope")), first(get("RescaleIntercept"))
-
-    def rescaled(values: np.ndarray) -> np.ndarray:
-        if modality := get("ModalityLUTSequence"):
-            return _table(values, modality[0], ds)
-        if (slope is not None or intercept is not None) and (slope, intercept) != (1, 0):
-            return values.astype(np.float32) * np.float32(slope or 1) + np.float32(intercept or 0)
-        return values
-
-    values = rescaled(levels)
     if windows:
-        return windowed(values, windows), windows[0] if len(windows) == 1 else None
+        return (lambda values: windowed(values, windows)), windows[0] if len(windows) == 1 else None
+    tables = get("VOILUTSequence")
+    if tables and "LUTData" in tables[0] and "LUTDescriptor" in tables[0]:
+        most = 2 ** int(tables[0].LUTDescriptor[2]) - 1
+        return (lambda values: stretch(_table(values, tables[0], ds), 0, most)), None
     centre, width = first(get("WindowCenter")), first(get("WindowWidth"))
     function = str(get("VOILUTFunction") or "LINEAR").upper()
-    if function == "LINEAR" and stored.dtype.kind == "f":  # it counts whole grey levels, which parametric maps lack
+    if function == "LINEAR" and "PixelData" not in ds:  # it counts whole grey levels, which parametric maps lack
         function = "LINEAR_EXACT"
     if centre is not None and width is not None and (width >= 1 or (width > 0 and function != "LINEAR")):
-        return _window(values, centre, width, function), (centre, width)
-    tables = get("VOILUTSequence")
-    if tables and "LUTData" in tables[0]:
-        return stretch(_table(values, tables[0], ds), 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1), None
+        chosen = centre, width
+        return (lambda values: _window(values, *chosen, function)), chosen
+    slope, intercept = first(get("RescaleSlope")), first(get("RescaleIntercept"))
+    signed = bool(ds.get("PixelRepresentation"))
     # Without a rescale, unsigned values are no Hounsfield units, whatever the modality.
-    if get("Modality") == "CT" and (intercept is not None or stored.dtype.kind == "i"):
-        return _window(values, *CT_WINDOW, "LINEAR"), CT_WINDOW
-    if values is levels and bits <= 8 and stored.dtype == np.uint8:  # the standard shows the full range
-        return (stored.copy() if bits == 8 else stretch(stored, 0, 2**bits - 1)), None
-    padding = _padding(stored, ds)
-    seen = rescaled(stored if padding is None else stored[~padding])
-    return stretch(values, *black_and_white(seen)), None
+    if get("Modality") == "CT" and (intercept is not None or signed):
+        return (lambda values: _window(values, *CT_WINDOW, "LINEAR")), CT_WINDOW
+    plain = (slope or 1, intercept or 0) == (1, 0) and not get("ModalityLUTSequence") and not signed
+    if plain and "PixelData" in ds and int(ds.BitsAllocated) <= 8:  # the standard shows the full range
+        bits = int(ds.get("BitsStored") or 8)
+        return (lambda values: values.copy() if bits == 8 else stretch(values, 0, 2**bits - 1)), None
+    return None, None
 
 
 def _colours(stored: np.ndarray, bits: int) -> np.ndarray:
@@ -254,7 +285,11 @@ def _palette(stored: np.ndarray, ds: Any) -> np.ndarray:
     from pydicom.pixels import apply_color_lut
 
     colours = apply_color_lut(stored, ds)[..., :3]
-    return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
+    if colours.itemsize == 1:  # by the table's own depth: a dark picture may use no entry above 255 of 65535
+        return colours
+    if not ds.original_encoding[1] and "RedPaletteColorLookupTableData" in ds:  # pydicom reads entries as little endian
+        colours = colours.byteswap()
+    return (colours >> 8).astype(np.uint8)
 
 
 def _window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:

@@ -45,7 +45,19 @@ def frame_getter(ds: Any, index: int) -> Getter:
         if item < len(groups):
             sources += [element.value[0] for element in groups[item] if element.VR == "SQ" and element.value]
     sources.append(ds)
-    return lambda keyword: next((s[keyword].value for s in sources if keyword in s and not s[keyword].is_empty), None)
+    return lambda keyword: next((value for s in sources if keyword in s and (value := _value(s, keyword)) is not None), None)
+
+
+def _value(ds: Any, keyword: str) -> Any:
+    """An element's value, None for an empty one; numbers written with a decimal comma (``40,5``), which pydicom refuses, too."""
+    try:
+        return None if ds[keyword].is_empty else ds[keyword].value
+    except ValueError:
+        raw = ds.get_item(keyword).value
+        text = raw.decode("ascii", "replace") if isinstance(raw, bytes) else str(raw)
+        if "." in text or not re.fullmatch(r"[-+0-9,eE\\\s\0]+", text):
+            raise
+        return [float(number.strip(" \0").replace(",", ".")) for number in text.split("\\")]
 
 
 def pixel_sizes(get: Getter) -> tuple[float, float] | None:

@@ -10,17 +10,19 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from scotoma.data.formats import dicom
-from scotoma.data.formats.base import Display, ImageError, Picture, check_frame, check_size, picture_facts, show, whole
+from scotoma.data.formats import dicom, tiff
+from scotoma.data.formats.base import Display, ImageError, Picture, check_frame, check_size, picture_facts, whole
+from scotoma.data.formats.levels import Levels, look, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k")
 _TIFF = (".tif", ".tiff")
 _ANIMATED = (".gif", ".webp")
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")  # of these some change values
 _ASIDE = re.compile(r"^\s*(label|macro|thumbnail|overview)\b", re.IGNORECASE | re.MULTILINE)
+_ORIENTATION = 0x0112
 
 
-def read(path: str, frame: int | None, side: int | None, display: Display) -> Picture:
+def read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
     """One picture or page, the first where ``frame`` is None; ``side`` as in :func:`scotoma.data.images.read`.
 
     What Pillow does not know is tried as a TIFF or a DICOM file without a suffix.
@@ -29,45 +31,61 @@ def read(path: str, frame: int | None, side: int | None, display: Display) -> Pi
         ImageError: too large, or no such page. Other exceptions come from Pillow and tifffile.
     """
     with Path(path).open("rb") as file:
-        return _read(file, path, frame, side, display)
+        return _read(file, path, frame, side, display, levels)
 
 
-def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, display: Display) -> Picture:
+def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
         if path.lower().endswith(_TIFF):
-            values, bits = _tifffile(path, frame or 0)
-            pixels = show(values, display)
-            return Picture(pixels, picture_facts("TIFF", pixels, bits), values)
+            return _read_tiff(path, frame, display, levels)
         if path.lower().endswith(SUFFIXES):
             raise
-        return dicom.read(path, frame, side, display)  # a DICOM file without suffix and preamble
+        return dicom.read(path, frame, side, display, levels)  # a DICOM file without suffix and preamble
     with image:
         if frame:
             image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
         width, height = image.size
         check_size(width * height)
         name = image.format or "image"
-        bits = _bits(image)
+        if name == "TIFF" and not tiff.pillow_reads(image):
+            return _read_tiff(path, frame, display, levels)
+        deep = _has_deep_colours(image, file)
+        look("uint16" if deep else _type(image), display, levels)
+        bits = 16 if deep else _bits(image)
         if side and name == "JPEG":
             # Twice the wanted side leaves the last halving to the filter of `square`.
             longest = max(width, height)
             image.draft(None, (max(1, 2 * side * width // longest), max(1, 2 * side * height // longest)))
         orientation = 1
         if name != "TIFF":  # Pillow turns a TIFF upright by itself
-            exif = image.getexif().get(0x0112, 1)
+            exif = image.getexif().get(_ORIENTATION, 1)
             orientation = exif if exif in range(1, 9) else 1
             if orientation in (5, 6, 7, 8):
                 width, height = height, width
-            ImageOps.exif_transpose(image, in_place=True)
-        values = _from_pil(image)
-    pixels = show(values, display)
+        if deep:
+            values = tiff.upright(_deep_colours(image, file), orientation)
+        else:
+            if name != "TIFF":
+                ImageOps.exif_transpose(image, in_place=True)
+            values = _from_pil(image)
+    pixels, clipped = shown(values, display, levels)
     source: np.ndarray | bytes = values
     if name == "JPEG":
         file.seek(0)
         source = bytes([orientation]) + _jpeg_stream(file.read())
-    return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height}, source)
+    return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height}, source, clipped)
+
+
+def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -> Picture:
+    """A TIFF that Pillow cannot open, or of which it would change values."""
+    with tiff.page(path, frame or 0) as (page, count):
+        kind = tiff.kind(page)
+        look(kind, display, levels)
+        values, bits = tiff.values(page)
+    pixels, clipped = shown(values, display, levels, count, kind)
+    return Picture(pixels, picture_facts("TIFF", pixels, bits), values, clipped)
 
 
 def _jpeg_stream(data: bytes) -> bytes:
@@ -97,23 +115,34 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
     Raises:
         ImageError: colours, values that are not whole, or a JPEG, whose compression changes labels.
     """
-    try:
-        image = Image.open(path)
-    except UnidentifiedImageError:
-        if not path.lower().endswith(_TIFF):
-            raise
-        return whole(_tifffile(path, frame or 0)[0])
-    with image:
-        if image.format in _LOSSY:
-            raise ImageError(f"{image.format} changes labels: save the label map as PNG")
-        if frame:
-            image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
-        check_size(image.width * image.height)
-        if image.format != "TIFF":
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode in ("LA", "RGBA"):  # an outline's transparency is no label
-            image = image.convert("L" if image.mode == "LA" else "RGB")  # type: ignore[assignment]
-        return whole(np.asarray(image))
+    with Path(path).open("rb") as file:
+        try:
+            image = Image.open(file)
+        except UnidentifiedImageError:
+            if not path.lower().endswith(_TIFF):
+                raise
+            return _tiff_labels(path, frame)
+        with image:
+            if image.format in _LOSSY:
+                raise ImageError(f"{image.format} changes labels: save the label map as PNG")
+            if frame:
+                image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
+            check_size(image.width * image.height)
+            if image.format == "TIFF" and not tiff.pillow_reads(image):
+                return _tiff_labels(path, frame)
+            if _has_deep_colours(image, file):
+                values = tiff.upright(_deep_colours(image, file, opaque=True), image.getexif().get(_ORIENTATION, 1))
+                return whole(values)
+            if image.format != "TIFF":
+                ImageOps.exif_transpose(image, in_place=True)
+            if image.mode in ("LA", "RGBA"):  # an outline's transparency is no label
+                image = image.convert("L" if image.mode == "LA" else "RGB")  # type: ignore[assignment]
+            return whole(np.asarray(image))
+
+
+def _tiff_labels(path: str, frame: int | None) -> np.ndarray:
+    with tiff.page(path, frame or 0) as (page, _):
+        return whole(tiff.values(page, as_shown=False)[0])
 
 
 def pages(path: str) -> list[bool]:
@@ -137,8 +166,8 @@ def pages(path: str) -> list[bool]:
     except UnidentifiedImageError:
         import tifffile
 
-        with tifffile.TiffFile(path) as tiff:
-            tags = [{tag.code: tag.value for tag in page.tags} for page in tiff.pages]  # type: ignore[union-attr]
+        with tifffile.TiffFile(path) as file:
+            tags = [{tag.code: tag.value for tag in page.tags} for page in file.pages]  # type: ignore[union-attr]
         found = [_page(page.get) for page in tags]
     full = [not page.flagged and not (number and _beside(page, found[0])) for number, page in enumerate(found)]
     return full if any(full) else [True] * len(found)
@@ -177,31 +206,45 @@ def _bits(image: Image.Image) -> int:
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
+def _type(image: Image.Image) -> str:
+    """The type of the values that will be decoded."""
+    return "uint16" if image.mode.startswith("I;16") else {"I": "int32", "F": "float32"}.get(image.mode, "uint8")
+
+
+def _has_deep_colours(image: Image.Image, file: BinaryIO) -> bool:
+    """Whether a PNG or JPEG 2000 has colours or transparency of more than 8 bits, of which Pillow drops the lower byte."""
+    if image.mode not in ("RGB", "RGBA", "LA") or image.format not in ("PNG", "JPEG2000"):
+        return False
+    start = file.tell()
+    file.seek(0)
+    head = file.read(4096)
+    file.seek(start)  # where Pillow will go on
+    if image.format == "PNG":
+        return head[24:25] == b"\x10"  # IHDR's bit depth
+    size = head.find(b"\xff\x4f\xff\x51")
+    return 0 <= size < len(head) - 42 and (head[size + 42] & 0x7F) >= 8  # ITU-T T.800, A.5.1: Ssiz, less 1
+
+
+def _deep_colours(image: Image.Image, file: BinaryIO, opaque: bool = False) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint16, on black where transparent, unless ``opaque``."""
+    from imagecodecs import jpeg2k_decode, png_decode
+
+    file.seek(0)
+    values: np.ndarray = (png_decode if image.format == "PNG" else jpeg2k_decode)(file.read())
+    if values.dtype != np.uint16 or values.ndim != 3:
+        raise ImageError(f"its samples are {values.dtype}, not of 16 bits")
+    return tiff.grey_or_rgb(values, transparent=values.shape[2] in (2, 4), opaque=opaque)
+
+
 def _from_pil(image: Image.Image) -> np.ndarray:
     mode = image.mode
     if mode == "F" or mode.startswith("I"):
         values = np.asarray(image)
-        if mode.startswith("I;16") and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
-            values = np.iinfo(values.dtype).max - values  # white is zero; Pillow inverts that for 8 bits only
-        return values.astype(values.dtype.newbyteorder("="), copy=False)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        hidden = image.info.get("transparency")
+        return np.where(values == hidden, 0, values).astype(values.dtype) if isinstance(hidden, int) else values
     if mode.endswith(("A", "a")) or "transparency" in image.info:
         grey = mode in ("L", "LA", "La")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("L" if grey else "RGB"))
     return np.asarray(image.convert("L" if mode in ("1", "L") else "RGB"))
-
-
-def _tifffile(path: str, frame: int) -> tuple[np.ndarray, int]:
-    """Values and bits of the TIFFs that Pillow cannot open, such as float64."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[check_frame(frame, len(tiff.pages))]
-        check_size(int(np.prod(page.shape, dtype=object)))
-        values = page.asarray()
-        if page.ndim == 3 and page.axes.startswith("S"):
-            values = np.moveaxis(values, 0, -1)
-        if int(page.photometric) == 0:  # type: ignore[union-attr]
-            values = -values if values.dtype.kind == "f" else ~values
-    bits = 8 * values.dtype.itemsize
-    return (values[..., :3] if values.ndim == 3 and values.shape[-1] >= 3 else values.reshape(values.shape[:2])), bits

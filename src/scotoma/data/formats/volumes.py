@@ -14,17 +14,16 @@ from scotoma.data.formats.base import (
     Display,
     ImageError,
     Picture,
-    black_and_white,
     check_frame,
     check_size,
     file_stamp,
     picture_facts,
-    show,
     square_pixels,
     stretch,
     whole,
     windowed,
 )
+from scotoma.data.formats.levels import Levels, black_and_white, look, shown
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NPZ_SUFFIXES = (".npz",)
@@ -46,7 +45,10 @@ def read_nifti(path: str, frame: int | None, display: Display) -> Picture:
     values, sizes, bits = _volume(name, volume, stamp)
     chosen, slices = _slice(values, axis, frame)
     source = np.ascontiguousarray(chosen)
-    pixels = windowed(source, display.windows) if display.windows else stretch(source, *_levels(name, volume, stamp))
+    if display.windows:
+        pixels = windowed(source, display.windows)
+    else:
+        pixels = source if source.ndim == 3 else stretch(source, *_levels(name, volume, stamp))
     facts = picture_facts("NIfTI", pixels, bits) | {"slices": slices}
     across, down = (sizes[k] for k in range(3) if k != axis)
     if down > 0:
@@ -99,21 +101,24 @@ def _slice(values: np.ndarray, axis: int, frame: int | None) -> tuple[np.ndarray
     chosen = np.take(values, slices // 2 if frame is None else check_frame(frame, slices), axis)
     # The axes grow to the patient's right, front and head. Radiologists look from the feet and from the front: the patient's right
     # is on the left; from the side, the face is on the left.
-    return chosen.T[::-1, ::-1], slices
+    return chosen.swapaxes(0, 1)[::-1, ::-1], slices
 
 
-def read_npz(path: str, frame: int | None, display: Display) -> Picture:
+def read_npz(path: str, frame: int | None, display: Display, levels: Levels) -> Picture:
     """One row of ``file.npz#member``, the first where ``frame`` is None.
 
     Raises:
         ImageError: no such member or row, or an array that holds no pictures. Other exceptions come from zipfile.
     """
+    archive, name = _member_name(path)
+    member = _member(archive, name, file_stamp(archive))
+    look(member.dtype.name, display, levels)
     values = _npz_values(path, frame)
     if values.ndim == 3 and values.shape[-1] not in (1, 3):
         raise ImageError(f"{path.partition('#')[2]} has {values.shape[-1]} channels, neither 1 nor 3")
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
-    pixels = show(values, display)
-    return Picture(pixels, picture_facts("NPZ", pixels, 8 * values.dtype.itemsize), values)
+    pixels, clipped = shown(values, display, levels, member.shape[0] if _rows(member.shape) else 1)
+    return Picture(pixels, picture_facts("NPZ", pixels, 8 * values.dtype.itemsize), values, clipped)
 
 
 def read_npz_labels(path: str, frame: int | None) -> np.ndarray:
@@ -145,7 +150,7 @@ def _nifti_header(path: str, volume: int) -> tuple[Any, tuple[int, int, int]]:
     shape = (*image.shape[:3], 1, 1)[:3]
     voxels = int(np.prod(shape, dtype=object))
     check_size(voxels, MAX_VOXELS)
-    if image.get_data_dtype().kind not in "iuf":
+    if image.get_data_dtype().kind not in "iuf" and not _coloured(image.get_data_dtype()):
         raise ImageError(f"voxels of type {image.get_data_dtype()} are not supported")
     volumes = int(np.prod(image.shape[3:], dtype=object))
     if volume >= volumes:
@@ -159,6 +164,11 @@ def _nifti_header(path: str, volume: int) -> tuple[Any, tuple[int, int, int]]:
     return image, tuple(int(shape[int(np.flatnonzero(axes == k)[0])]) for k in range(3))  # type: ignore[return-value]
 
 
+def _coloured(dtype: np.dtype[Any]) -> bool:
+    """Whether voxels are colours of 8 bits (RGB24, RGBA32)."""
+    return dtype.names is not None and dtype.names[:3] == ("R", "G", "B")
+
+
 @lru_cache(maxsize=1)
 def _volume(path: str, volume: int, stamp: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, int]:
     """One volume in RAS order, its voxel sizes (mm) and its bits."""
@@ -170,12 +180,14 @@ def _volume(path: str, volume: int, stamp: tuple[int, int, int]) -> tuple[np.nda
     chosen = np.unravel_index(volume, image.shape[3:], order="F") if len(image.shape) > 3 else ()
     values = np.asanyarray(image.dataobj[(..., *map(int, chosen))] if chosen else image.dataobj)
     values = values.reshape((*values.shape, 1, 1)[:3])
+    if _coloured(values.dtype):
+        values = np.stack([values[name] for name in "RGB"], -1)
     if values.dtype.kind == "f" and values.dtype.itemsize > 4:  # of a scaled volume; half the memory
         values = values.astype(np.float32)
     orientation = nibabel.io_orientation(image.affine)
     sizes = np.ones(3)
     sizes[orientation[:, 0].astype(int)] = np.abs((*image.header.get_zooms()[:3], 1.0, 1.0)[:3])
-    bits = 8 * image.get_data_dtype().itemsize
+    bits = 8 * (1 if values.ndim == 4 else image.get_data_dtype().itemsize)
     return nibabel.apply_orientation(values, orientation), sizes, bits
 
 
