@@ -8,13 +8,13 @@ from scotoma.data import store, units
 from scotoma.data.formats.headers import age_in_years
 from scotoma.data.readings import label_text
 from scotoma.errors import UsageError
+from scotoma.label_columns import NEXT, pair_column
 from scotoma.material import Material
 from scotoma.methods.base import Column, Wants
 from scotoma.partners import Partners, Successors
 from scotoma.training import Batches
 
 MOST_CLASSES = 100
-NEXT = "next:"
 
 
 def batches(material: Material, positions: np.ndarray, wants: Wants, seed: int) -> tuple[Batches, tuple[Column, ...]]:
@@ -84,8 +84,12 @@ def partners(material: Material, spec: str, positions: np.ndarray) -> Partners |
 
     dataset = material.dataset
     follows = spec.startswith(NEXT)
-    name, _, width = spec.removeprefix(NEXT).partition(":")
-    if width:
+    name, width = pair_column(spec)
+    target = material.target
+    if target is not None and name in target.columns and not width:  # a study shows some of its labels only
+        y = target.y[:, target.columns.index(name)] if target.multilabel else target.y.astype(float)
+        codes = units.numbered(np.where(np.isnan(y) | (y < 0), np.nan, y))
+    elif width:
         numbers = pd.to_numeric(dataset.column(name), errors="coerce")
         try:
             bands = numbers // float(width)

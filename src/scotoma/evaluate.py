@@ -70,7 +70,7 @@ def evaluate(
         raise UsageError("--fractions must be above 0 and at most 1, --seeds at least 1")
     for name in evaluators or ():
         plugins.check("evaluators", name)
-    from scotoma import encoders
+    from scotoma import encoders, label_columns
     from scotoma.material import gather
 
     info = encoders.read_info(run)
@@ -88,6 +88,7 @@ def evaluate(
     )  # fmt: skip
     if material.target is None:
         raise UsageError("name what to predict with --target")
+    label_columns.say(material, info.method)
     from scotoma import decoders
     from scotoma.data.targets import require_classes
     from scotoma.evaluators.base import Context

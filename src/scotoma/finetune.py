@@ -110,7 +110,7 @@ def finetune(
         if value not in known:
             raise UsageError(f"--{name} {value}: one of {', '.join(known)}")
     arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
-    from scotoma import encoders, initial
+    from scotoma import encoders, initial, label_columns
     from scotoma.material import gather
 
     info = encoders.read_info(encoder)
@@ -121,6 +121,7 @@ def finetune(
         display=info.display, quiet=quiet,
     )  # fmt: skip
     assert material.target is not None
+    label_columns.say(material, info.method)
     from scotoma import decoders, finetuning, regressing, segmenting
     from scotoma.data.targets import require_classes
     from scotoma.evaluators.base import draw

@@ -140,6 +140,10 @@ def study(
     assert material.target is not None
     for name in ("train", "test"):
         require_classes(material.target, material.split.rows(name), f"split {name}")
+    from scotoma import label_columns
+
+    for method in methods:
+        label_columns.refuse(material, method)
     from scotoma.studying import carry_out
 
     run = Run.open(Path(out), "study", arguments, overwrite, resume)

@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from scotoma import comparisons, decoders, encoders, extrapolation, featuremap, files, initial, plugins, segmenting
+from scotoma import comparisons, decoders, encoders, extrapolation, featuremap, files, initial, label_columns, plugins, segmenting
 from scotoma.data import regions
 from scotoma.data.targets import Target
 from scotoma.evaluate import material_rows
@@ -82,8 +82,7 @@ def _slug(method: str) -> str:
 def _reads_labels(method: str, target: Target) -> bool:
     """Whether a method sees the target: then it is trained anew on the labels of each draw alone."""
     chosen, given = plugins.variant(method)
-    wants = chosen.wants(chosen.settings(given))
-    return bool(wants.labels or set(wants.columns) & set(target.columns))
+    return label_columns.reads_target(chosen.wants(chosen.settings(given)), target.columns)
 
 
 def _target(material: Material) -> Target:
