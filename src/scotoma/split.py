@@ -116,7 +116,7 @@ def split(
     needed = [name for name in ("train", "test") if wanted[name] or test_where or test_after]
     if any(not (of == name).any() for name in needed):
         raise UsageError(f"{raw.name}: too few units ({found.unit}) for a split: nothing is left for {' or '.join(needed)}")
-    _write(_written(raw, found, data, labels, readers, by, of, fold, out), out)
+    _write(_written(raw, found, data, by, of, fold, out), out)
     if not quiet:
         _report(found, of)
     return out
@@ -294,22 +294,19 @@ def _files(dataset: Dataset) -> list[str]:
     return [path if frame < 0 else f"{path} {frame}" for path, frame in zip(table["image_path"], frames, strict=True)]
 
 
-def _written(raw: Dataset, found: _Units, data: Any, labels: str | None, readers: str | None, by: str | None, of: np.ndarray,
-             fold: np.ndarray | None, out: Path) -> pd.DataFrame:  # fmt: skip
+def _written(raw: Dataset, found: _Units, data: Any, by: str | None, of: np.ndarray, fold: np.ndarray | None,
+             out: Path) -> pd.DataFrame:  # fmt: skip
     """The user's table with the new columns, paths as they are found from ``out``."""
     import pandas as pd
 
     from scotoma.data.table import DISPLAY
 
     frame = raw.table.copy()
-    beside = False
-    if isinstance(data, (str, Path)) and str(data).lower().endswith(".csv") and not readers:
-        typed = pd.read_csv(Path(data).expanduser(), dtype=str, keep_default_na=False)  # 007 stays 007
-        joined = set(pd.read_csv(labels, nrows=0).columns if str(labels).endswith(".csv") else frame.columns) if labels else set()
-        for column in typed.columns:
-            if column not in joined or column in ("image_path", "frame"):
-                frame[column] = typed[column].to_numpy()
-        beside = Path(data).expanduser().resolve().parent == out.resolve().parent
+    beside = raw.spelled is not None and Path(data).expanduser().resolve().parent == out.resolve().parent
+    if raw.spelled is not None:
+        as_typed = out.suffix.lower() == ".csv"  # 007 stays 007, and 1 with gaps no 1.0; Parquet has types
+        for column in raw.spelled.columns if as_typed else [c for c in ("image_path", "mask_path") if c in raw.spelled.columns]:
+            frame[column] = raw.spelled[column].to_numpy(object)
     if not beside:
         folder = f"{out.absolute().parent}/"
         for column in ("image_path", "mask_path"):

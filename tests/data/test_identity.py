@@ -61,7 +61,9 @@ def test_pseudonym_is_keyed_blake2b() -> None:
     ("value", "expected"),
     [(1042, "1042"), (1042.0, "1042"), ("1042", "1042"), (" 1042 ", "1042"), ("001042", "1042"),
      ("1042.0", "1042"), (0, "0"), ("000", "0"),
-     (1.5, "1.5"), ("A-007", "A-007"), ("007a", "007a"), ("", None), ("  ", None), (None, None), (float("nan"), None)],
+     (1.5, "1.5"), ("A-007", "A-007"), ("007a", "007A"), ("p  7 ", "P 7"), ("P\t7", "P 7"),
+     ("Mu\u0308ller", "MÜLLER"), ("Straße", "STRASSE"),
+     ("1E5", "1E5"), ("K-01", "K-01"), ("", None), ("  ", None), (None, None), (float("nan"), None)],
 )  # fmt: skip
 def test_canonical(value: object, expected: str | None) -> None:
     assert identity.canonical(value) == expected

@@ -100,7 +100,7 @@ def sheet(grey_folder, tmp_path: Path) -> tuple[Path, Path]:  # type: ignore[no-
 
 def test_a_spreadsheet_of_readings_is_joined_when_told_how(sheet: tuple[Path, Path], capsys) -> None:  # type: ignore[no-untyped-def]
     root, labels = sheet
-    with pytest.raises(UsageError, match=r"'scan_0' stands in 3 rows; .*--readers majority"):
+    with pytest.raises(UsageError, match=r"rows 2 and 3 have one scan .*--readers majority"):
         table.load(root, labels, "scan")
     found = table.load(root, labels, "scan", "majority").table
     assert cells(found, "dx") == ["x", None, "y"]

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scotoma.data import images
+from scotoma.data.columns import SPLIT_NAMES
 from scotoma.errors import UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-               "test": "test", "testing": "test"}  # fmt: skip
 MOST_CLASSES = 100
 MOST_KINDS = 12  # of what is left out, printed by name
 _MASK_FOLDERS = {"mask", "masks", "annotation", "annotations", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}

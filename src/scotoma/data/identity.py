@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import unicodedata
 from pathlib import Path
 
 from scotoma.errors import UsageError
@@ -65,12 +66,14 @@ def _make_key(path: Path) -> None:
 def canonical(value: object) -> str | None:
     """An identifier as text, the same from a spreadsheet, a table and a DICOM header; None where it is missing or blank.
 
-    1042.0 (a column of numbers with gaps), ``"1042 "`` and ``"001042"`` (zeros that a spreadsheet eats) are all ``"1042"``.
+    1042.0 (a column of numbers with gaps), ``"1042 "`` and ``"001042"`` (zeros that a spreadsheet eats) are all ``"1042"``;
+    ``"p 7"`` and ``"P  7"`` are one, as are composed and decomposed letters. In capitals, so that ids without small letters, as
+    most are, keep the pseudonyms that earlier versions gave them.
     """
     if value is None or value != value:
         return None
-    text = re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip())
-    return (text.lstrip("0") or "0") if text.isdecimal() else text or None
+    text = re.sub(r"^(\d+)\.0+$", r"\1", " ".join(unicodedata.normalize("NFC", str(value)).split()))
+    return (text.lstrip("0") or "0") if text.isdecimal() else text.casefold().upper() or None
 
 
 def pseudonym(value: object, key: bytes) -> str:

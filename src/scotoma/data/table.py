@@ -7,16 +7,15 @@ prepared store, ``phantom:N``, ``name:path`` of a known public data set, or a Da
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.data import folders, identity, images, known, readings
+from scotoma.data import columns, folders, images, joining, known, readings, sheets
+from scotoma.data.columns import IDENTIFIERS, hashed, resolved, tidy, values
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +25,7 @@ SPLITS = ("train", "val", "test")
 DISPLAY = "scotoma_display"  # a Parquet table's attribute: how its pictures are shown
 TABLE = "table.parquet"  # of a prepared store
 LEFT_OUT = "scotoma_left_out"  # its attribute: the columns that `prepare` left out as identifying, with why
-IDENTIFIERS = ("patient", "study", "group")
-_KEPT = (*IDENTIFIERS, "split")  # what a joined spreadsheet adds to, and never empties
+__all__ = ["DISPLAY", "IDENTIFIERS", "LEFT_OUT", "SPLITS", "TABLE", "Dataset", "from_frame", "hidden", "load", "read", "values"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,8 @@ class Dataset:
     table: pd.DataFrame
     store: Path | None = None  # set where the pictures lie prepared already
     display: images.Display = images.AS_STORED  # how stored values become grey levels
-    plain: bool = (
-        False  # identifiers are as they came, no hashes: inside ``load``, and for `scotoma split`, which writes the user's table
-    )
+    plain: bool = False  # identifiers are as they came, no hashes: inside ``load``, and for `scotoma split`
+    spelled: pd.DataFrame | None = None  # of a plain one: the file's own cells, for `scotoma split`, which writes them again
 
     def __len__(self) -> int:
         return len(self.table)
@@ -66,7 +63,8 @@ class Dataset:
         return self.table[name]
 
 
-def load(data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None) -> Dataset:
+def load(data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
+         missing: Sequence[str] | None = None) -> Dataset:  # fmt: skip
     """Make a ``Dataset`` of whatever ``--data`` names.
 
     Args:
@@ -76,14 +74,16 @@ def load(data: Any, labels: str | Path | None = None, on: str | None = None, rea
         on: the spreadsheet's column that names the picture: its path, file name, stem or a folder above it.
         readers: ``majority`` or ``soft``, how several rows of one picture (of the spreadsheet, or of the table) become one; see
             ``scotoma.data.readings``.
+        missing: words that mean a missing cell, in table and spreadsheet.
 
     Raises:
         UsageError: nothing is there, or it is none of these.
     """
-    return hidden(read(data, labels, on, readers))
+    return hidden(read(data, labels, on, readers, missing))
 
 
-def read(data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None) -> Dataset:
+def read(data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
+         missing: Sequence[str] | None = None) -> Dataset:  # fmt: skip
     """What ``load`` does, but identifiers stay as they came where nothing has hashed them yet (``plain``)."""
     import pandas as pd
 
@@ -91,19 +91,24 @@ def read(data: Any, labels: str | Path | None = None, on: str | None = None, rea
     if isinstance(data, Dataset):
         dataset = data
     elif isinstance(data, pd.DataFrame):
-        dataset = _from_frame("table", data, Path.cwd())
+        dataset = _from_frame("table", columns.understood("table", data, missing or ())[0], Path.cwd())
     elif str(data).startswith("phantom:"):
         dataset = _from_phantom(str(data))
     elif known.is_name(str(data)):
         dataset = known.load(str(data))
     else:
-        dataset = _from_path(Path(str(data)).expanduser())
+        dataset = _from_path(Path(str(data)).expanduser(), missing or ())
     if readers and "image_path" in dataset.table.columns:
         frames = dataset.table["frame"] if "frame" in dataset.table.columns else pd.Series(0, dataset.table.index)
         named = dataset.table.groupby([dataset.table["image_path"], frames.fillna(0)], sort=False).ngroup()
-        dataset = replace(dataset, table=readings.combine(dataset.name, dataset.table, named.to_numpy(), readers))
+        combined = readings.combine(dataset.name, dataset.table, named.to_numpy(), readers)
+        dataset = replace(dataset, table=combined, spelled=dataset.spelled if len(combined) == len(dataset) else None)
     if labels is not None:
-        dataset = _join(dataset, Path(labels), on, readers)
+        joined, new = joining.join(
+            dataset.name, dataset.table, dataset.plain, Path(labels).expanduser(), on, readers, missing or ()
+        )
+        spelled = None if dataset.spelled is None else dataset.spelled.drop(columns=[*new], errors="ignore")
+        dataset = replace(dataset, table=joined, spelled=spelled)
     elif on is not None:
         raise UsageError("--on names a column of the spreadsheet: give it with --labels")
     if dataset.table.empty:
@@ -118,55 +123,28 @@ def hidden(dataset: Dataset) -> Dataset:
     table = dataset.table.copy(deep=False)
     for column in IDENTIFIERS:
         if column in table.columns:
-            table[column] = _hashed(table[column])
-    return replace(dataset, table=table, plain=False)
+            table[column] = hashed(dataset.name, table[column])
+    return replace(dataset, table=table, plain=False, spelled=None)
 
 
-def _hashed(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Each different identifier is hashed once."""
-    import numpy as np
-    import pandas as pd
-
-    key = identity.load_key()
-    codes, different = pd.factorize(column.astype(object).where(column.notna(), None))
-    plain = [identity.canonical(value) for value in different]
-    names = np.array([*(p and identity.pseudonym(p, key) for p in plain), None], object)  # the last is of the code -1
-    return pd.Series(names[codes], column.index, object)
-
-
-def _from_path(path: Path) -> Dataset:
+def _from_path(path: Path, missing: Sequence[str] = ()) -> Dataset:
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if path.is_dir():
         if (path / "store.json").exists():
             return _from_store(path)
-        return Dataset(path.name, _tidy(path.name, folders.read(path)), plain=True)
+        return Dataset(path.name, tidy(path.name, folders.read(path)), plain=True)
     kind = path.suffix.lower()
     if kind == ".npz":
         return _from_npz(path)
-    if kind in (".csv", ".parquet", ".xlsx"):
-        return _from_frame(path.stem if path.stem != "table" else path.parent.name, read_frame(path), path.parent)
-    raise UsageError(f"{path}: not a folder, .csv, .parquet, .xlsx or .npz")
-
-
-def read_frame(path: Path) -> pd.DataFrame:
-    """Read a CSV, Parquet or XLSX table.
-
-    Raises:
-        UsageError: no such file, or pandas cannot read it.
-    """
-    import pandas as pd
-
-    if not path.exists():
-        raise UsageError(f"{path}: no such file")
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        if path.suffix.lower() in (".xlsx", ".xls"):
-            return pd.read_excel(path)
-        return pd.read_csv(path, low_memory=False)
-    except (ValueError, OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from error
+    if kind in (*sheets.SUFFIXES, ".gz"):
+        frame = sheets.read(path, columns.SPELLINGS["image_path"])
+        name = path.stem if path.stem != "table" else path.parent.name
+        understood, renamed = columns.understood(name, frame, missing)
+        dataset = _from_frame(name, understood, path.parent)
+        text = frame.rename(columns=renamed).reset_index(drop=True)
+        return replace(dataset, spelled=text) if frame.attrs.get(sheets.TEXT) else dataset
+    raise UsageError(f"{path}: not a folder, .csv, .tsv, .parquet, .xlsx or .npz")
 
 
 def from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
@@ -187,50 +165,13 @@ def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
     strange = next((v for v in table["image_path"] if not isinstance(v, (str, Path)) or not str(v)), None)
     if strange is not None:
         raise UsageError(f"{name}: image_path {strange!r} is no path: write file names, with their suffix")
+    bare = next((v for v in table["image_path"] if str(v).isdecimal()), None)
+    if bare is not None and not (folder / str(bare)).exists():
+        raise UsageError(f"{name}: image_path holds numbers that are no files: write file names, with their suffix")
     for column in ("image_path", "mask_path"):
         if column in table.columns:
-            table[column] = _resolved(folder, table[column])
-    return Dataset(name, _tidy(name, table), plain=True, display=images.Display.of(frame.attrs.get(DISPLAY)))
-
-
-def _resolved(folder: Path, column: Iterable[Any]) -> list[str | None]:
-    """A table's paths, relative to the table; ``file.npz#member`` and ``phantom:`` keep their form."""
-    root = str(folder.absolute())
-    found: list[str | None] = []
-    for value in column:
-        text = str(value) if isinstance(value, (str, Path)) else ""
-        if not text or text.startswith("phantom:"):
-            found.append(text or None)
-        elif "//" in text or "./" in text or text[-1] in "./":  # as pathlib writes it, at its price
-            found.append(str((folder / text).absolute()))
-        else:
-            found.append(os.path.join(root, text))  # noqa: PTH118 (a million rows)
-    return found
-
-
-def _tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Check and normalise the columns that mean something to Scotoma, identifiers apart."""
-    import numpy as np
-    import pandas as pd
-
-    if "split" in table.columns:
-        codes, different = pd.factorize(table["split"].astype(object).where(table["split"].notna(), None))
-        unknown = next((v for v in different if str(v).lower() not in folders.SPLIT_NAMES), None)
-        if unknown is not None:
-            raise UsageError(f"{name}: split {unknown!r} is none of train, val, test")
-        names = np.array([*(folders.SPLIT_NAMES[str(v).lower()] for v in different), None], object)
-        table["split"] = pd.Series(names[codes], table.index, object)
-    if "frame" in table.columns:
-        frames = pd.to_numeric(table["frame"], errors="coerce")
-        if (table["frame"].notna() & ~(frames >= 0)).any():
-            raise UsageError(f"{name}: column frame must say which picture of a file is meant, from 0; rename it if it does not")
-        table["frame"] = frames
-    return table
-
-
-def values(column: pd.Series[Any]) -> list[Any]:
-    """A column's values, None where one is missing, whatever pandas has for that."""
-    return column.astype(object).where(column.notna(), None).tolist()
+            table[column] = resolved(folder, table[column])
+    return Dataset(name, tidy(name, table), plain=True, display=images.Display.of(frame.attrs.get(DISPLAY)))
 
 
 def _from_npz(path: Path) -> Dataset:
@@ -265,7 +206,7 @@ def _from_phantom(text: str) -> Dataset:
         raise UsageError(f"{text}: write phantom:N or phantom:N:SEED, N pictures")
     from scotoma.data import phantom
 
-    return Dataset("phantom", _tidy("phantom", phantom.table(int(match[1]), int(match[2] or 0))), plain=True)
+    return Dataset("phantom", tidy("phantom", phantom.table(int(match[1]), int(match[2] or 0))), plain=True)
 
 
 def _from_store(path: Path) -> Dataset:
@@ -278,84 +219,3 @@ def _from_store(path: Path) -> Dataset:
         raise UsageError(f"{path}: a store of the cache, without its table; name the data themselves, or `scotoma prepare` them")
     display = images.Display.of(settings.get("display"))
     return Dataset(settings["name"], pd.read_parquet(path / TABLE), store=path, display=display)
-
-
-def _join(dataset: Dataset, path: Path, on: str | None, readers: str | None) -> Dataset:
-    """Join a spreadsheet: ``on`` holds, for each picture, its path, name, stem or the name of a folder above it.
-
-    A column of the table that is named ``on`` goes before these. Columns of the spreadsheet replace the table's; of patient, study,
-    group and split the table keeps what the spreadsheet does not say.
-    """
-    import numpy as np
-
-    frame = read_frame(path)
-    if on is None:
-        raise UsageError(
-            f"--labels {path.name} needs --on: the column that names the picture ({', '.join(map(str, frame.columns))})"
-        )
-    named = values(Dataset(path.name, frame).column(on))
-    present = np.array([identity.canonical(v) is not None for v in named], bool)
-    frame = frame.drop(columns=[c for c in ("image_path", "frame", "row") if c in frame.columns])  # the pictures' own
-    frame = _tidy(path.name, frame[present].reset_index(drop=True))
-    if not dataset.plain:  # then the table's identifiers are hashes, and the spreadsheet's must be
-        frame = hidden(Dataset(path.name, frame, plain=True)).table
-    own = dataset.table[on] if on in dataset.table.columns and on not in ("image_path", "frame") else None
-    if own is None and "image_path" not in dataset.table.columns:
-        raise UsageError(
-            f"{dataset.name} is prepared and has no paths: give --labels to `scotoma prepare`, or join --on a column it has"
-        )
-    by_hash = own is not None and on in IDENTIFIERS and not dataset.plain
-    keys = frame[on].tolist() if by_hash else [identity.canonical(v) for v, p in zip(named, present, strict=True) if p]
-    if readers:
-        frame[on] = keys
-        frame = readings.combine(path.name, frame, np.array(keys, object), readers)
-        keys = list(dict.fromkeys(keys))
-    position = {key: i for i, key in enumerate(keys)}
-    if len(position) < len(keys):
-        twice = next(key for i, key in enumerate(keys) if position[key] != i)
-        raise UsageError(
-            f"{path.name}: {on} {twice!r} stands in {keys.count(twice)} rows; one row a picture or study, or say --readers "
-            "majority (or soft) where each row is one reader's"
-        )
-    names: Iterable[Iterable[str | None]]
-    if own is not None:
-        names = ([v if by_hash else identity.canonical(v)] for v in values(own))
-    else:
-        names = map(_candidates, dataset.table["image_path"])
-    found = [next((position[c] for c in candidates if c in position), None) for candidates in names]
-    if all(f is None for f in found):
-        raise UsageError(
-            f"{path.name}: no value of {on} names a picture of {dataset.name} "
-            f"(first value {keys[0] if keys else None!r}, first picture {_first(dataset)!r})"
-        )
-    joined = dataset.table.copy()
-    if "mask_path" in frame.columns:
-        frame["mask_path"] = _resolved(path.parent, frame["mask_path"])
-    for column in frame.columns:
-        if column == on and (own is not None or on not in IDENTIFIERS):
-            continue
-        cells = values(frame[column])
-        old = values(joined[column]) if column in _KEPT and column in joined.columns else [None] * len(found)
-        joined[column] = [o if f is None or cells[f] is None else cells[f] for f, o in zip(found, old, strict=True)]
-    return replace(dataset, table=joined.infer_objects())
-
-
-def _first(dataset: Dataset) -> str:
-    return Path(dataset.table["image_path"].iloc[0]).name if "image_path" in dataset.table.columns else "in a prepared store"
-
-
-def _candidates(image_path: str) -> Iterator[str | None]:
-    """By what a spreadsheet may name a picture, nearest first: name, stem, the end of its path, all of it, a folder above it."""
-    folder, _, name = image_path.rpartition("/")
-    yield identity.canonical(name)
-    yield identity.canonical(name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem)
-    parts = Path(image_path).parts
-    for k in range(2, min(6, len(parts))):
-        yield identity.canonical("/".join(parts[-k:]))
-    yield identity.canonical(image_path)
-    yield from _folders(folder)
-
-
-@lru_cache(maxsize=4096)
-def _folders(folder: str) -> tuple[str | None, ...]:
-    return tuple(identity.canonical(part) for part in reversed(Path(folder).parts))

@@ -29,7 +29,7 @@ def text(path: Path, *lines: str) -> Path:
 
 
 def hashed(value: str) -> str:
-    return identity.pseudonym(value, identity.load_key())
+    return identity.pseudonym(identity.canonical(value), identity.load_key())
 
 
 def under(dataset: Dataset, root: Path, column: str = "image_path") -> list[str | None]:

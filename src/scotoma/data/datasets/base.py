@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from scotoma.data import images
-from scotoma.data.table import Dataset, from_frame, read_frame
+from scotoma.data.table import Dataset, from_frame
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,10 +58,12 @@ def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     Raises:
         UsageError: it cannot be read, or lacks a column.
     """
+    import pandas as pd
+
     try:
-        frame = read_frame(path)
-    except (EOFError, zlib.error) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); copy it again") from error
+        frame = pd.read_csv(path, low_memory=False)  # a published table's form is known
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: cannot be read ({str(error).splitlines()[0]}); copy it again") from error
     frame.columns = frame.columns.str.strip()
     columns = list(columns)
     absent = [c for c in columns if c not in frame.columns]
