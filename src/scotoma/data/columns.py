@@ -33,6 +33,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "frame": ("frame",),
 }  # fmt: skip
 _BETWEEN = re.compile(r"(?<!\d)[\W_]+|[\W_]+(?!\d)")  # punctuation, but between digits
+_BESIDE = ("patientname", "mrn")  # what a table may have beside a patient's number
 _BY_VALUE = ("dataset", "subset", "partition", "set")  # these name a split only where they hold nothing else
 
 
@@ -52,7 +53,7 @@ def recognised(name: str, frame: pd.DataFrame, roles: tuple[str, ...] = tuple(SP
         named = {key(column): str(column) for column in reversed(frame.columns.tolist()) if str(column) != role}
         others = [named[k] for k in SPELLINGS[role] if k in named and _fits(frame, k, named[k])]
         if role in frame.columns:
-            unused = [c for c in others if key(c) == key(role) or role in ("patient", "split")]
+            unused = [c for c in others if role in ("patient", "split", "study") and key(c) not in _BESIDE]
             if unused:
                 notice(name, f"column {', '.join(map(repr, unused))} is not used: {role!r} is")
         elif others:
