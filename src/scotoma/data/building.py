@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CACHE_VARIABLE = "SCOTOMA_CACHE"
+IMAGE = "mask_of"  # of a table of masks: the column of the images on which they lie
 _CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
 
 
@@ -48,7 +49,7 @@ def build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int
             raise RunError(f"cannot write the store in {partial.parent} ({error.strerror})") from error
     _run_workers(partial, n, max(1, min(workers, n // decode.CHUNK)), quiet)
     try:
-        _finish(partial, n, dataset.name, strict)
+        _finish(partial, n, "" if settings["labels"] else dataset.name, strict)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -68,7 +69,7 @@ def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None
     (partial / "status.u1").write_bytes(bytes(n))
     (partial / "store.json").write_text(json.dumps(settings))
     temporary = partial / "jobs.jsonl.new"
-    temporary.write_text("".join(json.dumps(job) + "\n" for job in jobs(dataset.table)))
+    temporary.write_text("".join(json.dumps(job) + "\n" for job in lines(dataset.table)))
     temporary.rename(partial / "jobs.jsonl")
 
 
@@ -117,7 +118,10 @@ def _blame(partial: Path, status: np.ndarray, worker: int, workers: int, code: i
 
 
 def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
-    """Gather the facts and take the workers' files away; under ``strict`` an unreadable picture stops this, and nothing is lost."""
+    """Gather the facts and take the workers' files away; under ``strict`` an unreadable picture stops this, and nothing is lost.
+
+    Without a title it is a store of masks: whoever opens it counts the unreadable ones.
+    """
     import pandas as pd
 
     columns: dict[str, list[Any]] = {"content": [None] * n, "error": [None] * n}
@@ -134,7 +138,8 @@ def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
                     columns.setdefault(name, [None] * n)[row] = sys.intern(text) if isinstance(text, str) else text
     table = pd.DataFrame(columns)
     del columns
-    refuse_unreadable(table, title, strict)
+    if title:
+        refuse_unreadable(table, title, strict)
     table.to_parquet(partial / "facts.parquet")
     for done in ("jobs.jsonl", "status.u1", "workers.log"):
         (partial / done).unlink()
@@ -148,6 +153,12 @@ def same(folder: Path, settings: dict[str, Any]) -> bool:
         return bool(json.loads((folder / "store.json").read_text()) == settings)
     except (OSError, ValueError):
         return False
+
+
+def lines(table: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """What a decoding process is told of every row: path, frame and, of a mask, its image."""
+    of = [(image,) for image in table[IMAGE]] if IMAGE in table.columns else [()] * len(table)
+    return [(*job, *image) for job, image in zip(jobs(table), of, strict=True)]
 
 
 def jobs(table: pd.DataFrame) -> list[tuple[str, int | None]]:

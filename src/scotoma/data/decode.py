@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from scotoma import processes
-from scotoma.data import hashes, identity, images
+from scotoma.data import alignment, hashes, identity, images
 
 CHUNK = 32
 PENDING, DECODED, UNREADABLE, BEGUN = 0, 1, 2, 3
@@ -46,12 +46,13 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     continue
                 status[row] = BEGUN
                 signal.alarm(seconds)  # nothing handles it: a codec does not return to Python, but it can be ended
-                path, frame = json.loads(jobs[row])
+                path, frame, *image = json.loads(jobs[row])  # of a mask, the image on which it lies
                 record: dict[str, Any] = {"row": row}
                 try:
                     if settings["labels"]:
-                        pixels[row] = images.square_labels(images.read_labels(path, frame), settings["side"])
-                        facts.write(json.dumps(record) + "\n")
+                        found, note = alignment.read(path, frame, *image)
+                        pixels[row] = images.square_labels(found, settings["side"])
+                        facts.write(json.dumps(record | ({"note": note} if note else {})) + "\n")
                         status[row] = DECODED
                         continue
                     picture = images.read(path, frame, settings["side"], display)
@@ -70,12 +71,18 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     whole = None if frame is None else images.file_of(path)
                     record |= {"file": identity.pseudonym(whole, key)} if whole else {}  # which frames belong together
                 except images.ImageError as error:
-                    name = Path(path).name  # file names are often accession numbers: the row says which file it is
-                    record["error"] = str(error).removeprefix(f"{name}: ").replace(name, "the file")
+                    record["error"] = _nameless(str(error), *path.split("|"), *image)
                 facts.write(json.dumps(record) + "\n")
                 facts.flush()
                 status[row] = UNREADABLE if "error" in record else DECODED
     signal.alarm(0)
+
+
+def _nameless(error: str, *paths: str) -> str:
+    """A message without file names, which are often accession numbers: the row says which file it is."""
+    for name in (Path(path).name for path in paths):
+        error = error.removeprefix(f"{name}: ").replace(name, "the file")
+    return error
 
 
 if __name__ == "__main__":

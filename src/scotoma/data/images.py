@@ -49,13 +49,13 @@ __all__ = [
 AS_STORED = Display()
 AXES = tuple(volumes.AXES)  # along which a volume can be cut
 
-_RASTER, _DICOM, _NIFTI, _NPZ, _PHANTOM = "raster", "dicom", "nifti", "npz", "phantom"
+RASTER, DICOM, NIFTI, NPZ, PHANTOM = "raster", "dicom", "nifti", "npz", "phantom"
 _FRAGMENT = re.compile(r"(\.npz|\.nii|\.nii\.gz)#.*$", re.IGNORECASE)
 _SUFFIXES = {
-    **dict.fromkeys(raster.SUFFIXES, _RASTER),
-    **dict.fromkeys(dicom.SUFFIXES, _DICOM),
-    **dict.fromkeys(volumes.NIFTI_SUFFIXES, _NIFTI),
-    **dict.fromkeys(volumes.NPZ_SUFFIXES, _NPZ),
+    **dict.fromkeys(raster.SUFFIXES, RASTER),
+    **dict.fromkeys(dicom.SUFFIXES, DICOM),
+    **dict.fromkeys(volumes.NIFTI_SUFFIXES, NIFTI),
+    **dict.fromkeys(volumes.NPZ_SUFFIXES, NPZ),
 }
 
 
@@ -74,7 +74,7 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
     Raises:
         ImageError: the file is absent, no picture, broken, too large, or needs a decoder that is not installed.
     """
-    with _one_line(path):
+    with one_line(path):
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
         picture = _read(path, frame, side, display, levels or Alone(lambda other, seen: read(path, other, None, display, seen)))
@@ -86,17 +86,17 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
 
 
 def _read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
-    kind = _kind(path)
-    if kind == _PHANTOM:
+    kind = kind_of(path)
+    if kind == PHANTOM:
         from scotoma.data import phantom
 
         drawn = phantom.picture(path, frame or 0)
         return Picture(drawn, picture_facts("phantom", drawn, 8))
-    if kind == _DICOM:
+    if kind == DICOM:
         return dicom.read(path, frame, side, display, levels)
-    if kind == _NIFTI:
+    if kind == NIFTI:
         return volumes.read_nifti(path, frame, display)
-    if kind == _NPZ:
+    if kind == NPZ:
         return volumes.read_npz(path, frame, display, levels)
     return raster.read(path, frame, side, display, levels)
 
@@ -113,7 +113,7 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
     Raises:
         ImageError: as :func:`read`; or colours, values that are not whole, or a JPEG, whose compression changes labels.
     """
-    with _one_line(path):
+    with one_line(path):
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
         first, *others = path.split("|")
@@ -122,14 +122,14 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
             if len({part.shape for part in labels}) > 1:
                 raise ImageError("the masks of one picture differ in size")
             return np.maximum.reduce(labels)
-        kind = _kind(path)
-        if kind == _PHANTOM:
+        kind = kind_of(path)
+        if kind == PHANTOM:
             return _read(path, frame, None, AS_STORED, Levels()).pixels.astype(np.int32)
-        if kind == _DICOM:
+        if kind == DICOM:
             return dicom.read_labels(path, frame)
-        if kind == _NIFTI:
+        if kind == NIFTI:
             return volumes.read_nifti_labels(path, frame)
-        if kind == _NPZ:
+        if kind == NPZ:
             return volumes.read_npz_labels(path, frame)
         return raster.read_labels(path, frame)
 
@@ -165,15 +165,15 @@ def frames(path: str) -> int:
     Raises:
         ImageError: the header of a file that may hold several cannot be read.
     """
-    with _one_line(path):
-        kind = _kind(path)
-        if kind == _PHANTOM:
+    with one_line(path):
+        kind = kind_of(path)
+        if kind == PHANTOM:
             return 1
-        if kind == _DICOM:
+        if kind == DICOM:
             return dicom.frames(path)
-        if kind == _NIFTI:
+        if kind == NIFTI:
             return volumes.nifti_slices(path)
-        if kind == _NPZ:
+        if kind == NPZ:
             return volumes.npz_rows(path)
         return len(raster.pages(path))
 
@@ -187,11 +187,11 @@ def frame_numbers(path: str) -> tuple[Sequence[int], int]:
     Raises:
         ImageError: as :func:`frames`.
     """
-    with _one_line(path):
-        kind = _kind(path)
-        if kind == _DICOM:
+    with one_line(path):
+        kind = kind_of(path)
+        if kind == DICOM:
             return range(count := dicom.image_frames(path)), count
-        if kind == _RASTER:
+        if kind == RASTER:
             full = raster.pages(path)
             return [number for number, is_full in enumerate(full) if is_full], len(full)
     count = frames(path)
@@ -201,8 +201,8 @@ def frame_numbers(path: str) -> tuple[Sequence[int], int]:
 def owners(path: str) -> tuple[str | None, str | None]:
     """Patient and study of a DICOM file, as they stand in it (identifiers: to be compared, and kept nowhere); else None, None."""
     try:
-        with _one_line(path):
-            return dicom.owners(path) if _kind(path) == _DICOM else (None, None)
+        with one_line(path):
+            return dicom.owners(path) if kind_of(path) == DICOM else (None, None)
     except ImageError:
         return None, None
 
@@ -257,16 +257,16 @@ def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
 
 def is_volume(path: str) -> bool:
     """Whether a path names a volume, which can be cut along another axis."""
-    return _kind(path) == _NIFTI
+    return kind_of(path) == NIFTI
 
 
 def file_of(path: str) -> str | None:
     """The file of which a path's frames, slices or pages are parts; None for rows of an ``.npz`` and phantoms, which are apart."""
-    kind = _kind(path)
-    if kind in (_NPZ, _PHANTOM):
+    kind = kind_of(path)
+    if kind in (NPZ, PHANTOM):
         return None
     try:
-        return volumes.nifti_name(path)[0] if kind == _NIFTI else path
+        return volumes.nifti_name(path)[0] if kind == NIFTI else path
     except ImageError:  # a slice that nothing can read
         return path
 
@@ -285,7 +285,7 @@ def along(path: str, axis: str) -> str:
 
 
 @contextmanager
-def _one_line(path: str) -> Iterator[None]:
+def one_line(path: str) -> Iterator[None]:
     """Turn what a decoder raises into an ImageError of one line; hide its warnings, which may quote the header."""
     name = Path(path).name
     try:
@@ -305,11 +305,12 @@ def _one_line(path: str) -> Iterator[None]:
         raise ImageError(f"{name}: {first or type(error).__name__}") from error
 
 
-def _kind(path: str) -> str:
+def kind_of(path: str) -> str:
+    """Which family of formats reads a path: ``RASTER``, ``DICOM``, ``NIFTI``, ``NPZ`` or ``PHANTOM``."""
     if path.startswith("phantom:"):
-        return _PHANTOM
+        return PHANTOM
     lower = _FRAGMENT.sub(r"\1", path).lower()
     for suffix, kind in _SUFFIXES.items():
         if lower.endswith(suffix):
             return kind
-    return _DICOM if dicom.begins(path) else _RASTER
+    return DICOM if dicom.begins(path) else RASTER

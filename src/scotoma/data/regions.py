@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from scotoma.data import store
+from scotoma.data.alignment import THRESHOLDED
 from scotoma.data.store import Store
 from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
@@ -16,6 +17,7 @@ from scotoma.errors import UsageError
 MOST_VALUES = 64
 UNKNOWN = -1  # of a pixel whose value is none of the classes: it is neither trained nor tested on
 AT_A_TIME = 64
+SMOOTHED = 0.02  # the most pixels between 0 and 255 for one of 255, of masks with smoothed edges that were too small to be cut
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Regions:
     store: Store
     at: np.ndarray
     values: tuple[int, ...]
+    cut: bool = False  # some masks have smoothed edges, so that what lies between 0 and 255 is no class
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -40,6 +43,8 @@ class Regions:
     @cached_property
     def codes(self) -> np.ndarray:
         """(256,) int64: stored value -> number of its class, ``UNKNOWN`` for others."""
+        if self.cut:
+            return (np.arange(256) >= 128).astype(np.int64)
         found = np.full(256, UNKNOWN)
         found[list(self.values)] = np.arange(len(self.values))
         return found
@@ -63,12 +68,18 @@ def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool =
         RunError: no map can be read.
     """
     opened, at = store.regions(dataset, side, quiet)
+    rows, count = np.unique(at[at >= 0]), np.zeros(256, np.int64)
+    cut = store.NOTE in opened.facts.columns and opened.facts[store.NOTE].iloc[rows].str.contains(THRESHOLDED, regex=False).any()
     if classes:
-        return Regions(opened, at, (0, *(int(name) for name in classes[1:])))
-    rows, seen = np.unique(at[at >= 0]), np.zeros(256, bool)
+        given = (0, *(int(name) for name in classes[1:]))
+        return Regions(opened, at, given, bool(cut) and given == (0, 255))
     for start in range(0, len(rows), AT_A_TIME):
-        seen[np.unique(opened.pixels[rows[start : start + AT_A_TIME]])] = True
-    values = np.flatnonzero(seen[1:]) + 1
+        count += np.bincount(opened.pixels[rows[start : start + AT_A_TIME]].ravel(), minlength=256)
+    if cut and count[1:255].sum() <= SMOOTHED * count[255]:
+        return Regions(opened, at, (0, 255), True)
+    if cut:
+        raise UsageError(f"{dataset.name}: some masks of 0 and 255 have smoothed edges, others more classes: save whole labels")
+    values = np.flatnonzero(count[1:]) + 1
     if not len(values):
         raise UsageError(f"{dataset.name}: the masks of mask_path are all 0: nothing to find")
     if len(values) > MOST_VALUES:

@@ -25,13 +25,14 @@ import numpy as np
 from scotoma.data import building, images
 from scotoma.data.sampling import spread
 from scotoma.data.table import Dataset
-from scotoma.errors import RunError, UsageError
+from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PROTOCOL = 4  # raise when the same file would come out as other pixels
 REGIONS, REGION = "regions", "region"  # of a prepared store: the folder of its label maps, and the column of their rows
+NOTE = "note"  # of a store of label maps: the column of facts that says what was done to a mask
 MARGIN = 1.3  # the store's side over the training size: what a random crop can use
 # What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.
 FROM_HEADERS = ("patient", "study", "modality", "age", "sex", "view", "laterality", "spacing_mm", "vendor", "model")
@@ -140,17 +141,38 @@ def regions(dataset: Dataset, side: int, quiet: bool = True, out: Path | None = 
         RunError: none can be read, or the disk is full.
     """
     if dataset.store is not None and REGION in dataset.table.columns:
-        return open_store(dataset.store / REGIONS), dataset.table[REGION].to_numpy(np.int64)
+        opened, at = open_store(dataset.store / REGIONS), dataset.table[REGION].to_numpy(np.int64)
+        _notes(dataset.name, opened, at)
+        return opened, at
     column = dataset.column("mask_path")
     known = np.flatnonzero(column.notna())
     if not len(known):
         raise UsageError(f"{dataset.name}: column 'mask_path' is empty")
-    maps = dataset.table.iloc[known].assign(image_path=column.iloc[known]).reset_index(drop=True)
+    maps = dataset.table.iloc[known].rename(columns={"image_path": building.IMAGE})
+    maps = maps.assign(image_path=column.iloc[known]).reset_index(drop=True)
     of_maps = replace(dataset, name=f"{dataset.name}-regions", table=maps, store=None, display=images.AS_STORED)
-    readable, opened = _readable(of_maps, open_store(_made(of_maps, side, 1, out, None, False, quiet, labels=True)), False, False)
+    opened = open_store(_made(of_maps, side, 1, out, None, False, quiet, labels=True))
+    errors = opened.facts["error"]
+    bad = errors.notna().to_numpy()
+    if bad.any():
+        rows = dataset.table["row"].to_numpy() if "row" in dataset.table.columns else np.arange(len(dataset))
+        first = int(bad.argmax())
+        told = f"{int(bad.sum())} of {len(bad)} masks cannot be used (first: row {rows[known[first]]}: {errors.iloc[first]})"
+        if bad.all():
+            raise RunError(f"{dataset.name}: {told}")
+        notice(dataset.name, f"{told}; left out, listed in {opened.path / 'facts.parquet'}")
     at = np.full(len(dataset), -1)
-    at[known[readable.table["row"]]] = readable.table["row"]
+    at[known[~bad]] = np.flatnonzero(~bad)
+    _notes(dataset.name, opened, at)
     return opened, at
+
+
+def _notes(name: str, masks: Store, at: np.ndarray) -> None:
+    """Print what was done to masks that another reader might not have done, with a count."""
+    if NOTE in masks.facts.columns:
+        notes = masks.facts[NOTE].iloc[at[at >= 0]].dropna().str.split("; ").explode()
+        for text, count in notes.value_counts().items():
+            notice(name, f"{count} masks {text}")
 
 
 def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers: int | None, strict: bool, quiet: bool,
@@ -212,14 +234,15 @@ def _channels(dataset: Dataset, sample: int = 32) -> int:
 def _fingerprint(dataset: Dataset, side: int, channels: int) -> str:
     digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels} {dataset.display}".encode(), digest_size=10)
     seen: dict[str, str] = {}
-    for path, frame in building.jobs(dataset.table):
-        if path not in seen:
-            try:
-                entry = os.stat(path.split("#")[0].split("|")[0])  # noqa: PTH116 (a million of them)
-                seen[path] = f"{entry.st_size} {entry.st_mtime_ns}"
-            except OSError:
-                seen[path] = "absent"
-        digest.update(f"{path} {frame} {seen[path]}\n".encode())
+    for path, frame, *image in building.lines(dataset.table):  # a mask's store hangs on its image as well
+        for name in (path, *image):
+            if name not in seen:
+                try:
+                    entry = os.stat(name.split("#")[0].split("|")[0])  # noqa: PTH116 (a million of them)
+                    seen[name] = f"{entry.st_size} {entry.st_mtime_ns}"
+                except OSError:
+                    seen[name] = "absent"
+            digest.update(f"{name} {frame} {seen[name]}\n".encode())
     return digest.hexdigest()
 
 

@@ -21,8 +21,9 @@ from scotoma import faithfulness as faith
 from scotoma import overlays, secondary
 from scotoma.attributions import Attribution, Classifier, available, centred
 from scotoma.comparisons import bootstrap_weights, estimate
+from scotoma.data import alignment
 from scotoma.data.building import jobs
-from scotoma.data.images import ImageError, read_labels, square_labels
+from scotoma.data.images import ImageError, square_labels
 from scotoma.encoders import build, width
 from scotoma.errors import UsageError
 from scotoma.evaluators import linear
@@ -243,9 +244,11 @@ def _masks(context: Context, positions: np.ndarray, wanted: np.ndarray) -> np.nd
     if "mask_path" not in table.columns:
         return found
     given = wanted & table["mask_path"].notna().to_numpy()
-    for i, (path, frame) in zip(np.flatnonzero(given), jobs(table.assign(image_path=table["mask_path"])[given]), strict=True):
+    of = table.loc[given, "image_path"] if "image_path" in table.columns else [None] * int(given.sum())
+    masks = jobs(table.assign(image_path=table["mask_path"])[given])
+    for i, (path, frame), image in zip(np.flatnonzero(given), masks, of, strict=True):
         try:
-            found[i] = square_labels(read_labels(path, frame), side)[:, :, 0] > 0
+            found[i] = square_labels(alignment.read(path, frame, image)[0], side)[:, :, 0] > 0
         except ImageError as error:
             print(f"a mask is left out: {error}", file=sys.stderr)
     return found

@@ -32,6 +32,7 @@ CT_WINDOW = (40.0, 400.0)  # centre, width: soft tissue, for a CT without a wind
 
 # Structured reports, presentation states, segmentations and registrations, encapsulated documents, structure sets and plans.
 _NO_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("88.", "11.", "66", "104.", "481.3", "481.5", "481.8"))
+_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
 _PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Only these elements are ever parsed: names, dates and accession numbers stay in the file.
 _ELEMENTS = [
@@ -58,7 +59,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
             from pydicom and the decoders.
     """
     ds = _dataset(path, file_stamp(path))
-    frames = _frame_count(ds)
+    frames = frame_count(ds)
     index = check_frame(frame or 0, frames)
     get = frame_getter(ds, index)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
@@ -102,23 +103,31 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
 
 
 def read_labels(path: str, frame: int | None) -> np.ndarray:
-    """One frame of a segmentation, (H, W) int32: the number of its segment where it is, 0 elsewhere; fractions count from one half.
+    """One frame of a segmentation or of a label map, laid out as :func:`read` does, (H, W) int32; see :func:`stored_labels`."""
+    ds = _dataset(path, file_stamp(path))
+    index = check_frame(frame or 0, frame_count(ds))
+    sizes = pixel_sizes(frame_getter(ds, index))
+    labels = stored_labels(ds, index)
+    return square_pixels(labels, *sizes) if sizes else labels
+
+
+def stored_labels(ds: Any, index: int) -> np.ndarray:
+    """Of a segmentation the number of the frame's segment where it is, 0 elsewhere; fractions count from one half.
 
     Of other objects, such as a secondary capture of a label map, the stored values.
 
     Raises:
-        ImageError: as :func:`read`, or colours.
+        ImageError: colours, values that are not whole, or a compression that changes them.
     """
-    ds = _dataset(path, file_stamp(path))
-    index = check_frame(frame or 0, _frame_count(ds))
+    if str(ds.file_meta.TransferSyntaxUID) in _LOSSY:
+        raise ImageError("its compression changes labels: save the mask without loss")
     labels = whole(stored_values(ds, index))
-    get = frame_getter(ds, index)
     kind = str(ds.get("SegmentationType") or "")
-    if kind in ("BINARY", "FRACTIONAL"):
-        least = 1 if kind == "BINARY" else (int(ds.get("MaximumFractionalValue") or 255) + 1) // 2
-        labels = np.where(labels >= least, int(first(get("ReferencedSegmentNumber")) or 1), 0).astype(np.int32)
-    sizes = pixel_sizes(get)
-    return square_pixels(labels, *sizes) if sizes else labels
+    if kind not in ("BINARY", "FRACTIONAL"):
+        return labels
+    least = 1 if kind == "BINARY" else (int(ds.get("MaximumFractionalValue") or 255) + 1) // 2
+    number = int(first(frame_getter(ds, index)("ReferencedSegmentNumber")) or 1)
+    return np.where(labels >= least, number, 0).astype(np.int32)
 
 
 def frames(path: str) -> int:
@@ -126,7 +135,7 @@ def frames(path: str) -> int:
     from pydicom import dcmread
 
     wanted: list[Any] = ["NumberOfFrames"]
-    return _frame_count(dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted))
+    return frame_count(dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted))
 
 
 def image_frames(path: str) -> int:
@@ -135,7 +144,7 @@ def image_frames(path: str) -> int:
 
     wanted: list[Any] = ["NumberOfFrames", "SOPClassUID"]
     ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted)
-    return 0 if str(ds.get("SOPClassUID") or "").startswith(_NO_IMAGES) else _frame_count(ds)
+    return 0 if str(ds.get("SOPClassUID") or "").startswith(_NO_IMAGES) else frame_count(ds)
 
 
 def owners(path: str) -> tuple[str | None, str | None]:
@@ -186,6 +195,15 @@ def _tags() -> list[Any]:
 
 @lru_cache(maxsize=1)
 def _dataset(path: str, stamp: tuple[int, int, int]) -> Any:
+    return load(path)
+
+
+def load(path: str) -> Any:
+    """The elements of a file that are ever used, pixels included.
+
+    Raises:
+        ImageError: no DICOM file, or one without pixels.
+    """
     from pydicom import dcmread
 
     ds = dcmread(path, force=True, specific_tags=_tags())
@@ -205,7 +223,8 @@ def _dataset(path: str, stamp: tuple[int, int, int]) -> Any:
     return ds
 
 
-def _frame_count(ds: Any) -> int:
+def frame_count(ds: Any) -> int:
+    """How many frames a header states, at least 1."""
     try:
         return max(1, int(ds.get("NumberOfFrames") or 1))
     except ValueError:

@@ -62,7 +62,7 @@ def _value(ds: Any, keyword: str) -> Any:
 
 def pixel_sizes(get: Getter) -> tuple[float, float] | None:
     """Height and width of a pixel, in mm or in any unit; None where the header states neither."""
-    return _pair(get("PixelAspectRatio") or spacing(get))
+    return pair(get("PixelAspectRatio") or spacing(get))
 
 
 def spacing(get: Getter) -> Any:
@@ -70,7 +70,7 @@ def spacing(get: Getter) -> Any:
     return get("PixelSpacing") or get("ImagerPixelSpacing") or get("NominalScannedPixelSpacing")
 
 
-def _pair(value: Any) -> tuple[float, float] | None:
+def pair(value: Any) -> tuple[float, float] | None:
     """Two numbers of a multi-valued element; None if there are fewer."""
     if value is None or isinstance(value, str | float) or len(value) < 2:
         return None
@@ -100,7 +100,7 @@ def header_facts(ds: Any, get: Getter) -> dict[str, object]:
         "series_uid": ds.get("SeriesInstanceUID"),
     }
     facts: dict[str, object] = {key: str(value).strip() for key, value in text.items() if value and str(value).strip()}
-    sizes = _pair(spacing(get))
+    sizes = pair(spacing(get))
     age = age_in_years(str(ds.get("PatientAge") or ""))
     numbers = {
         "spacing_mm": sizes[0] if sizes and sizes[0] > 0 else None,

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scotoma.data.formats import dicom, tiff
 from scotoma.data.formats.base import Display, ImageError, Picture, check_frame, check_size, picture_facts, whole
+from scotoma.data.formats.geometry import Geometry
 from scotoma.data.formats.levels import Levels, look, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k")
@@ -143,6 +144,39 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
 def _tiff_labels(path: str, frame: int | None) -> np.ndarray:
     with tiff.page(path, frame or 0) as (page, _):
         return whole(tiff.values(page, as_shown=False)[0])
+
+
+def geometry(path: str, frame: int | None) -> Geometry:
+    """Size and orientation of a picture or page, by its header.
+
+    Raises:
+        ImageError: no such page. Other exceptions come from Pillow and tifffile.
+    """
+    count = sum(pages(path))
+    try:
+        with Image.open(path) as image:
+            if frame:
+                image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
+            if image.format != "TIFF":
+                orientation = image.getexif().get(_ORIENTATION, 1)
+                return Geometry((image.height, image.width), count, orientation if orientation in range(1, 9) else 1)
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            return Geometry((int(tags[257]), int(tags[256])), count, int(tags.get(_ORIENTATION, 1)))
+    except UnidentifiedImageError:
+        if not path.lower().endswith(_TIFF):
+            raise
+        with tiff.page(path, frame or 0) as (page, _):
+            tag = page.tags.get(_ORIENTATION)
+            return Geometry((page.imagelength, page.imagewidth), count, int(tag.value) if tag is not None else 1)
+
+
+def is_palette(path: str) -> bool:
+    """Whether a picture's values are indices of a palette."""
+    try:
+        with Image.open(path) as image:
+            return image.mode == "P"
+    except UnidentifiedImageError:
+        return False
 
 
 def pages(path: str) -> list[bool]:

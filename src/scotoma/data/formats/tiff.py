@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from scotoma.data.formats.base import ImageError, check_frame, check_size
+from scotoma.data.formats.geometry import turn
 from scotoma.data.formats.levels import INVERTED
 
 WHITE_IS_ZERO, YCBCR = 0, 6
@@ -100,10 +101,4 @@ def grey_or_rgb(found: np.ndarray, transparent: bool, opaque: bool, colours: boo
 
 def upright(found: np.ndarray, orientation: int) -> np.ndarray:
     """Turned as the EXIF or TIFF orientation (1 to 8) says; unchanged for other numbers."""
-    if orientation in (5, 6, 7, 8):
-        found = found.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        found = found[::-1]
-    if orientation in (2, 3, 6, 7):
-        found = found[:, ::-1]
-    return np.ascontiguousarray(found)
+    return np.ascontiguousarray(turn(found, orientation))

@@ -23,6 +23,7 @@ from scotoma.data.formats.base import (
     whole,
     windowed,
 )
+from scotoma.data.formats.geometry import Geometry, look_up
 from scotoma.data.formats.levels import Levels, black_and_white, look, shown
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -66,6 +67,45 @@ def read_nifti_labels(path: str, frame: int | None) -> np.ndarray:
     values, sizes, _ = _volume(name, volume, file_stamp(name))
     across, down = (float(sizes[k]) for k in range(3) if k != axis)
     return square_pixels(whole(np.ascontiguousarray(_slice(values, axis, frame)[0])), down, across)
+
+
+def nifti_geometry(path: str, frame: int | None) -> Geometry:
+    """Where the pixels of a slice lie, as :func:`read_nifti` lays them out, by the volume's affine.
+
+    Raises:
+        ImageError: as there.
+    """
+    name, axis, volume = nifti_name(path)
+    affine, shape, sizes = _grid(name, volume)
+    a, b = (k for k in range(3) if k != axis)
+    first = np.array([n - 1 for n in shape], float)
+    first[axis] = shape[axis] // 2 if frame is None else check_frame(frame, shape[axis])
+    plane = np.stack([-affine[:3, b], -affine[:3, a], affine[:3, :3] @ first + affine[:3, 3]], axis=1)
+    return Geometry((shape[b], shape[a]), shape[axis], sizes=(float(sizes[b]), float(sizes[a])), plane=plane, position=plane[:, 2])
+
+
+def nifti_on(path: str, image: Geometry) -> np.ndarray:
+    """The labels of a NIfTI volume at the stored pixels of an image that states its plane, (H, W) int32.
+
+    Raises:
+        ImageError: as :func:`read_nifti_labels`; or the volume has another grid.
+    """
+    assert image.plane is not None
+    name, _, volume = nifti_name(path)
+    affine, _, _ = _grid(name, volume)
+    return whole(look_up(image.plane, image.size, affine, _volume(name, volume, file_stamp(name))[0]))
+
+
+def _grid(path: str, volume: int) -> tuple[np.ndarray, tuple[int, int, int], np.ndarray]:
+    """Affine of a volume in RAS order to mm in DICOM's axes, its shape and its voxel sizes."""
+    import nibabel
+
+    image, shape = _nifti_header(path, volume)
+    orientation = nibabel.io_orientation(image.affine)
+    affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, (*image.shape[:3], 1, 1)[:3])
+    sizes = np.ones(3)
+    sizes[orientation[:, 0].astype(int)] = np.abs((*image.header.get_zooms()[:3], 1.0, 1.0)[:3])
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, shape, sizes
 
 
 def nifti_slices(path: str) -> int:
@@ -140,6 +180,13 @@ def npz_rows(path: str) -> int:
     """How many pictures ``file.npz#member`` holds, by its header."""
     shape = _Member(*_member_name(path)).shape
     return shape[0] if _rows(shape) else 1
+
+
+def npz_size(path: str) -> tuple[int, int]:
+    """(height, width) of the pictures in ``file.npz#member``, by its header."""
+    shape = _Member(*_member_name(path)).shape
+    height, width = (shape[1:] if _rows(shape) else shape)[:2]
+    return height, width
 
 
 def _nifti_header(path: str, volume: int) -> tuple[Any, tuple[int, int, int]]:
