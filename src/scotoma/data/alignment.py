@@ -6,6 +6,7 @@ size it is turned and stretched as the image is. What does not fit is an error o
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,14 @@ def read(path: str, frame: int | None, image: str | None) -> tuple[np.ndarray, s
     if len({part.shape for part in parts}) > 1:
         raise ImageError(f"{Path(first).name}: the masks of one picture differ in size")
     return np.maximum.reduce(parts), "; ".join(notes)
+
+
+def nameless(error: str, *paths: str | None) -> str:
+    """A message about files without their names, which are often accession numbers."""
+    for path in paths:
+        for name in (Path(part).name for part in (path or "").split("|") if part):
+            error = re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", "the file", error.removeprefix(f"{name}: "))
+    return error
 
 
 def harden(labels: np.ndarray) -> tuple[np.ndarray, bool]:

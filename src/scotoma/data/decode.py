@@ -71,18 +71,11 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     whole = None if frame is None else images.file_of(path)
                     record |= {"file": identity.pseudonym(whole, key)} if whole else {}  # which frames belong together
                 except images.ImageError as error:
-                    record["error"] = _nameless(str(error), *path.split("|"), *image)
+                    record["error"] = alignment.nameless(str(error), path, *image)
                 facts.write(json.dumps(record) + "\n")
                 facts.flush()
                 status[row] = UNREADABLE if "error" in record else DECODED
     signal.alarm(0)
-
-
-def _nameless(error: str, *paths: str) -> str:
-    """A message without file names, which are often accession numbers: the row says which file it is."""
-    for name in (Path(path).name for path in paths):
-        error = error.removeprefix(f"{name}: ").replace(name, "the file")
-    return error
 
 
 if __name__ == "__main__":

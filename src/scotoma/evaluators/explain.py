@@ -7,7 +7,6 @@ says of a picture: its most probable class, or the most probable of several 0/1 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from scotoma.data import alignment
 from scotoma.data.building import jobs
 from scotoma.data.images import ImageError, square_labels
 from scotoma.encoders import build, width
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, class_name
 from scotoma.run import Run
@@ -246,11 +245,14 @@ def _masks(context: Context, positions: np.ndarray, wanted: np.ndarray) -> np.nd
     given = wanted & table["mask_path"].notna().to_numpy()
     of = table.loc[given, "image_path"] if "image_path" in table.columns else [None] * int(given.sum())
     masks = jobs(table.assign(image_path=table["mask_path"])[given])
+    reasons = []
     for i, (path, frame), image in zip(np.flatnonzero(given), masks, of, strict=True):
         try:
             found[i] = square_labels(alignment.read(path, frame, image)[0], side)[:, :, 0] > 0
         except ImageError as error:
-            print(f"a mask is left out: {error}", file=sys.stderr)
+            reasons.append(alignment.nameless(str(error), path, image))
+    if reasons:
+        notice(context.dataset.name, f"{len(reasons)} masks cannot be used and are left out (first: {reasons[0]})")
     return found
 
 
