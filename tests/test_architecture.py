@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.sheets",),
     ("data.columns", "data.matching"),
     ("data.joining",),
+    ("provenance",),
     ("data.formats.base",),
     ("data.formats.levels",),
     ("data.formats.codecs", "data.formats.geometry", "data.formats.headers"),

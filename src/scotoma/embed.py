@@ -14,7 +14,7 @@ from scotoma import files
 from scotoma.arguments import checked
 from scotoma.data import phi, splits, store, table
 from scotoma.data.table import IDENTIFIERS, SPLITS
-from scotoma.errors import RunError, UsageError
+from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +46,8 @@ def embed(
     Columns: ``row`` (the row id), ``split``, ``patient``, ``study`` and ``group`` (keyed hashes) where the table has them, the
     target columns as the table has them, and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])``
     in pandas is (n, D), and in DuckDB ``list_cosine_similarity(a.embedding, b.embedding)`` compares two rows. Under ``scotoma``
-    the file's metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights and the
-    picture size.
+    the file's metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights, the picture
+    size, how many images and patients it was trained on, and how many of these rows are among them (``overlap``), which is printed.
 
     No split is drawn: ``split`` is the table's own, else the side that the run had a picture or its patient on, else missing.
 
@@ -83,19 +83,23 @@ def embed(
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
     from scotoma import encoders
-    from scotoma.material import earlier_split
+    from scotoma.material import Source
 
     info = encoders.read_info(run)
     dataset = replace(table.load(data, labels, on, readers), display=info.display)
     for name in set(target or ()) - set(store.FROM_HEADERS):
         dataset.column(name)  # a wrong column is found before anything is decoded
     dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)
-    sides = _sides(dataset, opened, earlier_split(Path(run)))
+    source = Source(str(run), dataset, opened)
+    sides = _sides(dataset, opened, source.sides())
     chosen = np.arange(len(dataset)) if rows == "all" else np.flatnonzero(sides == rows)
     if not len(chosen):
         raise UsageError(f"{dataset.name}: no picture is known to be in split {rows}; see the table's column split, or --rows all")
     wanted = target or [name for name in info.targets if name in dataset.table.columns and name not in NEVER]
-    _write(path, _columns(dataset, sides, wanted).iloc[chosen], run, info, opened)
+    overlap = source.look.overlap(chosen)
+    notice(dataset.name, overlap.sentence("embedded images", f"the encoder {Path(run).name}"))
+    said = source.record.statement() | {"overlap": overlap.value, "overlap_reasons": list(overlap.reasons)}
+    _write(path, _columns(dataset, sides, wanted).iloc[chosen], run, info, opened, said)
     return path
 
 
@@ -123,7 +127,8 @@ def _columns(dataset: table.Dataset, sides: np.ndarray, target: list[str]) -> pd
     return found
 
 
-def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: EncoderInfo, opened: store.Store) -> None:
+def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: EncoderInfo, opened: store.Store,
+           provenance: dict[str, Any]) -> None:  # fmt: skip
     """Features block by block, so that no more than a block is in memory; the file appears under its name when it is whole."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
@@ -135,7 +140,7 @@ def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: EncoderInfo
     width = encoders.width(network)
     said = {
         "encoder": info.name, "method": info.method["name"], "fingerprint": info.data, "image_size": info.image_size,
-        "weights": hashlib.blake2b(encoders.find(run).read_bytes(), digest_size=16).hexdigest(),
+        "weights": hashlib.blake2b(encoders.find(run).read_bytes(), digest_size=16).hexdigest(), **provenance,
     }  # fmt: skip
     beside = pa.Schema.from_pandas(columns, preserve_index=False).remove_metadata()
     features = pa.field(COLUMN, pa.list_(pa.float32(), width))

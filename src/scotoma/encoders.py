@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class EncoderInfo:
         temperature: for a model: its logits are divided by this before they are probabilities (chosen on validation rows).
         thresholds: for a model: the probability from which on each class is called positive, chosen on validation rows; () for 0.5.
         decoder: for a segmentation model: the name of its decoder.
+        trained_on: what it was trained on, through every step (``provenance.Record``); None in files of older versions.
     """
 
     timm_name: str
@@ -68,6 +69,7 @@ class EncoderInfo:
     temperature: float = 1.0
     thresholds: tuple[float, ...] = ()
     decoder: str = ""
+    trained_on: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def numeric(self) -> bool:
@@ -306,6 +308,11 @@ def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | No
         weights |= {names.get(k, DECODER + k): v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
     with files.replacing(path) as temporary:
         save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info)), "format": "pt"})
+
+
+def without_hashes(info: EncoderInfo) -> EncoderInfo:
+    """The header as it leaves the installation: without hashes of whom the weights were trained on."""
+    return replace(info, trained_on=None)
 
 
 def find(source: str | Path) -> Path:

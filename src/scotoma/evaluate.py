@@ -107,7 +107,9 @@ def evaluate(
     )  # fmt: skip
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:
-        found, refused = _carry_out(opened, context, chosen, material_rows(material), None if out else (Path(run), stamp))
+        overlap = material.overlap(run)
+        about = [*material_rows(material), overlap.row(method=context.name, encoder=info.name)]
+        found, refused = _carry_out(opened, context, chosen, about, overlap.value, None if out else (Path(run), stamp))
         if found and out is not None:
             opened.finish()
     finally:
@@ -119,16 +121,17 @@ def evaluate(
 
 
 def _carry_out(run: Run, context: Context, names: list[str], about: list[Row],
-               tested: tuple[Path, tuple[int, ...]] | None) -> tuple[list[Row], dict[str, str]]:  # fmt: skip
+               overlap: int | str, tested: tuple[Path, tuple[int, ...]] | None) -> tuple[list[Row], dict[str, str]]:  # fmt: skip
     """Rows and figures of each evaluator into the run as they come, after those about the data; and who refused, and why.
 
-    Where they join those of the run that is ``tested``, it must still be the one that was read.
+    Every row of the encoder carries on how many test images it was trained (``overlap``). Where rows join those of the run that is
+    ``tested``, it must still be the one that was read.
     """
     found: list[Row] = []
     refused: dict[str, str] = {}
     for name in names:
         module = plugins.module("evaluators", name)
-        common = context.common | ({"method": "control"} if getattr(module, "CONTROL", False) else {})
+        common = context.common | ({"method": "control"} if getattr(module, "CONTROL", False) else {"overlap": overlap})
         try:
             rows = [{"evaluator": name, "protocol": module.PROTOCOL, **common, **row} for row in module.evaluate(context)]
         except UsageError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scotoma.arguments import checked
 from scotoma.errors import UsageError
 from scotoma.pretrain import PRECISIONS
@@ -110,6 +112,8 @@ def finetune(
         if value not in known:
             raise UsageError(f"--{name} {value}: one of {', '.join(known)}")
     arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
+    from dataclasses import replace
+
     from scotoma import encoders, initial, label_columns
     from scotoma.material import gather
 
@@ -150,7 +154,8 @@ def finetune(
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:
         costs = job.train(run)
-        encoders.save(run.path / MODEL, job.network, job.info, job.head)
+        record = material.record(np.union1d(drawn.seen, drawn.val))  # validation rows choose: they are no test either
+        encoders.save(run.path / MODEL, job.network, replace(job.info, trained_on=record), job.head)
         material.save_used(run.path)
         common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(target)}
         run.write_rows([])  # without those of a run that was killed between its rows and its end

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scotoma import encoders
+from scotoma import encoders, provenance
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 
@@ -23,6 +23,16 @@ def network(source: str) -> str | None:
         return encoders.read_info(source).name
     except UsageError:
         return None
+
+
+def record(source: str | Path) -> provenance.Record:
+    """What these weights were trained on, as far as their file says; a file of another program does not."""
+    if not Path(source).exists():
+        return provenance.unknown(f"{source} are public weights, which have no record of what they were trained on")
+    try:
+        return provenance.Record.of_header(encoders.read_info(source).trained_on)
+    except UsageError:
+        return provenance.unknown("its weights are of another program, which keeps no record of what they were trained on")
 
 
 def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:

@@ -7,16 +7,17 @@ import importlib
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma import files
+from scotoma import files, initial, provenance
 from scotoma.data import identity, splits, store, table, targets, units
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 from scotoma.views import modality
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class Material:
         target: what is predicted; None without one.
         modality: a key of ``scotoma.views.MODALITIES``.
         seconds: what preparing took.
-        earlier: the run of the encoder that is tested or tuned; None without one.
+        earlier: the run of the encoder that is tested, tuned or trained on; None without one.
+        before: what that encoder was trained on.
+        overlaps: the test rows that weights were trained on, by the weights' source as the user names it.
     """
 
     dataset: table.Dataset
@@ -49,6 +52,8 @@ class Material:
     modality: str
     seconds: float
     earlier: Path | None = None
+    before: provenance.Record = field(default_factory=provenance.Record)
+    overlaps: dict[str, provenance.Overlap] = field(default_factory=dict)
 
     @property
     def rows(self) -> np.ndarray:
@@ -78,6 +83,19 @@ class Material:
         """A hash of the pixels of these rows, whatever their order."""
         content = splits.contents(self.dataset, self.store)[positions]
         return hashlib.blake2b("".join(sorted(content)).encode(), digest_size=16).hexdigest()
+
+    def record(self, positions: np.ndarray) -> dict[str, Any]:
+        """For the header of weights trained on these rows: what they and those that they started from were trained on."""
+        patients, contents = (names[positions] for names in _named(self.dataset, self.store))
+        own = provenance.of_rows(patients, contents, self.store.key, store.PROTOCOL)
+        return self.before.joined(own).header()
+
+    def overlap(self, source: str | Path) -> provenance.Overlap:
+        """How many test rows these weights were trained on, as their file and their run folder say."""
+        if str(source) not in self.overlaps:
+            look = Source(str(source), self.dataset, self.store).look
+            self.overlaps[str(source)] = look.overlap(self.split.rows("test"))
+        return self.overlaps[str(source)]
 
     def save_used(self, folder: Path) -> None:
         """Write ``used.parquet``: keyed hashes of file, patient and content of every picture, with its split.
@@ -113,7 +131,8 @@ class Material:
 def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
            target: list[str] | None = None, classes: list[str] | None = None, numbers: bool = False, size: int,
            channels: int | None = None, modality_name: str = "auto", seed: int = 0, strict: bool = False,
-           allow_leakage: bool = False, encoder_run: Path | None = None, display: Display | None = None, quiet: bool = False,
+           allow_leakage: bool = False, encoder_run: Path | None = None, tests: bool = True, compared: Sequence[str] = (),
+           display: Display | None = None, quiet: bool = False,
            imports: tuple[str, ...] = ("timm", "lightning")) -> Material:  # fmt: skip
     """Load, check, decode and split.
 
@@ -131,7 +150,10 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         seed: of a drawn split.
         strict: an unreadable picture is an error.
         allow_leakage: go on with a leaking split, or with test pictures that the encoder was pretrained on.
-        encoder_run: the run folder of an encoder to be tested on these data: its patients keep their split, and overlap is refused.
+        encoder_run: the run (or file, or tag) of an encoder to be tested on these data: its patients keep their split, and overlap
+            is refused.
+        tests: whether that encoder is tested; where training goes on from it, overlap is only said.
+        compared: other weights that are tested on these data, for which the same holds.
         display: how stored values become grey levels, as that encoder's header names it; None for as the data set says.
         quiet: no progress bar.
         imports: slow modules imported in a thread while pictures are decoded in other processes.
@@ -155,12 +177,14 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     seconds = time.perf_counter() - began
     importer.join()
     found = targets.read(dataset, target, classes or (), numbers) if target else None
-    earlier = earlier_split(encoder_run)
+    sources = [Source(str(source), dataset, opened) for source in (*([encoder_run] if encoder_run else ()), *compared)]
+    earlier = _sides(sources, seen=not allow_leakage)
     split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier)
-    if earlier and not allow_leakage:
-        _refuse_overlap(split, dataset, opened, earlier)
+    overlaps = {source.name: source.overlap(split, dataset.name, tests and not allow_leakage) for source in sources}
     name = _modality(dataset, opened) if modality_name == "auto" else modality_name
-    return Material(dataset, opened, split, found, name, seconds, encoder_run)
+    before = sources[0].record if encoder_run else provenance.Record()
+    there = encoder_run if encoder_run and encoder_run.exists() else None
+    return Material(dataset, opened, split, found, name, seconds, there, before, overlaps)
 
 
 def _modality(dataset: table.Dataset, opened: store.Store) -> str:
@@ -170,6 +194,55 @@ def _modality(dataset: table.Dataset, opened: store.Store) -> str:
         if most and most[0][0] in _BY_HEADER:
             return _BY_HEADER[most[0][0]]
     return "grey" if opened.channels == 1 else "colour"
+
+
+class Source:
+    """Weights that a table meets: what their file and their run folder say of its rows.
+
+    Args:
+        name: a run folder, a file, or a tag of timm's.
+        dataset: readable rows.
+        opened: their store.
+    """
+
+    def __init__(self, name: str, dataset: table.Dataset, opened: store.Store) -> None:
+        self.name, self.record = name, initial.record(name)
+        self.run = earlier_split(Path(name) if Path(name).exists() else None)
+        self.names = splits.known_by(dataset, opened)
+        self.look = self.record.look(*_named(dataset, opened), opened.key, store.PROTOCOL)
+        in_run = np.array([any(self.run.get(n) == "train" for n in names) for names in self.names], bool)
+        self.look = replace(self.look, seen=self.look.seen | in_run)
+
+    def sides(self, seen: bool = True) -> dict[str, str]:
+        """Names of patients and images -> the split that the run had them in, or training where the file alone knows them."""
+        known = {n: "train" for names, there in zip(self.names, self.look.seen, strict=True) if there and seen for n in names}
+        return known | self.run
+
+    def overlap(self, split: splits.Split, name: str, refused: bool) -> provenance.Overlap:
+        """Refuse, or say, that the weights were trained on test rows, and say where that or the same of validation is open."""
+        test, val = (self.look.overlap(split.rows(side)) for side in ("test", "val"))
+        which = f"the encoder {Path(self.name).name}"
+        if test.seen and refused:
+            raise UsageError(
+                f"{test.seen} of {test.rows} test pictures of {name} (or their patients) were in the encoder's pretraining; "
+                f"test {Path(self.name).name} on others, or say --allow_leakage"
+            )
+        if test.seen or test.unchecked:
+            notice(name, test.sentence("test images", which))
+        if val.seen:
+            notice(name, val.sentence("validation images", which))
+        return test
+
+
+def _sides(sources: Sequence[Source], seen: bool) -> dict[str, str]:
+    """What all weights together know of the split; what is on several sides counts as trained on, then as validated on."""
+    known = [source.sides(seen) for source in sources]
+    return {name: side for side in reversed(table.SPLITS) for of in known for name, kept in of.items() if kept == side}
+
+
+def _named(dataset: table.Dataset, opened: store.Store) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) pseudonyms of patients, None where there is none, and (n,) keyed hashes of images."""
+    return units.owners(dataset, opened), splits.contents(dataset, opened)
 
 
 def earlier_split(run: Path | None) -> dict[str, str]:
@@ -192,14 +265,3 @@ def _used(run: Path | None) -> pd.DataFrame | None:
 
     path = None if run is None else (run if run.is_dir() else run.parent) / USED
     return None if path is None or not path.exists() else pd.read_parquet(path)
-
-
-def _refuse_overlap(split: splits.Split, dataset: table.Dataset, opened: store.Store, earlier: dict[str, str]) -> None:
-    """Refuse to test an encoder on patients or pictures that it was pretrained on."""
-    names = splits.known_by(dataset, opened)
-    seen = [p for p in split.rows("test").tolist() if any(earlier.get(name) == "train" for name in names[p])]
-    if seen:
-        raise UsageError(
-            f"{len(seen)} of {len(split.rows('test'))} test pictures of {dataset.name} (or their patients) were in the encoder's "
-            "pretraining; test on others, or say --allow_leakage"
-        )

@@ -147,7 +147,8 @@ def pretrain(
         material = gather(
             data=data, labels=labels, on=on, readers=readers,
             target=target if reads_labels else None, classes=classes, size=size,
-            channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
+            channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage,
+            encoder_run=Path(init) if init else None, tests=False, quiet=quiet,
         )  # fmt: skip
     from scotoma.pretraining import assemble, opened, train  # torch, timm and lightning
 

@@ -116,7 +116,7 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
     if across.rank():
         return []
     method.cpu().eval()
-    encoders.save(run.path / encoders.FILE, method.encoder, info)
+    encoders.save(run.path / encoders.FILE, method.encoder, replace(info, trained_on=material.record(positions)))
     material.save_used(run.path)
     figures(run, method, batches)
     run.write_rows([])  # without those of a run that was killed between its rows and its end

@@ -133,7 +133,7 @@ def study(
     material = gather(
         data=data, labels=labels, on=on, readers=readers,
         target=target, classes=classes, size=max(size, finetune_size or 0), channels=channels, modality_name=modality,
-        seed=seed, strict=strict, allow_leakage=allow_leakage, quiet=quiet,
+        seed=seed, strict=strict, allow_leakage=allow_leakage, compared=[c for c in controls if c not in CONTROLS], quiet=quiet,
     )  # fmt: skip
     from scotoma.data.targets import require_classes
 

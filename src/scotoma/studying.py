@@ -15,7 +15,19 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from scotoma import comparisons, decoders, encoders, extrapolation, featuremap, files, initial, label_columns, plugins, segmenting
+from scotoma import (
+    comparisons,
+    decoders,
+    encoders,
+    extrapolation,
+    featuremap,
+    files,
+    initial,
+    label_columns,
+    plugins,
+    provenance,
+    segmenting,
+)
 from scotoma.data import regions
 from scotoma.data.targets import Target
 from scotoma.evaluate import material_rows
@@ -142,15 +154,11 @@ def _arms(config: dict[str, Any], networks: dict[str, str], weights: dict[str, s
 
 def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -> Path:
     """The encoder file of an arm: pretrained, pretrained anew on the draw's labels, or random or given weights, written once."""
-    given = _weights(run.config).get(arm.method)
-    if given is None and arm.method != "random" and not _reads_labels(arm.method, _target(material)):
-        return run.path / "pretrain" / _slug(arm.method)
+    given, folder = _weights(run.config).get(arm.method), _network_of(run, _target(material), arm, drawn)
     if given is None and arm.method != "random":
-        seed = 0 if drawn.fraction >= 1 else drawn.seed  # all labels can be drawn in one way only
-        folder = run.path / "pretrain" / f"{_slug(arm.method)}-f{drawn.fraction:g}-s{seed}"
-        _pretrain(run, _only(material, drawn), arm.method, folder, quiet)
+        if _reads_labels(arm.method, _target(material)):
+            _pretrain(run, _only(material, drawn), arm.method, folder, quiet)
         return folder
-    folder = run.path / "pretrain" / f"{_slug(arm.method)}-{arm.encoder}"
     if not (folder / encoders.FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         info = describe({"size": run.config["size"], "seed": run.config["seed"]}, material, arm.encoder)
@@ -159,8 +167,19 @@ def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -
         if given is not None:
             initial.start(network, info, given)
             info = replace(info, method={"name": arm.method})
-        encoders.save(folder / encoders.FILE, network, info)
+        record = provenance.Record() if given is None else initial.record(given)
+        encoders.save(folder / encoders.FILE, network, replace(info, trained_on=record.header()))
     return folder
+
+
+def _network_of(run: Run, target: Target, arm: Arm, drawn: Draw) -> Path:
+    """The folder of an arm's network: of a method's, of that on the draw's labels, or of random or given weights."""
+    name = _slug(arm.method)
+    if arm.method == "random" or arm.method in _weights(run.config):
+        name = f"{name}-{arm.encoder}"
+    elif _reads_labels(arm.method, target):  # all labels can be drawn in one way only
+        name = f"{name}-f{drawn.fraction:g}-s{0 if drawn.fraction >= 1 else drawn.seed}"
+    return run.path / "pretrain" / name
 
 
 def _only(material: Material, drawn: Draw) -> Material:
@@ -242,6 +261,7 @@ def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], netw
         rows += [{**row, "method": method} for row in read_rows(run.path / "pretrain" / _slug(method))]
     rows += [] if target.regional else _patients_needed(target, y)
     differences: list[Row] = []
+    looked: set[tuple[str, str]] = set()
     for arm in arms:
         module = "segmentation" if target.regional else "metrics" if arm.evaluator == "finetune" else arm.evaluator
         protocol = {"version": plugins.module("evaluators", module).PROTOCOL}
@@ -253,6 +273,12 @@ def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], netw
             "evaluator": "segmentation" if target.regional else arm.evaluator, "method": arm.method, "encoder": arm.encoder or None,
             "target": ",".join(target.columns), "split": "test", "protocol": protocol,
         }  # fmt: skip
+        if arm.method != "control":
+            overlap = material.overlap(_weights(config).get(arm.method) or _network_of(run, target, arm, draws[-1]))
+            common |= {"overlap": overlap.value}
+            if arm.method != "random" and (arm.method, arm.encoder) not in looked:
+                looked.add((arm.method, arm.encoder))
+                rows.append(overlap.row(method=arm.method, encoder=arm.encoder))
         curve: dict[int, list[float]] = {}
         for fraction in config["fractions"]:
             chosen = [d for d in draws if d.fraction == fraction]

@@ -79,3 +79,8 @@ def canonical(value: object) -> str | None:
 def pseudonym(value: object, key: bytes) -> str:
     """The keyed hash of one identifier: 32 hexadecimal digits (BLAKE2b with the key, 16 bytes)."""
     return hashlib.blake2b(str(value).encode(), key=key, digest_size=16).hexdigest()
+
+
+def key_id(key: bytes) -> str:
+    """A short name of the key, 12 hexadecimal digits, by which another installation's hashes are known as not comparable."""
+    return pseudonym("the id of this key", key)[:12]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotoma.data import building, images
+from scotoma.data import building, identity, images
 from scotoma.data.sampling import spread
 from scotoma.data.table import Dataset
 from scotoma.errors import RunError, UsageError, notice
@@ -40,12 +40,13 @@ FROM_HEADERS = ("patient", "study", "modality", "age", "sex", "view", "lateralit
 
 @dataclass(frozen=True)
 class Store:
-    """An opened store: pixels by row, and what the headers said."""
+    """An opened store: pixels by row, and what the headers said; ``key`` is the id of the key of its hashes."""
 
     path: Path
     side: int
     channels: int
     display: images.Display = images.AS_STORED
+    key: str = ""
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -180,6 +181,7 @@ def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers:
     """The folder of a finished store, built where it is not there."""
     settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels, "labels": labels}
     settings |= {"display": dataset.display.settings(), "fingerprint": _fingerprint(dataset, side, channels)}
+    settings["key"] = _key()
     folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{settings['fingerprint']}"
     if out is not None or not (folder / "store.json").exists():
         with _alone(folder):
@@ -202,7 +204,13 @@ def open_store(path: Path) -> Store:
         raise UsageError(f"{path}: not a prepared store") from error
     if settings.get("protocol") != PROTOCOL:
         raise UsageError(f"{path}: prepared by another version of Scotoma; prepare it anew")
-    return Store(path, settings["side"], settings["channels"], images.Display.of(settings["display"]))
+    return Store(
+        path, settings["side"], settings["channels"], images.Display.of(settings["display"]), settings.get("key") or _key()
+    )
+
+
+def _key() -> str:
+    return identity.key_id(identity.load_key())
 
 
 def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -232,7 +240,7 @@ def _channels(dataset: Dataset, sample: int = 32) -> int:
 
 
 def _fingerprint(dataset: Dataset, side: int, channels: int) -> str:
-    digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels} {dataset.display}".encode(), digest_size=10)
+    digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels} {dataset.display} {_key()}".encode(), digest_size=10)
     seen: dict[str, str] = {}
     for path, frame, *image in building.lines(dataset.table):  # a mask's store hangs on its image as well
         for name in (path, *image):
