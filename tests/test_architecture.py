@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("views",),
     ("partners", "corruptions", "mixing"),
     ("masks",),
-    ("encoders",),
+    ("encoders", "checkpoints"),
     ("initial", "decoders", "sharding"),
     ("nets",),
     ("losses",),
@@ -88,6 +88,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 TOGETHER = {"report"}  # a package whose modules are one layer
 # Modules whose test has another name, or that another test covers.
 TESTED_BY = {
+    "checkpoints": "test_initial.py",
     "errors": "test_cli.py",
     "plugins": "test_cli.py",
     "plan": "test_training.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ def info_of(name: str, channels: int = 1, size: int = 32) -> EncoderInfo:
     return EncoderInfo(timm_name, kwargs, channels, size, (0.4,) * channels, (0.2,) * channels)
 
 
-def test_a_run_of_the_same_network_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_run_of_the_same_network_is_taken_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info = info_of("resnet10t")
     source, encoder = encoders.build(info), encoders.build(info)
     encoders.save(tmp_path / encoders.FILE, source, info)
     initial.start(encoder, info, str(tmp_path))
     assert initial.network(str(tmp_path)) == "resnet10t"
     assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), encoder.state_dict().values(), strict=True))
+    assert not capsys.readouterr().err  # nothing was guessed
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -63,6 +65,121 @@ def test_a_vision_transformer_takes_another_size_and_patch(tmp_path: Path) -> No
     halved = encoders.build(other, depth=1)
     initial.start(halved, other, str(tmp_path / "weights.safetensors"))
     assert halved.patch_embed.proj.weight.shape[2:] == (16, 16)
+
+
+def scrambled(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of which no tensor is as a new network has it."""
+    generator = torch.Generator().manual_seed(7)
+    return {
+        k: torch.rand(v.shape, generator=generator) + 0.5 if v.is_floating_point() else torch.tensor(41)
+        for k, v in network.state_dict().items()
+    }
+
+
+def under(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + k: v for k, v in weights.items()}
+
+
+def doubled(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: 2 * v for k, v in weights.items()}
+
+
+FORMS = {  # what is saved of weights w (and others, o), the place that is taken of it, and how many tensors beside o are left out
+    "plain": (lambda w, o: {**w, "head.weight": torch.zeros(5, 192)}, "", None, 1),
+    "averaged": (lambda w, o: {"state_dict": o, "state_dict_ema": w, "arch": "vit"}, "state_dict_ema", "state_dict", 0),
+    "ema_in_model": (
+        lambda w, o: {"model": under("net.", o), "model_ema": under("module.net.", w)},
+        "model_ema: module.net.", "model: net.", 0,
+    ),
+    "teacher": (
+        lambda w, o: {"teacher": under("backbone.", w), "student": under("module.backbone.", o)},
+        "teacher: backbone.", "student: module.backbone.", 0,
+    ),
+    "teacher_in_one": (
+        lambda w, o: {"model": {**under("student.backbone.", o), **under("teacher.backbone.", w)}},
+        "model: teacher.backbone.", "model: student.backbone.", 0,
+    ),
+    "query": (
+        lambda w, o: {"state_dict": {**under("module.encoder_k.", o), **under("module.encoder_q.", w), "queue": torch.ones(3)}},
+        "state_dict: module.encoder_q.", "state_dict: module.encoder_k.", 1,
+    ),
+    "base": (
+        lambda w, o: {"state_dict": {**under("base_encoder.", w), **under("momentum_encoder.", o)}},
+        "state_dict: base_encoder.", "state_dict: momentum_encoder.", 0,
+    ),
+    "target": (
+        lambda w, o: {"encoder": o, "predictor": {"a": torch.ones(1)}, "target_encoder": w}, "target_encoder", "encoder", 1,
+    ),
+    "compiled": (lambda w, o: under("_orig_mod.module.", w), "_orig_mod.module.", None, 0),
+    "optimiser": (
+        lambda w, o: {"model": w, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1.0}]},
+                      "args": argparse.Namespace(lr=0.1)},
+        "model", None, 0,
+    ),
+    "twice_the_same": (lambda w, o: {"a": w, "b": dict(w)}, "a", "b", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_checkpoints_of_other_programs(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = info_of("vit_tiny_patch8", 3, 32)
+    encoder = encoders.build(info, depth=1)
+    weights = scrambled(encoder)
+    content, place, not_taken, rest = FORMS[form]
+    others = doubled(weights)
+    torch.save(content(weights, others), tmp_path / "theirs.pth.tar")
+    initial.start(encoder, info, str(tmp_path / "theirs.pth.tar"))
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    said = capsys.readouterr().err
+    left_out = rest + (len(weights) if not_taken else 0)
+    end = f"; not taken: {not_taken}" if not_taken else ""
+    where = f"{place}, " if place else ""
+    assert said == f"--init theirs.pth.tar: {where}{len(weights)} tensors; {left_out} others left out{end}\n"
+
+
+def test_two_networks_that_differ_and_that_no_rule_tells_apart_are_refused(tmp_path: Path) -> None:
+    info = info_of("vit_tiny_patch8", 3, 32)
+    encoder = encoders.build(info, depth=1)
+    weights = scrambled(encoder)
+    torch.save({"left": weights, "right": under("deep.", doubled(weights))}, tmp_path / "two.pt")
+    with pytest.raises(UsageError, match=r"several networks that fit .left, right: deep\..: save the one"):
+        initial.start(encoder, info, str(tmp_path / "two.pt"))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_and_counters_that_old_files_lack(
+    kind: torch.dtype, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = info_of("resnet10t", 3)
+    encoder = encoders.build(info)
+    weights = {k: v.to(kind) for k, v in scrambled(encoder).items() if not k.endswith("num_batches_tracked")}
+    torch.save(weights, tmp_path / "old.pth")
+    initial.start(encoder, info, str(tmp_path / "old.pth"))
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, weights[name].float() if name in weights else torch.tensor(0)), name
+    assert "num_batches_tracked of batch norm, which it lacks, are 0" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_and_objects_beside_them_are_refused(tmp_path: Path) -> None:
+    info = info_of("resnet10t", 3)
+    encoder = encoders.build(info)
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    weights = scrambled(encoder)
+    torch.save({**weights, "layer1.0.bn1.bias": torch.full((64,), float("nan"))}, tmp_path / "nan.pth")
+    with pytest.raises(UsageError, match=r"layer1.0.bn1.bias is not finite"):
+        initial.start(encoder, info, str(tmp_path / "nan.pth"))
+    torch.save({"model": weights, "config": Path("x")}, tmp_path / "objects.pth")
+    with pytest.raises(UsageError, match=r"Python objects beside the weights .pathlib.*save its table of weights alone"):
+        initial.start(encoder, info, str(tmp_path / "objects.pth"))
+    torch.save(encoder, tmp_path / "module.pth")
+    with pytest.raises(UsageError, match=r"Python objects beside the weights"):
+        initial.start(encoder, info, str(tmp_path / "module.pth"))
+    partial = {k: v for k, v in weights.items() if not k.startswith("layer4")}
+    torch.save({"model": under("module.", partial)}, tmp_path / "partial.pth")
+    with pytest.raises(UsageError, match=r"not weights of a resnet10t .layer4.* is missing"):
+        initial.start(encoder, info, str(tmp_path / "partial.pth"))
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
 
 
 def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:

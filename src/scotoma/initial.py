@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from scotoma import encoders, provenance
+from scotoma import checkpoints, encoders, provenance
 from scotoma.encoders import EncoderInfo
-from scotoma.errors import UsageError
-
-PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+from scotoma.errors import UsageError, notice
 
 
 def network(source: str) -> str | None:
@@ -39,18 +38,19 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     """Put weights into a network, in place.
 
     The first layer's weights are summed or spread over channels, a vision transformer's positions and patches resampled, a
-    classifier's head left out (all timm's own ways); everything else must fit exactly.
+    classifier's head left out (all timm's own ways); everything else must fit exactly. Files of other programs are read as
+    ``checkpoints`` says.
 
     Args:
         encoder: the network.
         info: its description.
-        source: a run folder, a ``.safetensors`` or ``.pth`` file with timm's names, or a tag (``resnet18.a1_in1k``) whose weights
+        source: a run folder, a ``.safetensors`` file or checkpoint with timm's names, or a tag (``resnet18.a1_in1k``) whose weights
             timm takes from its cache or downloads.
 
     Raises:
-        UsageError: no such weights, they cannot be had, or they are another network's.
+        UsageError: no such weights, they cannot be had, they are another network's, or not finite.
     """
-    weights = _of_file(encoders.find(source)) if Path(source).exists() else _of_tag(source)
+    weights = _of_file(encoders.find(source), encoder, info) if Path(source).exists() else _of_tag(source)
     encoder.load_state_dict(_fitted(weights, encoder, info, source), strict=True)
 
 
@@ -81,24 +81,23 @@ def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **ove
     return encoder, info
 
 
-def _of_file(path: Path) -> dict[str, Tensor]:
-    import pickle
+def _of_file(path: Path, encoder: nn.Module, info: EncoderInfo) -> dict[str, Tensor]:
+    """The network's weights out of a file; where another program wrote it, what was taken of it is said."""
+    content, own = checkpoints.read(path), encoder.state_dict()
+    found = checkpoints.pick(content, own, f"--init {path}", info.name)
+    absent = [name for name in own if name not in found.weights]
+    if not _ours(path):
+        counters = f"; {len(absent)} {checkpoints.COUNTER} of batch norm, which it lacks, are 0" if absent else ""
+        notice(f"--init {path.name}", found.sentence() + counters)
+    return {name: torch.zeros_like(own[name]) for name in absent} | found.weights
 
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
+def _ours(path: Path) -> bool:
     try:
-        if path.suffix not in PICKLES:
-            return load_file(path)
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UsageError(f"{path}: no weights can be read from it ({str(error).splitlines()[0]})") from error
-    for key in ("state_dict", "model"):
-        found = found.get(key, found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise UsageError(f"{path}: holds no table of weights by name")
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+        encoders.read_info(path)
+    except UsageError:
+        return False
+    return True
 
 
 def _of_tag(tag: str) -> dict[str, Tensor]:
@@ -128,6 +127,10 @@ def _fitted(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInfo, s
         raise UsageError(f"--init {source}: not weights of a {info.name} ({missing[0]} is missing, {len(missing)} in all)")
     for name, like in wanted.items():
         tensor = weights[name]
+        if like.is_floating_point():
+            tensor = tensor.float()
+            if not tensor.isfinite().all():
+                raise UsageError(f"--init {source}: {name} is not finite: these weights are damaged")
         if name == first and tensor.ndim == 4:
             if tensor.shape[1] != like.shape[1]:
                 tensor = adapt_input_conv(like.shape[1], tensor)
