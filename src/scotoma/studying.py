@@ -269,7 +269,7 @@ def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], netw
             protocol |= {"steps": config["finetune_steps"], "learning_rate": config["finetune_learning_rate"]}
             start = "zero" if arm.method == "random" else "probe"
             protocol |= {"decoder": config["decoder"]} if target.regional else {"head": start}
-        common = {
+        common: Row = {
             "evaluator": "segmentation" if target.regional else arm.evaluator, "method": arm.method, "encoder": arm.encoder or None,
             "target": ",".join(target.columns), "split": "test", "protocol": protocol,
         }  # fmt: skip
