@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "scotoma"
 # One line a layer: a module imports only modules of the layers above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "processes"),
+    ("files", "processes", "encoder_header"),
     ("arguments", "plugins", "launch", "across", "cpu"),
     ("data.identity", "data.fields", "data.sampling", "data.stratify", "data.readings", "data.phi"),
     ("data.delimited", "data.workbook"),
@@ -89,6 +89,7 @@ TOGETHER = {"report"}  # a package whose modules are one layer
 # Modules whose test has another name, or that another test covers.
 TESTED_BY = {
     "checkpoints": "test_initial.py",
+    "encoder_header": "test_encoders.py",
     "errors": "test_cli.py",
     "plugins": "test_cli.py",
     "plan": "test_training.py",

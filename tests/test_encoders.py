@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from torch import nn
 
 from scotoma import encoders
 from scotoma.encoders import EncoderInfo
-from scotoma.errors import UsageError
+from scotoma.errors import RunError, UsageError
 
 NETWORKS = ("resnet10t", "vit_tiny_patch8")
 
@@ -172,3 +175,103 @@ def test_layers_learn_more_slowly_the_farther_from_the_head() -> None:
     assert scale["patch_embed.proj.weight"] == scale["pos_embed"] == 0.125 and scale["norm.weight"] == 1.0
     for group in encoders.layer_groups(network, 0.5):
         assert (group.get("weight_decay") == 0.0) == all(p.ndim <= 1 for p in group["params"])
+
+
+def rewritten(path: Path, **fields: object) -> Path:
+    """The file with other fields in its header; ``...`` takes a field away."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["scotoma"]) | fields
+    header = {k: v for k, v in header.items() if v is not ...}
+    save_file(load_file(path), path, metadata={"scotoma": json.dumps(header)})
+    return path
+
+
+HOSTILE = {
+    "opens a file": {"timm_kwargs": {"checkpoint_path": "/etc/passwd"}},
+    "downloads": {"timm_kwargs": {"pretrained": True}},
+    "downloads from": {"timm_kwargs": {"pretrained_cfg": {"url": "http://example.org/x"}}},
+    "downloads into": {"timm_kwargs": {"cache_dir": "/tmp/x"}},
+    "a hub's name": {"timm_name": "hf-hub:someone/net"},
+    "a hub's other name": {"timm_name": "hf_hub:someone/net"},
+    "a local folder": {"timm_name": "local-dir:/tmp"},
+    "a path": {"timm_name": "../../net"},
+    "no name": {"timm_name": ""},
+    "a list for a name": {"timm_name": ["resnet10t"]},
+    "a large side": {"image_size": 10**9},
+    "many patches": {"timm_name": "vit_tiny_patch16_224", "timm_kwargs": {"patch_size": 1, "img_size": 4096}},
+    "a number as text": {"image_size": "32"},
+    "true for a number": {"in_chans": True},
+    "many channels": {"in_chans": 10**6, "mean": [0.0], "std": [1.0]},
+    "a mean too few": {"mean": []},
+    "a mean that is no number": {"mean": [float("nan")]},
+    "a deviation of 0": {"std": [0.0]},
+    "a temperature of 0": {"temperature": 0},
+    "an infinite temperature": {"temperature": float("inf")},
+    "classes of numbers": {"classes": [1, 2]},
+    "classes as text": {"classes": "no"},
+    "a method without a name": {"method": {}},
+    "pixels as a list": {"pixels": [1]},
+    "a display as text": {"pixels": {"display": "x"}},
+    "a record as text": {"trained_on": "x"},
+    "another type of an argument": {"timm_kwargs": {"img_size": [32, 32]}},
+    "an argument of another network": {"timm_kwargs": {"depth": 3}},
+    "a network that timm lacks": {"timm_name": "resnet11x"},
+    "a key that nobody knows": {"more": 1},
+    "a missing field": {"mean": ...},
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_header_is_data_within_bounds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = info_of("resnet10t")
+    encoders.save(tmp_path / encoders.FILE, encoders.build(info), info)
+    path = rewritten(tmp_path / encoders.FILE, **HOSTILE[kind])
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("opened a connection"))
+    with pytest.raises(UsageError, match=r"encoder.safetensors|no network 'resnet11x'") as caught:
+        encoders.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_that_is_no_json_or_nested_without_end_is_refused(tmp_path: Path) -> None:
+    for text in ("{", "[1]", "1", "[" * 200_000, '{"seed": ' + "9" * 5000 + "}"):
+        save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"scotoma": text})
+        with pytest.raises(UsageError, match=r"x.safetensors"):
+            encoders.read_info(tmp_path / "x.safetensors")
+
+
+def test_a_header_without_a_record_is_still_read(tmp_path: Path) -> None:
+    info = info_of("resnet10t")
+    encoders.save(tmp_path / encoders.FILE, encoders.build(info), info)
+    assert encoders.read_info(rewritten(tmp_path / encoders.FILE, trained_on=...)).trained_on is None
+
+
+def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:
+    info = info_of("resnet10t")
+    network = encoders.build(info)
+    encoders.save(tmp_path / encoders.FILE, network, info)
+    before = (tmp_path / encoders.FILE).read_bytes()
+    with torch.no_grad():
+        network.layer3[0].conv1.weight[0, 0, 0, 0] = float("inf")
+    with pytest.raises(RunError, match=r"layer3.0.conv1.weight is not finite"):
+        encoders.save(tmp_path / encoders.FILE, network, info)
+    assert (tmp_path / encoders.FILE).read_bytes() == before
+    weights = load_file(tmp_path / encoders.FILE)
+    weights["bn1.running_var"][0] = float("nan")
+    save_file(weights, tmp_path / "nan.safetensors", metadata={"scotoma": json.dumps(asdict(info))})
+    with pytest.raises(UsageError, match=r"bn1.running_var is not finite"):
+        encoders.load(tmp_path / "nan.safetensors")
+
+
+def test_equal_networks_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
+    """Each process orders the header's keys by chance where there are several."""
+    script = (
+        "import sys, torch; from pathlib import Path; from scotoma import encoders; torch.manual_seed(0);"
+        "n, k = encoders.resolve('resnet10t', 32); i = encoders.EncoderInfo(n, k, 1, 32, (0.4,), (0.2,), trained_on={'parts': []});"
+        "[encoders.save(Path(sys.argv[1]) / f'{c}.safetensors', encoders.build(i), i) or torch.manual_seed(0) for c in 'ab']"
+    )
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / name)], check=True)
+    assert len({p.read_bytes() for p in tmp_path.rglob("*.safetensors")}) == 1
+    with safe_open(tmp_path / "one" / "a.safetensors", "pt") as file:
+        assert list(file.metadata()) == ["scotoma"]

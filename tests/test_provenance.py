@@ -245,4 +245,4 @@ def test_embed_says_on_how_many_rows_the_encoder_was_trained(
 
 def test_what_leaves_the_house_has_no_hashes() -> None:
     info = EncoderInfo("resnet10t", {}, 1, 32, (0.4,), (0.2,), trained_on=of_rows(names("p"), names(1), "key", 3).header())
-    assert encoders.without_hashes(info) == replace(info, trained_on=None)
+    assert initial.without_hashes(info) == replace(info, trained_on=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import files
+from scotoma import encoder_header, files
 from scotoma.data.images import Display
-from scotoma.errors import UsageError
+from scotoma.errors import RunError, UsageError
 from scotoma.masks import patchify
 
 FILE = "encoder.safetensors"
-HEADER = "scotoma"
+HEADER = encoder_header.KEY
 HEAD = ("head.weight", "head.bias")  # a model file is an encoder file with these beside it; some networks have other names in head.
 DECODER = "decoder."  # before the names of a segmentation model's further weights
 
@@ -126,6 +126,8 @@ def build(info: EncoderInfo, **overrides: Any) -> nn.Module:
     """The network of an ``EncoderInfo`` with random weights, without a classification head: (B, C, H, W) -> (B, features)."""
     import timm
 
+    if not timm.is_model(info.timm_name):
+        raise UsageError(f"this version of timm knows no network {info.timm_name!r}: install that with which the file was written")
     return timm.create_model(info.timm_name, num_classes=0, in_chans=info.in_chans, **{**info.timm_kwargs, **overrides})
 
 
@@ -298,7 +300,10 @@ def layer_groups(encoder: nn.Module, decay: float) -> list[dict[str, Any]]:
 def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | None = None) -> None:
     """Write an encoder file, or with a head (a linear layer, or a decoder) a model file.
 
-    Under a temporary name first, so that none is ever half-written.
+    Under a temporary name first, so that none is ever half-written. The same network and header give the same bytes.
+
+    Raises:
+        RunError: a weight is not finite, or the file cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -306,13 +311,16 @@ def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | No
     if head is not None:
         names = dict(zip(("weight", "bias"), HEAD, strict=True)) if isinstance(head, nn.Linear) else {}
         weights |= {names.get(k, DECODER + k): v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
-    with files.replacing(path) as temporary:
-        save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info)), "format": "pt"})
+    damaged = _not_finite(weights)
+    if damaged:
+        raise RunError(f"{path} is not written: {damaged} is not finite, the training failed; try a lower --learning_rate")
+    with files.replacing(path) as temporary:  # one key: safetensors writes several in an order of chance
+        save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info))})
 
 
-def without_hashes(info: EncoderInfo) -> EncoderInfo:
-    """The header as it leaves the installation: without hashes of whom the weights were trained on."""
-    return replace(info, trained_on=None)
+def _not_finite(weights: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor that is not finite."""
+    return next((k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()), None)
 
 
 def find(source: str | Path) -> Path:
@@ -346,10 +354,12 @@ def read_info(source: str | Path) -> EncoderInfo:
     if header is None:
         raise UsageError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
     try:
-        lists = ("mean", "std", "targets", "classes", "thresholds")
-        fields: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in json.loads(header).items()}
-        return EncoderInfo(**fields)
-    except (ValueError, TypeError, AttributeError) as error:
+        fields = encoder_header.require(json.loads(header), str(path))
+        fields |= {name: tuple(fields[name]) for name in encoder_header.LISTS if name in fields}
+        info = EncoderInfo(**fields)
+        _ = info.display  # is read from it
+        return info
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise UsageError(f"{path}: its header was written by another version of Scotoma ({error})") from error
 
 
@@ -361,15 +371,23 @@ def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, 
         **overrides: timm arguments that change training, not weights (``drop_path_rate``).
 
     Raises:
-        UsageError: no such file, or its weights are not exactly those of the network that its header names.
+        UsageError: no such file, or its weights are not finite, or not exactly those of the network that its header names.
     """
     from safetensors.torch import load_file
 
     path = find(source)
     info = read_info(path)
-    weights = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(DECODER)}
+    everything = load_file(path)
+    damaged = _not_finite(everything)
+    if damaged:
+        raise UsageError(f"{path}: {damaged} is not finite: these weights are damaged, or their training failed")
+    weights = {name: tensor for name, tensor in everything.items() if not name.startswith(DECODER)}
     weight, bias = (weights.pop(name, None) for name in HEAD)
-    encoder = build(info, **overrides)
+    try:
+        encoder = build(info, **overrides)
+    except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, AttributeError, KeyError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path}: timm makes no {info.name} of what its header says ({reason})") from error
     try:
         encoder.load_state_dict(weights, strict=True)
     except RuntimeError as error:

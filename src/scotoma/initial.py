@@ -34,6 +34,11 @@ def record(source: str | Path) -> provenance.Record:
         return provenance.unknown("its weights are of another program, which keeps no record of what they were trained on")
 
 
+def without_hashes(info: EncoderInfo) -> EncoderInfo:
+    """The header as it leaves the installation: without hashes of whom the weights were trained on."""
+    return replace(info, trained_on=None)
+
+
 def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     """Put weights into a network, in place.
 

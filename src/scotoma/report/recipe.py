@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from scotoma import encoder_header
+from scotoma.errors import UsageError
 from scotoma.report import Folder, asked, called, method_of, missing
 
 NETWORKS = ("model.safetensors", "encoder.safetensors")
@@ -24,8 +26,8 @@ def header(path: Path) -> Config:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             kept = json.loads(file.read(size)) if size < LARGEST_HEADER else {}
-        return dict(json.loads(kept["__metadata__"]["scotoma"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return encoder_header.require(json.loads(kept["__metadata__"][encoder_header.KEY]), path.name)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError):
         return {}
 
 
