@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.formats.codecs", "data.formats.geometry", "data.formats.headers"),
     ("data.formats.dicom", "data.formats.tiff"),
     ("data.formats.*",),
-    ("data.radiograph",),
+    ("data.radiograph", "data.text_detector"),
     ("data.phantom",),
     ("data.images", "data.hashes"),
     ("data.alignment",),

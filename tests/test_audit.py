@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from scotoma import cli
 from scotoma.audit import audit
+from scotoma.data import text_detector
 from scotoma.data.formats import identifying
 from scotoma.errors import RunError, UsageError
 from scotoma.run import read_rows, status
@@ -165,7 +166,12 @@ def test_a_table_is_held_against_another(tmp_path: Path) -> None:
         audit(inside, against=outside, quiet=True, fail_on="error")
 
 
-def test_text_and_identifying_headers_are_told_without_their_content(tmp_path: Path) -> None:
+@pytest.mark.parametrize("installed", [True, False])
+def test_text_and_identifying_headers_are_told_without_their_content(
+    tmp_path: Path, installed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not installed:
+        monkeypatch.setattr(text_detector, "models", lambda: None)
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
 
@@ -190,6 +196,7 @@ def test_text_and_identifying_headers_are_told_without_their_content(tmp_path: P
     out = tmp_path.with_name(tmp_path.name + "-run")
     rows = audit(tmp_path, out=out, quiet=True)
     assert of_check(rows, "burned_in_text")["rows"] == [1]
+    assert ("a detector finds more: pip install 'scotoma[ocr]'" in capsys.readouterr().err) is not installed
     headers = of_check(rows, "identifying_header")
     assert headers["rows"] == [2]
     assert headers["elements"] == {"PatientName": 1, "PatientID": 1, "StudyDate": 1, "InstitutionName": 1}

@@ -134,9 +134,9 @@ def test_what_an_encoder_was_shown_is_what_finetune_and_evaluate_show_it(tmp_pat
         {"image_path": paths, "label": np.arange(24) % 2, "split": ["train", "train", "val", "val", "test", "test"] * 4}
     )
     frame.to_csv(tmp_path / "ct.csv", index=False)
-    shown = images.Display(((-600.0, 1500.0),), "none", -32768.0)
+    shown = images.Display(((-600.0, 1500.0),), "none", -32768.0, redact=True)
     for typed in (
-        f"prepare {tmp_path}/ct.csv --out {tmp_path}/s --size 16 --windows lung --offset -32768",
+        f"prepare {tmp_path}/ct.csv --out {tmp_path}/s --size 16 --windows lung --offset -32768 --redact",
         f"pretrain --data {tmp_path}/s --method simclr --encoder resnet10t --size 16 --steps 2 --out {tmp_path}/p",
         f"finetune --data {tmp_path}/ct.csv --target label --encoder {tmp_path}/p --steps 2 --out {tmp_path}/f",
         f"evaluate {tmp_path}/f --data {tmp_path}/ct.csv --with metrics --out {tmp_path}/e",

@@ -26,6 +26,7 @@ def prepare(
     windows: list[str] | None = None,
     equalize: str | None = None,
     offset: float | None = None,
+    redact: bool = False,
     axis: str = "axial",
     every: int = 1,
     skip_empty: bool = False,
@@ -51,6 +52,7 @@ def prepare(
             abdomen, or centre:width; by default as the data set and the files say.
         equalize: none, histogram or clahe; by default as the data set says.
         offset: added to the values of PNG, TIFF and npz before the windows, such as -32768 for 16-bit PNG of HU + 32768.
+        redact: burned-in text painted over at full resolution, lines of four letters or digits and more; needs the extra `ocr`.
         axis: along which NIfTI volumes are cut: axial, coronal or sagittal.
         every: keep every so many-th slice of a file, from its first.
         skip_empty: leave out slices that show nothing.
@@ -87,7 +89,8 @@ def prepare(
                 f"--columns {column}: {reason.text} is kept in no store; join it later by row in a table of your own, "
                 "or rename the column if it identifies nobody"
             )
-    dataset = slices.choose(replace(dataset, display=_display(dataset.display, windows, equalize, offset)), axis, every)
+    display = _display(dataset.display, windows, equalize, offset, redact)
+    dataset = slices.choose(replace(dataset, display=display), axis, every)
     dataset, opened = store.prepare(dataset, size, channels, Path(out), strict, quiet=quiet, skip_empty=skip_empty)
     if "mask_path" in dataset.table.columns and dataset.table["mask_path"].notna().any():
         _, at = store.regions(dataset, opened.side, quiet, opened.path / store.REGIONS)
@@ -109,13 +112,21 @@ def prepare(
     return opened.path
 
 
-def _display(given: Display, windows: list[str] | None, equalize: str | None, offset: float | None) -> Display:
+def _display(
+    given: Display, windows: list[str] | None, equalize: str | None, offset: float | None, redact: bool = False
+) -> Display:
     """The data set's display with what the user says otherwise."""
+    from scotoma.data import text_detector
+
+    if (redact or given.redact) and text_detector.models() is None:
+        raise UsageError(f"--redact: {text_detector.MISSING}")
     try:
-        return Display(
-            given.windows if windows is None else parse_windows(windows),
-            given.equalize if equalize is None else equalize,
-            given.offset if offset is None else offset,
+        return replace(
+            given,
+            windows=given.windows if windows is None else parse_windows(windows),
+            equalize=given.equalize if equalize is None else equalize,
+            offset=given.offset if offset is None else offset,
+            redact=given.redact or redact,
         )
     except ValueError as error:
         raise UsageError(f"--windows, --equalize, --offset: {error}") from error

@@ -68,7 +68,8 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         frame: which picture of the file; ``None`` is the only or the first one, of a NIfTI volume the middle slice.
         side: the side the picture will be fitted into. JPEG and JPEG 2000 of at least four times that are then decoded at 1/2, 1/4
             or 1/8, so that at least twice that is left (faster; within two grey levels after :func:`square`).
-        display: how stored values become grey levels.
+        display: how stored values become grey levels. Under ``redact`` burned-in text is painted over at full resolution, the
+            fact ``redacted`` counts its lines, and an image in which none is found is read as without it.
         levels: what decides on black and white where neither the file nor ``display`` does; by default the file's images together.
 
     Raises:
@@ -77,12 +78,26 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
     with one_line(path):
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
-        picture = _read(path, frame, side, display, levels or Alone(lambda other, seen: read(path, other, None, display, seen)))
-        if display.equalize == "none":
-            return picture
-        from scotoma.data.formats.equalize import equalize
+        levels = levels or Alone(lambda other, seen: read(path, other, None, replace(display, redact=False), seen))
+        if not display.redact:
+            return _shown(path, frame, side, display, levels)
+        from scotoma.data import text_detector
 
-        return replace(picture, pixels=equalize(picture.pixels, display.equalize, apart=len(display.windows) == 3))
+        whole = _shown(path, frame, None, display, levels)  # small letters are found at full resolution only
+        lines = text_detector.text_lines(whole.pixels)
+        if not lines:
+            return _shown(path, frame, side, display, levels)
+        source = whole.pixels if whole.source is None else whole.source  # the file is the same, whatever is painted over
+        return Picture(text_detector.paint_over(whole.pixels, lines), whole.facts | {"redacted": len(lines)}, source)
+
+
+def _shown(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
+    picture = _read(path, frame, side, display, levels)
+    if display.equalize == "none":
+        return picture
+    from scotoma.data.formats.equalize import equalize
+
+    return replace(picture, pixels=equalize(picture.pixels, display.equalize, apart=len(display.windows) == 3))
 
 
 def _read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotoma.data import building, identity, images
+from scotoma.data import building, identity, images, text_detector
 from scotoma.data.sampling import spread
 from scotoma.data.table import Dataset
+from scotoma.data.text_detector import MISSING
 from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
@@ -113,9 +114,13 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
             raise UsageError(
                 f"{dataset.store} was prepared at side {store.side} with {store.channels} channels: prepare it anew for size {size}"
             )
-        if store.display != dataset.display:
+        if replace(store.display, redact=dataset.display.redact) != dataset.display:
             raise UsageError(f"{dataset.store} was prepared with {store.display}, not {dataset.display}: prepare it anew")
+        if store.display.redact != dataset.display.redact:
+            there, then = ("is", "was not") if store.display.redact else ("is not", "was")
+            notice(dataset.name, f"burned-in text {there} painted over in this store, and {then} where the encoder was trained")
         return _readable(dataset, store, strict, skip_empty)
+    dataset = _redactable(dataset)
     side = side_for(size)
     channels = channels or _channels(dataset)
     if len(dataset.display.windows) not in (0, channels):
@@ -190,6 +195,14 @@ def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers:
                     raise UsageError(f"{folder} is not empty: name another folder for the store")
                 building.build(dataset, folder, settings, workers or len(os.sched_getaffinity(0)), strict, quiet)
     return folder
+
+
+def _redactable(dataset: Dataset) -> Dataset:
+    """The dataset, not to be redacted (which is said) where the detector of burned-in text is not installed."""
+    if not dataset.display.redact or text_detector.models() is not None:
+        return dataset
+    notice(dataset.name, f"burned-in text was painted over where the encoder was trained, and stays in these images: {MISSING}")
+    return replace(dataset, display=replace(dataset.display, redact=False))
 
 
 def open_store(path: Path) -> Store:
@@ -287,6 +300,9 @@ def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) ->
     for column in FROM_HEADERS:
         if column not in table.columns and column in facts.columns:
             table[column] = facts[column].to_numpy()
+    if store.display.redact:
+        painted = int(facts["redacted"].gt(0).sum()) if "redacted" in facts.columns else 0
+        notice(dataset.name, f"burned-in text found and painted over in {painted} of {len(facts)} images")
     if skip_empty:
         bad = bad | facts["blank"].eq(True).to_numpy()
         if bad.all():

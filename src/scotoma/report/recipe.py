@@ -101,6 +101,7 @@ def pixels(one: Config) -> str:
         f"resized to {one.get('image_size')} pixels, {'grey' if channels == 1 else f'{channels} channels'}",
         f"display windows {shown['windows']}" if shown.get("windows") else "",
         f"histogram equalisation {shown['equalize']}" if shown.get("equalize", "none") != "none" else "",
+        "burned-in text found by a detector and painted over" if shown.get("redact") else "",
         f"normalised by mean (standard deviation) {means}" if means else "",
     ]
     text = "; ".join(w for w in words if w)

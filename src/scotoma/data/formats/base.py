@@ -42,6 +42,7 @@ class Display:
             -32768 for a 16-bit PNG that holds HU + 32768.
         levels: without windows, (kind of value, black, white) of deeper values of such formats, such as ("uint16", 0, 4095): one
             decision for all images of a data set. A kind that is not named is decided where it is met.
+        redact: whether burned-in text is painted over (``scotoma.data.text_detector``).
 
     Raises:
         ValueError: one line that says what is wrong.
@@ -51,6 +52,7 @@ class Display:
     equalize: str = "none"
     offset: float = 0.0
     levels: tuple[tuple[str, float, float], ...] = ()
+    redact: bool = False
 
     def __post_init__(self) -> None:
         if len(self.windows) not in (0, 1, 3):
@@ -79,8 +81,9 @@ class Display:
 
     def __str__(self) -> str:
         windows = ",".join(f"{centre:g}:{width:g}" for centre, width in self.windows) or "as the files say"
+        offset = f", offset {self.offset:g}" if self.offset else ""
         levels = "".join(f", {kind} from {low:g} to {high:g}" for kind, low, high in self.levels)
-        return f"windows {windows}, equalize {self.equalize}" + (f", offset {self.offset:g}" if self.offset else "") + levels
+        return f"windows {windows}, equalize {self.equalize}{offset}{levels}{', redact' if self.redact else ''}"
 
 
 def parse_windows(names: list[str] | tuple[str, ...]) -> tuple[tuple[float, float], ...]:
