@@ -54,7 +54,7 @@ COLUMNS = {  # of the table: column -> the value of patient k
     "phone": "+49 30 77123{:02}",
     "accession": "QCOLACC{}",
     "remarks": "Qremark: came with wife number {} from Bonn",
-    "wer": "Qodd{}",  # under a name of its own
+    "wer": "Qunderanothername{}",  # under a name of its own
     "examined": "{:02}.03.1999",
 }
 SHEET = {"doctor": "readerQ88-{}", "surname": "Qsheetname{}", "finding_text": "Qsheettext of patient {} and so on"}
@@ -67,6 +67,8 @@ NEEDLES += [COLUMNS["examined"].format(k) for k in range(20)]
 def texts(path: Path) -> Iterator[bytes]:
     """A file as it is, and what is packed in it."""
     raw = path.read_bytes()
+    if path.suffix == ".safetensors":  # weights say nothing, and are long
+        raw = raw[: 8 + int.from_bytes(raw[:8], "little")]
     yield raw
     if path.suffix == ".parquet":
         frame = pd.read_parquet(path)
@@ -78,7 +80,7 @@ def texts(path: Path) -> Iterator[bytes]:
         yield gzip.decompress(raw)
     elif zipfile.is_zipfile(io.BytesIO(raw)):
         with zipfile.ZipFile(path) as archive:
-            yield from (name.encode() + archive.read(name) for name in archive.namelist())
+            yield from (name.encode() + archive.read(name)[:100_000] for name in archive.namelist())
     elif path.suffix == ".html":
         for packed in re.findall(rb"base64,([A-Za-z0-9+/=]+)", raw):
             yield from inside(base64.b64decode(packed))
@@ -142,7 +144,8 @@ def plant(root: Path, name: str, k: int, pixels: np.ndarray, write_dicom: Callab
         np.savez(path, MEMBERQ33=pixels[None])
         return f"{path}#MEMBERQ33"
     else:
-        own = SECRETS | {"PatientID": f"{SECRETS['PatientID']}-{k // 2}", "StudyInstanceUID": f"{SECRETS['StudyInstanceUID']}.{k // 2}"}
+        numbered = {name: SECRETS[name] for name in ("PatientID", "StudyInstanceUID")}
+        own = SECRETS | {name: f"{value}.{k // 2}" for name, value in numbered.items()}
         write_dicom(path, pixels, Modality="DX", PatientAge="061Y", PatientSex="F", Manufacturer="Maker", **own)
         from pydicom import dcmread
 
@@ -170,7 +173,10 @@ def planted(write_dicom: Callable[..., Path], tmp_path: Path) -> Path:
         own = {"image_path": path, "patient": f"PIDTABLEQ{patient}", "group": f"FOLDERQ44_{patient // 2}"}
         rows.append({**own, **columns, "sex": "FM"[patient % 2], "age": 40 + patient, "site": "AB"[patient // 10]})
         for r in range(3):
-            sheet.append({"file": f"FILEQ55-{k}", "dx": ("left", "right")[kind], **{c: t.format(r) for c, t in SHEET.items()}})
+            read = ("left", "right")[kind ^ (r == 2 and k % 5 == 0)]
+            sheet.append({"file": f"FILEQ55-{k}", "dx": read, **{c: t.format(r) for c, t in SHEET.items()}})
+                }
+            )
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
     pd.DataFrame(sheet).to_csv(tmp_path / "labels.csv", index=False)
     return tmp_path
@@ -239,7 +245,6 @@ def test_what_fails_says_nothing_of_patients(
     for name, changed in {
         "split": frame.assign(split=frame["patient_name"]),
         "frame": frame.assign(frame=frame["mrn"]),
-        "number": frame.assign(image_path=[*frame["image_path"][1:], 7.5]),
         "gap": frame.assign(image_path=[None, *frame["image_path"][1:]]),
         "twosides": frame.assign(split=["train", "test"] * 20),
         "nopaths": frame.drop(columns="image_path"),
@@ -247,15 +252,13 @@ def test_what_fails_says_nothing_of_patients(
     }.items():
         changed.to_csv(tmp_path / f"{name}.csv", index=False)
     fails = [
-        f"split {data} --out {out}/s.csv {joined} surname",  # names no image
-        f"split {data} --out {out}/s.csv {joined} file",  # several rows
         f"split {data} --out {out}/s.csv {joined} absent",
         f"split {data} --out {out}/s.csv --test_where patient=PIDTABLE",
         f"split {data} --out {out}/s.csv --test_where mrn=x",
         f"split {data} --out {out}/s.csv --test_after remarks=2020-01-01",
         f"split {data} --out {out}/s.csv --target remarks",
         f"split {data} --out {out}/s.csv --target mrn,dob",
-        *(f"prepare {tmp_path}/{name}.csv --out {out}/s --size 16" for name in ("split", "frame", "number", "gap", "nopaths")),
+        *(f"prepare {tmp_path}/{name}.csv --out {out}/s --size 16" for name in ("split", "frame", "gap", "nopaths")),
         f"prepare {data} --out {out}/s --size 16 --columns dob",
         f"finetune --data {tmp_path}/twosides.csv --target sex --encoder {out}/none --out {out}/m",
         f"finetune --data {data} --target patient_nam --encoder {out}/none --out {out}/m",

@@ -166,6 +166,11 @@ def named(name: str) -> Reason | None:
     return next((Reason(text) for text, marks in _INDIRECT if tokens & marks), None)
 
 
+def shown(table: pd.DataFrame, column: str, value: object) -> str:
+    """A value of a column as a message may show it: not where the column identifies patients."""
+    return repr(value) if reason_of(column, table[column], units_of(table)) is None else "a value that is not shown here"
+
+
 def rare(values: pd.Series[Any], units: np.ndarray) -> pd.Series[Any]:
     """Categories that fewer than ``FEW`` patients have, as ``OTHER``; missing values stay missing.
 

@@ -162,9 +162,9 @@ def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
     table = frame.reset_index(drop=True).copy()
     if table["image_path"].isna().any():
         raise UsageError(f"{name}: {int(table['image_path'].isna().sum())} rows have no image_path")
-    strange = next((v for v in table["image_path"] if not isinstance(v, (str, Path)) or not str(v)), None)
+    strange = next((i for i, v in enumerate(table["image_path"]) if not isinstance(v, (str, Path)) or not str(v)), None)
     if strange is not None:
-        raise UsageError(f"{name}: image_path {strange!r} is no path: write file names, with their suffix")
+        raise UsageError(f"{name}: image_path of row {strange} is no path: write file names, with their suffix")
     bare = next((v for v in table["image_path"] if str(v).isdecimal()), None)
     if bare is not None and not (folder / str(bare)).exists():
         raise UsageError(f"{name}: image_path holds numbers that are no files: write file names, with their suffix")

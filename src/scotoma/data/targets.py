@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from scotoma.data import phi
 from scotoma.data.formats.headers import age_in_years
 from scotoma.data.readings import SHARES, label_text
 from scotoma.data.store import REGION
@@ -98,6 +99,9 @@ def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = (), nu
     """
     if not names:
         raise UsageError("name a target: --target COLUMN")
+    for name in names:
+        if (reason := phi.named(name)) is not None and reason.direct:
+            raise UsageError(f"--target {name}: {reason.text} is no target, as classes are written down; rename it if it is none")
     if numbers:
         return _numbers(dataset, names, classes)
     if MASKS in names:
@@ -138,7 +142,9 @@ def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> 
     values = values.fillna(pd.to_numeric(ages, errors="coerce"))
     strange = column[values.isna() & column.notna()]
     if len(strange):
-        raise UsageError(f"{dataset.name}: {names[0]} holds {strange.iloc[0]!r}, which is no number")
+        raise UsageError(
+            f"{dataset.name}: {names[0]} holds {phi.shown(dataset.table, names[0], strange.iloc[0])}, which is no number"
+        )
     if values.nunique() < 2:
         raise UsageError(f"{dataset.name}: {names[0]} has fewer than two different numbers: nothing to predict")
     edges = np.unique(np.nanquantile(values, np.linspace(0, 1, BANDS + 1)))
@@ -152,7 +158,10 @@ def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
     present = sorted({v for v in labels if v is not None}, key=lambda v: (not v.isdecimal(), int(v) if v.isdecimal() else 0, v))
     missing = [c for c in wanted if c not in present]
     if missing:
-        raise UsageError(f"{dataset.name}: {name} has no row of class {missing[0]!r}; it has {', '.join(present[:10])}")
+        shown = (
+            "" if phi.reason_of(name, dataset.table[name], phi.units_of(dataset.table)) else f"; it has {', '.join(present[:10])}"
+        )
+        raise UsageError(f"{dataset.name}: {name} has no row of class {missing[0]!r}{shown}")
     chosen = tuple(wanted) or tuple(present)
     if len(chosen) < 2:
         found = f"one class ({chosen[0]})" if chosen else "no label"
@@ -178,7 +187,8 @@ def _binary(dataset: Dataset, name: str) -> np.ndarray:
     codes, labels = _labels(dataset, name)
     strange = next((v for v in labels if v not in (None, "0", "1")), None)
     if strange is not None:
-        raise UsageError(f"{dataset.name}: {name} holds {strange!r}; several targets together must be 0, 1 or missing")
+        value = phi.shown(dataset.table, name, strange)
+        raise UsageError(f"{dataset.name}: {name} holds {value}; several targets together must be 0, 1 or missing")
     y = np.array([*(np.nan if v is None else float(v) for v in labels), np.nan], np.float32)[codes]
     if not ((y == 0).any() and (y == 1).any()):
         raise UsageError(f"{dataset.name}: {name} needs rows with 0 and with 1")
