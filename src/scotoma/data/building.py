@@ -69,6 +69,7 @@ def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None
     (partial / "status.u1").write_bytes(bytes(n))
     (partial / "store.json").write_text(json.dumps(settings))
     temporary = partial / "jobs.jsonl.new"
+    temporary.touch(0o600)  # the only file that holds paths; it goes when the store is complete
     temporary.write_text("".join(json.dumps(job) + "\n" for job in lines(dataset.table)))
     temporary.rename(partial / "jobs.jsonl")
 

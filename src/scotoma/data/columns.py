@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma.data import identity, sheets
+from scotoma.data import identity, phi, sheets
 from scotoma.data.sheets import key
 from scotoma.errors import UsageError, notice
 
@@ -144,7 +144,7 @@ def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
         texts = [str(v).strip().lower() for v in different]
         unknown = next((v for v, text in zip(different, texts, strict=True) if text and text not in SPLIT_NAMES), None)
         if unknown is not None:
-            raise UsageError(f"{name}: split {unknown!r} is none of train, val, test")
+            raise UsageError(f"{name}: split {phi.shown(table, 'split', unknown)} is none of train, val, test")
         names = np.array([*(SPLIT_NAMES.get(text) for text in texts), None], object)
         table["split"] = pd.Series(names[codes], table.index, object)
     if "frame" in table.columns:

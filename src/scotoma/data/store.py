@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotoma.data import building, identity, images, text_detector
+from scotoma.data import building, caches, identity, images, text_detector
 from scotoma.data.sampling import spread
 from scotoma.data.table import Dataset
 from scotoma.data.text_detector import MISSING
@@ -188,12 +188,19 @@ def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers:
     settings |= {"display": dataset.display.settings(), "fingerprint": _fingerprint(dataset, side, channels)}
     settings["key"] = _key()
     folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{settings['fingerprint']}"
+    if out is None and (folder / "store.json").exists():
+        caches.hold(folder)  # before it is looked at again: another process may be removing it
     if out is not None or not (folder / "store.json").exists():
         with _alone(folder):
             if not folder.is_dir() or not building.same(folder, settings):
                 if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                     raise UsageError(f"{folder} is not empty: name another folder for the store")
                 building.build(dataset, folder, settings, workers or len(os.sched_getaffinity(0)), strict, quiet)
+        if out is None:
+            caches.hold(folder)
+            caches.tidy(folder.parent)
+    if out is None:
+        caches.note_patients(folder, dataset.table)
     return folder
 
 

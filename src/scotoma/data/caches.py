@@ -1,0 +1,148 @@
+"""The cache of stores: which is in use, which goes when there are too many, and whose images each holds.
+
+A store of the cache holds a file ``used``: its time is that of the last use, and a process that reads the store keeps a shared lock
+on it. A store is removed under an exclusive lock only, by a rename first, so that no half of one stays under its name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scotoma import files
+from scotoma.errors import UsageError, notice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LIMIT_VARIABLE = "SCOTOMA_CACHE_LIMIT"
+LIMIT = 50.0  # GiB
+USED, PATIENTS = "used", "patients.parquet"
+STALE = 7 * 86400  # seconds after which what a killed build had decoded is no longer waited for
+_PEOPLE = ("patient", "study", "group")
+_held: dict[Path, int] = {}
+
+
+def hold(folder: Path) -> None:
+    """Note that a store of the cache is used now, by this process until it ends."""
+    try:
+        if folder in _held and not _same(_held[folder], folder / USED):
+            os.close(_held.pop(folder))  # of a store that was removed since
+        if folder not in _held:
+            descriptor = os.open(folder / USED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _held[folder] = descriptor
+        os.utime(folder / USED)
+    except OSError:
+        pass  # a cache that may be read only: whoever may write it takes care of it
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    return path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
+
+
+def release() -> None:
+    """Let go of the stores that this process holds."""
+    while _held:
+        os.close(_held.popitem()[1])
+
+
+def remove(folder: Path) -> None:
+    """Remove a store of the cache.
+
+    Raises:
+        Busy: a process uses it.
+    """
+    descriptor = os.open(folder / USED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        gone = folder.with_name(f"{folder.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        files.rename(folder, gone)
+    except BlockingIOError:
+        raise files.Busy from None
+    finally:
+        os.close(descriptor)
+    shutil.rmtree(gone)
+
+
+def limit() -> int:
+    """How many bytes the cache may have: ``$SCOTOMA_CACHE_LIMIT`` GiB, by default 50.
+
+    Raises:
+        UsageError: it is no number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, str(LIMIT))
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise UsageError(f"{LIMIT_VARIABLE}={text}: a number of GiB")
+    return int(found * 2**30)
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files of a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def stores(root: Path) -> list[Path]:
+    """The finished stores of a cache, the least recently used first."""
+
+    def used(folder: Path) -> float:
+        at = folder / USED
+        return (at if at.exists() else folder).stat().st_mtime
+
+    return sorted((path.parent for path in root.glob("*/store.json") if path.parent.suffix not in (".partial", ".gone")), key=used)
+
+
+def tidy(root: Path) -> None:
+    """Remove the least recently used stores of a cache beyond its limit, and what killed builds left a week ago.
+
+    What a process uses stays, and so does what a process is building. What was removed is said.
+    """
+    sizes = {folder: size(folder) for folder in stores(root)}
+    excess, gone, freed = sum(sizes.values()) - limit(), 0, 0
+    for folder, bytes_of in sizes.items():
+        if excess <= freed or folder in _held:
+            continue
+        with suppress(files.Busy):
+            remove(folder)
+            gone, freed = gone + 1, freed + bytes_of
+    if gone:
+        text = f"{gone} stores least recently used removed ({freed / 2**30:.2f} GiB); the limit is {limit() / 2**30:g} GiB"
+        notice("cache", f"{text} ({LIMIT_VARIABLE})")
+    for partial in [*root.glob("*.partial"), *root.glob("*.gone")]:
+        newest = max((p.stat().st_mtime for p in [partial, *partial.rglob("*")]), default=0.0)
+        if time.time() - newest > STALE:
+            lock = partial.with_name(f"{partial.stem}.lock")
+            with suppress(files.Busy), files.locked(lock, wait=False, remove=True):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def note_patients(folder: Path, table: pd.DataFrame) -> None:
+    """Keep beside a store of the cache whose image each row is, as keyed hashes: `scotoma find` needs it.
+
+    The same images may come with other tables: what each said is kept.
+    """
+    import pandas as pd
+
+    named = [column for column in _PEOPLE if column in table.columns and table[column].notna().any()]
+    if not named:
+        return
+    rows = pd.concat([pd.DataFrame({"row": range(len(table)), "name": table[column].to_numpy(object)}) for column in named])
+    rows = rows.dropna()
+    before = pd.read_parquet(folder / PATIENTS) if (folder / PATIENTS).exists() else rows[:0]
+    both = pd.concat([before, rows]).drop_duplicates().reset_index(drop=True)
+    if len(both) > len(before):
+        try:
+            with files.replacing(folder / PATIENTS) as temporary:
+                both.to_parquet(temporary)
+        except OSError:
+            pass  # as in `hold`

@@ -1,0 +1,220 @@
+"""Where a patient's images are: runs, prepared stores, the cache, embeddings; found by keyed hashes, and how he is taken out.
+
+Nobody is named: what is searched for is the keyed hash of an identifier, and what is found are files made with the same key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scotoma import files
+from scotoma.data import caches, identity
+from scotoma.data.store import REGION, REGIONS
+from scotoma.data.table import TABLE
+from scotoma.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN, STORE, CACHE, EMBEDDINGS = "run", "store", "cache", "embeddings"
+PEOPLE = ("patient", "study", "group", "series")  # columns of keyed hashes by which a person may be named
+MADE_OF_IMAGES = ("figures/retrieval*", "figures/explain*", "figures/segmentation*", "figures/views*", "**/explain-*.dcm")
+PAGES = ("report.html", "audit.html", *MADE_OF_IMAGES)  # of a run: what may show his images
+MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
+
+
+@dataclass
+class Holding:
+    """A file or folder that holds images of the patient, or what was made of them.
+
+    Args:
+        kind: run, store, cache or embeddings.
+        path: where it lies.
+        images: how many of his there are.
+        splits: how many of them on which side, where it is known.
+        rows: (k,) their places in the table.
+    """
+
+    kind: str
+    path: Path
+    images: int
+    splits: dict[str, int] = field(default_factory=dict)
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
+
+    def text(self) -> str:
+        """One line that says what was found."""
+        where = ", ".join(f"{n} {name}" for name, n in self.splits.items())
+        count = f"{self.images} image{'s' if self.images != 1 else ''}"
+        return f"{self.kind:<10}  {self.path}  {count}{where and f' ({where})'}"
+
+
+def pseudonyms(identifiers: Iterable[str]) -> set[str]:
+    """The keyed hashes by which identifiers may have been written."""
+    key = identity.load_key()
+    spelt = {form for text in identifiers for form in (identity.canonical(text), text.strip(), text.strip().lstrip("0")) if form}
+    if not spelt:
+        raise UsageError("no patient is named: give the identifier, or - to read it from standard input, one a line")
+    return {identity.pseudonym(form, key) for form in spelt}
+
+
+def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holding]:
+    """Everything below these folders, and in the cache, that holds images of a patient.
+
+    What does not know the patient is searched by the keyed hashes of the contents of the images that others have of him.
+    """
+    tables = [entry for root in folders for entry in _tables(root, False)] + list(_tables(cache, True))
+    contents: set[str] = set()
+    for _, _, table in tables:
+        if "content" in table.columns:
+            contents |= set(table["content"][_of(table, names, set())].dropna())
+    found = []
+    for kind, path, table in tables:
+        his = _of(table, names, contents)
+        if his.any():
+            sides = table["split"][his].dropna() if "split" in table.columns else []
+            counts = Counter(str(side) for side in sides if side)
+            images = int(his.sum())
+            if "row" in table.columns and kind == CACHE:
+                images = int(table["row"][his].nunique())
+            found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his])))
+    return found
+
+
+def _of(table: pd.DataFrame, names: set[str], contents: set[str]) -> np.ndarray:
+    """(n,) bool: the rows of the patient."""
+    his = np.zeros(len(table), bool)
+    for column in (c for c in (*PEOPLE, "name") if c in table.columns):
+        his |= table[column].isin(names).to_numpy()
+    if contents and "content" in table.columns:
+        his |= table["content"].isin(contents).to_numpy()
+    return his
+
+
+def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]:
+    """(kind, path, table with ``row`` and keyed hashes) of every run, store and embeddings file below a folder."""
+    import pandas as pd
+    from pyarrow import parquet
+
+    for folder, inner, names in os.walk(root):
+        here = Path(folder)
+        if "store.json" in names and "facts.parquet" in names:
+            inner.clear()
+            facts = pd.read_parquet(here / "facts.parquet")
+            facts["row"] = np.arange(len(facts))
+            if (here / TABLE).exists():
+                kept = pd.read_parquet(here / TABLE)
+                kept = kept[[c for c in ("row", "split", *PEOPLE) if c in kept.columns]]
+                own = facts.drop(columns=[c for c in kept.columns if c != "row"], errors="ignore")
+                facts = own.merge(kept, on="row", how="outer")
+            if (here / caches.PATIENTS).exists():
+                facts = facts.merge(pd.read_parquet(here / caches.PATIENTS), on="row", how="left")
+            yield (CACHE if cache else STORE), here, facts
+            continue
+        if "used.parquet" in names:
+            yield RUN, here, pd.read_parquet(here / "used.parquet")
+        for name in (n for n in names if n.endswith(".parquet") and n != "used.parquet"):
+            try:
+                schema = parquet.read_schema(here / name)
+            except (OSError, ValueError):  # no Parquet file, whatever its name says
+                continue
+            if b"scotoma" in (schema.metadata or {}) and "embedding" in schema.names:
+                beside = [c for c in ("row", "split", *PEOPLE) if c in schema.names]
+                yield EMBEDDINGS, here / name, pd.read_parquet(here / name, columns=beside)
+
+
+def take_out_of_store(holding: Holding) -> None:
+    """Zero a patient's pixels in a prepared store and remove his rows; other images keep their row ids.
+
+    Pixels go first and the table's rows last: a killed purge is found again, and completed.
+    """
+    import pandas as pd
+
+    path, rows = holding.path, holding.rows
+    table = pd.read_parquet(path / TABLE) if (path / TABLE).exists() else None
+    if table is not None and REGION in table.columns and (path / REGIONS).is_dir():
+        regions = table[REGION][table["row"].isin(rows)].to_numpy()
+        _erase(path / REGIONS, regions[regions >= 0].astype(int))
+    for extra in path.glob("copies*"):  # groups of altered copies, found anew at need
+        extra.unlink()
+    _erase(path, rows)
+    if table is not None:
+        with files.replacing(path / TABLE) as temporary:
+            table[~table["row"].isin(rows)].reset_index(drop=True).to_parquet(temporary)
+
+
+def _erase(path: Path, rows: np.ndarray) -> None:
+    """Zero the pixels, perceptual hashes and header facts of these rows of a store, file by file."""
+    import pandas as pd
+
+    for name in ("pixels.npy", "hashes.npy"):
+        if (path / name).exists():
+            with files.replacing(path / name) as temporary:
+                shutil.copyfile(path / name, temporary)
+                array = np.lib.format.open_memmap(temporary, "r+")
+                array[rows] = 0
+                array.flush()
+                del array
+    facts = pd.read_parquet(path / "facts.parquet")
+    chosen = np.isin(np.arange(len(facts)), rows)
+    for column in facts.columns:
+        plain = facts[column].astype(object) if facts[column].dtype == bool else facts[column]
+        facts[column] = plain.mask(chosen)
+    facts["error"] = facts["error"].astype(object).mask(chosen, "removed: the patient has withdrawn")
+    with files.replacing(path / "facts.parquet") as temporary:
+        facts.to_parquet(temporary)
+
+
+def take_out_of_embeddings(holding: Holding, names: set[str]) -> None:
+    """Rewrite an embeddings file without a patient's rows."""
+    from pyarrow import parquet
+
+    whole = parquet.read_table(holding.path)
+    his = _of(whole.select([c for c in PEOPLE if c in whole.column_names]).to_pandas(), names, set())
+    with files.replacing(holding.path) as temporary:
+        parquet.write_table(whole.filter(~his), temporary)
+
+
+def mark_run(path: Path, names: set[str]) -> None:
+    """Say in a run that a patient of its images has withdrawn, and remove the pages and figures that may show them."""
+    from scotoma.run import Run
+
+    with files.locked(_lock(path), wait=False):
+        for file in {file for pattern in PAGES for file in path.glob(pattern) if file.is_file()}:
+            file.unlink()
+        state = path / "status.json"
+        said: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
+        known = set(said.get(MARK, []))
+        if not known & names:
+            files.write(state, json.dumps({**said, MARK: sorted({*known, min(names)})}))
+    if not known & names:
+        Run(path, {}).add_rows([{"evaluator": "data", "metric": "withdrawn_patients", "value": 1}])
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run folder that nobody writes into."""
+    with files.locked(_lock(path), wait=False):
+        shutil.rmtree(path)
+
+
+def _lock(path: Path) -> Path:
+    """The lock of a run; of one that is being replaced, that of the run that takes its place."""
+    from scotoma.run import LOCK, REPLACED
+
+    return (path.parent if path.name == REPLACED else path) / LOCK
+
+
+def withdrawn(path: Path) -> int:
+    """How many patients of a run's images have withdrawn."""
+    try:
+        return len(json.loads((path / "status.json").read_text()).get(MARK, []))
+    except (OSError, ValueError, AttributeError):
+        return 0

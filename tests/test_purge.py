@@ -1,0 +1,184 @@
+"""A patient who withdraws: found in every run, store, cache and embeddings file, and taken out of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pytest
+from conftest import grey_picture
+from PIL import Image
+from pyarrow import parquet
+
+import scotoma
+from scotoma import withdrawal
+from scotoma.cli import main
+from scotoma.data import store, table
+from scotoma.data.identity import load_key, pseudonym
+from scotoma.errors import UsageError
+from scotoma.run import Run, read_rows, status
+
+PATIENT = "Q77-13"
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve images of six patients, with masks: a prepared store, a cache, two runs, an embeddings file, as verbs leave them."""
+    monkeypatch.setenv("SCOTOMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    rng, rows = np.random.default_rng(0), []
+    for k in range(12):
+        Image.fromarray(grey_picture(k % 2, rng)).save(tmp_path / f"{k}.png")
+        Image.fromarray(np.full((40, 40), 1 + k % 2, np.uint8)).save(tmp_path / f"mask{k}.png")
+        patient = PATIENT if k in (4, 5) else f"p{k // 2}"
+        rows.append({"image_path": f"{k}.png", "mask_path": f"mask{k}.png", "patient": patient, "label": "ab"[k % 2]})
+    pd.DataFrame(rows).to_csv("table.csv", index=False)
+    scotoma.prepare("table.csv", "runs/store", size=16, quiet=True)
+    _, opened = store.prepare(table.load("table.csv"), 16, quiet=True)
+    hashed = table.load("table.csv").table["patient"]
+    content = opened.facts["content"]
+    for name, has in (("with", range(12)), ("without", [0, 1, 2])):
+        run = Run.open(Path("runs") / name, "pretrain", {"data": "table.csv"})
+        of = pd.DataFrame({"row": list(has), "patient": hashed[list(has)], "content": content[list(has)], "split": "train"})
+        of.assign(split=["val" if k == 5 else "train" for k in has]).to_parquet(run.path / "used.parquet")
+        (run.path / "report.html").write_text("images")
+        run.add_rows([{"evaluator": "data", "metric": "images", "value": 1}])
+        run.finish()
+    # a run whose table named no patients: found by the contents of his images
+    nameless = Run.open(Path("runs/nameless"), "pretrain", {"data": "table.csv"})
+    frame = pd.DataFrame({"row": [0, 1], "patient": [None, None], "content": content[[3, 4]].tolist(), "split": "test"})
+    frame.to_parquet(nameless.path / "used.parquet")
+    nameless.finish()
+    features = pd.DataFrame({"row": range(12), "patient": hashed, "embedding": [[0.5, float(k)] for k in range(12)]})
+    packed = pyarrow.Table.from_pandas(features, preserve_index=False)
+    parquet.write_table(packed.replace_schema_metadata({b"scotoma": b"{}"}), "runs/features.parquet")
+    return tmp_path
+
+
+def found(where: list[str] | None = None) -> dict[str, tuple[str, int, dict[str, int]]]:
+    rows = scotoma.find(PATIENT, where, quiet=True)
+    return {Path(r["path"]).name: (r["kind"], r["images"], r["splits"]) for r in rows}
+
+
+def test_everything_that_holds_a_patient_is_named(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = next((left / "cache" / "stores").iterdir()).name
+    assert found() == {
+        "store": ("store", 2, {}),
+        "with": ("run", 2, {"train": 1, "val": 1}),
+        "nameless": ("run", 1, {"test": 1}),
+        "features.parquet": ("embeddings", 2, {}),
+        cache: ("cache", 2, {}),
+    }
+    assert set(found([str(left / "runs" / "without")])) == {cache}
+    assert main(["find", PATIENT]) == 0
+    printed = capsys.readouterr()
+    assert "run         runs/with  2 images (1 train, 1 val)" in printed.out
+    assert "what was made with another key cannot be searched" in printed.err
+    assert PATIENT not in printed.out + printed.err
+    assert main(["find", "nobody"]) == 0
+    assert capsys.readouterr().out == "nothing below runs and in the cache holds this patient\n"
+
+
+def test_an_identifier_is_read_from_standard_input(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, count in ((f"{PATIENT}\n", 5), (f"\n  {PATIENT} \np0\n", 6)):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        assert len(scotoma.find("-", quiet=True)) == count
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    with pytest.raises(UsageError, match="no patient is named"):
+        scotoma.find("-", quiet=True)
+    with pytest.raises(UsageError, match="no such folder"):
+        scotoma.find("x", ["elsewhere"])
+    with pytest.raises(UsageError, match="name a patient, or say --cache"):
+        scotoma.purge()
+
+
+def test_without_yes_nothing_changes(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def everything() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in left.rglob("*") if p.is_file()}
+
+    before = everything()
+    assert main(["purge", PATIENT]) == 0
+    assert everything() == before
+    said = capsys.readouterr().out
+    assert "train anew, once he is out of the table: scotoma pretrain --config runs/with --out runs/with --overwrite" in said
+    assert said.endswith("nothing was changed: say --yes to do it\n")
+
+
+def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = store.open_store(Path("runs/store"))
+    pixels, regions = np.array(before.pixels), np.array(store.open_store(Path("runs/store/regions")).pixels)
+    assert main(["purge", PATIENT, "--yes"]) == 0
+    assert not any((left / "cache" / "stores").iterdir())
+    dataset, opened = store.prepare(table.load("runs/store"), 16, quiet=True)
+    assert dataset.table["row"].tolist() == [0, 1, 2, 3, *range(6, 12)]
+    others = np.isin(np.arange(12), (4, 5), invert=True)
+    assert np.array_equal(opened.pixels[others], pixels[others])
+    assert not opened.pixels[~others].any()
+    assert pixels[~others].any()
+    assert not opened.hashes[~others].any()
+    assert opened.facts["content"].isna().tolist() == (~others).tolist()
+    maps = store.regions(dataset, opened.side)
+    assert np.array_equal(maps[0].pixels[others], regions[others])
+    assert not maps[0].pixels[~others].any()
+    features = pd.read_parquet("runs/features.parquet")
+    assert features["row"].tolist() == [0, 1, 2, 3, *range(6, 12)]
+    assert b"scotoma" in parquet.read_schema("runs/features.parquet").metadata
+    # runs cannot forget: they say so, lose their pages, and are found again
+    assert set(found()) == {"with", "nameless"}
+    assert withdrawal.withdrawn(Path("runs/with")) == 1
+    assert status(Path("runs/with")) == "finished"
+    assert read_rows(Path("runs/with"))[-1] == {"evaluator": "data", "metric": "withdrawn_patients", "value": 1}
+    assert not Path("runs/with/report.html").exists()
+    assert Path("runs/without/report.html").exists()
+    assert withdrawal.withdrawn(Path("runs/without")) == 0
+    assert main(["purge", PATIENT, "--yes"]) == 0  # once more changes nothing
+    assert len(read_rows(Path("runs/with"))) == 2
+    assert main(["purge", PATIENT, "--yes", "--runs"]) == 0
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["features.parquet", "store", "without"]
+    capsys.readouterr()
+    assert found() == {}
+
+
+def test_a_purge_that_was_killed_is_found_again_and_completed(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, count = withdrawal.files.replacing, [0]
+
+    def dies(path: Path) -> object:
+        count[0] += 1
+        if count[0] == 2:
+            raise KeyboardInterrupt
+        return real(path)
+
+    holding = next(h for h in withdrawal.search(withdrawal.pseudonyms([PATIENT]), [Path("runs/store")], Path("none")))
+    monkeypatch.setattr(withdrawal.files, "replacing", dies)
+    with pytest.raises(KeyboardInterrupt):
+        withdrawal.take_out_of_store(holding)
+    monkeypatch.undo()
+    again = withdrawal.search(withdrawal.pseudonyms([PATIENT]), [left / "runs" / "store"], Path("none"))
+    assert [h.images for h in again] == [2]
+    withdrawal.take_out_of_store(again[0])
+    assert withdrawal.search(withdrawal.pseudonyms([PATIENT]), [left / "runs" / "store"], Path("none")) == []
+
+
+def test_a_run_that_is_being_written_is_left_and_said(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("runs/nameless")
+    run = Run.open(Path("runs/with"), "pretrain", {"data": "table.csv"}, overwrite=True)
+    pd.DataFrame({"row": [0], "patient": [pseudonym(PATIENT, load_key())], "split": "train"}).to_parquet(run.path / "used.parquet")
+    assert main(["purge", PATIENT, "--yes", "--runs"]) == 1
+    assert "2 of 5 are in use (runs/with): purge again when those runs have ended" in capsys.readouterr().err
+    run.finish()
+    assert main(["purge", PATIENT, "--yes", "--runs"]) == 0
+    assert not Path("runs/with").exists()
+
+
+def test_the_cache_is_emptied(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["purge", "--cache"]) == 0
+    assert len(list((left / "cache" / "stores").iterdir())) == 1
+    assert main(["purge", "--cache", "--yes"]) == 0
+    assert not list((left / "cache" / "stores").iterdir())
+    assert json.loads((left / "runs" / "store" / "store.json").read_text())  # named stores stay
+    capsys.readouterr()
