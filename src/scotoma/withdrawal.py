@@ -80,7 +80,7 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
     for kind, path, table in tables:
         his = _of(table, names, contents)
         if his.any():
-            sides = table["split"][his].dropna() if "split" in table.columns else []
+            sides = table["split"][his].dropna().tolist() if "split" in table.columns else []
             counts = Counter(str(side) for side in sides if side)
             images = int(his.sum())
             if "row" in table.columns and kind == CACHE:
