@@ -250,6 +250,8 @@ def test_what_fails_says_nothing_of_patients(
     }.items():
         changed.to_csv(tmp_path / f"{name}.csv", index=False)
     fails = [
+        f"split {data} --out {out}/s.csv {joined} surname",  # names no image
+        f"split {data} --out {out}/s.csv {joined} file",  # several rows
         f"split {data} --out {out}/s.csv {joined} absent",
         f"split {data} --out {out}/s.csv --test_where patient=PIDTABLE",
         f"split {data} --out {out}/s.csv --test_where mrn=x",
@@ -265,6 +267,32 @@ def test_what_fails_says_nothing_of_patients(
     run(fails, capfd, 2)
     run([f"prepare {data} --out {out}/s --size 16 --strict", f"prepare {scans} --out {out}/s --size 16 --strict"], capfd, 1)
     assert [path.stat().st_mode & 0o777 for path in out.rglob("jobs.jsonl")] == [0o600]  # kept for the next try, its owner's alone
+    assert leaks(out) == []
+
+
+@pytest.mark.long
+def test_studies_and_what_keeps_or_purges_a_patient_name_nobody(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The verbs whose tests take longest, and the folder itself instead of the table."""
+    out, data = tmp_path / "out", tmp_path / "table.csv"
+    monkeypatch.setenv("SCOTOMA_CACHE", str(out / "cache"))
+    joined = f"--labels {tmp_path}/labels.csv --on file --readers majority"
+    short = "--size 16 --steps 2 --batch_size 8 --precision 32-true"
+    run(
+        [
+            f"audit {tmp_path}/scans --target label --out {out}/folder",
+            f"pretrain --data {tmp_path}/scans --out {out}/p --method mae --encoder vit_tiny_patch8 {short}",
+            f"study --data {data} --target dx --methods simclr --encoder resnet10t --fractions 1 --seeds 1 --out {out}/study "
+            f"--modes linear,finetune {short} {joined}",
+            f"evaluate {out}/p --data {data} --target dx --with knn,linear,pixels,header,robustness --out {out}/e {joined}",
+            f"report {out}/study {out}/p {out}/e",
+            f"find {SECRETS['PatientID']} --where {out}",
+            f"find PIDTABLEQ3 --where {out}",
+            f"purge PIDTABLEQ3 --where {out} --yes",
+        ],
+        capfd,
+    )
     assert leaks(out) == []
 
 

@@ -14,14 +14,16 @@ import pytest
 from conftest import grey_picture
 from PIL import Image
 from pyarrow import parquet
+from safetensors.numpy import save_file
 
 import scotoma
-from scotoma import withdrawal
+from scotoma import provenance, withdrawal
 from scotoma.cli import main
 from scotoma.data import store, table
-from scotoma.data.identity import load_key, pseudonym
+from scotoma.data.identity import key_id, load_key, pseudonym
 from scotoma.errors import UsageError
-from scotoma.run import Run, read_rows, status
+from scotoma.report import facts
+from scotoma.run import Run, read_rows, status, withdrawn
 
 PATIENT = "Q77-13"
 
@@ -130,12 +132,12 @@ def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: py
     assert b"scotoma" in parquet.read_schema("runs/features.parquet").metadata
     # runs cannot forget: they say so, lose their pages, and are found again
     assert set(found()) == {"with", "nameless"}
-    assert withdrawal.withdrawn(Path("runs/with")) == 1
+    assert withdrawn(Path("runs/with")) == 1
     assert status(Path("runs/with")) == "finished"
     assert read_rows(Path("runs/with"))[-1] == {"evaluator": "data", "metric": "withdrawn_patients", "value": 1}
     assert not Path("runs/with/report.html").exists()
     assert Path("runs/without/report.html").exists()
-    assert withdrawal.withdrawn(Path("runs/without")) == 0
+    assert withdrawn(Path("runs/without")) == 0
     assert main(["purge", PATIENT, "--yes"]) == 0  # once more changes nothing
     assert len(read_rows(Path("runs/with"))) == 2
     assert main(["purge", PATIENT, "--yes", "--runs"]) == 0
@@ -182,3 +184,34 @@ def test_the_cache_is_emptied(left: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not list((left / "cache" / "stores").iterdir())
     assert json.loads((left / "runs" / "store" / "store.json").read_text())  # named stores stay
     capsys.readouterr()
+
+
+def test_weights_copied_away_are_found_by_their_record(left: Path) -> None:
+    def weights(name: str, patients: list[str], key: str) -> None:
+        named = np.array([pseudonym(p, load_key()) for p in patients], object)
+        record = provenance.of_rows(named, np.array(["c"] * len(named), object), key, 1).header()
+        header = {"scotoma": json.dumps({"timm_name": "resnet10t", "trained_on": record})}
+        save_file({"w": np.zeros(2, np.float32)}, left / "runs" / name, metadata=header)
+
+    own = key_id(load_key())
+    weights("copy.safetensors", ["p0", PATIENT], own)
+    weights("other.safetensors", ["p0", "p1"], own)
+    weights("elsewhere.safetensors", [PATIENT], "another key")
+    (left / "runs" / "damaged.safetensors").write_bytes(b"\xff" * 20)
+    assert {name: kind for name, (kind, _, _) in found().items() if name.endswith("tensors")} == {"copy.safetensors": "weights"}
+    scotoma.purge(PATIENT, yes=True, quiet=True)
+    assert Path("runs/copy.safetensors").exists()
+    scotoma.purge(PATIENT, yes=True, runs=True, quiet=True)
+    assert not Path("runs/copy.safetensors").exists()
+    assert Path("runs/other.safetensors").exists()
+
+
+def test_a_card_and_a_verb_say_that_a_run_holds_a_withdrawn_patient(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from scotoma.material import earlier_split
+
+    scotoma.purge(PATIENT, yes=True, quiet=True)
+    rows = pd.DataFrame(read_rows(Path("runs/with")))
+    assert facts._withdrawn(rows) == "It holds 1 withdrawn patient: train it anew without. "
+    assert facts._withdrawn(rows[:1]) == ""
+    assert len(earlier_split(Path("runs/with"))) > 10
+    assert "runs/with: holds 1 withdrawn patient: train it anew without" in capsys.readouterr().err

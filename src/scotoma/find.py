@@ -29,7 +29,7 @@ def find(patient: str, where: list[str] | None = None, quiet: bool = False) -> l
         quiet: print nothing.
 
     Returns:
-        A row for each finding: kind (run, store, cache, embeddings), path, images, and splits (side -> images).
+        A row for each finding: kind (run, store, cache, embeddings, weights), path, images, and splits (side -> images).
 
     Raises:
         UsageError: no identifier is given, or a folder is not there.

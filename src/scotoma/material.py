@@ -18,6 +18,7 @@ import numpy as np
 from scotoma import files, initial, provenance
 from scotoma.data import identity, splits, store, table, targets, units
 from scotoma.errors import UsageError, notice
+from scotoma.run import withdrawn
 from scotoma.views import modality
 
 if TYPE_CHECKING:
@@ -251,8 +252,10 @@ def earlier_split(run: Path | None) -> dict[str, str]:
     What was on several sides counts as trained on, then as validated on.
     """
     used = _used(run)
-    if used is None:
+    if used is None or run is None:
         return {}
+    if gone := withdrawn(run if run.is_dir() else run.parent):
+        notice(str(run), f"holds {gone} withdrawn patient{'s' if gone > 1 else ''}: train it anew without, see `scotoma purge`")
     found: dict[str, str] = {}
     for name in reversed(table.SPLITS):
         rows = used[used["split"] == name]

@@ -34,7 +34,7 @@ def purge(
         patient: the identifier as the table or the header has it, or - to read identifiers from standard input, one a line.
         where: folders to search, with all below them, separated by commas; by default runs. The cache is always searched.
         cache: empty the cache, whomever it holds.
-        runs: remove runs that hold him, instead of marking them.
+        runs: remove runs that hold him, instead of marking them, and other weights that were trained on him.
         yes: do it.
         quiet: print nothing.
 
@@ -51,7 +51,7 @@ def purge(
     from scotoma.data.store import cache_folder
     from scotoma.find import located
     from scotoma.run import REPLACED, read_config
-    from scotoma.withdrawal import CACHE, RUN, Holding
+    from scotoma.withdrawal import CACHE, RUN, WEIGHTS, Holding
 
     found, names = located(patient, where) if patient is not None else ([], set())
     if cache:
@@ -62,7 +62,7 @@ def purge(
         config = read_config(holding.path)
         retrain.append(f"scotoma {config.get('command', 'pretrain')} --config {holding.path} --out {holding.path} --overwrite")
     marking = "mark as holding a withdrawn patient, and remove pages and figures that may show him"
-    words = {RUN: "remove" if runs else marking, CACHE: "remove"}
+    words = {RUN: "remove" if runs else marking, CACHE: "remove", WEIGHTS: "remove" if runs else "left: weights cannot forget"}
     rows, busy = [], []
     caches.release()
     for holding in found:
@@ -105,6 +105,9 @@ def _take_out(holding: Holding, names: set[str], runs: bool) -> None:
         withdrawal.take_out_of_embeddings(holding, names)
     elif holding.kind == withdrawal.STORE:
         withdrawal.take_out_of_store(holding)
+    elif holding.kind == withdrawal.WEIGHTS:
+        if runs:
+            holding.path.unlink()
     elif runs:
         withdrawal.remove_run(holding.path)
     else:

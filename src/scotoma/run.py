@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "lightning", "numpy", "pandas", "scikit-learn", "pydicom", "pillow")
 RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with an interrupted run
+MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
 LOCK, REPLACED = ".lock", ".replaced"  # the latter holds a finished run until the one that replaces it is finished
 Row = dict[str, Any]
 
@@ -265,6 +266,14 @@ def _state(path: Path) -> str | None:
 def _of_no_run(path: Path) -> bool:
     """Whether a file says nothing of what a folder holds: a lock, or what a killed process was writing."""
     return path.name == LOCK or path.name.endswith(files.NEW)
+
+
+def withdrawn(path: Path) -> int:
+    """How many patients of a run's images have withdrawn since (`scotoma purge`)."""
+    try:
+        return len(json.loads((path / "status.json").read_text()).get(MARK, []))
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -21,15 +21,16 @@ from scotoma.data import caches, identity
 from scotoma.data.store import REGION, REGIONS
 from scotoma.data.table import TABLE
 from scotoma.errors import UsageError
+from scotoma.provenance import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN, STORE, CACHE, EMBEDDINGS = "run", "store", "cache", "embeddings"
+RUN, STORE, CACHE, EMBEDDINGS, WEIGHTS = "run", "store", "cache", "embeddings", "weights"
+_LONGEST = 2**26  # bytes of a safetensors file's header
 PEOPLE = ("patient", "study", "group", "series")  # columns of keyed hashes by which a person may be named
 MADE_OF_IMAGES = ("figures/retrieval*", "figures/explain*", "figures/segmentation*", "figures/views*", "**/explain-*.dcm")
 PAGES = ("report.html", "audit.html", *MADE_OF_IMAGES)  # of a run: what may show his images
-MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
 
 
 @dataclass
@@ -37,9 +38,9 @@ class Holding:
     """A file or folder that holds images of the patient, or what was made of them.
 
     Args:
-        kind: run, store, cache or embeddings.
+        kind: run, store, cache, embeddings, or weights (an encoder or model file whose record names him).
         path: where it lies.
-        images: how many of his there are.
+        images: how many of his there are; 0 where that is not known.
         splits: how many of them on which side, where it is known.
         rows: (k,) their places in the table.
     """
@@ -53,7 +54,7 @@ class Holding:
     def text(self) -> str:
         """One line that says what was found."""
         where = ", ".join(f"{n} {name}" for name, n in self.splits.items())
-        count = f"{self.images} image{'s' if self.images != 1 else ''}"
+        count = f"{self.images} image{'s' if self.images != 1 else ''}" if self.images else "trained on him, as its header says"
         return f"{self.kind:<10}  {self.path}  {count}{where and f' ({where})'}"
 
 
@@ -71,6 +72,7 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
 
     What does not know the patient is searched by the keyed hashes of the contents of the images that others have of him.
     """
+    folders = list(folders)
     tables = [entry for root in folders for entry in _tables(root, False)] + list(_tables(cache, True))
     contents: set[str] = set()
     for _, _, table in tables:
@@ -86,7 +88,25 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
             if "row" in table.columns and kind == CACHE:
                 images = int(table["row"][his].nunique())
             found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his])))
-    return found
+    runs = {holding.path for holding in found if holding.kind == RUN}
+    weights = {file for root in folders for file in root.rglob("*.safetensors") if not runs & set(file.parents)}
+    return found + [Holding(WEIGHTS, file, 0) for file in sorted(weights) if _trained_on(file, names, contents)]
+
+
+def _trained_on(file: Path, names: set[str], contents: set[str]) -> bool:
+    """Whether an encoder or model file says in its header that it was trained on the patient."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            metadata = json.loads(opened.read(length))["__metadata__"] if length <= _LONGEST else {}
+        kept = json.loads(metadata["scotoma"])["trained_on"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False  # of another program, or of a version that kept no record
+    record = Record.of_header(kept)
+    patients = np.array([*names, *(None for _ in contents)], object)
+    images = np.array([*(None for _ in names), *contents], object)
+    keys = {(part.key, part.reader) for part in record.parts if part.key == identity.key_id(identity.load_key())}
+    return any(record.look(patients, images, key, reader).seen.any() for key, reader in keys)
 
 
 def _of(table: pd.DataFrame, names: set[str], contents: set[str]) -> np.ndarray:
@@ -185,7 +205,7 @@ def take_out_of_embeddings(holding: Holding, names: set[str]) -> None:
 
 def mark_run(path: Path, names: set[str]) -> None:
     """Say in a run that a patient of its images has withdrawn, and remove the pages and figures that may show them."""
-    from scotoma.run import Run
+    from scotoma.run import MARK, Run
 
     with files.locked(_lock(path), wait=False):
         for file in {file for pattern in PAGES for file in path.glob(pattern) if file.is_file()}:
@@ -210,11 +230,3 @@ def _lock(path: Path) -> Path:
     from scotoma.run import LOCK, REPLACED
 
     return (path.parent if path.name == REPLACED else path) / LOCK
-
-
-def withdrawn(path: Path) -> int:
-    """How many patients of a run's images have withdrawn."""
-    try:
-        return len(json.loads((path / "status.json").read_text()).get(MARK, []))
-    except (OSError, ValueError, AttributeError):
-        return 0

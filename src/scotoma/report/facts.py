@@ -15,6 +15,7 @@ from scotoma.report import METRICS, USES, Folder, data_name, decimals, finding, 
 from scotoma.report.recipe import made, recipe
 
 TO_FILL = "TO FILL"
+WITHDRAWN = "withdrawn_patients"  # the metric of a row of `scotoma purge`
 SETS = {"train": "training", "val": "validation", "test": "test"}
 VERBS = {"study": "Development and internal evaluation", "finetune": "Development", "evaluate": "Evaluation"}
 
@@ -43,7 +44,8 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
         "outcome": f"Labels: {targets}. {TO_FILL}: how and by whom they were made" if targets else "",
         "readers": f"Several readers' labels became one ({readers}). {TO_FILL}: agreement" if readers else "",
         "missing": "A missing label is unknown, never negative; such pictures join the pretraining alone.",
-        "identity": f"Rows and reports name pictures by number, patients by keyed hashes. {TO_FILL}: de-identification of input",
+        "identity": f"Rows and reports name pictures by number, patients by keyed hashes. {_withdrawn(rows)}{TO_FILL}: "
+        "de-identification of input",
         "limits": (
             f"Tested on {tested}; intervals cover chance in the test patients, not other hospitals, scanners or years, nor wrong "
             f"labels. {TO_FILL}: limits of data and labels"
@@ -56,9 +58,15 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
     return {key: text for key, text in found.items() if text}
 
 
+def _withdrawn(rows: pd.DataFrame) -> str:
+    """What `scotoma purge` wrote into the runs, as a sentence."""
+    count = int(rows["value"][(rows["evaluator"] == "data") & (rows["metric"] == WITHDRAWN)].sum())
+    return f"It holds {count} withdrawn patient{'s' if count > 1 else ''}: train it anew without. " if count else ""
+
+
 def _data(rows: pd.DataFrame, leaking: bool) -> dict[str, str]:
     """Counts and split of the last table that was counted."""
-    data = rows[rows["evaluator"] == "data"]
+    data = rows[(rows["evaluator"] == "data") & (rows["metric"] != WITHDRAWN)]
     if data.empty:
         return {}
     data = data[data["run"] == data["run"].iloc[-1]].drop_duplicates(["metric", "split", "class"], keep="last")
