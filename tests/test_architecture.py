@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.slices",),
     ("data.datasets.base",),
     ("data.datasets.*",),
+    ("data.levelling",),
     ("data.decode",),
     ("data.building", "data.caches"),
     ("data.store",),

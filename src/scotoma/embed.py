@@ -82,7 +82,7 @@ def embed(
             raise UsageError(f"--target {name}: {reason.text} is written nowhere; join it by row in a table of your own")
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
-    from scotoma import encoders
+    from scotoma import encoders, initial
     from scotoma.material import Source
 
     info = encoders.read_info(run)
@@ -90,6 +90,7 @@ def embed(
     for name in set(target or ()) - set(store.FROM_HEADERS):
         dataset.column(name)  # a wrong column is found before anything is decoded
     dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)
+    initial.say_unlike(run, dataset.name, opened.preparation)
     source = Source(str(run), dataset, opened)
     sides = _sides(dataset, opened, source.sides())
     chosen = np.arange(len(dataset)) if rows == "all" else np.flatnonzero(sides == rows)

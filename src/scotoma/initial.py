@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scotoma import checkpoints, encoders, provenance
+from scotoma.data.store import unlike
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError, notice
 
@@ -39,6 +40,22 @@ def without_hashes(info: EncoderInfo) -> EncoderInfo:
     return replace(info, trained_on=None)
 
 
+def say_unlike(source: str | Path, name: str, pixels: dict[str, Any]) -> None:
+    """Print a line where an encoder's images were prepared otherwise than these; nothing of weights that do not say.
+
+    Args:
+        source: a run folder or a file.
+        name: of the data.
+        pixels: how the data, or a network that starts from these weights, were prepared (``Store.preparation``).
+    """
+    try:
+        line = unlike(encoders.read_info(source).pixels, pixels)
+    except UsageError:  # weights of another program
+        return
+    if line:
+        notice(name, line)
+
+
 def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     """Put weights into a network, in place.
 
@@ -56,6 +73,8 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
         UsageError: no such weights, they cannot be had, they are another network's, or not finite.
     """
     weights = _of_file(encoders.find(source), encoder, info) if Path(source).exists() else _of_tag(source)
+    if Path(source).exists():
+        say_unlike(source, Path(source).name, info.pixels)
     encoder.load_state_dict(_fitted(weights, encoder, info, source), strict=True)
 
 

@@ -176,6 +176,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     began = time.perf_counter()
     dataset, opened = store.prepare(dataset, size, channels, strict=strict, quiet=quiet)
     seconds = time.perf_counter() - began
+    if encoder_run is not None:
+        initial.say_unlike(encoder_run, dataset.name, opened.preparation)
     importer.join()
     found = targets.read(dataset, target, classes or (), numbers) if target else None
     sources = [Source(str(source), dataset, opened) for source in (*([encoder_run] if encoder_run else ()), *compared)]

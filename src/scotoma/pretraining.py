@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from scotoma import across, asides, encoders, initial, plugins
-from scotoma.data.store import MARGIN, PROTOCOL, statistics
+from scotoma.data.store import statistics
 from scotoma.errors import UsageError
 from scotoma.material import Material
 from scotoma.methods.base import Inputs, Method
@@ -133,9 +133,8 @@ def describe(config: dict[str, Any], material: Material, name: str) -> encoders.
     if "method" in config:
         method = {"name": config["method"], **plugins.method(config["method"]).settings(config["method_args"])}
     store = material.store
-    pixels = {"side": store.side, "margin": MARGIN, "protocol": PROTOCOL, "display": store.display.settings()}
     return encoders.EncoderInfo(
-        timm_name, kwargs, store.channels, config["size"], mean, std, pixels, material.modality, method, config["seed"],
+        timm_name, kwargs, store.channels, config["size"], mean, std, store.preparation, material.modality, method, config["seed"],
         versions(), material.fingerprint(positions),
     )  # fmt: skip
 

@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma import processes
-from scotoma.data import decode
+from scotoma import files, processes
+from scotoma.data import decode, images, levelling
 from scotoma.data.table import Dataset
 from scotoma.errors import RunError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "SCOTOMA_CACHE"
 IMAGE = "mask_of"  # of a table of masks: the column of the images on which they lie
+ASKED, NOTICES = "asked", "notices"  # of a store's settings: the display that was asked for, and lines about what was decided
 _CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
 
 
@@ -47,7 +49,10 @@ def build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int
                     f"no room for the store ({need}) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk"
                 ) from error
             raise RunError(f"cannot write the store in {partial.parent} ({error.strerror})") from error
-    _run_workers(partial, n, max(1, min(workers, n // decode.CHUNK)), quiet)
+    workers = max(1, min(workers, n // decode.CHUNK))
+    _run_workers(partial, n, workers, quiet)
+    if _decide(partial, workers, quiet):
+        _run_workers(partial, n, workers, quiet)
     try:
         _finish(partial, n, "" if settings["labels"] else dataset.name, strict)
         if folder.exists():
@@ -74,13 +79,34 @@ def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None
     temporary.rename(partial / "jobs.jsonl")
 
 
-def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
+def _decide(partial: Path, workers: int, quiet: bool) -> bool:
+    """Decide on black and white where pictures wait for it, and let these be decoded; False where none waits."""
+    status = np.memmap(partial / "status.u1", np.uint8, "r+")
+    waits = np.flatnonzero(status == decode.WAITING)
+    if not len(waits):
+        return False
+    if levelling.read_decided(partial) is None:
+        decided, groups = levelling.plan(partial)
+        folder = partial / levelling.FOLDER
+        shutil.rmtree(folder, ignore_errors=True)
+        if groups:
+            places = levelling.begin(folder, groups)
+            _run_workers(folder, places, min(workers, len(groups)), quiet, levelling.CHUNK, "scotoma.data.levelling", "grey levels")
+            decided |= levelling.gathered(folder)
+        files.write(partial / levelling.DECIDED, json.dumps(decided))
+    status[waits] = decode.PENDING
+    status.flush()
+    return True
+
+
+def _run_workers(partial: Path, n: int, workers: int, quiet: bool, chunk: int = decode.CHUNK, module: str = "scotoma.data.decode",
+                 what: str = "decoding") -> None:  # fmt: skip
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     status = np.memmap(partial / "status.u1", np.uint8, "r+")
     environment = processes.environment(OMP_NUM_THREADS="1")
-    command = [*processes.COMMAND, "-m", "scotoma.data.decode", str(partial.absolute())]
-    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    command = [*processes.COMMAND, "-m", module, str(partial.absolute())]
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (partial / "workers.log").open("w") as log, Progress(*columns, disable=quiet, transient=True) as progress:
 
         def start(worker: int) -> subprocess.Popen[bytes]:
@@ -94,7 +120,7 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
                 progress.update(bar, completed=int(np.count_nonzero(status)))
                 time.sleep(0.05)
                 for k, process in enumerate(running):
-                    if process.poll() in _CRASHES and _blame(partial, status, k, workers, process.returncode):
+                    if process.poll() in _CRASHES and _blame(partial, status, k, workers, process.returncode, chunk):
                         running[k] = start(k)
         finally:
             for process in running:
@@ -105,10 +131,10 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool) -> None:
         raise RunError(f"a decoding process died ({last}); run again to go on where it stopped")
 
 
-def _blame(partial: Path, status: np.ndarray, worker: int, workers: int, code: int) -> bool:
+def _blame(partial: Path, status: np.ndarray, worker: int, workers: int, code: int, chunk: int) -> bool:
     """Write down the picture over which a decoding process ended as unreadable; False where it had begun none."""
     begun = np.flatnonzero(status == decode.BEGUN)
-    begun = begun[begun // decode.CHUNK % workers == worker]
+    begun = begun[begun // chunk % workers == worker]
     if not len(begun):
         return False
     error = f"decoding took more than {decode.SECONDS} seconds" if code == -signal.SIGALRM else "decoding crashed"
@@ -142,17 +168,36 @@ def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
     if title:
         refuse_unreadable(table, title, strict)
     table.to_parquet(partial / "facts.parquet")
+    _write_levels(partial, table)
     for done in ("jobs.jsonl", "status.u1", "workers.log"):
         (partial / done).unlink()
-    for path in partial.glob("facts-*.jsonl"):
-        path.unlink()
+    for path in (*partial.glob("facts-*.jsonl"), *partial.glob(levelling.WAITING.format("*")), partial / levelling.DECIDED):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(partial / levelling.FOLDER, ignore_errors=True)
+
+
+def _write_levels(partial: Path, facts: pd.DataFrame) -> None:
+    """Add to the settings what was decided on black and white, and what is to be said of it."""
+    settings = json.loads((partial / "store.json").read_text())
+    decided = levelling.read_decided(partial) or {}
+    asked = images.Display.of(settings.get(ASKED, settings["display"]))
+    found = tuple((kind, *(decided[kind] or (0.0, 1.0))) for kind in levelling.kinds(decided))
+    clipped = int(facts["clipped"].notna().sum()) if "clipped" in facts.columns else 0
+    bits = facts["bits"].dropna().astype(int).tolist() if "bits" in facts.columns else []
+    lines = levelling.describe(decided, levelling.waiting(partial), bits, clipped)
+    if found or lines:
+        display = replace(asked, levels=(*asked.levels, *found))
+        settings |= {"display": display.settings(), ASKED: asked.settings(), NOTICES: lines}
+        files.write(partial / "store.json", json.dumps(settings))
 
 
 def same(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether a folder holds, complete or in part, the store of these files and settings."""
     try:
-        return bool(json.loads((folder / "store.json").read_text()) == settings)
-    except (OSError, ValueError):
+        found = json.loads((folder / "store.json").read_text())
+        found["display"] = found.pop(ASKED, found["display"])
+        return bool({k: v for k, v in found.items() if k != NOTICES} == settings)
+    except (OSError, ValueError, KeyError):
         return False
 
 

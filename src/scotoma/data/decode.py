@@ -1,7 +1,7 @@
 """A decoding process of the store: ``python -m scotoma.data.decode FOLDER WORKER WORKERS``.
 
 It imports neither torch nor pandas, so that it starts at once while the parent imports them. Pictures go straight into the
-store's memory-mapped pixels; ``status.u1`` (0 pending, 1 decoded, 2 unreadable, 3 begun) is written after the pixels of a picture,
+store's memory-mapped pixels; ``status.u1`` (the numbers are named below) is written after the pixels of a picture,
 so a killed process leaves nothing that looks finished and another takes up where it stopped. A picture over which a codec
 crashes, or is busy for longer than ``SECONDS``, ends the process: whoever started it can see by the status which one it was.
 """
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from scotoma import processes
-from scotoma.data import alignment, hashes, identity, images
+from scotoma.data import alignment, hashes, identity, images, levelling
+from scotoma.data.formats.levels import Undecided
 
 CHUNK = 32
-PENDING, DECODED, UNREADABLE, BEGUN = 0, 1, 2, 3
+PENDING, DECODED, UNREADABLE, BEGUN, WAITING = 0, 1, 2, 3, 4  # the last: for one black and white (see ``levelling``)
 SECONDS = 300  # for one picture, whatever the disk
 IDENTIFIERS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series"}
 OLDEST = 90.0  # years: higher ages are few enough to identify, so that rules of de-identification have them as 90 and over
@@ -32,12 +33,14 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
     jobs = (folder / "jobs.jsonl").read_text().splitlines()
     display = images.Display.of(settings["display"])
     key = identity.load_key()
+    decided = levelling.read_decided(folder)
     status = np.memmap(folder / "status.u1", np.uint8, "r+")
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", "r+")
     looks = np.lib.format.open_memmap(folder / "hashes.npy", "r+")
     path_of_facts = folder / f"facts-{worker}.jsonl"
     half = path_of_facts.exists() and not path_of_facts.read_bytes().endswith(b"\n")
-    with path_of_facts.open("a") as facts:
+    with path_of_facts.open("a") as facts, (folder / levelling.WAITING.format(worker)).open("a") as waiting:
+        waiting.write("\n")
         if half:  # a killed process was writing a line: the next must not become its end
             facts.write("\n")
         for start in range(worker * CHUNK, len(jobs), workers * CHUNK):
@@ -55,11 +58,14 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                         facts.write(json.dumps(record | ({"note": note} if note else {})) + "\n")
                         status[row] = DECODED
                         continue
-                    picture = images.read(path, frame, settings["side"], display)
+                    shared = levelling.Shared(decided, key, images.alone(path, display))
+                    picture = images.read(path, frame, settings["side"], display, shared)
                     levels = images.to_uint8(picture.pixels)
                     pixels[row] = images.square(levels, settings["side"], settings["channels"])
                     thumbnail = hashes.cells(levels)
                     looks[row] = hashes.difference(thumbnail)
+                    if picture.clipped is not None and picture.clipped > levelling.CLIPPED:
+                        record["clipped"] = round(picture.clipped, 3)
                     record["blank"] = hashes.is_blank(thumbnail)
                     source = picture.pixels if picture.source is None else picture.source
                     record["content"] = identity.pseudonym(hashes.content(source), key)
@@ -70,6 +76,11 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     record |= {new: identity.pseudonym(name, key) for new, name in names.items() if name}
                     whole = None if frame is None else images.file_of(path)
                     record |= {"file": identity.pseudonym(whole, key)} if whole else {}  # which frames belong together
+                except Undecided as undecided:
+                    waiting.write(json.dumps(record | {"kind": undecided.kind, "frames": undecided.frames}) + "\n")
+                    waiting.flush()
+                    status[row] = WAITING
+                    continue
                 except images.ImageError as error:
                     record["error"] = alignment.nameless(str(error), path, *image)
                 facts.write(json.dumps(record) + "\n")

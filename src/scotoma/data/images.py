@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from scotoma.data.formats import dicom, raster, volumes
 from scotoma.data.formats.base import MAX_PIXELS, Display, ImageError, Picture, parse_windows, picture_facts, to_uint8
 from scotoma.data.formats.headers import age_in_years
-from scotoma.data.formats.levels import Alone, Levels
+from scotoma.data.formats.levels import Alone, Levels, Undecided
 
 __all__ = [
     "AXES",
@@ -31,6 +31,7 @@ __all__ = [
     "ImageError",
     "Picture",
     "age_in_years",
+    "alone",
     "along",
     "file_of",
     "frame_numbers",
@@ -78,7 +79,7 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
     with one_line(path):
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
-        levels = levels or Alone(lambda other, seen: read(path, other, None, replace(display, redact=False), seen))
+        levels = levels or alone(path, display)
         if not display.redact:
             return _shown(path, frame, side, display, levels)
         from scotoma.data import text_detector
@@ -88,7 +89,7 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         if not lines:
             return _shown(path, frame, side, display, levels)
         source = whole.pixels if whole.source is None else whole.source  # the file is the same, whatever is painted over
-        return Picture(text_detector.paint_over(whole.pixels, lines), whole.facts | {"redacted": len(lines)}, source)
+        return Picture(text_detector.paint_over(whole.pixels, lines), whole.facts | {"redacted": len(lines)}, source, whole.clipped)
 
 
 def _shown(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
@@ -98,6 +99,11 @@ def _shown(path: str, frame: int | None, side: int | None, display: Display, lev
     from scotoma.data.formats.equalize import equalize
 
     return replace(picture, pixels=equalize(picture.pixels, display.equalize, apart=len(display.windows) == 3))
+
+
+def alone(path: str, display: Display = AS_STORED) -> Alone:
+    """Decides on black and white for a file by itself, by some of its images."""
+    return Alone(lambda other, seen: read(path, other, None, replace(display, redact=False), seen))
 
 
 def _read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
@@ -307,6 +313,8 @@ def one_line(path: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except Undecided:
+        raise
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:

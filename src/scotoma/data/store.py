@@ -13,16 +13,17 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scotoma.data import building, caches, identity, images, text_detector
+from scotoma.data.formats.levels import Alone
 from scotoma.data.sampling import spread
 from scotoma.data.table import Dataset
 from scotoma.data.text_detector import MISSING
@@ -48,6 +49,13 @@ class Store:
     channels: int
     display: images.Display = images.AS_STORED
     key: str = ""
+    protocol: int = PROTOCOL
+    notices: tuple[str, ...] = ()  # what was decided for several pictures together
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How pixels were prepared, for an encoder's header."""
+        return {"side": self.side, "margin": MARGIN, "protocol": self.protocol, "display": self.display.settings()}
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -114,11 +122,17 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
             raise UsageError(
                 f"{dataset.store} was prepared at side {store.side} with {store.channels} channels: prepare it anew for size {size}"
             )
-        if replace(store.display, redact=dataset.display.redact) != dataset.display:
+        if replace(store.display, redact=False, levels=()) != replace(dataset.display, redact=False, levels=()):
             raise UsageError(f"{dataset.store} was prepared with {store.display}, not {dataset.display}: prepare it anew")
         if store.display.redact != dataset.display.redact:
             there, then = ("is", "was not") if store.display.redact else ("is not", "was")
             notice(dataset.name, f"burned-in text {there} painted over in this store, and {then} where the encoder was trained")
+        if store.protocol != PROTOCOL:
+            notice(
+                dataset.name,
+                f"prepared by version {store.protocol} of the reader of images, this is version {PROTOCOL}: some formats come out "
+                "otherwise today; `scotoma prepare` them again for that",
+            )
         return _readable(dataset, store, strict, skip_empty)
     dataset = _redactable(dataset)
     side = side_for(size)
@@ -222,15 +236,42 @@ def open_store(path: Path) -> Store:
         settings = json.loads((path / "store.json").read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not a prepared store") from error
-    if settings.get("protocol") != PROTOCOL:
-        raise UsageError(f"{path}: prepared by another version of Scotoma; prepare it anew")
-    return Store(
-        path, settings["side"], settings["channels"], images.Display.of(settings["display"]), settings.get("key") or _key()
-    )
+    try:
+        display, protocol = images.Display.of(settings["display"]), int(settings["protocol"])
+        key, notices = settings.get("key") or _key(), tuple(settings.get("notices", ()))
+        store = Store(path, int(settings["side"]), int(settings["channels"]), display, key, protocol, notices)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: prepared by another version of Scotoma, whose layout is unknown; prepare it anew") from error
+    if not all((path / name).is_file() for name in ("pixels.npy", "hashes.npy", "facts.parquet")):
+        raise UsageError(f"{path}: not a whole store; prepare it anew")
+    return store
 
 
 def _key() -> str:
     return identity.key_id(identity.load_key())
+
+
+def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """How the images of an encoder were prepared otherwise than others; "" where alike, or where its header does not say.
+
+    Args:
+        ours: of the encoder: ``pixels`` of its header.
+        theirs: of the data, or of a network that starts from it (``Store.preparation``).
+    """
+    if not ours or not theirs:
+        return ""
+    parts = []
+    if ours.get("protocol") != theirs.get("protocol"):
+        parts.append(f"by version {ours.get('protocol')} of the reader of images, these by version {theirs.get('protocol')}")
+    before, now = (images.Display.of(pixels.get("display")) for pixels in (ours, theirs))
+    if replace(before, levels=()) != replace(now, levels=()):
+        parts.append(f"with {replace(before, levels=())}, these with {replace(now, levels=())}")
+    known = {kind: (low, high) for kind, low, high in before.levels}
+    for kind, low, high in now.levels:
+        if known.get(kind) != (low, high):
+            was = f"from {known[kind][0]:g} to {known[kind][1]:g}" if kind in known else "not at all"
+            parts.append(f"with {kind} values shown {was}, these from {low:g} to {high:g}")
+    return f"the encoder's images were prepared {'; '.join(parts)}" if parts else ""
 
 
 def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -251,7 +292,7 @@ def _channels(dataset: Dataset, sample: int = 32) -> int:
     picks = spread(len(dataset), sample)
     for path, frame in building.jobs(dataset.table.iloc[picks]):
         try:
-            pixels = images.read(path, frame).pixels
+            pixels = images.read(path, frame, levels=Alone()).pixels
         except images.ImageError:
             continue
         if pixels.ndim == 3 and float(np.ptp(images.square(pixels, 64, 3).astype(np.int16), axis=2).mean()) > 2:
@@ -304,6 +345,8 @@ def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) ->
     message = building.refuse_unreadable(facts, dataset.name, strict)
     if message:
         print(f"{message}; left out, listed in {store.path / 'facts.parquet'}", file=sys.stderr)
+    for line in store.notices:
+        notice(dataset.name, line)
     for column in FROM_HEADERS:
         if column not in table.columns and column in facts.columns:
             table[column] = facts[column].to_numpy()

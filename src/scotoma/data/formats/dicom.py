@@ -67,7 +67,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
     look, window = (None, None) if coloured else _look(ds, get, display.windows)
     series = "" if coloured or look else _series(ds, path, frames)
     if series:
-        levels.look(series)
+        levels.look(series, frames)
     stored = stored_values(ds, index, side)
     bits = int(ds.get("BitsStored") or 8 * stored.dtype.itemsize)
     sizes = pixel_sizes(get)

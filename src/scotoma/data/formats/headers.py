@@ -49,15 +49,23 @@ def frame_getter(ds: Any, index: int) -> Getter:
 
 
 def _value(ds: Any, keyword: str) -> Any:
-    """An element's value, None for an empty one; numbers written with a decimal comma (``40,5``), which pydicom refuses, too."""
+    """An element's value, None for an empty one; numbers written with a decimal comma (``40,5``), which pydicom leaves, too."""
     try:
-        return None if ds[keyword].is_empty else ds[keyword].value
-    except ValueError:
+        element = ds[keyword]
+        if element.is_empty or element.VR not in ("DS", "IS"):
+            return None if element.is_empty else element.value
+        parts = [element.value] if isinstance(element.value, str) or not hasattr(element.value, "__iter__") else element.value
+    except ValueError:  # pydicom refuses the element
         raw = ds.get_item(keyword).value
-        text = raw.decode("ascii", "replace") if isinstance(raw, bytes) else str(raw)
-        if "." in text or not re.fullmatch(r"[-+0-9,eE\\\s\0]+", text):
-            raise
-        return [float(number.strip(" \0").replace(",", ".")) for number in text.split("\\")]
+        parts = (raw.decode("ascii", "replace") if isinstance(raw, bytes) else str(raw)).split("\\")
+    numbers = [_number(part) for part in parts]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _number(value: Any) -> float:
+    """A number, or the text of one; a comma is a decimal one where there is no point."""
+    text = value.strip(" \0") if isinstance(value, str) else ""
+    return float(text.replace(",", ".", 1) if "." not in text else text) if text else float(value)
 
 
 def pixel_sizes(get: Getter) -> tuple[float, float] | None:

@@ -26,11 +26,19 @@ INVERTED = " with white as zero"  # of a kind of value
 FEW = 32  # whole numbers that span less are label maps
 
 
+class Undecided(Exception):
+    """Nothing is decided yet for the images to which this one belongs."""
+
+    def __init__(self, kind: str, frames: int) -> None:
+        super().__init__(kind)
+        self.kind, self.frames = kind, frames
+
+
 class Levels:
     """Black and white of what belongs together."""
 
-    def look(self, kind: str) -> None:
-        """Refuse here, before anything is decoded, where ``kind`` is not decided yet."""
+    def look(self, kind: str, frames: int = 1) -> None:
+        """Raise ``Undecided`` here, before anything is decoded, where ``kind`` is not decided yet."""
 
     def of(self, kind: str, values: np.ndarray, frames: int = 1) -> tuple[float, float]:
         """Black and white.
@@ -92,15 +100,15 @@ class Alone(Levels):
     """Decides for one file by itself: by the image, or by some of its images.
 
     Args:
-        another: reads one image of the file, telling what it reads to the levels that it is given.
+        another: reads one image of the file, telling what it reads to the levels that it is given; None for the image by itself.
     """
 
-    def __init__(self, another: Callable[[int, Levels], object]) -> None:
+    def __init__(self, another: Callable[[int, Levels], object] | None = None) -> None:
         self.another = another
 
     def of(self, kind: str, values: np.ndarray, frames: int = 1) -> tuple[float, float]:
         """Of this image where it is the only one."""
-        if frames == 1:
+        if frames == 1 or self.another is None:
             return black_and_white(values, kind)
         measured = Measured(min(frames, FRAMES))
         for frame in spread(frames, FRAMES).tolist():
