@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from scotoma import encoders
+from scotoma import encoders, initial
+from scotoma.data.images import Display
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import RunError, UsageError
 
@@ -26,6 +27,23 @@ def info_of(name: str, size: int = 32, channels: int = 1) -> EncoderInfo:
         timm_name, kwargs, channels, size, (0.4,) * channels, (0.2,) * channels, {"side": 48}, "xray",
         {"name": "mae", "mask_ratio": 0.6}, 7, {"torch": "x"}, "abc", ("finding",), ("no", "yes"),
     )  # fmt: skip
+
+
+def test_an_encoder_whose_images_were_prepared_otherwise_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = info_of("resnet10t")
+    levelled = {"side": 48, "protocol": 3, "display": Display(levels=(("uint16", 0, 4000),)).settings()}
+    encoders.save(tmp_path / encoders.FILE, encoders.build(info), replace(info, pixels=levelled))
+    ours = {"side": 96, "protocol": 4, "display": Display(levels=(("uint16", 10, 8000),)).settings()}
+    initial.say_unlike(tmp_path, "scans", ours)
+    said = capsys.readouterr().err
+    assert said.startswith("scans: the encoder's images were prepared by version 3 of the reader of images, these by version 4; ")
+    assert said.endswith("with uint16 values shown from 0 to 4000, these from 10 to 8000\n") and said.count("\n") == 1
+    initial.say_unlike(tmp_path, "scans", levelled | {"side": 96})
+    initial.start(encoders.build(info), replace(info, pixels=ours), str(tmp_path))  # --init, and a run as a study's control
+    assert capsys.readouterr().err.count("these by version 4") == 1
+    save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    initial.say_unlike(tmp_path / "other.safetensors", "scans", ours)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("channels", [1, 3])

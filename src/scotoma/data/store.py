@@ -261,8 +261,9 @@ def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     if not ours or not theirs:
         return ""
     parts = []
-    if ours.get("protocol") != theirs.get("protocol"):
-        parts.append(f"by version {ours.get('protocol')} of the reader of images, these by version {theirs.get('protocol')}")
+    versions = [pixels.get("protocol") for pixels in (ours, theirs)]
+    if None not in versions and versions[0] != versions[1]:
+        parts.append(f"by version {versions[0]} of the reader of images, these by version {versions[1]}")
     before, now = (images.Display.of(pixels.get("display")) for pixels in (ours, theirs))
     if replace(before, levels=()) != replace(now, levels=()):
         parts.append(f"with {replace(before, levels=())}, these with {replace(now, levels=())}")

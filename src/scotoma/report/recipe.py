@@ -100,6 +100,7 @@ def pixels(one: Config) -> str:
         f"stored at {kept['side']} pixels a side, aspect kept by padding" if kept.get("side") else "",
         f"resized to {one.get('image_size')} pixels, {'grey' if channels == 1 else f'{channels} channels'}",
         f"display windows {shown['windows']}" if shown.get("windows") else "",
+        *(f"{kind} values shown from {low:g} (black) to {high:g} (white)" for kind, low, high in shown.get("levels", ())),
         f"histogram equalisation {shown['equalize']}" if shown.get("equalize", "none") != "none" else "",
         "burned-in text found by a detector and painted over" if shown.get("redact") else "",
         f"normalised by mean (standard deviation) {means}" if means else "",
