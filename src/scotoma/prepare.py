@@ -35,6 +35,9 @@ def prepare(
 ) -> Path:
     """Decode pictures once into a store; the other verbs do it by themselves, into a cache.
 
+    Where files do not state what is black and white, that is decided once for all images of a data set (PNG, TIFF, npz) or of a
+    series (DICOM), printed and recorded.
+
     The store holds the table without paths and what identifies patients: patients, studies and groups are keyed hashes, and
     columns of names, numbers of persons, dates, addresses and free text are left out, with a line that names them.
 

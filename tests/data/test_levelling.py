@@ -204,6 +204,24 @@ def test_a_build_that_was_killed_while_images_waited_goes_on(tmp_path: Path) -> 
         assert found.display == wanted.display and found.notices == wanted.notices
 
 
+def test_an_image_that_kills_the_process_is_left_out_of_its_group_alone(tmp_path: Path) -> None:
+    images = [np.random.default_rng(k).integers(0, 2000 * (k + 1), (30, 30)).astype(np.uint16) for k in range(4)]
+    for k, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{k}.png")
+    names = [(str(tmp_path / f"{k}.png"), None) for k in range(4)]
+    folder = tmp_path / "levels"
+    places = levelling.begin(folder, [("uint16", names[:2]), ("group:a", names), ("group:b", names[:1])])
+    status = np.memmap(folder / "status.u1", np.uint8, "r+")
+    assert len(status) == places and np.count_nonzero(status == decode.PENDING) == 7
+    status[levelling.CHUNK + 3] = decode.BEGUN  # over the last of the second group
+    assert not building._blame(folder, status, 0, 2, -11, levelling.CHUNK)  # which is no group of the first process
+    assert building._blame(folder, status, 1, 2, -11, levelling.CHUNK)
+    for worker in (0, 1):
+        levelling.measure(folder, worker, 2, 60)
+    wanted = {"uint16": images[:2], "group:a": images[:3], "group:b": images[:1]}
+    assert levelling.gathered(folder) == {k: tuple(np.percentile(np.stack(v), [0.5, 99.5])) for k, v in wanted.items()}
+
+
 def test_an_encoders_levels_hold_for_other_tables_and_what_differs_is_said(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 3000, (SIDE, SIDE)).astype(np.uint16)
     Image.fromarray(image).save(tmp_path / "a.png")
