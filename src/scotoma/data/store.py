@@ -265,8 +265,9 @@ def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     if None not in versions and versions[0] != versions[1]:
         parts.append(f"by version {versions[0]} of the reader of images, these by version {versions[1]}")
     before, now = (images.Display.of(pixels.get("display")) for pixels in (ours, theirs))
-    if replace(before, levels=()) != replace(now, levels=()):
-        parts.append(f"with {replace(before, levels=())}, these with {replace(now, levels=())}")
+    shown = [replace(display, levels=(), redact=False) for display in (before, now)]  # of redaction ``prepare`` tells
+    if shown[0] != shown[1]:
+        parts.append(f"with {shown[0]}, these with {shown[1]}")
     known = {kind: (low, high) for kind, low, high in before.levels}
     for kind, low, high in now.levels:
         if known.get(kind) != (low, high):
