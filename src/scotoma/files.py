@@ -63,7 +63,7 @@ def write(path: Path, content: str | bytes) -> None:
         RunError: as ``replacing``.
     """
     with replacing(path) as temporary:
-        put(temporary, content.encode() if isinstance(content, str) else content)
+        put(temporary, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def put(path: Path, content: bytes) -> None:

@@ -5,7 +5,6 @@ Under its name with ``.partial`` until it is complete; what a killed build had d
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 CACHE_VARIABLE = "SCOTOMA_CACHE"
 IMAGE = "mask_of"  # of a table of masks: the column of the images on which they lie
 ASKED, NOTICES = "asked", "notices"  # of a store's settings: the display that was asked for, and lines about what was decided
+LATER = "later.json"  # of a store: the rows that may be readable another time
 _CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
 
 
@@ -37,27 +37,31 @@ def build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int
     """Build a store in ``folder``, or go on with one that was killed; the arguments are those of ``store.prepare``."""
     partial = folder.with_name(folder.name + ".partial")
     n = len(dataset)
-    if not ((partial / "jobs.jsonl").exists() and same(partial, settings)):
+    if (partial / "jobs.jsonl").exists() and same(partial, settings) and not _unfinished(partial, n):
+        _again(partial)
+    else:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             _allocate(partial, dataset, settings)
-        except OSError as error:
+        except (OSError, RunError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            reason = error.__cause__ if isinstance(error, RunError) else error
+            if isinstance(reason, OSError) and reason.errno in files.NO_ROOM:
                 need = f"{n * settings['side'] ** 2 * settings['channels'] / 2**30:.2f} GiB"
                 raise RunError(
                     f"no room for the store ({need}) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk"
                 ) from error
-            raise RunError(f"cannot write the store in {partial.parent} ({error.strerror})") from error
-    workers = max(1, min(workers, n // decode.CHUNK))
-    _run_workers(partial, n, workers, quiet)
-    if _decide(partial, workers, quiet):
-        _run_workers(partial, n, workers, quiet)
+            raise RunError(f"cannot write the store in {partial.parent} ({files.why(error) or error})") from error
     try:
+        workers = max(1, min(workers, n // decode.CHUNK))
+        _run_workers(partial, n, workers, quiet)
+        if _decide(partial, workers, quiet):
+            _run_workers(partial, n, workers, quiet)
         _finish(partial, n, "" if settings["labels"] else dataset.name, strict)
         if folder.exists():
             folder.rmdir()
-        partial.rename(folder)
+        files.rename(partial, folder)
+        files.sync(folder.parent)
     except OSError as error:
         raise RunError(f"cannot finish the store in {partial.parent} ({error.strerror}); what was decoded is kept") from error
 
@@ -72,11 +76,41 @@ def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None
         with (partial / name).open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, (partial / name).stat().st_size)
     (partial / "status.u1").write_bytes(bytes(n))
-    (partial / "store.json").write_text(json.dumps(settings))
-    temporary = partial / "jobs.jsonl.new"
-    temporary.touch(0o600)  # the only file that holds paths; it goes when the store is complete
-    temporary.write_text("".join(json.dumps(job) + "\n" for job in lines(dataset.table)))
-    temporary.rename(partial / "jobs.jsonl")
+    files.write(partial / "store.json", json.dumps(settings))
+    with files.replacing(partial / "jobs.jsonl") as temporary:
+        temporary.touch(0o600)  # the only file that holds paths; it goes when the store is complete
+        temporary.write_text("".join(json.dumps(job) + "\n" for job in lines(dataset.table)))
+
+
+def _unfinished(partial: Path, n: int) -> bool:
+    """Whether the room of a killed build is not all there, or black and white were decided without files that were away."""
+    try:
+        if levelling.read_decided(partial) is not None and (np.fromfile(partial / "status.u1", np.uint8) == decode.LATER).any():
+            return True
+        sizes = [len(np.load(partial / name, mmap_mode="r")) for name in ("pixels.npy", "hashes.npy")]
+        return [*sizes, (partial / "status.u1").stat().st_size] != [n] * 3
+    except (OSError, ValueError):
+        return True
+
+
+def _again(partial: Path) -> None:
+    """Have what could not be read last time tried again."""
+    status = np.memmap(partial / "status.u1", np.uint8, "r+")
+    later = set(np.flatnonzero(status == decode.LATER).tolist())
+    if later:
+        for path in partial.glob("facts-*.jsonl"):
+            lines = path.read_text().splitlines(keepends=True)
+            files.write(path, "".join(line for line in lines if (_record(line) or {"row": None})["row"] not in later))
+        status[sorted(later)] = decode.PENDING
+        status.flush()
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """A line of facts; None of one that a killed process was writing (its picture is decoded again)."""
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return None
 
 
 def _decide(partial: Path, workers: int, quiet: bool) -> bool:
@@ -126,6 +160,8 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool, chunk: int = 
             for process in running:
                 process.kill()
                 process.wait()
+    if any(p.returncode == decode.FULL for p in running):
+        raise RunError(f"no room left in {partial.parent}: free some, then run again to go on where it stopped")
     if any(p.returncode for p in running):
         last = ((partial / "workers.log").read_text().strip().splitlines() or ["killed"])[-1]
         raise RunError(f"a decoding process died ({last}); run again to go on where it stopped")
@@ -155,10 +191,9 @@ def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
     for path in sorted(partial.glob("facts-*.jsonl")):
         with path.open() as lines:
             for line in lines:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue  # the line a killed process was writing; its picture was decoded again
+                record = _record(line)
+                if record is None:
+                    continue
                 row = record.pop("row")
                 for name, value in record.items():
                     text = json.dumps(value) if isinstance(value, list) else value  # Parquet and a classifier share no lists
@@ -167,10 +202,16 @@ def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
     del columns
     if title:
         refuse_unreadable(table, title, strict)
-    table.to_parquet(partial / "facts.parquet")
+    with files.replacing(partial / "facts.parquet") as temporary:
+        table.to_parquet(temporary)
+    later = np.flatnonzero(np.fromfile(partial / "status.u1", np.uint8) == decode.LATER).tolist()
+    if later:
+        files.write(partial / LATER, json.dumps(later))
+    for name in ("pixels.npy", "hashes.npy"):
+        files.sync(partial / name)
     _write_levels(partial, table)
     for done in ("jobs.jsonl", "status.u1", "workers.log"):
-        (partial / done).unlink()
+        (partial / done).unlink(missing_ok=True)
     for path in (*partial.glob("facts-*.jsonl"), *partial.glob(levelling.WAITING.format("*")), partial / levelling.DECIDED):
         path.unlink(missing_ok=True)
     shutil.rmtree(partial / levelling.FOLDER, ignore_errors=True)
@@ -191,13 +232,45 @@ def _write_levels(partial: Path, facts: pd.DataFrame) -> None:
         files.write(partial / "store.json", json.dumps(settings))
 
 
+def damage(folder: Path, n: int | None = None) -> str | None:
+    """What is missing or broken of a finished store (of ``n`` pictures); None where it is whole, as far as can be seen at once."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_metadata
+
+    try:
+        if dict(json.loads((folder / "store.json").read_text()))["side"] < 1:
+            return "store.json"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "store.json"
+    for name in ("pixels.npy", "hashes.npy"):
+        try:
+            count = len(np.load(folder / name, mmap_mode="r"))
+            n = count if n is None else n
+            if count != n:
+                return name
+        except (OSError, ValueError, EOFError):
+            return name
+    try:
+        return None if read_metadata(folder / "facts.parquet").num_rows == n else "facts.parquet"
+    except (OSError, ArrowException):
+        return "facts.parquet"
+
+
+def later(folder: Path) -> list[int]:
+    """The pictures of a finished store that could not be read for a reason that may have passed."""
+    try:
+        return [int(row) for row in json.loads((folder / LATER).read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
 def same(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether a folder holds, complete or in part, the store of these files and settings."""
     try:
         found = json.loads((folder / "store.json").read_text())
         found["display"] = found.pop(ASKED, found["display"])
         return bool({k: v for k, v in found.items() if k != NOTICES} == settings)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from scotoma import processes
+from scotoma import files, processes
 from scotoma.data import alignment, hashes, identity, images, levelling
 from scotoma.data.formats.levels import Undecided
 
 CHUNK = 32
-PENDING, DECODED, UNREADABLE, BEGUN, WAITING = 0, 1, 2, 3, 4  # the last: for one black and white (see ``levelling``)
+PENDING, DECODED, UNREADABLE, BEGUN = 0, 1, 2, 3
+WAITING, LATER = 4, 5  # for one black and white (see ``levelling``); for another time, when it may be readable
+FULL = 28  # the exit code where the store's disk is full
 SECONDS = 300  # for one picture, whatever the disk
 IDENTIFIERS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series"}
 OLDEST = 90.0  # years: higher ages are few enough to identify, so that rules of de-identification have them as 90 and over
@@ -51,10 +53,12 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                 signal.alarm(seconds)  # nothing handles it: a codec does not return to Python, but it can be ended
                 path, frame, *image = json.loads(jobs[row])  # of a mask, the image on which it lies
                 record: dict[str, Any] = {"row": row}
+                found, stamp = DECODED, images.stamp(path, settings["labels"])
                 try:
                     if settings["labels"]:
-                        found, note = alignment.read(path, frame, *image)
-                        pixels[row] = images.square_labels(found, settings["side"])
+                        labels, note = alignment.read(path, frame, *image)
+                        pixels[row] = images.square_labels(labels, settings["side"])
+                        _same_file(path, stamp, labels=True)
                         facts.write(json.dumps(record | ({"note": note} if note else {})) + "\n")
                         status[row] = DECODED
                         continue
@@ -72,6 +76,7 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     record |= {k: v for k, v in picture.facts.items() if k not in IDENTIFIERS}
                     if "age" in record:
                         record["age"] = min(record["age"], OLDEST)
+                    _same_file(path, stamp)
                     names = {new: identity.canonical(picture.facts.get(old)) for old, new in IDENTIFIERS.items()}
                     record |= {new: identity.pseudonym(name, key) for new, name in names.items() if name}
                     whole = None if frame is None else images.file_of(path)
@@ -82,13 +87,25 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     status[row] = WAITING
                     continue
                 except images.ImageError as error:
-                    record["error"] = alignment.nameless(str(error), path, *image)
+                    found = LATER if isinstance(error, images.UnavailableError) else UNREADABLE
+                    record = {"row": row, "error": alignment.nameless(str(error), path, *image)}
                 facts.write(json.dumps(record) + "\n")
                 facts.flush()
-                status[row] = UNREADABLE if "error" in record else DECODED
+                status[row] = found
     signal.alarm(0)
+
+
+def _same_file(path: str, stamp: str, labels: bool = False) -> None:
+    """Refuse, for this time, a file that another one replaced while it was read: it may be half of each."""
+    if images.stamp(path, labels) != stamp:
+        raise images.UnavailableError("it changed while it was read")
 
 
 if __name__ == "__main__":
     processes.end_with_parent()
-    decode(Path(sys.argv[1]), *(int(number) for number in sys.argv[2:5]))
+    try:
+        decode(Path(sys.argv[1]), *(int(number) for number in sys.argv[2:5]))
+    except OSError as error:  # of the store's files: what is wrong with a picture's is in its facts
+        if error.errno not in files.NO_ROOM:
+            raise
+        sys.exit(FULL)

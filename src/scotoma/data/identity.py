@@ -78,7 +78,7 @@ def canonical(value: object) -> str | None:
 
 def pseudonym(value: object, key: bytes) -> str:
     """The keyed hash of one identifier: 32 hexadecimal digits (BLAKE2b with the key, 16 bytes)."""
-    return hashlib.blake2b(str(value).encode(), key=key, digest_size=16).hexdigest()
+    return hashlib.blake2b(str(value).encode(errors="surrogatepass"), key=key, digest_size=16).hexdigest()
 
 
 def key_id(key: bytes) -> str:

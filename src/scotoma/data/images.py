@@ -10,6 +10,7 @@ to the patient's right) of one volume of a 4-D file: the first, or the one named
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from scotoma import files
 from scotoma.data.formats import dicom, raster, volumes
-from scotoma.data.formats.base import MAX_PIXELS, Display, ImageError, Picture, parse_windows, picture_facts, to_uint8
+from scotoma.data.formats.base import (
+    MAX_PIXELS,
+    Display,
+    ImageError,
+    Picture,
+    UnavailableError,
+    parse_windows,
+    picture_facts,
+    to_uint8,
+)
 from scotoma.data.formats.headers import age_in_years
 from scotoma.data.formats.levels import Alone, Levels, Undecided
 
@@ -30,6 +41,7 @@ __all__ = [
     "Display",
     "ImageError",
     "Picture",
+    "UnavailableError",
     "age_in_years",
     "alone",
     "along",
@@ -77,6 +89,7 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         ImageError: the file is absent, no picture, broken, too large, or needs a decoder that is not installed.
     """
     with one_line(path):
+        _require_file(path)
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
         levels = levels or alone(path, display)
@@ -143,6 +156,7 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
             if len({part.shape for part in labels}) > 1:
                 raise ImageError("the masks of one picture differ in size")
             return np.maximum.reduce(labels)
+        _require_file(path)
         kind = kind_of(path)
         if kind == PHANTOM:
             return _read(path, frame, None, AS_STORED, Levels()).pixels.astype(np.int32)
@@ -187,6 +201,7 @@ def frames(path: str) -> int:
         ImageError: the header of a file that may hold several cannot be read.
     """
     with one_line(path):
+        _require_file(path)
         kind = kind_of(path)
         if kind == PHANTOM:
             return 1
@@ -209,6 +224,7 @@ def frame_numbers(path: str) -> tuple[Sequence[int], int]:
         ImageError: as :func:`frames`.
     """
     with one_line(path):
+        _require_file(path)
         kind = kind_of(path)
         if kind == DICOM:
             return range(count := dicom.image_frames(path)), count
@@ -223,6 +239,7 @@ def owners(path: str) -> tuple[str | None, str | None]:
     """Patient and study of a DICOM file, as they stand in it (identifiers: to be compared, and kept nowhere); else None, None."""
     try:
         with one_line(path):
+            _require_file(path)
             return dicom.owners(path) if kind_of(path) == DICOM else (None, None)
     except ImageError:
         return None, None
@@ -305,6 +322,31 @@ def along(path: str, axis: str) -> str:
     return f"{name}#{','.join(parts)}" if parts else name
 
 
+def stamp(path: str, labels: bool = False) -> str:
+    """By which the file of a path (of ``labels``, all its files) is known from what takes its place, or comes where nothing was.
+
+    The time of the inode's last change is part of it, which nobody can set: other content of the same size and time is told.
+    """
+    if path.startswith("phantom:"):
+        return ""
+    first, *others = path.split("|") if labels else [path]
+    found = []
+    for name in (first, *(str(Path(first).with_name(name)) for name in others)):
+        try:
+            entry = os.stat(_FRAGMENT.sub(r"\1", name))  # noqa: PTH116 (a million of them)
+            found.append(f"{entry.st_size} {entry.st_mtime_ns} {entry.st_ctime_ns}")
+        except OSError as error:
+            found.append(f"absent {error.errno}")
+    return ",".join(found)
+
+
+def _require_file(path: str) -> None:
+    """Refuse what waits or never ends when it is read: pipes, devices, files of the system."""
+    reason = None if path.startswith("phantom:") else files.unfit(_FRAGMENT.sub(r"\1", path))
+    if reason:
+        raise ImageError(f"{reason}, which is not opened")
+
+
 @contextmanager
 def one_line(path: str) -> Iterator[None]:
     """Turn what a decoder raises into an ImageError of one line; hide its warnings, which may quote the header."""
@@ -316,7 +358,7 @@ def one_line(path: str) -> Iterator[None]:
     except Undecided:
         raise
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not an image of a known format") from None
     except Image.DecompressionBombError:
@@ -325,7 +367,18 @@ def one_line(path: str) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         lines = reason.strip().splitlines() or [""]
         first = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).replace(path, name)
-        raise ImageError(f"{name}: {first or type(error).__name__}") from error
+        kind = UnavailableError if _passes(error) else ImageError
+        raise kind(f"{name}: {first or type(error).__name__}") from error
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error is the system's, not the file's: of reading a file that is all right another time."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (MemoryError, FileNotFoundError, PermissionError)) or (isinstance(seen, OSError) and seen.errno):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def kind_of(path: str) -> str:

@@ -8,10 +8,10 @@ hash a row), ``facts.parquet`` (header facts a row) and ``store.json`` (settings
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma import files
 from scotoma.data import building, caches, identity, images, text_detector
 from scotoma.data.formats.levels import Alone
 from scotoma.data.sampling import spread
@@ -199,23 +200,61 @@ def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers:
           labels: bool = False) -> Path:  # fmt: skip
     """The folder of a finished store, built where it is not there."""
     settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels, "labels": labels}
-    settings |= {"display": dataset.display.settings(), "fingerprint": _fingerprint(dataset, side, channels)}
+    settings |= {"display": dataset.display.settings(), "fingerprint": _fingerprint(dataset, side, channels, labels)}
     settings["key"] = _key()
     folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{settings['fingerprint']}"
     if out is None and (folder / "store.json").exists():
         caches.hold(folder)  # before it is looked at again: another process may be removing it
-    if out is not None or not (folder / "store.json").exists():
+    if out is not None or not _whole(folder, dataset, settings) or _readable_now(folder, dataset, labels):
         with _alone(folder):
+            if out is None and folder.is_dir():
+                _renew(folder, dataset, settings, labels)
             if not folder.is_dir() or not building.same(folder, settings):
                 if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                     raise UsageError(f"{folder} is not empty: name another folder for the store")
                 building.build(dataset, folder, settings, workers or len(os.sched_getaffinity(0)), strict, quiet)
+            elif broken := building.damage(folder, len(dataset)):
+                raise UsageError(f"{folder} is damaged ({broken}): remove it, or name another folder for the store")
         if out is None:
             caches.hold(folder)
             caches.tidy(folder.parent)
     if out is None:
         caches.note_patients(folder, dataset.table)
     return folder
+
+
+def _renew(folder: Path, dataset: Dataset, settings: dict[str, Any], labels: bool) -> None:
+    """Remove a store of the cache that is damaged, or that lacks images which can be read now; which is said."""
+    if not _whole(folder, dataset, settings):
+        told = "its store in the cache is damaged, and is built anew"
+    elif now := _readable_now(folder, dataset, labels):
+        told = f"{now} of the images that could not be read last time are tried again: the store is built anew"
+    else:
+        return
+    notice(dataset.name, told)
+    shutil.rmtree(folder)
+
+
+def _whole(folder: Path, dataset: Dataset, settings: dict[str, Any]) -> bool:
+    """Whether a folder of the cache holds this store, undamaged."""
+    return building.same(folder, settings) and building.damage(folder, len(dataset)) is None
+
+
+def _readable_now(folder: Path, dataset: Dataset, labels: bool, tried: int = 8) -> int:
+    """How many rows of a store could not be read when it was built, where one of the first few of them can be read now; else 0."""
+    waiting = building.later(folder)
+    for path, frame in building.jobs(dataset.table.iloc[waiting[:tried]]):
+        try:
+            if labels:
+                images.read_labels(path, frame)
+            else:
+                images.read(path, frame)
+        except images.UnavailableError:
+            continue
+        except images.ImageError:
+            pass  # it is there, and broken: that is to be kept
+        return len(waiting)
+    return 0
 
 
 def _redactable(dataset: Dataset) -> Dataset:
@@ -242,8 +281,8 @@ def open_store(path: Path) -> Store:
         store = Store(path, int(settings["side"]), int(settings["channels"]), display, key, protocol, notices)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: prepared by another version of Scotoma, whose layout is unknown; prepare it anew") from error
-    if not all((path / name).is_file() for name in ("pixels.npy", "hashes.npy", "facts.parquet")):
-        raise UsageError(f"{path}: not a whole store; prepare it anew")
+    if broken := building.damage(path):
+        raise UsageError(f"{path} is damaged ({broken}): prepare it anew")
     return store
 
 
@@ -302,18 +341,15 @@ def _channels(dataset: Dataset, sample: int = 32) -> int:
     return 1
 
 
-def _fingerprint(dataset: Dataset, side: int, channels: int) -> str:
+def _fingerprint(dataset: Dataset, side: int, channels: int, labels: bool = False) -> str:
+    """A name for these files, as they are now, and the way they are shown."""
     digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels} {dataset.display} {_key()}".encode(), digest_size=10)
     seen: dict[str, str] = {}
     for path, frame, *image in building.lines(dataset.table):  # a mask's store hangs on its image as well
-        for name in (path, *image):
+        for name in (path, *(other for other in image if other)):
             if name not in seen:
-                try:
-                    entry = os.stat(name.split("#")[0].split("|")[0])  # noqa: PTH116 (a million of them)
-                    seen[name] = f"{entry.st_size} {entry.st_mtime_ns}"
-                except OSError:
-                    seen[name] = "absent"
-            digest.update(f"{name} {frame} {seen[name]}\n".encode())
+                seen[name] = images.stamp(name, labels and name == path)
+            digest.update(f"{name} {frame} {seen[name]}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -323,19 +359,14 @@ def _alone(folder: Path) -> Iterator[None]:
     path = folder.with_name(folder.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            lock = path.open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
-                break
-            lock.close()  # whoever held it has removed it since
+        lock = files.acquire(path, what="the store")
     except OSError as error:
         raise RunError(f"cannot write into {path.parent} ({error.strerror}): name another folder") from error
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
-        lock.close()
+        os.close(lock)
 
 
 def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) -> tuple[Dataset, Store]:

@@ -214,7 +214,10 @@ def _from_store(path: Path) -> Dataset:
 
     import pandas as pd
 
-    settings = json.loads((path / "store.json").read_text())
+    try:
+        settings = dict(json.loads((path / "store.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} is damaged (store.json): prepare it anew") from error
     if not (path / TABLE).exists():
         raise UsageError(f"{path}: a store of the cache, without its table; name the data themselves, or `scotoma prepare` them")
     display = images.Display.of(settings.get("display"))

@@ -30,6 +30,10 @@ class ImageError(ValueError):
     """One line that says what is wrong with this file. It may name the file (not its folder), never a patient."""
 
 
+class UnavailableError(ImageError):
+    """This time the file could not be read: it was away or locked, the disk or memory failed. Another time it may be."""
+
+
 @dataclass(frozen=True)
 class Display:
     """How stored values become grey levels; part of a store's settings and of an encoder's header.

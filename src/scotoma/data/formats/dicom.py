@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scotoma import files
 from scotoma.data.formats.base import (
     Display,
     ImageError,
@@ -160,6 +161,8 @@ def owners(path: str) -> tuple[str | None, str | None]:
 def begins(path: str) -> bool:
     """Whether a file begins as DICOM does: with a preamble, or at once with two elements in order of groups 0002 or 0008."""
     try:
+        if files.unfit(path):
+            return False
         with Path(path).open("rb") as file:
             head = file.read(512)
     except OSError:
