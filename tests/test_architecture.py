@@ -61,7 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("methods.*",),
     ("material",),
     ("label_columns",),
-    ("metrics", "overlap"),
+    ("metrics", "overlap", "resuming"),
     ("comparisons",),
     ("confounding", "drawing", "decisions", "extrapolation", "overlays", "secondary"),
     ("featuremap",),

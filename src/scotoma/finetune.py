@@ -126,7 +126,7 @@ def finetune(
     )  # fmt: skip
     assert material.target is not None
     label_columns.say(material, info.method)
-    from scotoma import decoders, finetuning, regressing, segmenting
+    from scotoma import decoders, finetuning, regressing, resuming, segmenting
     from scotoma.data.targets import require_classes
     from scotoma.evaluators.base import draw
     from scotoma.methods.supervised import Supervised
@@ -153,6 +153,7 @@ def finetune(
         job = finetuning.Job(network, info, material, drawn, recipe, rule, quiet)
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:
+        resuming.check(run, material, material.target.regional)
         costs = job.train(run)
         record = material.record(np.union1d(drawn.seen, drawn.val))  # validation rows choose: they are no test either
         encoders.save(run.path / MODEL, job.network, replace(job.info, trained_on=record), job.head)

@@ -11,7 +11,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from scotoma import across, asides, encoders, initial, plugins
+from scotoma import across, asides, encoders, initial, plugins, resuming
 from scotoma.data.store import statistics
 from scotoma.errors import UsageError
 from scotoma.material import Material
@@ -105,6 +105,8 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
     """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
     config, info, method, positions = run.config, parts.info, parts.method, parts.positions
     batches = parts.batches
+    wants = plugins.method(config["method"]).wants(method.settings(config["method_args"]))
+    resuming.check(run, material, wants.regions)
     plan = make_plan(config, method, batches)
     resolved = {
         "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,

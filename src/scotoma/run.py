@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "lightning", "numpy", "pandas", "scikit-learn", "pydicom", "pillow")
 RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with an interrupted run
 MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
+DATA = "data.parquet"  # what the run was started on: ``resuming``
 LOCK, REPLACED = ".lock", ".replaced"  # the latter holds a finished run until the one that replaces it is finished
 Row = dict[str, Any]
 
@@ -142,6 +143,11 @@ class Run:
         """What the run itself left, apart from its lock, its status and what it replaces."""
         return sorted(p for p in self.path.iterdir() if p.name not in (LOCK, REPLACED, "status.json"))
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it holds more than what it was started with."""
+        return bool({p.name for p in self._content()} - {"config.yaml", DATA})
+
     def _clear(self) -> None:
         for path in self._content():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -213,8 +219,7 @@ class Run:
     def close(self) -> None:
         """Let the folder go without marking it finished; where nothing was done yet, it is again as it was."""
         if self._lock is not None:
-            done = {p.name for p in self._content()} - {"config.yaml", "data.parquet"}
-            if status(self.path) == "running" and not done:
+            if status(self.path) == "running" and not self.has_begun:
                 if (self.path / REPLACED).exists():
                     self._put_back()
                 else:

@@ -140,7 +140,7 @@ def study(
     assert material.target is not None
     for name in ("train", "test"):
         require_classes(material.target, material.split.rows(name), f"split {name}")
-    from scotoma import label_columns
+    from scotoma import label_columns, resuming
 
     for method in methods:
         label_columns.refuse(material, method)
@@ -148,6 +148,7 @@ def study(
 
     run = Run.open(Path(out), "study", arguments, overwrite, resume)
     try:
+        resuming.check(run, material, regional)
         carry_out(run, material, quiet)
         run.finish()
     finally:

@@ -32,6 +32,11 @@ def prepared(root: Path) -> store.Store:
     return store.prepare(table.load(root), 32, 1, quiet=True)[1]
 
 
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What the cache said of itself."""
+    return "".join(line for line in capsys.readouterr().err.splitlines(keepends=True) if "built anew" in line)
+
+
 def fails(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
     read = images._read
 
@@ -60,7 +65,7 @@ def test_what_could_not_be_read_for_a_passing_reason_is_tried_again(error, grey_
     again = prepared(root)
     assert not again.facts["error"].notna().any() and not building.later(again.path)
     assert again.pixels[1].any()
-    line = capsys.readouterr().err
+    line = said(capsys)
     assert line == "scans: 1 of the images that could not be read last time are tried again: the store is built anew\n"
 
 
@@ -125,7 +130,7 @@ def test_a_damaged_cache_is_built_anew_and_a_damaged_store_refused(kind: str, gr
     harm(whole.path / name)
     again = prepared(root)
     assert again.path == whole.path and np.array_equal(again.pixels, expected) and len(again.facts) == 4
-    assert capsys.readouterr().err == "scans: its store in the cache is damaged, and is built anew\n"
+    assert said(capsys) == "scans: its store in the cache is damaged, and is built anew\n"
     from scotoma.prepare import prepare
 
     out = prepare(str(root), tmp_path / "store", 32, quiet=True)
@@ -196,10 +201,12 @@ def test_special_files_are_listed_and_never_opened(tmp_path: Path, grey_folder) 
     (root / "zero.png").symlink_to("/dev/zero")
     (root / "zero.nii.gz").symlink_to("/dev/zero")
     (root / "memory.tif").symlink_to("/proc/self/mem")
+    assert len(table.load(root)) == 3  # the two images, and what looks like a file
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "s.png"))
-        _, opened = store.prepare(table.load(root), 32, quiet=True)
-    assert opened.facts["error"].notna().sum() == 6
+        paths = sorted(str(p) for p in root.iterdir())
+        _, opened = store.prepare(table.load(pd.DataFrame({"image_path": paths})), 32, 1, quiet=True)
+    assert opened.facts["error"].notna().sum() == len(paths) - 2 == 7
     assert set(opened.facts["error"].dropna()) == {
         "no regular file, which is not opened", "a file of the system, which is not opened"
     }  # fmt: skip
@@ -218,3 +225,29 @@ def test_settings_are_written_last_of_what_makes_a_partial_store(tmp_path: Path,
     (partial / "jobs.jsonl").write_text("")
     opened = store.prepare(dataset, 32, 1, tmp_path / "store", quiet=True)[1]
     assert len(opened) == 4
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_names_that_are_not_utf8_are_left_out_and_counted(deep: bool, grey_folder, capsys) -> None:  # type: ignore[no-untyped-def]
+    root = grey_folder(2, classes=("å",))
+    place = os.fsencode(root / "å") + (b"/caf\xe9" if deep else b"")
+    os.makedirs(place, exist_ok=True)  # noqa: PTH103
+    content = (root / "å" / "scan_0.png").read_bytes()
+    with open(place + b"/p\xff.png", "wb") as file:  # noqa: PTH123
+        file.write(content)
+    dataset = table.load(root)
+    assert len(dataset) == 2
+    assert "1 names that are not UTF-8" in capsys.readouterr().err
+    assert len(store.prepare(dataset, 32, 1, quiet=True)[0]) == 2
+
+
+def test_a_folder_whose_own_name_is_not_utf8(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from scotoma.prepare import prepare
+
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/scans\xff"))
+    grey_folder(2).rename(odd)
+    with pytest.raises(UsageError, match=r"scans\?: its name is not UTF-8") as error:
+        prepare(str(odd), tmp_path / "store", 32, quiet=True)
+    str(error.value).encode()
+    (tmp_path / "scans").symlink_to(odd)
+    assert len(store.open_store(prepare(str(tmp_path / "scans"), tmp_path / "store", 32, quiet=True))) == 4

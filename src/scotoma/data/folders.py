@@ -120,6 +120,10 @@ def _files(root: Path) -> tuple[list[Path], Counter[str]]:
 def _kind(entry: os.DirEntry[str]) -> str:
     """What is left out: its kind. "folder" is gone through, and "" is an image."""
     name = entry.name.lower()
+    if (
+        not name.isascii() and name.encode(errors="replace").decode() != name
+    ):  # bytes that a table, JSON and Parquet have no words for
+        return "names that are not UTF-8"
     if entry.is_dir(follow_symlinks=False):
         return "hidden folders" if name.startswith(".") or name == "__macosx" else "folder"
     if name.startswith("._"):

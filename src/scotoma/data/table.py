@@ -128,6 +128,9 @@ def hidden(dataset: Dataset) -> Dataset:
 
 
 def _from_path(path: Path, missing: Sequence[str] = ()) -> Dataset:
+    shown = str(path.absolute()).encode(errors="replace").decode()
+    if shown != str(path.absolute()):
+        raise UsageError(f"{shown}: its name is not UTF-8, and no table can hold it: rename it, or link to it by another name")
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if path.is_dir():
