@@ -288,10 +288,21 @@ def test_ages_from_headers_stop_at_ninety(write_dicom: Callable[..., Path], tmp_
     assert dataset.table["age"].tolist() == [89, 90, 90, 0.5]
 
 
+SLOW = """
+import sys
+if any("scotoma.data.decode" in word for word in sys.orig_argv):
+    import PIL.Image, time
+    opened = PIL.Image.open
+    PIL.Image.open = lambda file, *given: time.sleep(600) if "endless" in getattr(file, "name", "") else opened(file, *given)
+"""
+
+
 def test_a_picture_that_hangs_a_decoder_is_left_out(grey_folder, tmp_path: Path, monkeypatch, capfd) -> None:  # type: ignore[no-untyped-def]
     root = grey_folder(4)
     pictures = sorted(str(p) for p in root.rglob("*.png"))
-    os.mkfifo(tmp_path / "endless.png")  # opening it waits for a writer that never comes
+    (tmp_path / "endless.png").write_bytes(b"")
+    (tmp_path / "sitecustomize.py").write_text(SLOW)  # stands for a codec that does not return
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(decode, "SECONDS", 1)
     rows = pd.DataFrame({"image_path": [*pictures[:3], str(tmp_path / "endless.png"), *pictures[3:]]})
     dataset, opened = store.prepare(table.load(rows), 32, 1, quiet=True)

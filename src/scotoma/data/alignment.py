@@ -84,6 +84,7 @@ def harden(labels: np.ndarray) -> tuple[np.ndarray, bool]:
 
 def _geometry(path: str, frame: int | None) -> Geometry | None:
     """Of one frame of an image; None of phantoms."""
+    images.require_file(path)
     kind = images.kind_of(path)
     if kind == images.DICOM:
         return segmentation.geometry(path, frame)

@@ -11,7 +11,6 @@ to the patient's right) of one volume of a 4-D file: the first, or the one named
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from scotoma import files
 from scotoma.data.formats import dicom, raster, volumes
 from scotoma.data.formats.base import (
+    FRAGMENT,
     MAX_PIXELS,
     Display,
     ImageError,
@@ -63,7 +63,6 @@ AS_STORED = Display()
 AXES = tuple(volumes.AXES)  # along which a volume can be cut
 
 RASTER, DICOM, NIFTI, NPZ, PHANTOM = "raster", "dicom", "nifti", "npz", "phantom"
-_FRAGMENT = re.compile(r"(\.npz|\.nii|\.nii\.gz)#.*$", re.IGNORECASE)
 _SUFFIXES = {
     **dict.fromkeys(raster.SUFFIXES, RASTER),
     **dict.fromkeys(dicom.SUFFIXES, DICOM),
@@ -89,7 +88,7 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         ImageError: the file is absent, no picture, broken, too large, or needs a decoder that is not installed.
     """
     with one_line(path):
-        _require_file(path)
+        require_file(path)
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
         levels = levels or alone(path, display)
@@ -156,7 +155,7 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
             if len({part.shape for part in labels}) > 1:
                 raise ImageError("the masks of one picture differ in size")
             return np.maximum.reduce(labels)
-        _require_file(path)
+        require_file(path)
         kind = kind_of(path)
         if kind == PHANTOM:
             return _read(path, frame, None, AS_STORED, Levels()).pixels.astype(np.int32)
@@ -201,7 +200,7 @@ def frames(path: str) -> int:
         ImageError: the header of a file that may hold several cannot be read.
     """
     with one_line(path):
-        _require_file(path)
+        require_file(path)
         kind = kind_of(path)
         if kind == PHANTOM:
             return 1
@@ -224,7 +223,7 @@ def frame_numbers(path: str) -> tuple[Sequence[int], int]:
         ImageError: as :func:`frames`.
     """
     with one_line(path):
-        _require_file(path)
+        require_file(path)
         kind = kind_of(path)
         if kind == DICOM:
             return range(count := dicom.image_frames(path)), count
@@ -239,7 +238,7 @@ def owners(path: str) -> tuple[str | None, str | None]:
     """Patient and study of a DICOM file, as they stand in it (identifiers: to be compared, and kept nowhere); else None, None."""
     try:
         with one_line(path):
-            _require_file(path)
+            require_file(path)
             return dicom.owners(path) if kind_of(path) == DICOM else (None, None)
     except ImageError:
         return None, None
@@ -247,7 +246,7 @@ def owners(path: str) -> tuple[str | None, str | None]:
 
 def is_image(path: str) -> bool:
     """Whether the file is one of ours by its suffix or, without a known one, by how a DICOM file begins. A DICOMDIR is not."""
-    name = Path(_FRAGMENT.sub(r"\1", path)).name.lower()
+    name = Path(FRAGMENT.sub(r"\1", path)).name.lower()
     if name.endswith(tuple(_SUFFIXES)):
         return True
     return name != "dicomdir" and dicom.begins(path)
@@ -333,16 +332,16 @@ def stamp(path: str, labels: bool = False) -> str:
     found = []
     for name in (first, *(str(Path(first).with_name(name)) for name in others)):
         try:
-            entry = os.stat(_FRAGMENT.sub(r"\1", name))  # noqa: PTH116 (a million of them)
+            entry = os.stat(FRAGMENT.sub(r"\1", name))  # noqa: PTH116 (a million of them)
             found.append(f"{entry.st_size} {entry.st_mtime_ns} {entry.st_ctime_ns}")
         except OSError as error:
             found.append(f"absent {error.errno}")
     return ",".join(found)
 
 
-def _require_file(path: str) -> None:
+def require_file(path: str) -> None:
     """Refuse what waits or never ends when it is read: pipes, devices, files of the system."""
-    reason = None if path.startswith("phantom:") else files.unfit(_FRAGMENT.sub(r"\1", path))
+    reason = None if path.startswith("phantom:") else files.unfit(FRAGMENT.sub(r"\1", path))
     if reason:
         raise ImageError(f"{reason}, which is not opened")
 
@@ -385,7 +384,7 @@ def kind_of(path: str) -> str:
     """Which family of formats reads a path: ``RASTER``, ``DICOM``, ``NIFTI``, ``NPZ`` or ``PHANTOM``."""
     if path.startswith("phantom:"):
         return PHANTOM
-    lower = _FRAGMENT.sub(r"\1", path).lower()
+    lower = FRAGMENT.sub(r"\1", path).lower()
     for suffix, kind in _SUFFIXES.items():
         if lower.endswith(suffix):
             return kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ WINDOWS = {  # centre, width (HU), as radiology reads CT
     "softtissue": (40.0, 400.0),
     "abdomen": (50.0, 400.0),
 }
+
+
+FRAGMENT = re.compile(r"(\.npz|\.nii|\.nii\.gz)#.*$", re.IGNORECASE)  # of a path: the member, axis or volume that is meant
 
 
 class ImageError(ValueError):

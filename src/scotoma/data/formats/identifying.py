@@ -6,6 +6,9 @@ from typing import Any
 
 from PIL import Image
 
+from scotoma import files
+from scotoma.data.formats.base import FRAGMENT
+
 NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName")
 NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "DeviceSerialNumber")
 DATES = ("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
@@ -26,8 +29,11 @@ def filled(path: str) -> list[str] | None:
 
     DICOM elements; Exif fields, places and PNG texts; NIfTI's name in a data base.
     """
-    plain = path.split("#")[0]
-    if plain.lower().endswith(".npz"):
+    plain = FRAGMENT.sub(r"\1", path)
+    try:
+        if plain.lower().endswith(".npz") or files.unfit(plain):
+            return None
+    except OSError:
         return None
     if plain.lower().endswith((".nii", ".nii.gz")):
         return _nifti(plain)
