@@ -28,6 +28,7 @@ LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "lightning", "numpy", "p
 RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with an interrupted run
 MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
 DATA = "data.parquet"  # what the run was started on: ``resuming``
+STATUS = "status.json"
 LOCK, REPLACED = ".lock", ".replaced"  # the latter holds a finished run until the one that replaces it is finished
 Row = dict[str, Any]
 
@@ -114,9 +115,10 @@ class Run:
 
     def _lay_aside(self) -> None:
         """Move a finished run out of the way of the one that replaces it; a kill on the way is undone by ``_mend``."""
-        self._status("replacing")
         aside = self.path / REPLACED
         aside.mkdir(exist_ok=True)
+        files.write(aside / STATUS, (self.path / STATUS).read_text())  # with its marks
+        self._status("replacing")
         for path in self._content():
             files.rename(path, aside / path.name)
         files.sync(aside)
@@ -133,15 +135,15 @@ class Run:
             self._clear()
             self._status("replacing")
         if state in ("restoring", "replacing"):  # what lies in the folder is of the replaced run, as what lies aside
-            for path in sorted(aside.iterdir()) if aside.exists() else ():
+            for path in sorted(aside.iterdir(), key=lambda p: (p.name == STATUS, p)):  # its status last: then it is finished
                 files.rename(path, self.path / path.name)
-            self._status("finished")
+            files.sync(self.path)
         if state not in (None, "running"):
             shutil.rmtree(aside, ignore_errors=True)
 
     def _content(self) -> list[Path]:
         """What the run itself left, apart from its lock, its status and what it replaces."""
-        return sorted(p for p in self.path.iterdir() if p.name not in (LOCK, REPLACED, "status.json"))
+        return sorted(p for p in self.path.iterdir() if p.name not in (LOCK, REPLACED, STATUS))
 
     @property
     def has_begun(self) -> bool:
