@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 SAMPLE = 2**16  # values of one array
@@ -12,6 +14,11 @@ def spread(n: int, count: int) -> np.ndarray:
 
     The same places for the same numbers, whatever the process.
     """
+    return _places(n, count).copy()
+
+
+@lru_cache(maxsize=4)  # images of one size follow one another
+def _places(n: int, count: int) -> np.ndarray:
     if n <= count:
         return np.arange(n)
     edges = np.arange(count + 1, dtype=np.int64) * n // count
@@ -22,5 +29,8 @@ def some(values: np.ndarray, count: int = SAMPLE) -> np.ndarray:
     """(m,) values from all over an array, in its order; all of them where they are fewer than twice ``count``."""
     if values.size < 2 * count:
         return values.ravel()
-    found: np.ndarray = values[np.unravel_index(spread(values.size, count), values.shape)]
+    places = _places(values.size, count)
+    if values.flags.c_contiguous:
+        return values.ravel()[places]
+    found: np.ndarray = values[np.unravel_index(places, values.shape)]
     return found
