@@ -281,10 +281,11 @@ def test_studies_and_what_keeps_or_purges_a_patient_name_nobody(
     short = "--size 16 --steps 2 --batch_size 8 --precision 32-true"
     run(
         [
-            f"audit {tmp_path}/scans --target label --out {out}/folder",
-            f"pretrain --data {tmp_path}/scans --out {out}/p --method mae --encoder vit_tiny_patch8 {short}",
+            f"audit {tmp_path}/scans --out {out}/folder",
+            f"pretrain --data {tmp_path}/scans --out {out}/folder_p --method mae --encoder vit_tiny_patch8 {short}",
+            f"pretrain --data {data} --out {out}/p --target dx --encoder resnet10t {short} {joined}",
             f"study --data {data} --target dx --methods simclr --encoder resnet10t --fractions 1 --seeds 1 --out {out}/study "
-            f"--modes linear,finetune {short} {joined}",
+            f"--modes linear,finetune --size 16 --steps 2 --finetune_steps 2 {joined}",
             f"evaluate {out}/p --data {data} --target dx --with knn,linear,pixels,header,robustness --out {out}/e {joined}",
             f"report {out}/study {out}/p {out}/e",
             f"find {SECRETS['PatientID']} --where {out}",
