@@ -22,6 +22,7 @@ def _own_cache_and_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCOTOMA_CACHE", str(folder / "cache"))
         patch.setenv("SCOTOMA_KEY_FILE", str(folder / "key"))
+        patch.setenv("SCOTOMA_TRACEBACK", "1")  # an unforeseen error fails a test
         yield
 
 

@@ -213,6 +213,23 @@ def test_errors_become_exit_codes(
     assert capsys.readouterr().err == said + "\n"
 
 
+def test_an_unforeseen_error_is_a_line_that_quotes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> int:
+        raise ValueError("could not convert MUELLER^HANS")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(ValueError, match="MUELLER"):  # as in all tests
+        main(["demo"])
+    monkeypatch.delenv("SCOTOMA_TRACEBACK")
+    assert main(["demo"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("scotoma: a fault of Scotoma itself, ValueError in ")
+    assert "MUELLER" not in said
+    assert len(said.splitlines()) == 1
+
+
 def test_overall_metrics_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"evaluator": "linear", "metric": "auroc", "value": np.float64(0.8), "low": 0.7, "high": 0.9, "fraction": 0.1}
     cli._print_rows([row, {**row, "seed": 1}, {**row, "class": "a"}, {"evaluator": "data", "metric": "images", "value": 3}])

@@ -23,6 +23,7 @@ import pytest
 from conftest import grey_picture
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from pydicom.uid import generate_uid
+from safetensors.numpy import save_file
 
 from scotoma.cli import main
 
@@ -44,6 +45,7 @@ SECRETS = {
     "StationName": "QSTATION7",
     "PatientAddress": "Qelementstreet 7",
     "DerivationDescription": "Qderivation",
+    "StudyTime": "QBADTIME",  # breaks the rules of its kind: pydicom quotes such values in warnings
 }
 PRIVATE = "Qprivate element"
 COLUMNS = {  # of the table: column -> the value of patient k
@@ -302,4 +304,12 @@ def test_the_search_finds_what_is_planted(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "b.npz", a=np.array([SECRETS["StudyDate"]]))
     (tmp_path / "c.gz").write_bytes(gzip.compress(SECRETS["AccessionNumber"].encode()))
     (tmp_path / "FILEQ55.txt").write_text("nothing")
-    assert {name for name, _ in leaks(tmp_path)} == {"a.parquet", "c.gz", "FILEQ55.txt", "b.npz"}
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("Comment", "PNGQ2", zip=True)
+    image, packed = Image.new("L", (4, 4)), io.BytesIO()
+    image.save(tmp_path / "d.png", pnginfo=info)
+    image.save(packed, "JPEG", comment=b"JPEGQ1")
+    (tmp_path / "e.html").write_text(f"<img src=data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}>")
+    save_file({"w": np.zeros(2, np.float32)}, tmp_path / "f.safetensors", metadata={"scotoma": "QMRN551"})
+    names = {"a.parquet", "c.gz", "FILEQ55.txt", "b.npz", "d.png", "e.html", "f.safetensors"}
+    assert {name for name, _ in leaks(tmp_path)} == names

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +50,9 @@ _POSITIONAL = {
 _FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.VERB.VERB
 
 
+TRACEBACK = "SCOTOMA_TRACEBACK"  # set: an unforeseen error is shown in full
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is 0, 2 for wrong usage, 1 for a failed run."""
     if argv is None:  # this process is the command
@@ -72,6 +76,22 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("scotoma: stopped; say --resume to go on", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        print(f"scotoma: {_fault(error)}", file=sys.stderr)
+        return 1
+
+
+def _fault(error: Exception) -> str:
+    """A line about what should not have happened, without the error's own words: they may quote a cell, a path or a header."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "scotoma" in f.filename] or list(frames)
+    place = f"{own[-1].filename.rpartition('scotoma/')[2]}, line {own[-1].lineno}" if own else "an unknown place"
+    return (
+        f"a fault of Scotoma itself, {type(error).__name__} in {place}; with {TRACEBACK}=1 it is shown in full, "
+        "which may quote the data: look before you pass it on"
+    )
 
 
 def _overview() -> str:

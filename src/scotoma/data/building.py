@@ -164,6 +164,7 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool, chunk: int = 
         raise RunError(f"no room left in {partial.parent}: free some, then run again to go on where it stopped")
     if any(p.returncode for p in running):
         last = ((partial / "workers.log").read_text().strip().splitlines() or ["killed"])[-1]
+        last = last.partition(":")[0]  # the kind of an error without its words, which may quote a header
         raise RunError(f"a decoding process died ({last}); run again to go on where it stopped")
 
 
