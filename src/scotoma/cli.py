@@ -37,6 +37,7 @@ VERBS = {
     "report": "run folders -> one self-contained report.html",
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
+RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with what was interrupted
 _POSITIONAL = {
     "audit": ("data",),
     "prepare": ("data",),
@@ -74,7 +75,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code if isinstance(error, ScotomaError) else 1
     except KeyboardInterrupt:
-        print("scotoma: stopped; say --resume to go on", file=sys.stderr)
+        going_on = "; say --resume to go on" if arguments[0] in RESUMED else ""
+        print(f"scotoma: stopped{going_on}", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get(TRACEBACK):

@@ -91,7 +91,8 @@ class Run:
             files.sweep(out)
             run._mend()
             found = status(out)  # read under the lock: another process may have finished it just now
-            run.resumed = found == "running" and resume and not overwrite
+            # one that was killed before it had written its configuration had done nothing
+            run.resumed = found == "running" and resume and not overwrite and (out / "config.yaml").exists()
             if found == "finished" and not overwrite:
                 raise UsageError(f"{out} holds a finished run: name another folder, or say --overwrite")
             if found == "running" and not (overwrite or resume):

@@ -216,10 +216,18 @@ def test_a_folder_that_cannot_be_written_is_one_line(grey_folder, tmp_path: Path
         store.prepare(table.load(grey_folder(1)), 32, out=tmp_path / "file" / "store", quiet=True)
 
 
+DEAD = """
+import os, sys
+if any("scotoma.data.decode" in word for word in sys.orig_argv):
+    os._exit(1)
+"""
+
+
 def test_a_dead_worker_is_one_line_and_its_work_is_kept(grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     dataset = table.load(grey_folder(2))
     with monkeypatch.context() as patch:
-        patch.setenv("SCOTOMA_KEY_FILE", str(tmp_path))  # a folder: the worker cannot read its key
+        (tmp_path / "sitecustomize.py").write_text(DEAD)
+        patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         with pytest.raises(RunError, match=r"a decoding process died .*run again"):
             store.prepare(dataset, 32, out=tmp_path / "store", quiet=True)
     assert not (tmp_path / "store").exists()

@@ -38,6 +38,7 @@ def build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int
     partial = folder.with_name(folder.name + ".partial")
     n = len(dataset)
     if (partial / "jobs.jsonl").exists() and same(partial, settings) and not _unfinished(partial, n):
+        files.sweep(partial)
         _again(partial)
     else:
         shutil.rmtree(partial, ignore_errors=True)

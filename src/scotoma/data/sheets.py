@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma import files
 from scotoma.data import delimited, workbook
 from scotoma.errors import UsageError, notice
 
@@ -51,6 +52,8 @@ def read(path: Path, wanted: Iterable[str] = ()) -> pd.DataFrame:
 
     if not path.exists():
         raise UsageError(f"{path}: no such file")
+    if reason := files.unfit(path):
+        raise UsageError(f"{path}: {reason}, which is not opened")
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix not in SUFFIXES:
         hint = "save it as .xlsx or .csv" if suffix in (".xls", ".xlsm", ".xlsb", ".ods", ".numbers", ".txt") else "name another"

@@ -29,6 +29,9 @@ from scotoma.data.formats.headers import Getter, first, frame_getter, header_fac
 from scotoma.data.formats.levels import Levels
 
 SUFFIXES = (".dcm", ".dicom")
+DEFLATED, DEFLATE_RATIO = "1.2.840.10008.1.2.1.99", 1032  # the most that deflate can shrink
+LEAST_FRAME = 8  # bytes: the header of a compressed frame's item
+_COUNTED: tuple[Any, ...] = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
 CT_WINDOW = (40.0, 400.0)  # centre, width: soft tissue, for a CT without a window of its own
 
 # Structured reports, presentation states, segmentations and registrations, encapsulated documents, structure sets and plans.
@@ -135,17 +138,16 @@ def frames(path: str) -> int:
     """How many frames the header states, without reading pixels."""
     from pydicom import dcmread
 
-    wanted: list[Any] = ["NumberOfFrames"]
-    return frame_count(dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted))
+    ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_COUNTED))
+    return held(ds, path)
 
 
 def image_frames(path: str) -> int:
     """As :func:`frames`; 0 for objects that hold no images: reports, presentation states, segmentations, plans, documents."""
     from pydicom import dcmread
 
-    wanted: list[Any] = ["NumberOfFrames", "SOPClassUID"]
-    ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted)
-    return 0 if str(ds.get("SOPClassUID") or "").startswith(_NO_IMAGES) else frame_count(ds)
+    ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=[*_COUNTED, "SOPClassUID"])
+    return 0 if str(ds.get("SOPClassUID") or "").startswith(_NO_IMAGES) else held(ds, path)
 
 
 def owners(path: str) -> tuple[str | None, str | None]:
@@ -223,7 +225,29 @@ def load(path: str) -> Any:
         implicit, little = ds.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    held(ds, path)
     return ds
+
+
+def held(ds: Any, path: str) -> int:
+    """How many frames a header states.
+
+    Raises:
+        ImageError: more than the file can hold; a number alone must not fill the memory of whoever makes a row of each.
+    """
+    count = frame_count(ds)
+    if count == 1:
+        return 1
+    syntax = ds.file_meta.get("TransferSyntaxUID") if hasattr(ds, "file_meta") else None
+    size = Path(path).stat().st_size * (DEFLATE_RATIO if syntax == DEFLATED else 1)
+    bits = 8 * LEAST_FRAME
+    if not (syntax and syntax.is_transfer_syntax and syntax.is_encapsulated):
+        shape = [int(ds.get(keyword) or 1) for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
+        thinned = str(ds.get("PhotometricInterpretation") or "").endswith(("_422", "_420"))  # colours of fewer pixels than greys
+        bits = int(np.prod(shape, dtype=object)) // (2 if thinned else 1)
+    if count * bits > size * 8:
+        raise ImageError(f"the header claims {count} frames, more than the file can hold: it is truncated")
+    return count
 
 
 def frame_count(ds: Any) -> int:
