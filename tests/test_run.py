@@ -274,3 +274,28 @@ def test_five_writers_at_once_lose_no_row(tmp_path: Path) -> None:
     assert found == sorted((f"e{k}", i) for k in range(5) for i in range(50))
     assert {row["value"] for row in rows[1:]} == {19}
     assert sorted(p.name for p in path.iterdir()) == [".lock", "config.yaml", "rows.jsonl", "status.json"]
+
+
+def test_a_configuration_without_end_is_refused_in_a_line(tmp_path: Path) -> None:
+    """Nine lists of nine names each are 9 ** 9 values; brackets nest without end; and a file can be large."""
+    letters = "abcdefghi"
+    names = [f"{a}: &{a} [{', '.join([f'*{b}'] * 9) if b else 'x'}]" for a, b in zip(letters, ["", *letters], strict=False)]
+    for text, reason in (
+        ("\n".join(names), "aliases"),
+        ("a: &a\n  b: 1\nc:\n  <<: *a\n", "aliases"),
+        ("a: " + "[" * 5000, "no configuration there"),
+        ("a: 1\n" + "#" * (1 << 23), "larger"),
+        ("\x00", "no configuration there"),
+    ):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(UsageError, match=reason) as caught:
+            read_config(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_with_one_list_twice_is_written_without_aliases(tmp_path: Path) -> None:
+    shared = ["a"]
+    run = Run.open(tmp_path / "run", "study", {"target": shared, "methods": shared, "same": {"x": shared}})
+    run.save_config()
+    assert read_config(tmp_path / "run")["methods"] == ["a"]
+    run.close()

@@ -30,6 +30,7 @@ MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
 DATA = "data.parquet"  # what the run was started on: ``resuming``
 STATUS = "status.json"
 LOCK, REPLACED = ".lock", ".replaced"  # the latter holds a finished run until the one that replaces it is finished
+LARGEST_CONFIG = 1 << 22  # bytes
 Row = dict[str, Any]
 
 
@@ -292,6 +293,24 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text().rpartition("\n")[0].splitlines()]
 
 
+class _Plain(yaml.SafeLoader):
+    """A mapping without anchors: names that stand for nested names can stand for more values than there is memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*NAME), which are not taken")
+        return super().compose_node(parent, index)
+
+
+def parse_config(text: str) -> Any:
+    """What the text of a ``config.yaml`` says.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has aliases.
+    """
+    return yaml.load(text, Loader=_Plain)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A run folder's ``config.yaml``, without the record of versions and hardware.
 
@@ -300,8 +319,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = path / "config.yaml" if path.is_dir() else path
     try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        if file.stat().st_size > LARGEST_CONFIG:
+            raise UsageError(f"{file}: larger than {LARGEST_CONFIG >> 20} MiB: no configuration")
+        content = parse_config(file.read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{file}: no configuration there ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file}: not a configuration (a mapping of arguments)")

@@ -126,3 +126,12 @@ def test_networks_say_how_they_were_made(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content)
         assert header(tmp_path / name) == {}, name
     assert pixels({"image_size": 96, "in_chans": 3}) == "Resized to 96 pixels, 3 channels."
+
+
+def test_names_bring_no_links_and_no_pictures_into_markdown(tmp_path: Path) -> None:
+    hostile = "![x](http://tracker.example/p.png) [y](javascript:1) <img src=x> |"
+    folder = write(tmp_path / "run", auroc(hostile, "linear", (0.6, 0.7, 0.8, 0.9)), {"data": hostile, "target": [hostile]})
+    build([folder])
+    for name in ("model_card.md", "checklist.md"):
+        text = (folder / name).read_text()
+        assert "](" not in text and "<img" not in text, name

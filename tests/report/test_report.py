@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -409,3 +412,29 @@ def test_torch_is_never_imported(study):
 def test_a_method_with_arguments_is_called_by_words():
     assert called("mae?masking=block&mask_ratio=0.6") == "MAE (masking block, mask ratio 0.6)"
     assert called("simclr") == "SimCLR" and called("/weights/mine.safetensors") == "/weights/mine.safetensors"
+
+
+@pytest.mark.parametrize("name", ["figures/x.png", "figures/x.json", "figures", "rows.jsonl", "metrics.csv", "config.yaml", "pipe"])
+def test_what_is_a_link_out_of_the_run_is_refused(name: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", auroc("simclr", "linear", (0.6, 0.7, 0.8, 0.9)), {"command": "evaluate", "data": "x.csv"})
+    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "figures" / "x.png").write_bytes(b"png")
+    (folder / "figures" / "x.json").write_text("{}")
+    (folder / "metrics.csv").write_text("step,loss\n1,2\n")
+    build([folder])
+    (folder / "report.html").unlink()
+    if name == "pipe":
+        (folder / "figures" / "x.png").unlink()
+        os.mkfifo(folder / "figures" / "x.png")
+    else:
+        shutil.move(folder / name, tmp_path / "elsewhere")
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is no file of this run folder but a link out of it"):
+        build([folder])
+    assert not (folder / "report.html").exists()
+
+
+def test_a_run_folder_that_is_itself_a_link_is_read(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", auroc("simclr", "linear", (0.6, 0.7, 0.8, 0.9)), {"command": "evaluate", "data": "x.csv"})
+    (tmp_path / "link").symlink_to(folder)
+    assert build([tmp_path / "link"]).exists()

@@ -12,7 +12,7 @@ from test_report import make_study, write
 
 from scotoma.errors import RunError
 from scotoma.report.build import build
-from scotoma.report.sheets import Sheets
+from scotoma.report.sheets import Sheets, inert
 
 
 def test_every_table_of_the_page_has_its_file_and_every_file_its_table(tmp_path: Path) -> None:
@@ -55,3 +55,16 @@ def test_only_files_of_an_earlier_page_are_removed(tmp_path: Path) -> None:
     (folder / "index.csv").write_text("a,b\n1,2\n")
     with pytest.raises(RunError, match="tables"):
         sheet("other")
+
+
+def test_texts_that_a_spreadsheet_would_calculate_are_texts(tmp_path: Path) -> None:
+    texts = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\tx", "\rx", "a=b", "'", ""]
+    frame = pd.DataFrame({"class": texts, "value": [-0.5] * len(texts), "=x": [1] * len(texts)})
+    found = inert(frame)
+    assert found["class"].tolist() == [f"'{t}" for t in texts[:6]] + texts[6:]
+    assert found["value"].tolist() == frame["value"].tolist()
+    assert found.columns.tolist() == ["class", "value", "'=x"]
+    sheets = Sheets()
+    sheets.add("one", pd.DataFrame({"class": ["=1+1", "b"], "value": [-1.0, 2.0]}))
+    sheets.write(tmp_path / "report.html")
+    assert (tmp_path / "tables" / "one.csv").read_text() == "class,value\n'=1+1,-1.0\nb,2.0\n"

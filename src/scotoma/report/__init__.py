@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from scotoma.errors import UsageError
-from scotoma.run import REPLACED, read_config, read_rows, status
+from scotoma.run import REPLACED, parse_config, read_config, read_rows, status
 
 NAMES = {
     **{"simclr": "SimCLR", "mae": "MAE", "moco_v1": "MoCo v1", "moco_v2": "MoCo v2", "simsiam": "SimSiam", "byol": "BYOL"},
@@ -144,7 +143,7 @@ NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved")
 CALIBRATION = ("brier", "ece")
 TEXT = (
     "evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference", "corruption",
-    "column", "subgroup", "explanation", "other", "highest", "lowest", "unit", "aggregation", "use",
+    "column", "subgroup", "explanation", "other", "highest", "lowest", "unit", "aggregation", "use", "overlap", "reason",
 )  # fmt: skip
 NUMBERS = (
     "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
@@ -207,9 +206,10 @@ def read(runs: Sequence[Path]) -> list[Folder]:
         for file in sorted(files, key=lambda f: (len(f.parts), f)):
             folder, path = file.parent, file.parent.resolve()
             if path not in found:
+                _require_own(folder, file, folder / "rows.jsonl", *folder.glob("metrics.csv"), *folder.glob("logs/**/metrics.csv"))
                 try:
                     rows = [row for row in read_rows(folder) if isinstance(row, dict)]
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise UsageError(f"{folder / 'rows.jsonl'} is damaged ({error}): repeat the run") from error
                 found[path] = Folder(folder, top, read_config(folder), file.read_text(), status(folder), rows)
             own.append(found[path])
@@ -228,13 +228,30 @@ def frame(folders: Iterable[Folder]) -> pd.DataFrame:
     return rows.drop_duplicates(ignore_index=True)
 
 
+def _require_own(folder: Path, *files: Path) -> None:
+    """Refuse files that are no plain files of the run folder: a page would show what lies elsewhere on this machine.
+
+    Raises:
+        UsageError: one is a link that leads out of the folder, or a pipe or device.
+    """
+    for file in files:
+        if (file.exists() or file.is_symlink()) and not (file.is_file() and file.resolve().is_relative_to(folder.resolve())):
+            raise UsageError(f"{file} is no file of this run folder but a link out of it, a pipe or a device: take it away")
+
+
+def plain(text: Any) -> str:
+    """Text that Markdown shows as it is: no line breaks, no cells, no tags, no links or pictures from elsewhere."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
+
+
 def pictures_of(folder: Folder) -> list[dict[str, Any]]:
     """The figures that a run saved, with the words that stand beside them."""
     found = []
     for file in sorted((folder.path / "figures").glob("*.png")):
+        _require_own(folder.path, file, file.with_suffix(".json"))
         try:
             words = json.loads(file.with_suffix(".json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             words = {}
         words = words if isinstance(words, dict) else {}
         section = words.get("section")
@@ -261,7 +278,7 @@ def asked(folder: Folder) -> dict[str, Any]:
             else:
                 shown = [str(v) for v in listed]
             items.append((word, ", ".join(shown)))
-    record = yaml.safe_load(folder.text)
+    record = parse_config(folder.text)
     for key in ("hardware", "versions"):
         if isinstance(kept := record.get(key), dict):
             kept = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in kept.items()}

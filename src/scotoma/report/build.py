@@ -39,6 +39,7 @@ from scotoma.report.card import card, keep_edited
 from scotoma.report.checklist import checklist
 from scotoma.report.facts import facts
 from scotoma.report.in_use import in_use
+from scotoma.report.origin import origins
 from scotoma.report.page import templates
 from scotoma.report.planning import planning
 from scotoma.report.results import results, target_view
@@ -111,6 +112,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "several_runs": len(runs) > 1,
         "unfinished": [f.top for f in runs if f.state == "running"],
         "cohorts": cohorts,
+        "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),
         "views": views,
         "draws": sorted({int(d) for d in whole["draws"].dropna()}),
         "curve": figures.auroc_by_labels(auroc, style),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.report import CONTROLS, METRICS, USES, Folder, asked, decimals, interval, missing, same
+from scotoma.report import CONTROLS, METRICS, USES, Folder, asked, decimals, interval, missing, plain, same
 from scotoma.report.recipe import networks, pixels
 from scotoma.run import write_atomically
 
@@ -42,7 +42,7 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
     """
     tops = [f for f in folders if f.top not in {g.top for g in folders[: folders.index(f)]}]
     lines = [
-        f"# Model card: {_plain(name)}",
+        f"# Model card: {plain(name)}",
         "",
         "Written from the run folder. Lines marked TO FILL ask for what only you know.",
         "",
@@ -54,11 +54,11 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
     lines += ["## Intended use", "", *_open("use"), "- Research only: this is no medical device.", ""]
     lines += ["## Data", "", *_listed(facts, "counts", "split", "subsets", "missing", "outcome", "identity"), *_open("data"), ""]
     lines += ["## How pixels were prepared", ""]
-    lines += [f"- {_plain(text)}" for text in dict.fromkeys(pixels(s) for _, s in networks(folders))] + [""]
+    lines += [f"- {plain(text)}" for text in dict.fromkeys(pixels(s) for _, s in networks(folders))] + [""]
     lines += ["## Training", ""]
     for folder in tops:
-        lines += [f"- {_plain(word)}: {_plain(text)}" for word, text in asked(folder)["items"] if word != "Versions"]
-        lines += [f"- Again: `{_plain(asked(folder)['full'])}`"]
+        lines += [f"- {plain(word)}: {plain(text)}" for word, text in asked(folder)["items"] if word != "Versions"]
+        lines += [f"- Again: `{plain(asked(folder)['full'])}`"]
     lines += [*_listed(facts, "choice", "imbalance"), "", "## Results on test pictures", ""]
     lines += _figures(results)
     lines += [*_listed(facts, "uncertainty", "updating", "robustness", "external"), ""]
@@ -93,23 +93,18 @@ def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _plain(text: Any) -> str:
-    """Text that Markdown shows as it is: no line breaks, no cells, no tags."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
-
-
 def _open(section: str) -> list[str]:
     return [f"- TO FILL: {question}" for question in OPEN[section]]
 
 
 def _listed(facts: Mapping[str, str], *keys: str) -> list[str]:
-    return [f"- {_plain(facts[key])}" for key in keys if key in facts]
+    return [f"- {plain(facts[key])}" for key in keys if key in facts]
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> list[str]:
     if not lines:
         return []
-    shown = [["" if missing(cell) else _plain(cell) for cell in line] for line in lines]
+    shown = [["" if missing(cell) else plain(cell) for cell in line] for line in lines]
     return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *shown)] + [""]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from scotoma.report import plain
 from scotoma.report.facts import TO_FILL
 
 SOURCES = {
@@ -116,7 +117,11 @@ ITEMS: tuple[tuple[str, str, str, str, str], ...] = (
 
 def checklist(name: str, facts: Mapping[str, str]) -> str:
     """Both checklists as Markdown: a ticked line where the run answers an item, an open one where something is to be filled in."""
-    lines = [f"# Reporting checklists: {name}", "", "What this run can answer is filled in; what it cannot know is marked TO FILL."]
+    lines = [
+        f"# Reporting checklists: {plain(name)}",
+        "",
+        "What this run can answer is filled in; what it cannot know is marked TO FILL.",
+    ]
     last = ("", "")
     for guideline, section, number, topic, key in ITEMS:
         if guideline != last[0]:
@@ -125,5 +130,5 @@ def checklist(name: str, facts: Mapping[str, str]) -> str:
             lines += ["", f"### {section}", ""]
         last = (guideline, section)
         answer = facts.get(key, "") or TO_FILL
-        lines.append(f"- [{' ' if TO_FILL in answer else 'x'}] **{number}** ({topic}): {answer}")
+        lines.append(f"- [{' ' if TO_FILL in answer else 'x'}] **{number}** ({topic}): {plain(answer)}")
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from scotoma.report import METRICS, USES, Folder, data_name, decimals, finding, interval, label_of, same
+from scotoma.report.origin import origins
 from scotoma.report.recipe import made, recipe
 
 TO_FILL = "TO FILL"
@@ -36,7 +37,7 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
     tested = ", ".join(dict.fromkeys(data_name(f.config) for f in tops))
     found = {
         **recipe(folders, tops, rows),
-        **_data(rows, any(c.get("allow_leakage") for c in configs)),
+        **_data(rows, any(c.get("allow_leakage") for c in configs), origins(rows, bool(results["kind"].eq("method").any()))),
         **_measured(rows, results),
         **_decisions(rows[rows["evaluator"] == "operating"]),
         **_parts(rows),
@@ -64,8 +65,8 @@ def _withdrawn(rows: pd.DataFrame) -> str:
     return f"It holds {count} withdrawn patient{'s' if count > 1 else ''}: train it anew without. " if count else ""
 
 
-def _data(rows: pd.DataFrame, leaking: bool) -> dict[str, str]:
-    """Counts and split of the last table that was counted."""
+def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str]:
+    """Counts and split of the last table that was counted, and whether networks were trained on its test images."""
     data = rows[(rows["evaluator"] == "data") & (rows["metric"] != WITHDRAWN)]
     if data.empty:
         return {}
@@ -85,7 +86,9 @@ def _data(rows: pd.DataFrame, leaking: bool) -> dict[str, str]:
     unit = _unit(data)
     return {
         "counts": f"{'; '.join(parts.values()).capitalize()}. Unreadable files left out: {unreadable:,.0f}.",
-        "split": f"By {unit}{'; but the run was told to allow leakage' if leaking else ': none is in two sets'}.",
+        "split": " ".join(
+            [f"By {unit}{'; but the run was told to allow leakage' if leaking else ': none is in two sets'}.", *origin]
+        ),
         "size": f"{TO_FILL}: how the size was planned" + (f" (there were: {test})" if test else ""),
         "internal": "Test pictures were kept apart from the start and used once, at the end." if test else "",
     }

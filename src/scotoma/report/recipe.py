@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from scotoma import encoder_header
 from scotoma.errors import UsageError
 from scotoma.report import Folder, asked, called, method_of, missing
+from scotoma.run import parse_config
 
 NETWORKS = ("model.safetensors", "encoder.safetensors")
 LARGEST_HEADER = 1 << 27  # bytes; more is no network of ours
@@ -110,7 +110,7 @@ def pixels(one: Config) -> str:
 
 
 def _versions(folder: Folder) -> str:
-    record = yaml.safe_load(folder.text)
+    record = parse_config(folder.text)
     versions = record.get("versions") if isinstance(record, dict) else None
     return f"Software: {', '.join(f'{k} {v}' for k, v in versions.items())}." if isinstance(versions, dict) else ""
 

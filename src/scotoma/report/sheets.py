@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,17 @@ from scotoma.report import NUMBERS, TEXT
 from scotoma.run import write_atomically
 
 INDEX = "index.csv"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = ("label", "run", *TEXT, *NUMBERS)
+
+
+def inert(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before texts that a spreadsheet would take for a formula, column names too."""
+
+    def text(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+    return table.map(text).rename(columns=text)
 
 
 class Sheets:
@@ -49,7 +60,7 @@ class Sheets:
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"cannot write into {folder} ({error}): move it away") from error
         for name, table in self.tables.items():
-            write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
+            write_atomically(folder / f"{name}.csv", inert(table).to_csv(index=False))
         for name in {str(file) for file in earlier} - {f"{name}.csv" for name in self.tables}:
             (folder / Path(name).name).unlink(missing_ok=True)
         index = pd.DataFrame({"file": [f"{n}.csv" for n in self.tables], "lines": [len(t) for t in self.tables.values()]})
