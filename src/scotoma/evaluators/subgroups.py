@@ -16,8 +16,7 @@ import torch
 
 from scotoma.comparisons import bootstrap_weights, estimate
 from scotoma.data import phi
-from scotoma.data.identity import canonical
-from scotoma.data.readings import SHARES
+from scotoma.data.readings import SHARES, label_text
 from scotoma.data.table import values
 from scotoma.errors import UsageError
 from scotoma.evaluators import linear
@@ -87,7 +86,7 @@ def _columns(context: Context) -> dict[str, np.ndarray]:
     left_out |= {*context.target.columns, *(f"{name}{SHARES}" for name in context.target.columns)}
     found = {}
     for column in (c for c in table.columns if c not in left_out):
-        names = _bands(table[column]) if str(column).lower() == "age" else [canonical(v) or UNKNOWN for v in values(table[column])]
+        names = _bands(table[column]) if str(column).lower() == "age" else [_word(v) for v in values(table[column])]
         if 2 <= len(set(names) - {UNKNOWN}) <= MOST_VALUES:
             found[str(column)] = phi.rare(pd.Series(names), context.split.units[context.test]).to_numpy(str)
     return found
@@ -96,6 +95,11 @@ def _columns(context: Context) -> dict[str, np.ndarray]:
 def _order(name: str) -> tuple[bool, int, str]:
     """Numbers by size, words by alphabet, what is not known last."""
     return name == UNKNOWN, len(name) if name.isdecimal() else 99, name
+
+
+def _word(value: object) -> str:
+    """A value as the name of its subgroup, as it is written; 1.0 is 1."""
+    return (label_text(value) or "").strip() or UNKNOWN
 
 
 def _bands(column: pd.Series) -> list[str]:
