@@ -59,6 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("methods.base",),
     ("attention", "hiding", "inpainting"),
     ("methods.*",),
+    ("lookalikes",),
     ("material",),
     ("label_columns",),
     ("metrics", "overlap", "resuming"),

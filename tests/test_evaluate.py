@@ -13,6 +13,7 @@ from scotoma.cli import main
 from scotoma.errors import RunError, UsageError
 from scotoma.evaluate import evaluate
 from scotoma.evaluators import knn, majority
+from scotoma.finetune import finetune
 from scotoma.pretrain import pretrain
 from scotoma.run import read_rows, status
 
@@ -35,7 +36,7 @@ def test_one_that_refuses_leaves_the_rows_of_the_others(encoder: Path, tmp_path:
     out = tmp_path / "out"
     line = f"evaluate {encoder} --data phantom:150 --target cardiomegaly --with metrics,knn,operating,majority --out {out} --quiet"
     assert main(line.split()) == 2
-    (text,) = capsys.readouterr().err.splitlines()
+    *_, text = capsys.readouterr().err.splitlines()
     assert text.count("needs a classifier") == 1 and text.endswith(f"(the rows of knn, majority are in {out})")
     assert said(out) == {"data", "knn", "majority"} and status(out) == "finished"
     rows = read_rows(out)
@@ -85,3 +86,19 @@ def test_retrieval_from_the_command_line(encoder: Path, tmp_path: Path, capsys: 
     printed = capsys.readouterr().out
     assert "retrieval map: 0." in printed and "retrieval map_chance: 0." in printed
     assert {p.name for p in (out / "figures").glob("*.png")} == {"retrieval.png", "retrieval-map.png"}
+
+
+def test_a_finished_model_is_tested_on_all_of_a_table_it_has_never_seen(encoder: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    model = finetune("phantom:150", ["cardiomegaly"], encoder, out=tmp_path / "model", steps=1, quiet=True)
+    capsys.readouterr()
+    rows = evaluate(model, "phantom:60:5", out=tmp_path / "outside", quiet=True)
+    assert next(r for r in rows if r["metric"] == "auroc")["n"] == 60
+    assert "phantom: tested on 60 labelled images: all rows" in capsys.readouterr().err
+    about = {r["metric"]: r for r in read_rows(tmp_path / "outside") if r["evaluator"] == "data" and r.get("class") is None}
+    assert (about["tested"]["value"], about["tested"]["n"]) == (60, 60)
+    evaluate(model, "phantom:60:5", out=tmp_path / "part", split="test", quiet=True)
+    assert "of a drawn split" in capsys.readouterr().err
+    inside = evaluate(model, "phantom:150", out=tmp_path / "inside", quiet=True)
+    assert 20 <= next(r for r in inside if r["metric"] == "auroc")["n"] <= 40
+    with pytest.raises(UsageError, match="--split all leaves no rows to train on"):
+        evaluate(encoder, "phantom:60:5", target=["cardiomegaly"], split="all", quiet=True)

@@ -158,3 +158,21 @@ def test_a_target_of_the_headers_is_read_once_they_are(write_dicom: Callable[...
         made(tmp_path / "scans", target=["laterality"])
     mine = table.load(tmp_path / "scans").table.assign(sex=list("XXYY" * 6))  # the table's own column goes before the header's
     assert made(mine, target=["sex"]).target.classes == ("X", "Y")
+
+
+def test_a_table_that_the_run_has_never_seen_is_tested_whole(phantoms: Material, tmp_path: Path) -> None:
+    phantoms.save_used(tmp_path)
+    new = made("phantom:40:9", encoder_run=tmp_path, rows="auto")
+    assert set(new.split.of) == {"test"} and new.rule.startswith("all rows: the table has no split")
+    assert len(np.unique(new.split.units)) == new.dataset.table["patient"].nunique()  # bootstrapped over patients still
+    seen = made("phantom:120", encoder_run=tmp_path, rows="auto")
+    assert np.array_equal(seen.split.of, phantoms.split.of) and "120 rows that the training run knows" in seen.rule
+    drawn = made("phantom:40:9", encoder_run=tmp_path, rows="test")
+    assert set(drawn.split.of) == set(table.SPLITS) and "drawn" in drawn.rule
+    frame = new.dataset.table.drop(columns="row").assign(split=["train"] * 10 + ["test"] * 30, patient=range(40))
+    own = made(frame, encoder_run=tmp_path, rows="auto")
+    assert (own.split.of == "test").sum() == 30 and "own split" in own.rule
+    whole = made(frame, encoder_run=tmp_path, rows="all")
+    assert set(whole.split.of) == {"test"} and "--split all" in whole.rule
+    with pytest.raises(UsageError, match="in the encoder's pretraining"):
+        made("phantom:120", encoder_run=tmp_path, rows="all")

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from scotoma import plugins
 from scotoma.arguments import checked
-from scotoma.errors import RunError, UsageError
+from scotoma.errors import RunError, UsageError, notice
 from scotoma.run import Row, Run, read_rows, status
 
 if TYPE_CHECKING:
     from scotoma.evaluators.base import Context
+
+ROWS = ("auto", "test", "all")  # that can be tested
 
 
 @checked
@@ -25,6 +27,7 @@ def evaluate(
     on: str | None = None,
     readers: str | None = None,
     classes: list[str] | None = None,
+    split: str = "auto",
     fractions: list[float] | None = None,
     seeds: int = 3,
     seed: int = 0,
@@ -34,7 +37,7 @@ def evaluate(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> list[Row]:
-    """Test an encoder or a classifier on the test rows of a table.
+    """Test an encoder or a classifier on the test rows of a table, or on all of a table that a finished model has never seen.
 
     Args:
         run: a finished pretrain or finetune run, or an encoder or model file.
@@ -47,6 +50,8 @@ def evaluate(
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
+        split: rows to test: test (of the table's column split, or of a drawn split), all (every labelled row), or auto: all for a
+            finished model and a table without a split of which it has seen nothing, else test.
         fractions: shares of the labels with which probes are trained; by default 1.
         seeds: label draws for each fraction below 1.
         seed: of the split.
@@ -68,6 +73,8 @@ def evaluate(
     fractions = fractions or [1.0]
     if any(not 0 < f <= 1 for f in fractions) or seeds < 1:
         raise UsageError("--fractions must be above 0 and at most 1, --seeds at least 1")
+    if split not in ROWS:
+        raise UsageError(f"--split {split}: one of {', '.join(ROWS)}")
     for name in evaluators or ():
         plugins.check("evaluators", name)
     from scotoma import encoders, label_columns
@@ -80,10 +87,14 @@ def evaluate(
     numbers = info.numeric if info.targets == tuple(target) else "regression" in (evaluators or ())
     if classes is None and len(target) == 1 and info.targets == tuple(target) and not info.decoder:
         classes = list(info.classes)
+    trains = not info.targets or any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in evaluators or ())
+    if split == "all" and trains:
+        raise UsageError("--split all leaves no rows to train on: it is for a finished model and evaluators that train nothing")
     material = gather(
         data=data, labels=labels, on=on, readers=readers,
         target=target or None, classes=classes, numbers=numbers, size=info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run),
+        rows="test" if trains else split,
         display=info.display, quiet=quiet,
     )  # fmt: skip
     if material.target is None:
@@ -98,13 +109,13 @@ def evaluate(
     head = linear or decoders.load(run, network, info)
     natural = "segmentation" if info.decoder else "regression" if info.numeric else "metrics" if linear else "linear"
     chosen = evaluators or [natural]
-    trains = head is None or any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in chosen)
     for name in ("train", "test") if trains else ("test",):
         require_classes(material.target, material.split.rows(name), f"split {name}")
     context = Context(
         network, info, head, material.dataset, material.store, material.split, material.target, tuple(sorted(fractions)), seeds,
         info.method["name"], keep_identity,
     )  # fmt: skip
+    notice(material.dataset.name, f"tested on {len(context.test)} labelled images: {material.rule}")
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:
         overlap = material.overlap(run)
@@ -160,6 +171,17 @@ def material_rows(material: Any) -> list[Row]:
 
     target = material.target
     rows: list[Row] = list(cohort(material.split, target.y if target else None, target.classes if target else ()))
+    if target is not None:
+        test = material.split.rows("test")
+        tested = {
+            "metric": "tested",
+            "split": "test",
+            "value": int(target.known[test].sum()),
+            "n": len(test),
+            "rule": material.rule,
+        }
+        rows.append({"evaluator": "data", **tested})
+    rows += [{**copies.row(), "weights": Path(source).name} for source, copies in material.copies.items()]
     unreadable = int(material.store.facts["error"].notna().sum())
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
 

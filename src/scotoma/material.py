@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma import files, initial, provenance
+from scotoma import files, initial, lookalikes, provenance
 from scotoma.data import identity, splits, store, table, targets, units
 from scotoma.errors import UsageError, notice
 from scotoma.run import withdrawn
@@ -44,6 +44,8 @@ class Material:
         earlier: the run of the encoder that is tested, tuned or trained on; None without one.
         before: what that encoder was trained on.
         overlaps: the test rows that weights were trained on, by the weights' source as the user names it.
+        rule: which rows are the test rows, in words.
+        copies: of test images in the training of these weights, by their source.
     """
 
     dataset: table.Dataset
@@ -55,6 +57,8 @@ class Material:
     earlier: Path | None = None
     before: provenance.Record = field(default_factory=provenance.Record)
     overlaps: dict[str, provenance.Overlap] = field(default_factory=dict)
+    rule: str = ""
+    copies: dict[str, lookalikes.Copies] = field(default_factory=dict)
 
     @property
     def rows(self) -> np.ndarray:
@@ -117,6 +121,7 @@ class Material:
                 "file": [identity.pseudonym(f"{n} {f}", key) for n, f in zip(names, frames, strict=True)],
                 "patient": units.owners(self.dataset, self.store),
                 "content": splits.contents(self.dataset, self.store),
+                lookalikes.LOOK: [row.tobytes() for row in self.store.hashes[self.rows]],
                 "unit": self.split.units,
                 "split": np.where((self.split.of == "") & self._free, "train", self.split.of),
             }
@@ -133,6 +138,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
            target: list[str] | None = None, classes: list[str] | None = None, numbers: bool = False, size: int,
            channels: int | None = None, modality_name: str = "auto", seed: int = 0, strict: bool = False,
            allow_leakage: bool = False, encoder_run: Path | None = None, tests: bool = True, compared: Sequence[str] = (),
+           rows: str = "test",
            display: Display | None = None, quiet: bool = False,
            imports: tuple[str, ...] = ("timm", "lightning")) -> Material:  # fmt: skip
     """Load, check, decode and split.
@@ -155,6 +161,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
             is refused.
         tests: whether that encoder is tested; where training goes on from it, overlap is only said.
         compared: other weights that are tested on these data, for which the same holds.
+        rows: which rows test: ``test``, those of the table's split or of a drawn one; ``all``; or ``auto``: all, where the table
+            has no split and no patient and no image of it is known to that encoder's run.
         display: how stored values become grey levels, as that encoder's header names it; None for as the data set says.
         quiet: no progress bar.
         imports: slow modules imported in a thread while pictures are decoded in other processes.
@@ -182,12 +190,36 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     found = targets.read(dataset, target, classes or (), numbers) if target else None
     sources = [Source(str(source), dataset, opened) for source in (*([encoder_run] if encoder_run else ()), *compared)]
     earlier = _sides(sources, seen=not allow_leakage)
-    split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier)
-    overlaps = {source.name: source.overlap(split, dataset.name, tests and not allow_leakage) for source in sources}
+    whole, rule = _whole(dataset, rows, sources)
+    split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier, whole)
+    refused = tests and not allow_leakage
+    overlaps = {source.name: source.overlap(split, dataset.name, refused) for source in sources}
+    used = {source.name: _used(Path(source.name) if Path(source.name).exists() else None) for source in sources if tests}
+    copies = {name: lookalikes.check(record, dataset, opened, split, refused) for name, record in used.items()}
     name = _modality(dataset, opened) if modality_name == "auto" else modality_name
     before = sources[0].record if encoder_run else provenance.Record()
     there = encoder_run if encoder_run and encoder_run.exists() else None
-    return Material(dataset, opened, split, found, name, seconds, there, before, overlaps)
+    return Material(dataset, opened, split, found, name, seconds, there, before, overlaps, rule, copies)
+
+
+def _whole(dataset: table.Dataset, rows: str, sources: Sequence[Source]) -> tuple[bool, str]:
+    """Whether all rows test, and in words which do."""
+    if rows == "all":
+        return True, "all rows, as --split all says"
+    if splits.has_split(dataset):
+        return False, "the test rows of the table's own split"
+    if rows == "test":
+        return False, "the test rows of a drawn split"
+    known = np.zeros(len(dataset), bool)
+    for source in sources:
+        known |= source.look.seen | np.array([any(n in source.run for n in names) for names in source.names], bool)
+    if known.any():
+        return False, f"the test rows of a split drawn around {int(known.sum())} rows that the training run knows"
+    open_ = any(not source.look.checked.all() for source in sources)
+    return (
+        True,
+        f"all rows: the table has no split, and no row of it is known to the training run{' (not all checked)' if open_ else ''}",
+    )
 
 
 def _modality(dataset: table.Dataset, opened: store.Store) -> str:

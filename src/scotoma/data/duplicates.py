@@ -57,6 +57,33 @@ def near_duplicates(hashes: np.ndarray, bits: int = NEAR_DUPLICATE_BITS) -> np.n
     return pd.factorize(groups)[0]
 
 
+def near_pairs(hashes: np.ndarray, known: np.ndarray, bits: int = NEAR_DUPLICATE_BITS) -> tuple[np.ndarray, np.ndarray]:
+    """Which pictures are near-duplicates of known ones, by the rule of ``near_duplicates``.
+
+    Args:
+        hashes: (n, 32) uint8.
+        known: (m, 32) uint8.
+        bits: largest distance.
+
+    Returns:
+        (k,) and (k,) int: positions in ``hashes`` and in ``known``, each pair once.
+    """
+    import pandas as pd
+
+    groups = near_duplicates(np.concatenate([hashes, known]), bits)
+    both = np.intersect1d(groups[: len(hashes)], groups[len(hashes) :])
+    of_known = pd.Series(np.arange(len(known))).groupby(groups[len(hashes) :]).indices
+    mine, theirs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    limits = information(hashes), information(known)
+    for i in np.flatnonzero(np.isin(groups[: len(hashes)], both)).tolist():
+        j = of_known[groups[i]]
+        distance = np.bitwise_count(hashes[i] ^ known[j]).sum(1, dtype=np.int64)
+        near = j[distance <= np.minimum(bits, (limits[0][i] + limits[1][j]) // (2 * SHARE))]
+        mine.append(np.full(len(near), i))
+        theirs.append(near)
+    return np.concatenate(mine), np.concatenate(theirs)
+
+
 def by_value(hashes: np.ndarray) -> np.ndarray:
     """(n,) of 32 bytes: hashes as one value each, to be sorted."""
     return np.ascontiguousarray(hashes).view("V32").ravel()

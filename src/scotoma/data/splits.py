@@ -39,7 +39,7 @@ class Split:
 
 
 def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, allow_leakage: bool = False,
-         earlier: dict[str, str] | None = None) -> Split:  # fmt: skip
+         earlier: dict[str, str] | None = None, whole: bool = False) -> Split:  # fmt: skip
     """The table's own split, checked; or one drawn by unit, 70 / 10 / 20, balanced over ``strata``.
 
     Args:
@@ -51,16 +51,18 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
         allow_leakage: keep a split that shares units or pictures between its sides.
         earlier: the split of an earlier run by patient and content, which patients and pictures known there keep. A row that
             bridges two of its sides (a patient seen in training, a picture identical to a tested one) is left out.
+        whole: all rows test: a finished model meets a table of its own.
 
     Raises:
         UsageError: a patient, group or picture on two sides; too few units to draw a split.
     """
-    given = dataset.table["split"] if "split" in dataset.table.columns else None
-    own = given is not None and bool(given.notna().any())
-    codes, unit = units(dataset, store, altered=False if own else None)
+    if whole:
+        codes, unit = units(dataset, store)
+        return Split(np.full(len(dataset), "test", "U5"), codes, unit, made=False)
+    given = dataset.table["split"] if has_split(dataset) else None
+    codes, unit = units(dataset, store, altered=None if given is None else False)
     together = linked(codes, contents(dataset, store))
-    if own:
-        assert given is not None
+    if given is not None:
         split = Split(given.fillna("").to_numpy(dtype="U5"), codes, unit, made=False)
         if (split.of == "train").any() and not (split.of == "val").any():
             split = _carve_validation(split, together, strata, seed, _known_numbers(dataset, store, earlier or {}))
@@ -87,6 +89,11 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
     if not allow_leakage:
         refuse_leakage(dataset, store, split)
     return split
+
+
+def has_split(dataset: Dataset) -> bool:
+    """Whether the table has a split of its own."""
+    return "split" in dataset.table.columns and bool(dataset.table["split"].notna().any())
 
 
 def contents(dataset: Dataset, store: Store) -> np.ndarray:

@@ -74,7 +74,24 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
             lines.append({"label": label, "class": bool(order), "cells": cells})
         unread = rows[(rows["run"] == run) & (rows["evaluator"] == "data") & (rows["metric"] == "unreadable")]
         grouped = "groups" in set(mine["metric"])
-        table = {"splits": splits, "lines": lines, "unreadable": sum(unread["value"].dropna()), "grouped": grouped}
+        units = mine["unit"].dropna() if "unit" in mine.columns else mine["metric"][:0]
+        unit = str(units.iloc[-1]) if len(units) else ""
+        said = rows[(rows["run"] == run) & (rows["metric"] == "tested")] if "rule" in rows.columns else rows[:0]
+        tested = [f"Tested: {r['value']:,.0f} labelled images ({r['rule']})." for _, r in said.iterrows()]
+        copied = (
+            rows[(rows["run"] == run) & (rows["metric"] == "near_duplicates_in_training")]
+            if "overlap" in rows.columns
+            else rows[:0]
+        )
+        tested += [f"Near-duplicates of test images in the encoder's training: {r['overlap']}." for _, r in copied.iterrows()]
+        table = {
+            "tested": " ".join(dict.fromkeys(tested)),
+            "splits": splits,
+            "lines": lines,
+            "unreadable": sum(unread["value"].dropna()),
+            "grouped": grouped,
+            "unit": unit,
+        }
         if table not in found:
             found.append(table)
             shown.append(data[data["run"] == run])
