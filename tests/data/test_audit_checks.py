@@ -181,3 +181,22 @@ def test_the_border_is_the_border(tmp_path: Path) -> None:
     assert ring.shape == (2, 32 * 32 - 26 * 26)
     assert ring[0].max() == 0
     assert np.allclose(ring[1], 50 / 255)
+
+
+def test_a_finding_names_its_groups_in_its_row() -> None:
+    groups = (((0, 1), (0, 2)), ((0, 4), (1, 7)))
+    row = audit.Finding("error", "altered_copy", "text", 3, ((0, 1), (0, 2), (0, 4), (1, 7)), groups).row()
+    assert (row["rows"], row["groups"]) == ([1, 2, 4], [[1, 2], [4]])
+    assert (row["against_rows"], row["against_groups"]) == ([7], [[], [7]])
+    alone = audit.Finding("note", "constant", "text", 1, ((0, 3),)).row()
+    assert "groups" not in alone and "against_groups" not in alone
+
+
+def test_units_on_several_sides_are_named_by_what_they_are_made_of() -> None:
+    pictures = audit.Pictures([(0, i) for i in range(5)], np.array(["train", "test", "train", "test", ""]), np.zeros(5, bool))
+    (found,) = audit.shared_units(pictures, np.array([0, 0, 1, 2, 2]), "patient + study")
+    assert (found.check, found.count, found.extra["unit"]) == ("patient_across_splits", 1, "patient + study")
+    assert found.text == "1 unit (patient + study) on several sides of the split (2 pictures)"
+    (found,) = audit.shared_units(pictures, np.array([0, 0, 1, 1, 2]), "study")
+    assert found.text == "2 studies on several sides of the split (4 pictures)"
+    assert audit.shared_units(pictures, np.arange(5), "patient") == []
