@@ -101,5 +101,5 @@ def check(used: pd.DataFrame | None, dataset: Dataset, store: Store, split: Spli
             "look whether they are copies (scotoma audit --against)",
         )
     if found.reason:
-        notice(dataset.name, f"near-duplicates of test images in the encoder's training: not checked ({found.reason})")
+        notice(dataset.name, f"near-duplicates in the encoder's training: not checked ({found.reason})")
     return found
