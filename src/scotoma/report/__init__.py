@@ -143,7 +143,8 @@ NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved")
 CALIBRATION = ("brier", "ece")
 TEXT = (
     "evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference", "corruption",
-    "column", "subgroup", "explanation", "other", "highest", "lowest", "unit", "aggregation", "use", "overlap", "reason", "rule",
+    "column", "subgroup", "explanation", "other", "highest", "lowest", "unit", "aggregation", "use", "overlap", "reason",
+    "rule",
 )  # fmt: skip
 NUMBERS = (
     "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
