@@ -38,3 +38,18 @@ def test_a_table_that_is_no_regular_file_is_not_opened(name: str, tmp_path: Path
     os.mkfifo(tmp_path / name)
     with pytest.raises(UsageError, match="no regular file, which is not opened"):
         table.load(str(tmp_path / name))
+
+
+def test_compressed_frames_may_be_small_but_not_nothing(write_dicom: Callable[..., Path], tmp_path: Path) -> None:
+    """Of a transfer syntax that nobody knows here too: a frame of any takes the 8 bytes of its item's header."""
+    from pydicom import dcmread
+
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((2, 2), np.uint8), Rows=512, Columns=512, NumberOfFrames=50)
+    content = path.read_bytes()
+    assert content.count(b"1.2.840.10008.1.2.1\0") == 1
+    path.write_bytes(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.9\0"))
+    assert dcmread(path).file_meta.TransferSyntaxUID == "1.2.840.10008.1.9.9"
+    assert images.frames(str(path)) == 50
+    write_dicom(tmp_path / "b.dcm", np.zeros((2, 2), np.uint8), Rows=512, Columns=512, NumberOfFrames=50)
+    with pytest.raises(ImageError, match="claims 50 frames"):
+        images.frames(str(tmp_path / "b.dcm"))

@@ -30,6 +30,7 @@ from scotoma.data.formats.levels import Levels
 
 SUFFIXES = (".dcm", ".dicom")
 DEFLATED, DEFLATE_RATIO = "1.2.840.10008.1.2.1.99", 1032  # the most that deflate can shrink
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)  # whose frames lie in the file as they are
 LEAST_FRAME = 8  # bytes: the header of a compressed frame's item
 _COUNTED: tuple[Any, ...] = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
 CT_WINDOW = (40.0, 400.0)  # centre, width: soft tissue, for a CT without a window of its own
@@ -241,7 +242,7 @@ def held(ds: Any, path: str) -> int:
     syntax = ds.file_meta.get("TransferSyntaxUID") if hasattr(ds, "file_meta") else None
     size = Path(path).stat().st_size * (DEFLATE_RATIO if syntax == DEFLATED else 1)
     bits = 8 * LEAST_FRAME
-    if not (syntax and syntax.is_transfer_syntax and syntax.is_encapsulated):
+    if syntax is None or str(syntax) in NATIVE:
         shape = [int(ds.get(keyword) or 1) for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
         thinned = str(ds.get("PhotometricInterpretation") or "").endswith(("_422", "_420"))  # colours of fewer pixels than greys
         bits = int(np.prod(shape, dtype=object)) // (2 if thinned else 1)
