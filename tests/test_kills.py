@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -188,3 +192,25 @@ def test_a_store_killed_anywhere_is_whole_after_the_next_try(tmp_path: Path, mon
         assert [p.name for p in tmp_path.iterdir() if p.name.startswith(f"{point}.") and p.suffix != ".png"] == []
         point += 1
     assert point > 10
+
+
+@pytest.mark.long
+def test_twenty_kills_at_any_moment_lose_no_row(tmp_path: Path) -> None:
+    """SIGKILL while rows are added, again and again, without regard to what is being done."""
+    code = "import sys; from pathlib import Path; from scotoma.run import Run\n"
+    code += "for k in range(10**6): Run(Path(sys.argv[1]), {}).add_rows([{'value': k}]); print(k, flush=True)"
+    out, chance, expected = tmp_path / "r", random.Random(0), 2
+    train(out, 5)
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "0\n"
+        time.sleep(chance.uniform(0, 0.1))
+        process.kill()
+        told = 1 + len(process.stdout.read().splitlines())  # a last one may have been written and not yet told
+        process.wait()
+        rows = read_rows(out)
+        assert len(rows) - expected in (told, told + 1) and status(out) == "finished"
+        assert [row["value"] for row in rows[expected:]] == list(range(len(rows) - expected))
+        expected = len(rows)
+    Run.open(out, "pretrain", {}, overwrite=True).give_up()
+    assert [p.name for p in out.iterdir() if p.name.endswith(files.NEW)] == []
