@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.columns", "data.matching"),
     ("data.joining",),
     ("provenance",),
+    ("data.classes",),
     ("data.formats.base",),
     ("data.formats.levels",),
     ("data.formats.codecs", "data.formats.geometry", "data.formats.headers"),

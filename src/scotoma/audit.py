@@ -55,6 +55,8 @@ def audit(
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
+    missing: list[str] | None = None,
+    separator: str | None = None,
     out: str | Path | None = None,
     fail_on: str = "never",
     overwrite: bool = False,
@@ -72,6 +74,8 @@ def audit(
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so.
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         out: the run folder; nothing is written without it.
         fail_on: error, warning or never: from which problem on the exit code is 1.
         overwrite: replace the finished run in `out`.
@@ -86,17 +90,21 @@ def audit(
     """
     if fail_on not in FAIL_ON:
         raise UsageError(f"--fail_on {fail_on}: one of {', '.join(FAIL_ON)}")
-    from scotoma.data import store, table, targets
-    from scotoma.data.audit import worst_first
+    from scotoma.data import classes, store, table, targets
+    from scotoma.data.audit import labels_of, worst_first
     from scotoma.run import Run
 
-    dataset = table.load(data, labels, on, readers)
+    dataset = table.load(data, labels, on, readers, missing)
     asked = target or [c for c in ("label",) if c in dataset.table.columns]
+    dataset, asked = classes.separated(dataset, asked, separator)
+    target = asked if target else None
+    dataset, remarks = classes.looked_through(dataset, asked)
     if target and dataset.store is None:
         for name in (t for t in target if t in dataset.table.columns):
             targets.read(dataset, [name])  # a wrong column is found before anything is decoded
     second = None if against is None else table.load(against)
     arguments = {"data": data, "against": against, "target": target, "labels": labels, "on": on, "readers": readers}
+    arguments |= {"missing": missing, "separator": separator}
     arguments = {k: v if v is None or isinstance(v, (str, Path, list)) else "given in Python" for k, v in arguments.items()}
     run = Run.open(Path(out), "audit", arguments, overwrite) if out is not None else None
     try:
@@ -104,7 +112,7 @@ def audit(
         other = None if second is None else Part(*store.prepare(second, SIZE, ready.store.channels, quiet=quiet))
         known = [targets.read(ready.dataset, [name]) for name in asked if target or _classes(ready.dataset, name)]
         findings, rows = _problems(dataset, ready, other, known, quiet)
-        findings = worst_first(findings)
+        findings = worst_first(findings + labels_of(remarks))
         found = [{"protocol": PROTOCOL, **f.row()} for f in findings] + rows
         if run is not None:
             from scotoma.report.audit import write

@@ -35,6 +35,7 @@ def embed(
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
+    missing: list[str] | None = None,
     target: list[str] | None = None,
     rows: str = "all",
     strict: bool = False,
@@ -58,6 +59,7 @@ def embed(
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so.
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         target: columns of the table to write beside the features; by default those of the classifier that the table has.
         rows: train, val or test for the pictures of that split, or all.
         strict: stop at an unreadable picture instead of leaving it out.
@@ -86,7 +88,7 @@ def embed(
     from scotoma.material import Source
 
     info = encoders.read_info(run)
-    dataset = replace(table.load(data, labels, on, readers), display=info.display)
+    dataset = replace(table.load(data, labels, on, readers, missing), display=info.display)
     for name in set(target or ()) - set(store.FROM_HEADERS):
         dataset.column(name)  # a wrong column is found before anything is decoded
     dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)

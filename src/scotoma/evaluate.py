@@ -26,6 +26,8 @@ def evaluate(
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
+    missing: list[str] | None = None,
+    separator: str | None = None,
     classes: list[str] | None = None,
     split: str = "auto",
     fractions: list[float] | None = None,
@@ -49,6 +51,8 @@ def evaluate(
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         split: rows to test: test (of the table's column split, or of a drawn split), all (every labelled row), or auto: all for a
             finished model and a table without a split of which it has seen nothing, else test.
@@ -91,7 +95,7 @@ def evaluate(
     if split == "all" and trains:
         raise UsageError("--split all leaves no rows to train on: it is for a finished model and evaluators that train nothing")
     material = gather(
-        data=data, labels=labels, on=on, readers=readers,
+        data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
         target=target or None, classes=classes, numbers=numbers, size=info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run),
         rows="test" if trains else split,

@@ -24,6 +24,8 @@ def finetune(
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
+    missing: list[str] | None = None,
+    separator: str | None = None,
     classes: list[str] | None = None,
     regression: bool = False,
     frozen: bool = False,
@@ -59,6 +61,8 @@ def finetune(
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         regression: the target is one column of numbers (an age, an ejection fraction), which is predicted as such.
         frozen: leave the encoder as it is and fit a logistic (or ridge) regression on its features, or train the decoder alone.
@@ -119,7 +123,7 @@ def finetune(
 
     info = encoders.read_info(encoder)
     material = gather(
-        data=data, labels=labels, on=on, readers=readers,
+        data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
         target=target, classes=classes, numbers=regression, size=size or info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(encoder),
         display=info.display, quiet=quiet,
@@ -158,7 +162,7 @@ def finetune(
         record = material.record(np.union1d(drawn.seen, drawn.val))  # validation rows choose: they are no test either
         encoders.save(run.path / MODEL, job.network, replace(job.info, trained_on=record), job.head)
         material.save_used(run.path)
-        common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(target)}
+        common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(material.target.columns)}
         run.write_rows([])  # without those of a run that was killed between its rows and its end
         run.add_rows(costs, evaluator="finetune", split="train", **common)
         run.add_rows(job.validate(), evaluator=job.evaluator, split="val", **common)

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+<<<<<<< HEAD
 from scotoma import files, initial, lookalikes, provenance
+=======
+from scotoma import files, initial, provenance
+from scotoma.data import classes as label_columns
+>>>>>>> e654077 (Labels: spellings of one class joined and said, -1 settled first, several findings in a cell as targets, words for missing)
 from scotoma.data import identity, splits, store, table, targets, units
 from scotoma.errors import UsageError, notice
 from scotoma.run import withdrawn
@@ -135,6 +140,7 @@ class Material:
 
 
 def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
+           missing: list[str] | None = None, separator: str | None = None,
            target: list[str] | None = None, classes: list[str] | None = None, numbers: bool = False, size: int,
            channels: int | None = None, modality_name: str = "auto", seed: int = 0, strict: bool = False,
            allow_leakage: bool = False, encoder_run: Path | None = None, tests: bool = True, compared: Sequence[str] = (),
@@ -148,6 +154,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         labels: a spreadsheet to join.
         on: its column that names the picture.
         readers: ``majority`` or ``soft``, how several readers' rows of a picture become one.
+        missing: words that mean a missing value.
+        separator: what stands between several findings in a cell of the target.
         target: columns to predict; of pictures with headers also what these say (``store.FROM_HEADERS``).
         classes: of one categorical target, the classes to tell apart.
         numbers: the target is a column of numbers.
@@ -174,9 +182,11 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         modality(modality_name)
     if size < 16:
         raise UsageError(f"--size {size}: pictures need at least 16 pixels")
-    dataset = table.load(data, labels, on, readers)
+    dataset = table.load(data, labels, on, readers, missing)
     if display is not None:
         dataset = replace(dataset, display=display)
+    if target and not numbers:
+        dataset, target = label_columns.settled(dataset, target, classes or (), separator)
     if target and not (set(target) - set(dataset.table.columns)) & set(store.FROM_HEADERS):
         targets.read(dataset, target, classes or (), numbers)  # a wrong column is found before anything is decoded
     importer = threading.Thread(target=lambda: [importlib.import_module(name) for name in imports])

@@ -21,6 +21,7 @@ def prepare(
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
+    missing: list[str] | None = None,
     channels: int | None = None,
     columns: list[str] | None = None,
     windows: list[str] | None = None,
@@ -48,6 +49,7 @@ def prepare(
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         channels: 1 or 3; by default 3 where any picture has colour.
         columns: further columns of the table to keep that would be left out, separated by commas; a direct identifier (a name, a
             record number, a birth date, an address) never is.
@@ -81,7 +83,7 @@ def prepare(
         raise UsageError(f"--every {every}: at least 1")
     if (Path(out) / TABLE).exists():
         raise UsageError(f"{out} holds a prepared store: name another folder")
-    dataset = table.load(data, labels, on, readers)
+    dataset = table.load(data, labels, on, readers, missing)
     if dataset.store is not None:
         raise UsageError(f"{dataset.store} is prepared already: name the pictures themselves")
     for column in columns or ():

@@ -26,6 +26,8 @@ def pretrain(
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
+    missing: list[str] | None = None,
+    separator: str | None = None,
     target: list[str] | None = None,
     classes: list[str] | None = None,
     size: int = 96,
@@ -65,6 +67,8 @@ def pretrain(
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         target: the columns to train on, for methods that need labels.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         size: side of what the encoder sees, pixels.
@@ -127,7 +131,7 @@ def pretrain(
         raise UsageError(f"{method} trains on labels: name them with --target")
     arguments = {
         "data": _named(data), "method": method, "encoder": encoder, "init": init, "method_args": method_args or {},
-        "labels": labels, "on": on, "readers": readers,
+        "labels": labels, "on": on, "readers": readers, "missing": missing, "separator": separator,
         "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
         "precision": precision, "compile": compile, "shard": shard, "checkpointing": checkpointing, "accumulate": accumulate,
@@ -145,7 +149,7 @@ def pretrain(
 
     with launch.first_here():
         material = gather(
-            data=data, labels=labels, on=on, readers=readers,
+            data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
             target=target if reads_labels else None, classes=classes, size=size,
             channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage,
             encoder_run=Path(init) if init else None, tests=False, quiet=quiet,

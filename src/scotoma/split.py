@@ -38,6 +38,8 @@ def split(
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
+    missing: list[str] | None = None,
+    separator: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -66,6 +68,8 @@ def split(
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so.
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         overwrite: replace `out`.
         quiet: no progress bar, no counts.
 
@@ -76,6 +80,7 @@ def split(
         UsageError: the request is wrong; nothing was written.
         RunError: the table cannot be written.
     """
+    from scotoma.data import classes as label_columns
     from scotoma.data import table, targets
     from scotoma.data.images import Display
     from scotoma.data.splits import SHARES
@@ -92,7 +97,7 @@ def split(
         raise UsageError(f"--folds {folds}: at least 2")
     if sum(v is not None for v in (test_where, test_after, keep)) > 1 or (folds and keep):
         raise UsageError("give one of --test_where, --test_after and --keep; --folds does not go with --keep")
-    raw = table.read(data, labels, on, readers)
+    raw = table.read(data, labels, on, readers, missing)
     if raw.display != Display() and out.suffix.lower() == ".csv":
         raise UsageError(
             f"{raw.name} is shown with {raw.display}, which a CSV cannot say: write --out {out.with_suffix('.parquet')}"
@@ -100,7 +105,10 @@ def split(
     if raw.store is not None:
         raise UsageError(f"{raw.store} is prepared and has no paths: name the pictures themselves")
     found = _units(table.hidden(raw), by, copies, quiet)
-    y = targets.read(found.dataset, target, classes or ()).y if target else None
+    y = None
+    if target:
+        labelled, names = label_columns.settled(found.dataset, target, classes or (), separator)
+        y = targets.read(labelled, names, classes or ()).y
     fold = None
     if keep is not None:
         of = _kept(found, table.load(keep), by, y, seed, wanted)

@@ -38,6 +38,8 @@ def study(
     labels: str | None = None,
     on: str | None = None,
     readers: str | None = None,
+    missing: list[str] | None = None,
+    separator: str | None = None,
     classes: list[str] | None = None,
     channels: int | None = None,
     modality: str = "auto",
@@ -76,6 +78,8 @@ def study(
         labels: a spreadsheet (CSV or XLSX) to join to the pictures.
         on: the spreadsheet's column that names the picture.
         readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         channels: 1 or 3; by default 3 where any picture has colour.
         modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
@@ -125,13 +129,14 @@ def study(
         "size": size, "encoder": encoder, "modes": modes, "controls": controls, "finetune_steps": finetune_steps,
         "finetune_learning_rate": finetune_learning_rate, "finetune_size": finetune_size,
         "finetune_batch_size": finetune_batch_size, "decoder": decoder, "labels": labels, "on": on, "readers": readers,
+        "missing": missing, "separator": separator,
         "classes": classes, "channels": channels,
         "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
     from scotoma.material import gather
 
     material = gather(
-        data=data, labels=labels, on=on, readers=readers,
+        data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
         target=target, classes=classes, size=max(size, finetune_size or 0), channels=channels, modality_name=modality,
         seed=seed, strict=strict, allow_leakage=allow_leakage, compared=[c for c in controls if c not in CONTROLS], quiet=quiet,
     )  # fmt: skip

@@ -107,7 +107,7 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
     if status(folder) != "finished":
         config = run.config
         shared = ["data", "labels", "on", "readers", "target", "classes", "size", "channels", "modality", "minutes", "epochs"]
-        shared += ["seed", "strict", "allow_leakage", "encoder"]
+        shared += ["missing", "separator", "seed", "strict", "allow_leakage", "encoder"]
         steps = config["steps"].get(method) if isinstance(config["steps"], dict) else config["steps"]
         automatic = ("init", "batch_size", "learning_rate", "weight_decay", "precision")
         arguments: dict[str, Any] = {k: config[k] for k in shared} | dict.fromkeys(automatic)

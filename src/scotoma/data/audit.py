@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scotoma.data import phi
+from scotoma.data.classes import Remark
 from scotoma.data.cohort import kinds
 from scotoma.data.targets import Target
 from scotoma.data.units import plural
@@ -219,6 +220,14 @@ def contradictions(pictures: Pictures, target: Target, groups: Iterable[tuple[st
                 Finding(severity, f"contradicting_labels_{name}", text, int(chosen.sum()), pictures.pick(chosen), shown, extra)
             )
     return found
+
+
+def labels_of(remarks: Iterable[Remark]) -> list[Finding]:
+    """What `classes.looked_through` found in the columns to be predicted."""
+    return [
+        Finding("error" if r.wrong else "warning", r.check, f"{r.column}: {r.text}", r.count, extra={"target": r.column})
+        for r in remarks
+    ]
 
 
 def missing_values(table: pd.DataFrame, targets: tuple[str, ...]) -> list[Finding]:

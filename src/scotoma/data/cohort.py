@@ -26,17 +26,24 @@ LEAST_NUMBERS = 11  # a numeric column with fewer different values is one of cat
 
 def kinds(table: pd.DataFrame, targets: Iterable[str] = ()) -> dict[str, str]:
     """The columns that can be described -> ``number`` or ``category``; what identifies, free text and constants are left out."""
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+    from pandas.api.types import is_bool_dtype
 
     left_out = {*phi.STRUCTURE, *phi.identifying(table, targets)}
     found = {}
     for name in (str(c) for c in table.columns if c not in left_out):
         different = table[name].astype(str)[table[name].notna()].nunique()
-        if is_numeric_dtype(table[name]) and not is_bool_dtype(table[name]) and different >= LEAST_NUMBERS:
+        if different >= LEAST_NUMBERS and not is_bool_dtype(table[name]) and _of_numbers(table[name]):
             found[name] = "number"
         elif 2 <= different <= min(MOST_CATEGORIES, int(table[name].notna().sum()) // 2):
             found[name] = "category"
     return found
+
+
+def _of_numbers(column: pd.Series[Any]) -> bool:
+    """Whether all values are numbers, however they are spelled (2.10 stays text in a table)."""
+    import pandas as pd
+
+    return bool(pd.to_numeric(column, errors="coerce").notna().eq(column.notna()).all())
 
 
 def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = None, targets: Iterable[str] = ()) -> list[Row]:
@@ -65,7 +72,7 @@ def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = N
             rows.append({"metric": "patients", "split": name, "value": len(np.unique(patients[of == name]))})
     wanted = set(targets)
     for column, kind in kinds(table, wanted).items():
-        values = table[column] if kind == "number" else table[column].map(_word, na_action="ignore")
+        values = pd.to_numeric(table[column]) if kind == "number" else table[column].map(_word, na_action="ignore")
         if kind == "category" and column not in wanted:
             values = phi.rare(values, units)
         pairs = pd.DataFrame({"split": of, "unit": units, "value": values.to_numpy()}).dropna()

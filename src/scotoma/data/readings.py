@@ -32,8 +32,10 @@ def check(readers: str | None) -> None:
 
 def label_text(value: object) -> str | None:
     """A class as text; 1.0 (a column of integers with gaps) is the class 1; None where it is missing or empty."""
-    if value is None or value != value or value == "":
+    if value is None or value != value:
         return None
+    if isinstance(value, str):
+        return value.strip() or None
     if isinstance(value, (bool, np.bool_)):
         return str(int(value))
     return str(int(value)) if isinstance(value, (float, np.floating)) and float(value).is_integer() else str(value)

@@ -17,6 +17,7 @@ from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 MOST_CLASSES = 100
+_ZERO_ONE = {"0.0": "0", "0.00": "0", "1.0": "1", "1.00": "1", "true": "1", "false": "0"}
 BANDS = 5  # of numbers
 MASKS = "mask_path"  # the target of segmentation
 
@@ -142,8 +143,9 @@ def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> 
     values = values.fillna(pd.to_numeric(ages, errors="coerce"))
     strange = column[values.isna() & column.notna()]
     if len(strange):
+        hint = "; a decimal comma is read in tables with semicolons between columns" if "," in str(strange.iloc[0]) else ""
         raise UsageError(
-            f"{dataset.name}: {names[0]} holds {phi.shown(dataset.table, names[0], strange.iloc[0])}, which is no number"
+            f"{dataset.name}: {names[0]} holds {phi.shown(dataset.table, names[0], strange.iloc[0])}, which is no number{hint}"
         )
     if values.nunique() < 2:
         raise UsageError(f"{dataset.name}: {names[0]} has fewer than two different numbers: nothing to predict")
@@ -184,11 +186,13 @@ def _labels(dataset: Dataset, name: str) -> tuple[np.ndarray, list[str | None]]:
 
 
 def _binary(dataset: Dataset, name: str) -> np.ndarray:
-    codes, labels = _labels(dataset, name)
+    codes, found = _labels(dataset, name)
+    labels = [None if v is None else _ZERO_ONE.get(v.casefold(), v) for v in found]
     strange = next((v for v in labels if v not in (None, "0", "1")), None)
     if strange is not None:
         value = phi.shown(dataset.table, name, strange)
-        raise UsageError(f"{dataset.name}: {name} holds {value}; several targets together must be 0, 1 or missing")
+        also = ": -1, as tables mark what is uncertain, is left out by --missing=-1" if strange in ("-1", "-1.0") else ""
+        raise UsageError(f"{dataset.name}: {name} holds {value}; several targets together must be 0, 1 or missing{also}")
     y = np.array([*(np.nan if v is None else float(v) for v in labels), np.nan], np.float32)[codes]
     if not ((y == 0).any() and (y == 1).any()):
         raise UsageError(f"{dataset.name}: {name} needs rows with 0 and with 1")
