@@ -102,7 +102,7 @@ def audit(
     if target and dataset.store is None:
         for name in (t for t in target if t in dataset.table.columns):
             targets.read(dataset, [name])  # a wrong column is found before anything is decoded
-    second = None if against is None else table.load(against)
+    second = None if against is None else table.load(against, missing=missing)
     arguments = {"data": data, "against": against, "target": target, "labels": labels, "on": on, "readers": readers}
     arguments |= {"missing": missing, "separator": separator}
     arguments = {k: v if v is None or isinstance(v, (str, Path, list)) else "given in Python" for k, v in arguments.items()}
