@@ -110,7 +110,7 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
         shared += ["missing", "separator", "seed", "strict", "allow_leakage", "encoder"]
         steps = config["steps"].get(method) if isinstance(config["steps"], dict) else config["steps"]
         automatic = ("init", "batch_size", "learning_rate", "weight_decay", "precision")
-        arguments: dict[str, Any] = {k: config[k] for k in shared} | dict.fromkeys(automatic)
+        arguments: dict[str, Any] = {k: config.get(k) for k in shared} | dict.fromkeys(automatic)
         arguments |= {"method": method.partition("?")[0], "method_args": plugins.variant(method)[1], "steps": steps}
         arguments |= {"variant": method}  # by which rows and curves tell it from others of the same method
         if not quiet:

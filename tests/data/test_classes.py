@@ -33,6 +33,14 @@ def test_spellings_of_one_class_are_joined_in_the_most_frequent_one_and_said(cap
     assert capsys.readouterr().err == ""
 
 
+def test_a_chosen_class_s_spelling_goes_before_the_most_frequent(capsys) -> None:  # type: ignore[no-untyped-def]
+    found = settled(["yes", "yes", "YES", "no"], ("Yes", "no"))
+    assert table.values(found.table["dx"]) == ["Yes"] * 3 + ["no"]
+    assert "'yes' (2), 'YES' (1) with 'Yes' (0)" in capsys.readouterr().err
+    found = settled(["yes", "Yes", "no"], ("Yes", "yes"))
+    assert table.values(found.table["dx"]) == ["yes", "Yes", "no"]
+
+
 def test_minus_one_beside_zero_and_one_is_refused_until_it_is_settled() -> None:
     for values in ([1, 0, -1, None], ["1.0", "0.0", "-1.0"], [0.0, 1.0, -1.0]):
         with pytest.raises(UsageError, match=r"dx holds -1 beside 0 and 1 in 1 rows.*--missing=-1"):

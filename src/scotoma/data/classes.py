@@ -83,7 +83,7 @@ def looked_through(dataset: Dataset, names: Sequence[str], chosen: Sequence[str]
         codes, texts, counts = _texts(dataset.table[name])
         if len(texts) > MOST:
             continue
-        joined, remark = _one_spelling(name, texts, counts)
+        joined, remark = _one_spelling(name, texts, counts, chosen)
         if remark is not None:
             found.append(remark)
             cells = np.array([*joined, None], object)[codes]
@@ -108,24 +108,33 @@ def _texts(column: pd.Series) -> tuple[np.ndarray, list[str], list[int]]:
     return codes, [str(t) for t in texts], np.bincount(codes[codes >= 0], minlength=len(texts)).tolist()
 
 
-def _one_spelling(name: str, texts: list[str], counts: list[int]) -> tuple[list[str], Remark | None]:
-    """Each text in the most frequent of the spellings that differ in case and blanks alone."""
+def _one_spelling(name: str, texts: list[str], counts: list[int], chosen: Sequence[str] = ()) -> tuple[list[str], Remark | None]:
+    """Each text in one of the spellings that differ in case and blanks alone: a chosen class's, else the most frequent."""
     alike: dict[str, list[int]] = {}
     for i, text in enumerate(texts):
-        alike.setdefault(" ".join(unicodedata.normalize("NFC", text).split()).casefold(), []).append(i)
-    several = [group for group in alike.values() if len(group) > 1]
-    if not several:
-        return texts, None
+        alike.setdefault(_bare(text), []).append(i)
+    wanted = {_bare(c): c for c in chosen} if len({_bare(c) for c in chosen}) == len(chosen) else {}
     joined, told, rows = list(texts), [], 0
-    for group in several:
-        best, *others = sorted(group, key=lambda i: (-counts[i], texts[i]))
+    for bare, group in alike.items():
+        first = min(group, key=lambda i: (-counts[i], texts[i]))
+        best = wanted.get(bare, texts[first])
+        others = [i for i in sorted(group, key=lambda i: (-counts[i], texts[i])) if texts[i] != best]
+        if not others or (chosen and not wanted):
+            continue
         rows += sum(counts[i] for i in others)
-        told.append(f"{', '.join(f'{texts[i]!r} ({counts[i]})' for i in others)} with {texts[best]!r} ({counts[best]})")
+        total = sum(counts[i] for i in group if texts[i] == best)
+        told.append(f"{', '.join(f'{texts[i]!r} ({counts[i]})' for i in others)} with {best!r} ({total})")
         for i in others:
-            joined[i] = texts[best]
+            joined[i] = best
+    if not told:
+        return texts, None
     more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
     text = f"classes that differ in case or blanks alone are joined: {'; '.join(told[:SHOWN])}{more}"
     return joined, Remark("look_alike_classes", name, text, rows)
+
+
+def _bare(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
 
 
 def _remarks(name: str, counts: dict[str, int], chosen: Sequence[str]) -> list[Remark]:

@@ -42,8 +42,12 @@ def kinds(table: pd.DataFrame, targets: Iterable[str] = ()) -> dict[str, str]:
 def _of_numbers(column: pd.Series[Any]) -> bool:
     """Whether all values are numbers, however they are spelled (2.10 stays text in a table)."""
     import pandas as pd
+    from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-    return bool(pd.to_numeric(column, errors="coerce").notna().eq(column.notna()).all())
+    if is_datetime64_any_dtype(column):
+        return False
+    numbers = pd.to_numeric(column, errors="coerce")
+    return is_numeric_dtype(numbers) and bool(numbers.notna().eq(column.notna()).all())
 
 
 def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = None, targets: Iterable[str] = ()) -> list[Row]:
