@@ -117,7 +117,7 @@ def _one_spelling(name: str, texts: list[str], counts: list[int], chosen: Sequen
     joined, told, rows = list(texts), [], 0
     for bare, group in alike.items():
         first = min(group, key=lambda i: (-counts[i], texts[i]))
-        best = wanted.get(bare, texts[first])
+        best = wanted.get(bare, unicodedata.normalize("NFC", texts[first]))
         others = [i for i in sorted(group, key=lambda i: (-counts[i], texts[i])) if texts[i] != best]
         if not others or (chosen and not wanted):
             continue
