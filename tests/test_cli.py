@@ -167,7 +167,7 @@ def test_wrong_usage_is_one_line_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    pd.DataFrame({"path": ["a"]}).to_csv("bad.csv", index=False)
+    pd.DataFrame({"where": ["a"]}).to_csv("bad.csv", index=False)
     frame = pd.DataFrame(
         {"image_path": "phantom:0", "frame": range(6), "dx": ["a", "b"] * 3, "split": ["train"] * 4 + ["test"] * 2}
     )
