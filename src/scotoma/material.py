@@ -15,12 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-<<<<<<< HEAD
 from scotoma import files, initial, lookalikes, provenance
-=======
-from scotoma import files, initial, provenance
 from scotoma.data import classes as label_columns
->>>>>>> e654077 (Labels: spellings of one class joined and said, -1 settled first, several findings in a cell as targets, words for missing)
 from scotoma.data import identity, splits, store, table, targets, units
 from scotoma.errors import UsageError, notice
 from scotoma.run import withdrawn
