@@ -184,10 +184,11 @@ def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
     is the group. Levels of one folder are passed over.
     """
     label = group = None
+    split = any(splits.values())  # then the folders beside train and test say nothing by themselves
     for depth in range(max(map(len, inner.values()))):
         at: dict[str, list[Path]] = defaultdict(list)
         for path in files:
-            if len(inner[path]) > depth and (splits[path] or not any(splits.values())):
+            if len(inner[path]) > depth and (splits[path] or not split):
                 at[inner[path][depth]].append(path)
         if len(at) < 2:
             continue
@@ -197,7 +198,7 @@ def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
         if label is None:
             label = depth
     labels = [_part(inner[path], label) for path in files]
-    if label is not None and any(splits.values()):  # a folder beside train and test is a class only if it is one inside them
+    if label is not None and split:  # a folder beside train and test is a class only if it is one inside them
         classes = {name for path, name in zip(files, labels, strict=True) if splits[path]}
         labels = [name if name in classes else None for name in labels]
     groups = [_unit_key(root, path, inner[path], group) for path in files]

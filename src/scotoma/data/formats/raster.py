@@ -45,6 +45,8 @@ def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, displa
             raise
         return dicom.read(path, frame, side, display, levels)  # a DICOM file without suffix and preamble
     with image:
+        if frame is None and image.format == "TIFF" and _page(image.tag_v2.get).flagged:  # type: ignore[attr-defined]
+            frame = pages(path).index(True)  # a preview stands before the image
         if frame:
             image.seek(check_frame(frame, int(getattr(image, "n_frames", 1))))
         width, height = image.size
