@@ -293,6 +293,7 @@ def test_a_segmentation_of_something_else_is_refused(tmp_path: Path) -> None:
         ("patient", {"PatientID": "B"}, "another patient"),
         ("series", {"ReferencedSeriesSequence": sequence(SeriesInstanceUID="1.2.9"), "references": False}, "another series"),
         ("between", {"like": series(tmp_path / "between", between), "references": False}, "another grid"),
+        ("of_nobody", {"FrameOfReferenceUID": "", "references": False}, "states neither"),
         ("nowhere", {"planes": False, "references": False}, "not stated"),
     ):
         mask = seg(tmp_path / f"{name}.dcm", given.pop("like", slices), frames, **given)  # type: ignore[arg-type]
@@ -309,6 +310,10 @@ def test_a_segmentation_that_moved_from_its_image_is_refused(tmp_path: Path) -> 
     moved.ImagePositionPatient = [float(v) + 4 for v in moved.ImagePositionPatient]
     moved.save_as(slices[1])
     with pytest.raises(ImageError, match="lies elsewhere"):
+        over(mask, slices[1])
+    del moved.PixelSpacing  # then the positions alone tell
+    moved.save_as(slices[1])
+    with pytest.raises(ImageError, match="lies elsewhere than the image to which it refers"):
         over(mask, slices[1])
 
 
@@ -348,7 +353,9 @@ def test_smoothed_edges_are_cut_and_classes_are_not(tmp_path: Path) -> None:
     rings = sum((disc(64, r, 32) > 127).astype(np.int32) * 40 for r in (28, 22, 16, 10, 6)) + (disc(64, 3, 32) > 127) * 55
     outline = hard.copy()
     outline[np.abs(disc(64, 20, 31.3) - 127) < 127] = 127  # a class of its own, as thin as an edge
-    for classes in (rings, outline, hard, soft // 2, RNG.integers(0, 256, (64, 64))):
+    inside = soft.copy()
+    inside[30:33, 30:33] = 127  # edges for the most part, but a class
+    for classes in (inside, rings, outline, hard, soft // 2, RNG.integers(0, 256, (64, 64))):
         kept, cut = alignment.harden(classes.astype(np.int32))
         assert not cut and np.array_equal(kept, classes)
 

@@ -152,8 +152,10 @@ def _placed(place: Geometry, image: Geometry) -> bool | None:
         other = np.cross(place.plane[:, 1], place.plane[:, 0])
         parallel = abs(float(other @ normal)) / float(np.linalg.norm(other)) > 1 - 1e-4
         return parallel and abs(float((place.position - image.position) @ normal)) < _MILLIMETRES
+    if place.directions is None and image.directions is None:
+        return bool(np.linalg.norm(place.position - image.position) < _MILLIMETRES)
     distance = _apart(place, image)
-    return None if distance is None else abs(distance) < _MILLIMETRES
+    return distance is not None and abs(distance) < _MILLIMETRES
 
 
 def _apart(place: Geometry, image: Geometry) -> float | None:
