@@ -70,7 +70,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "table.csv")
 
 
-# One data set has one rule for its grey levels; files that show what single files of other depths come to are data sets of their own.
+# One data set has one rule for its grey levels: files of other depths are data sets of their own.
 @pytest.mark.parametrize("number", ["09", "53"])
 def test_volumes_have_the_expected_grey_levels(case: Case, number: str) -> None:
     rows = read_rows(case(number))
@@ -99,11 +99,11 @@ def test_a_folder_from_a_pacs_is_read_whole(case: Case, capsys: pytest.CaptureFi
     counts = {name: names.count(name) for name in set(names)}
     assert counts == {
         "cine.dcm": 5, "CINE2": 5, "IM0001": 1, "IM0002": 1, "1.2.840.99.5": 1, "umlaut.dcm": 1, "a.png": 1, "b.webp": 1, "c.jfif": 1,
-        "d.gif": 1, "e.jp2": 1, "f.JPG": 1, "v.nii.gz": 4, "cut.nii.gz": 1,
+        "d.gif": 1, "e.jp2": 1, "f.JPG": 1, "v.nii.gz": 4, "cut.nii.gz": 4,
     }  # fmt: skip
     assert "left out" in capsys.readouterr().err
     readable, opened = store.prepare(dataset, SIZE, 1, quiet=True)
-    assert len(readable) == len(dataset) - 1  # all but the truncated volume
+    assert len(readable) == len(dataset) - 4  # all but the truncated volume
     assert len(np.unique(opened.pixels[readable.table["row"].to_numpy()].reshape(len(readable), -1), axis=0)) == len(readable)
 
 
@@ -163,7 +163,7 @@ SHEETS = {  # sheet -> image name -> class, or a word of the line that refuses i
     "error_cells": lambda i: None if i % 6 == 5 else "ba"[i % 2],
     "ids_as_dates": lambda i: None if i < 3 else "ba"[i % 2],
     "formulas_no_cache": "formula",
-    "dup_conflict": "2 rows",
+    "dup_conflict": "one row an image",
     "expo": "names",
 }
 
@@ -226,6 +226,10 @@ def test_a_patient_stands_on_one_side(case: Case, column: str, tmp_path: Path, c
     assert leaking == 0 or (column == "ways" and "alike" in capsys.readouterr().err), leaking
 
 
+# The images of these state no place (no pixel spacing; frames of which the segmentation knows nothing): no guess is made.
+NO_PLACE = {"multi": "refers to no frame of this image", "slices_with_nifti_mask": "states where it lies, and its image does not"}
+
+
 def test_masks_lie_on_their_images(case: Case) -> None:
     folder = case("50")
     rows = read_rows(folder)
@@ -234,13 +238,11 @@ def test_masks_lie_on_their_images(case: Case) -> None:
     for kind, part in rows.groupby(rows["name"].str.replace(r"_\d+$", "", regex=True)):
         frame = part[["image_path", "mask_path", "patient", *(["frame"] if part["frame"].notna().any() else [])]]
         dataset = table.load(replace_paths(frame.reset_index(drop=True), folder))
-        try:
-            readable, opened = store.prepare(dataset, SIZE, 1, quiet=True)
-            found = regions.read(readable, opened.side)
-            maps = found.maps(np.arange(len(part)))
-        except ScotomaError as error:
-            wrong[kind] = str(error)
+        readable, opened = store.prepare(dataset, SIZE, 1, quiet=True)
+        if kind in NO_PLACE:
+            wrong |= {kind: "not refused"} if NO_PLACE[kind] not in refused(lambda: regions.read(readable, opened.side)) else {}
             continue
+        maps = regions.read(readable, opened.side).maps(np.arange(len(part)))
         truth = expected[part.index]
         if not np.array_equal(maps, truth):
             wrong[kind] = f"{int((maps != truth).sum())} pixels"
@@ -278,6 +280,6 @@ def test_weights_of_other_programs_are_loaded_whole_or_refused(case: Case, capsy
 
 
 def test_every_case_is_tested(data_root: Path) -> None:
-    folders = [p.name[:2] for p in (data_root.parent / "cases").glob("*/make.py")]
+    folders = [p.parent.name[:2] for p in (data_root.parent / "cases").glob("*/make.py")]
     text = Path(__file__).read_text()
     assert [n for n in sorted(folders) if f'"{n}"' not in text] == []
