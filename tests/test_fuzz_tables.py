@@ -195,9 +195,9 @@ def split_of(capsys: pytest.CaptureFixture[str], source: Path, table: dict[str, 
     sides = pd.read_csv(out, dtype=str, keep_default_na=False)
     assert len(sides) == len(next(iter(table.values())))
     assert set(sides["split"]) <= {"train", "val", "test", ""}
-    for name in {"patient"} & set(table):  # whoever has one id stands on one side
-        of = pd.DataFrame({"id": table[name], "side": sides["split"]})
-        of = of[(of["id"].str.strip() != "") & (of["side"] != "")]
+    for name in {"patient", "group"} & set(table):  # whoever has one id, in whatever case, stands on one side
+        of = pd.DataFrame({"id": [i.strip().casefold() for i in table[name]], "side": sides["split"]})
+        of = of[~of["id"].isin(["", "na", "none", "n/a", "nan"]) & (of["side"] != "")]
         assert (of.groupby("id")["side"].nunique() <= 1).all(), name
     return out
 
