@@ -70,10 +70,10 @@ def test_another_type_is_one_line(name: str, value: Any, message: str) -> None:
 
 
 def test_every_public_function_checks_its_arguments(tmp_path: Path) -> None:
-    required = {"target": "label", "methods": "simclr", "encoder": "e", "run": "r", "data": "d"}
+    required = {"target": "label", "methods": "simclr", "encoder": "e", "run": "r", "data": "d", "patient": "p"}
     for name in (n for n in scotoma.__all__ if n != "__version__"):
         function = getattr(scotoma, name)
-        given = {k: v for k, v in required.items() if k in function.__annotations__} | {"out": tmp_path / "new"}
+        given = {k: v for k, v in (required | {"out": tmp_path / "new"}).items() if k in function.__annotations__}
         with pytest.raises(UsageError, match="must be true or false"):
             function(**given, quiet="perhaps")
     assert not (tmp_path / "new").exists()

@@ -1,7 +1,7 @@
 """Random small tables through the verbs: each gives its rows or one clear line, never a traceback, and nothing half-written.
 
-Tables are drawn from what people's spreadsheets hold: ids with zeros, gaps, blanks and exponents, labels in several spellings, splits
-that are none, columns twice, other separators and encodings, paths that name nothing. The images are ten small files.
+Tables are drawn from what people's spreadsheets hold: ids with zeros, gaps, blanks and exponents, labels in several spellings,
+splits that are none, columns twice, other separators and encodings, paths that name nothing. The images are ten small files.
 """
 
 from __future__ import annotations
@@ -17,20 +17,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from scotoma import cli
+from scotoma.audit import audit
 from scotoma.data import building, decode
 from scotoma.data.store import PROTOCOL
 from scotoma.run import read_rows, status
 
 IMAGES = [*(f"{k:03d}.png" for k in range(6)), "a b.png", "7.png", "Größe.png", "sub/001.png"]
-CELLS = st.sampled_from(
-    ["", " ", "0", "1", "-1", "1.0", "2.50", "1E5", "007", "20230301181139587", "NA", "None", "n/a", "nan", "a", "b", "A", "b ", "a|b",
-     "left", "right", "Yes", "yes", "058Y", "3,5", "=1+1", "ü", "2024-01-03", "x" * 300, "inf", "1e400", "\t", "\x00", "[1]", "true"]
-)  # fmt: skip
+NUMBERS_OF_SORTS = [
+    "0",
+    "1",
+    "-1",
+    "1.0",
+    "2.50",
+    "1E5",
+    "007",
+    "20230301181139587",
+    "3,5",
+    "inf",
+    "1e400",
+    "=1+1",
+    "058Y",
+    "2024-01-03",
+]
+WORDS = ["a", "b", "A", "b ", "a|b", "left", "right", "Yes", "yes", "NA", "None", "n/a", "nan", "true", "[1]", "ü", "x" * 300]
+CELLS = st.sampled_from(["", " ", "\t", "\x00", *NUMBERS_OF_SORTS, *WORDS])
 PATHS = st.sampled_from(
     [*IMAGES, "broken.png", "absent.png", "./000.png", ".\\001.png", "000.PNG", "", "sub", "/etc/passwd", "000.png#1"]
 )
@@ -63,6 +78,7 @@ def _decoded_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "_run_workers", run)
+        patch.setitem(audit.__globals__, "MOST_DETECTED", 1)  # nor is this about burned-in text
         yield
 
 
@@ -154,8 +170,9 @@ def without(draw: Any, table: dict[str, list[str]], n: int) -> dict[str, list[st
     return {k: v for k, v in table.items() if k != name} or table
 
 
-CHANGES = (rename, odd_cells, odd_cells, another_column, another_column, a_split, a_split, other_labels, other_labels, other_patients,
-           once_a_block, without)  # fmt: skip
+ONCE = (rename, other_patients, once_a_block, without)
+TWICE = (odd_cells, another_column, a_split, other_labels)
+CHANGES = (*ONCE, *TWICE, *TWICE)  # as often as people make them
 
 
 def as_csv(table: dict[str, list[str]], separator: str, encoding: str) -> bytes:
@@ -271,13 +288,17 @@ def test_split_writes_a_whole_table_or_says_one_line(
         clear(source)
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(5000, marks=pytest.mark.long)])
+CHUNKS = [(0, 20), *(pytest.param(k, 500, marks=pytest.mark.long) for k in range(1, 11))]
+
+
+@pytest.mark.parametrize(("number", "count"), CHUNKS)
 def test_four_verbs_give_rows_or_say_one_line(
-    capsys: pytest.CaptureFixture[str], written: Callable[..., Path], encoder: Path, count: int
+    capsys: pytest.CaptureFixture[str], written: Callable[..., Path], encoder: Path, number: int, count: int
 ) -> None:
     done = []
 
-    @settings(max_examples=count, **SHORT)
+    @seed(number)
+    @settings(max_examples=count, **SHORT | {"derandomize": False})
     @given(table=tables(), form=FORMS)
     def check(table: dict[str, list[str]], form: tuple[str, str]) -> None:
         source = written(table, form)

@@ -272,13 +272,21 @@ def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
         read_all = pool.map(lettered, picks.tolist())
         chosen[picks] = list(track(read_all, "looking for text", len(picks), transient=True, disable=quiet))
     looked = "" if len(picks) == len(paths) else f" (of {len(picks)} looked at)"
+    sampled = [] if not looked else [_sampled(len(picks), len(paths))]
     found = audit.flagged(own, chosen, "burned_in_text", f"with what seems to be burned-in text{looked}", "warning")
     first: dict[str, int] = {}
     for i, path in enumerate(paths):
         if not path.startswith("phantom:"):
             first.setdefault(path.split("#")[0], i)
     headers = [(own.names[i], identifying.filled(path) or []) for path, i in first.items()]
-    return found + audit.identifying(headers, len(headers))
+    return found + sampled + audit.identifying(headers, len(headers))
+
+
+def _sampled(count: int, n: int) -> Finding:
+    """That burned-in text was looked for in some images only: none found in these is not none."""
+    from scotoma.data.audit import Finding
+
+    return Finding("note", "burned_in_text_sample", f"burned-in text was looked for in {count} of {n} images only", n - count)
 
 
 def _captions(ready: Part, other: Part | None, known: list[Target]) -> dict[tuple[int, int], str]:

@@ -5,6 +5,7 @@ The inputs are written by the scripts that lie beside the real data (``$SCOTOMA_
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,8 +81,10 @@ def test_volumes_have_the_expected_grey_levels(case: Case, number: str) -> None:
 
 def test_images_have_the_expected_grey_levels(case: Case) -> None:
     rows = read_rows(case("10"))
+    expected = np.load(case("10") / "expected.npy")
     deep = rows["name"].str.contains("16|32|64|float|int|stack|imagej")
-    parts = [rows[~deep], *(rows.loc[[k]] for k in rows.index[deep])]
+    alike = [hash(expected[k].tobytes()) if "miniswhite" not in n else n for k, n in zip(rows.index, rows["name"], strict=True)]
+    parts = [rows[~deep], *(part for _, part in rows[deep].groupby(pd.Series(alike)[deep]))]
     found = {k: v for part in parts for k, v in far_off(case("10"), part).items()}
     assert found == {}
 
@@ -98,8 +101,8 @@ def test_a_folder_from_a_pacs_is_read_whole(case: Case, capsys: pytest.CaptureFi
     names = [Path(p.split("#")[0]).name for p in dataset.table["image_path"]]
     counts = {name: names.count(name) for name in set(names)}
     assert counts == {
-        "cine.dcm": 5, "CINE2": 5, "IM0001": 1, "IM0002": 1, "1.2.840.99.5": 1, "umlaut.dcm": 1, "a.png": 1, "b.webp": 1, "c.jfif": 1,
-        "d.gif": 1, "e.jp2": 1, "f.JPG": 1, "v.nii.gz": 4, "cut.nii.gz": 4,
+        "cine.dcm": 5, "CINE2": 5, "IM0001": 1, "IM0002": 1, "1.2.840.99.5": 1, "umlaut.dcm": 1, "a.png": 1, "b.webp": 1,
+        "c.jfif": 1, "d.gif": 1, "e.jp2": 1, "f.JPG": 1, "v.nii.gz": 4, "cut.nii.gz": 4,
     }  # fmt: skip
     assert "left out" in capsys.readouterr().err
     readable, opened = store.prepare(dataset, SIZE, 1, quiet=True)
@@ -179,11 +182,12 @@ def test_spreadsheets_as_people_keep_them(case: Case, sheet: str) -> None:
     assert {k: v.casefold() for k, v in found.items()} == {k: v for k, v in wanted.items() if v}
 
 
+PLAIN_FORMS = ("comma", "semicolon", "semicolon_bom_crlf", "comma_bom_crlf", "latin1", "utf16", "tab", "labels.tsv", "sep_line",
+               "comment_rows", "cr_only")  # fmt: skip
 FORMS = {"dup_columns.csv": "befund", "ragged.csv": "row", "dup_rows_same.csv": ""}
 
 
-@pytest.mark.parametrize("form", ["comma", "semicolon", "semicolon_bom_crlf", "comma_bom_crlf", "latin1", "utf16", "tab", "labels.tsv",
-                                  "sep_line", "decimal_comma", "comment_rows", "cr_only", *FORMS])  # fmt: skip
+@pytest.mark.parametrize("form", [*PLAIN_FORMS, "decimal_comma", *FORMS])
 def test_one_table_as_programs_write_it(case: Case, form: str) -> None:
     folder, sheet = case("26"), form if "." in form else f"{form}.csv"
     if form in ("dup_columns.csv", "ragged.csv"):
@@ -195,7 +199,7 @@ def test_one_table_as_programs_write_it(case: Case, form: str) -> None:
         assert labels_of(folder, sheet, "datei", "befund") == wanted
     except ScotomaError as error:
         assert form == "dup_rows_same.csv", error  # twice the same row: once, or refused
-    if form not in FORMS:
+    if form in PLAIN_FORMS:  # decimal commas between commas: text, which a regression refuses
         dataset = table.load(folder / "scans", folder / sheet, "datei")
         ages = targets.read(dataset, ["alter"], numbers=True).numbers
         found = {Path(p).name: a for p, a in zip(dataset.table["image_path"], ages, strict=True)}
@@ -240,7 +244,8 @@ def test_masks_lie_on_their_images(case: Case) -> None:
         dataset = table.load(replace_paths(frame.reset_index(drop=True), folder))
         readable, opened = store.prepare(dataset, SIZE, 1, quiet=True)
         if kind in NO_PLACE:
-            wrong |= {kind: "not refused"} if NO_PLACE[kind] not in refused(lambda: regions.read(readable, opened.side)) else {}
+            said = refused(functools.partial(regions.read, readable, opened.side))
+            wrong |= {kind: said} if NO_PLACE[kind] not in said else {}
             continue
         maps = regions.read(readable, opened.side).maps(np.arange(len(part)))
         truth = expected[part.index]
@@ -253,6 +258,7 @@ def replace_paths(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return frame.assign(**{c: [str(folder / p) for p in frame[c]] for c in ("image_path", "mask_path")})
 
 
+@pytest.mark.long
 def test_weights_of_other_programs_are_loaded_whole_or_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
