@@ -84,3 +84,11 @@ def test_blocks_of_several_lengths_are_refused_and_gaps_are_none() -> None:
         columns.without_blocks("t", framed(["A", None, None, None, "B", None, "C", None]))
     for values in (["A", "A", None, "B", "B", None], ["A", None, "B", "C", "D", None], [None, "A", None, "B"], ["A", "B"]):
         assert columns.values(columns.without_blocks("t", framed(values))["patient"]) == values
+
+
+def test_a_label_once_for_a_block_is_said_where_no_patient_says_whose_it_is(capsys) -> None:  # type: ignore[no-untyped-def]
+    frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(8)], "dx": ["x", None, None, "y", None, None, "x", None]})
+    assert columns.values(columns.without_blocks("t", frame)["dx"]) == columns.values(frame["dx"])  # blank may mean unlabelled
+    assert "dx stands in one row of 3 only, as merged cells are saved: 5 rows are without" in capsys.readouterr().err
+    columns.without_blocks("t", frame.assign(dx=["x", None, "y", "x", None, None, "x", None]))
+    assert capsys.readouterr().err == ""

@@ -113,7 +113,7 @@ def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         if len(starts) < 2 or starts[0] or not gaps or frame[column].nunique() < len(starts):
             continue  # an identifier that stands twice is no block's head
         lengths = np.diff(starts)
-        if lengths.min() > 1 and lengths.min() == lengths.max() and len(frame) - starts[-1] <= lengths[0]:
+        if _every(starts, len(frame)):
             known = frame.notna().to_numpy()
             heads = known[starts].all(0) & (known.sum(0) == len(starts))
             filled = [c for c, same in zip(frame.columns, heads, strict=True) if same]
@@ -127,7 +127,23 @@ def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
                 f"{name}: {column} stands in {len(starts)} of {len(frame)} rows, each value once, as merged cells are saved: "
                 f"repeat it in every row that it is of (where it is unknown, give each such row a {column} of its own)"
             )
+    for column in frame.columns:
+        starts = np.flatnonzero(frame[column].notna())
+        if step := _every(starts, len(frame)):
+            text = (
+                f"{column} stands in one row of {step} only, as merged cells are saved: {len(frame) - len(starts)} rows are without"
+            )
+            notice(name, f"{text}; repeat it in every row that it is of")
     return frame
+
+
+def _every(starts: np.ndarray, rows: int) -> int:
+    """The step at which a column's cells stand, from the first row to the last; 0 where they do not, or all are filled."""
+    if len(starts) < 2 or starts[0]:
+        return 0
+    lengths = np.diff(starts)
+    regular = lengths.min() > 1 and lengths.min() == lengths.max() and rows - starts[-1] <= lengths[0]
+    return int(lengths[0]) if regular else 0
 
 
 def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
