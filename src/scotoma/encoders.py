@@ -327,11 +327,11 @@ def find(source: str | Path) -> Path:
     """The weights file that a run folder or a path names.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it is no regular file.
     """
     path = Path(source)
     names = (path / FILE, path / "model.safetensors", path)
-    found = next((p for p in names if p.is_file()), None)
+    found = next((files.regular(p) for p in names if p.exists() and not p.is_dir()), None)
     if found is None:
         raise UsageError(f"{path}: no {FILE} or model.safetensors there; name a finished run or a weights file")
     return found

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from scotoma.errors import RunError, ScotomaError
+from scotoma.errors import RunError, ScotomaError, UsageError
 
 NEW = ".new"  # the end of a name under which something is being written
 PATIENCE = 5.0  # seconds after which waiting for another process is said
@@ -175,6 +175,18 @@ def unfit(path: str | Path) -> str | None:
     if not stat.S_ISREG(entry.st_mode):
         return "no regular file"
     return "a file of the system" if entry.st_dev in _of_the_system() else None
+
+
+def regular(path: Path) -> Path:
+    """The path, where it may be opened and read.
+
+    Raises:
+        UsageError: it is no regular file; see ``unfit``.
+        OSError: as ``unfit``.
+    """
+    if reason := unfit(path):
+        raise UsageError(f"{path}: {reason}, which is not opened")
+    return path
 
 
 @lru_cache(maxsize=1)

@@ -307,4 +307,4 @@ def _used(run: Path | None) -> pd.DataFrame | None:
     import pandas as pd
 
     path = None if run is None else (run if run.is_dir() else run.parent) / USED
-    return None if path is None or not path.exists() else pd.read_parquet(path)
+    return None if path is None or not path.exists() else pd.read_parquet(files.regular(path))

@@ -41,7 +41,7 @@ def check(run: Run, material: Material, masks: bool = False) -> None:
     now = state(material, masks)
     if run.resumed and (run.path / DATA).exists():
         try:
-            before = pd.read_parquet(run.path / DATA)
+            before = pd.read_parquet(files.regular(run.path / DATA))
         except (OSError, ValueError) as error:
             raise UsageError(f"--resume: {run.path / DATA} is damaged; say --overwrite to start anew") from error
         if told := changes(before, now):

@@ -280,8 +280,8 @@ def _of_no_run(path: Path) -> bool:
 def withdrawn(path: Path) -> int:
     """How many patients of a run's images have withdrawn since (`scotoma purge`)."""
     try:
-        return len(json.loads((path / "status.json").read_text()).get(MARK, []))
-    except (OSError, ValueError, AttributeError):
+        return len(json.loads(files.regular(path / "status.json").read_text()).get(MARK, []))
+    except (OSError, ValueError, AttributeError, UsageError):
         return 0
 
 
@@ -290,7 +290,7 @@ def read_rows(path: Path) -> list[Row]:
     file = path / "rows.jsonl"
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_text().rpartition("\n")[0].splitlines()]
+    return [json.loads(line) for line in files.regular(file).read_text().rpartition("\n")[0].splitlines()]
 
 
 class _Plain(yaml.SafeLoader):
@@ -315,11 +315,11 @@ def read_config(path: Path) -> dict[str, Any]:
     """A run folder's ``config.yaml``, without the record of versions and hardware.
 
     Raises:
-        UsageError: there is none, or it is no mapping.
+        UsageError: there is none, it is no regular file, or it is no mapping.
     """
     file = path / "config.yaml" if path.is_dir() else path
     try:
-        if file.stat().st_size > LARGEST_CONFIG:
+        if files.regular(file).stat().st_size > LARGEST_CONFIG:
             raise UsageError(f"{file}: larger than {LARGEST_CONFIG >> 20} MiB: no configuration")
         content = parse_config(file.read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

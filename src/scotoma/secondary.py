@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scotoma import files
+from scotoma.data.formats import elements
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -99,12 +100,12 @@ def _pseudonymous(patient: str) -> Dataset:
 
 def _identity(source: str, frame: int | None) -> Dataset:
     """Patient and study of a DICOM file, and a reference to it."""
-    from pydicom import Dataset, dcmread
+    from pydicom import Dataset
 
     tags = ["SpecificCharacterSet", *PATIENT, *STUDY, *FURTHER, *SOURCE]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ds = dcmread(source, force=True, stop_before_pixels=True, specific_tags=tags)
+        ds = elements.read(source, tags)
         found = Dataset()
         for keyword in (*PATIENT, *STUDY[1:]):
             setattr(found, keyword, str(ds.get(keyword) or ""))

@@ -90,7 +90,7 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
             found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his])))
     runs = {holding.path for holding in found if holding.kind == RUN}
     weights = {file for root in folders for file in root.rglob("*.safetensors") if not runs & set(file.parents)}
-    return found + [Holding(WEIGHTS, file, 0) for file in sorted(weights) if _trained_on(file, names, contents)]
+    return found + [Holding(WEIGHTS, file, 0) for file in sorted(weights) if file.is_file() and _trained_on(file, names, contents)]
 
 
 def _trained_on(file: Path, names: set[str], contents: set[str]) -> bool:
@@ -126,6 +126,7 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
 
     for folder, inner, names in os.walk(root):
         here = Path(folder)
+        names = [name for name in names if name.endswith((".json", ".parquet")) and (here / name).is_file()]  # no pipes
         if "store.json" in names and "facts.parquet" in names:
             inner.clear()
             facts = pd.read_parquet(here / "facts.parquet")

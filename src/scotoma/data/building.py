@@ -21,7 +21,7 @@ import numpy as np
 from scotoma import files, processes
 from scotoma.data import decode, images, levelling
 from scotoma.data.table import Dataset
-from scotoma.errors import RunError
+from scotoma.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,6 +239,12 @@ def damage(folder: Path, n: int | None = None) -> str | None:
     from pyarrow import ArrowException
     from pyarrow.parquet import read_metadata
 
+    for name in ("store.json", "pixels.npy", "hashes.npy", "facts.parquet"):
+        try:
+            if files.unfit(folder / name):
+                return name
+        except OSError:
+            return name
     try:
         if dict(json.loads((folder / "store.json").read_text()))["side"] < 1:
             return "store.json"
@@ -269,10 +275,10 @@ def later(folder: Path) -> list[int]:
 def same(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether a folder holds, complete or in part, the store of these files and settings."""
     try:
-        found = json.loads((folder / "store.json").read_text())
+        found = json.loads(files.regular(folder / "store.json").read_text())
         found["display"] = found.pop(ASKED, found["display"])
         return bool({k: v for k, v in found.items() if k != NOTICES} == settings)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError):
         return False
 
 

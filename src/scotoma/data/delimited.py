@@ -15,6 +15,7 @@ from pathlib import Path
 from scotoma.errors import UsageError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+MOST_BYTES = 2**30  # of a table, unpacked
 SAMPLE = 50  # rows by which the delimiter is recognised
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -30,12 +31,15 @@ def read(path: Path, is_header: Callable[[list[str]], bool]) -> tuple[list[list[
         Rows (an empty line is an empty row), the delimiter, and lines to be said.
 
     Raises:
-        UsageError: a quotation mark that nothing closes; binary content.
+        UsageError: a quotation mark that nothing closes; binary content; more than ``MOST_BYTES``, unpacked.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except (EOFError, zlib.error) as error:
         raise UsageError(f"{path}: cannot be read ({error}); copy it again") from error
+    if len(content) > MOST_BYTES:
+        raise UsageError(f"{path}: more than {MOST_BYTES >> 30} GiB of text: save the table as Parquet")
     text, said = _text(path, content)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     named = re.match(r"\s*sep=(.)\n", text, re.IGNORECASE)

@@ -13,6 +13,7 @@ import secrets
 import unicodedata
 from pathlib import Path
 
+from scotoma import files
 from scotoma.errors import UsageError
 
 KEY_VARIABLE = "SCOTOMA_KEY_FILE"
@@ -28,13 +29,13 @@ def load_key(path: Path | None = None) -> bytes:
     """Read the key (32 bytes, hexadecimal in the file); made at first use, readable by its owner alone.
 
     Raises:
-        UsageError: the file exists and holds no key, or it can be neither read nor made.
+        UsageError: the file exists and holds no key, it is no regular file, or it can be neither read nor made.
     """
     path = path or key_path()
     try:
         if not path.exists():
             _make_key(path)
-        text = path.read_text()
+        text = files.regular(path).read_text()
     except OSError as error:
         raise UsageError(
             f"{path}: no key there, and none can be made ({error.strerror}): name another with {KEY_VARIABLE}"

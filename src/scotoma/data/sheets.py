@@ -52,8 +52,7 @@ def read(path: Path, wanted: Iterable[str] = ()) -> pd.DataFrame:
 
     if not path.exists():
         raise UsageError(f"{path}: no such file")
-    if reason := files.unfit(path):
-        raise UsageError(f"{path}: {reason}, which is not opened")
+    files.regular(path)
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix not in SUFFIXES:
         hint = "save it as .xlsx or .csv" if suffix in (".xls", ".xlsm", ".xlsb", ".ods", ".numbers", ".txt") else "name another"

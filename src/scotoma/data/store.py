@@ -272,7 +272,7 @@ def open_store(path: Path) -> Store:
         UsageError: the folder holds none, or one of another version.
     """
     try:
-        settings = json.loads((path / "store.json").read_text())
+        settings = json.loads(files.regular(path / "store.json").read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not a prepared store") from error
     try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scotoma import files
 from scotoma.data import columns, folders, images, joining, known, readings, sheets
 from scotoma.data.columns import IDENTIFIERS, hashed, resolved, tidy, values
 from scotoma.errors import UsageError
@@ -184,7 +185,7 @@ def _from_npz(path: Path) -> Dataset:
 
     parts = []
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(files.regular(path), allow_pickle=False) as archive:
             for split in SPLITS:
                 if f"{split}_images" not in archive.files:
                     continue
@@ -218,10 +219,10 @@ def _from_store(path: Path) -> Dataset:
     import pandas as pd
 
     try:
-        settings = dict(json.loads((path / "store.json").read_text()))
+        settings = dict(json.loads(files.regular(path / "store.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{path} is damaged (store.json): prepare it anew") from error
     if not (path / TABLE).exists():
         raise UsageError(f"{path}: a store of the cache, without its table; name the data themselves, or `scotoma prepare` them")
     display = images.Display.of(settings.get("display"))
-    return Dataset(settings["name"], pd.read_parquet(path / TABLE), store=path, display=display)
+    return Dataset(settings["name"], pd.read_parquet(files.regular(path / TABLE)), store=path, display=display)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scotoma import files
+from scotoma.data.formats import elements
 from scotoma.data.formats.base import (
     Display,
     ImageError,
@@ -25,11 +26,12 @@ from scotoma.data.formats.base import (
     windowed,
 )
 from scotoma.data.formats.codecs import jpeg2000_stream, stored_values
+from scotoma.data.formats.elements import DEFLATED
 from scotoma.data.formats.headers import Getter, first, frame_getter, header_facts, pixel_sizes
 from scotoma.data.formats.levels import Levels
 
 SUFFIXES = (".dcm", ".dicom")
-DEFLATED, DEFLATE_RATIO = "1.2.840.10008.1.2.1.99", 1032  # the most that deflate can shrink
+DEFLATE_RATIO = 1032  # the most that deflate can shrink
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)  # whose frames lie in the file as they are
 LEAST_FRAME = 8  # bytes: the header of a compressed frame's item
 _COUNTED: tuple[Any, ...] = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
@@ -137,26 +139,19 @@ def stored_labels(ds: Any, index: int) -> np.ndarray:
 
 def frames(path: str) -> int:
     """How many frames the header states, without reading pixels."""
-    from pydicom import dcmread
-
-    ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_COUNTED))
-    return held(ds, path)
+    return held(elements.read(path, _COUNTED), path)
 
 
 def image_frames(path: str) -> int:
     """As :func:`frames`; 0 for objects that hold no images: reports, presentation states, segmentations, plans, documents."""
-    from pydicom import dcmread
-
-    ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=[*_COUNTED, "SOPClassUID"])
+    ds = elements.read(path, [*_COUNTED, "SOPClassUID"])
     return 0 if str(ds.get("SOPClassUID") or "").startswith(_NO_IMAGES) else held(ds, path)
 
 
 def owners(path: str) -> tuple[str | None, str | None]:
     """Patient and study, as they stand in the file."""
-    from pydicom import dcmread
-
     keywords = ["PatientID", "StudyInstanceUID"]
-    ds = dcmread(path, force=True, stop_before_pixels=True, specific_tags=keywords)
+    ds = elements.read(path, keywords)
     patient, study = (str(ds.get(keyword) or "").strip() or None for keyword in keywords)
     return patient, study
 
@@ -210,9 +205,7 @@ def load(path: str) -> Any:
     Raises:
         ImageError: no DICOM file, or one without pixels.
     """
-    from pydicom import dcmread
-
-    ds = dcmread(path, force=True, specific_tags=_tags())
+    ds = elements.read(path, _tags(), pixels=True)
     if not any(keyword in ds for keyword in _PIXEL_DATA):
         if "SOPClassUID" not in ds and ds.preamble is None:
             raise ImageError("not a DICOM file")

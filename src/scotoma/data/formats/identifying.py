@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from scotoma import files
+from scotoma.data.formats import elements
 from scotoma.data.formats.base import FRAGMENT
 
 NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName")
@@ -45,11 +46,9 @@ def filled(path: str) -> list[str] | None:
 
 
 def _dicom(path: str) -> list[str] | None:
-    from pydicom import dcmread
-
     wanted: list[Any] = [*ELEMENTS, "SOPClassUID"]
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=wanted, force=True)
+        header = elements.read(path, wanted)
         if "SOPClassUID" not in header:
             return None
         return [name for name in ELEMENTS if name in header and _says(header[name].value)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scotoma.data.formats import elements
 from scotoma.data.formats.base import ImageError, check_frame, file_stamp
 from scotoma.data.formats.dicom import frame_count, load, stored_labels
 from scotoma.data.formats.geometry import OTHER_GRID, Geometry, look_up, plane_of
@@ -233,7 +234,6 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 @lru_cache(maxsize=2)  # of an image and of its mask
 def _header(path: str, stamp: tuple[int, int, int]) -> Any:
-    from pydicom import dcmread
     from pydicom.tag import Tag
 
-    return dcmread(path, force=True, stop_before_pixels=True, specific_tags=[Tag(keyword) for keyword in _GEOMETRY])
+    return elements.read(path, [Tag(keyword) for keyword in _GEOMETRY])
