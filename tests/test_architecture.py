@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.datasets.*",),
     ("data.levelling",),
     ("data.decode",),
+    ("data.looking",),
     ("data.building", "data.caches"),
     ("data.store",),
     ("data.targets", "data.regions"),

@@ -6,10 +6,15 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # -P: neither the working directory nor a script's folder is looked in for modules. A `numpy.py` among the images is no numpy.
 COMMAND = (sys.executable, "-P")
 PARENT = "SCOTOMA_PARENT"  # names the process with which this one ends
+# How a process ends over a file that crashes a codec, or that takes longer than its alarm.
+CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
 _PR_SET_PDEATHSIG = 1
 
 
@@ -29,3 +34,28 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):  # it ended before this one was ready
         os._exit(1)
+
+
+@contextmanager
+def in_time(seconds: float) -> Iterator[None]:
+    """Interrupt the block after ``seconds``; only in the main thread, and where no alarm is set already, as there is in a worker.
+
+    Of Python code and of waiting for a disk; a library's loop that does not return to Python is for a process of its own.
+
+    Raises:
+        TimeoutError: again and again, should the block catch it.
+    """
+    if threading.current_thread() is not threading.main_thread() or any(signal.getitimer(signal.ITIMER_REAL)):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"reading its header takes more than {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, min(seconds, 1))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from scotoma import files
-from scotoma.data import building, decode, images, levelling, store, table
+from scotoma.data import building, decode, images, levelling, looking, store, table
 from scotoma.errors import RunError, UsageError
 
 
@@ -26,6 +26,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         (levelling.measure if of_levels else decode.decode)(partial, 0, 1, decode.SECONDS)
 
     monkeypatch.setattr(building, "_run_workers", run)
+    monkeypatch.setattr(looking, "at", lambda jobs, labels=False: (looking._look(*job, labels) for job in jobs))
 
 
 def prepared(root: Path) -> store.Store:

@@ -30,7 +30,6 @@ CACHE_VARIABLE = "SCOTOMA_CACHE"
 IMAGE = "mask_of"  # of a table of masks: the column of the images on which they lie
 ASKED, NOTICES = "asked", "notices"  # of a store's settings: the display that was asked for, and lines about what was decided
 LATER = "later.json"  # of a store: the rows that may be readable another time
-_CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
 
 
 def build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int, strict: bool, quiet: bool) -> None:
@@ -155,7 +154,7 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool, chunk: int = 
                 progress.update(bar, completed=int(np.count_nonzero(status)))
                 time.sleep(0.05)
                 for k, process in enumerate(running):
-                    if process.poll() in _CRASHES and _blame(partial, status, k, workers, process.returncode, chunk):
+                    if process.poll() in processes.CRASHES and _blame(partial, status, k, workers, process.returncode, chunk):
                         running[k] = start(k)
         finally:
             for process in running:

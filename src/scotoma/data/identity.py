@@ -35,7 +35,9 @@ def load_key(path: Path | None = None) -> bytes:
     try:
         if not path.exists():
             _make_key(path)
-        text = files.regular(path).read_text()
+        if reason := files.unfit(path):
+            raise UsageError(f"{path}: {reason}, which is not opened: name another with {KEY_VARIABLE}")
+        text = path.read_text()
     except OSError as error:
         raise UsageError(
             f"{path}: no key there, and none can be made ({error.strerror}): name another with {KEY_VARIABLE}"

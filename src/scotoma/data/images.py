@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from scotoma import files
+from scotoma import files, processes
 from scotoma.data.formats import dicom, raster, volumes
 from scotoma.data.formats.base import (
     FRAGMENT,
@@ -60,6 +60,7 @@ __all__ = [
 ]
 
 AS_STORED = Display()
+HEADER_SECONDS = 60  # for a header that is read outside a decoding process
 AXES = tuple(volumes.AXES)  # along which a volume can be cut
 
 RASTER, DICOM, NIFTI, NPZ, PHANTOM = "raster", "dicom", "nifti", "npz", "phantom"
@@ -199,7 +200,7 @@ def frames(path: str) -> int:
     Raises:
         ImageError: the header of a file that may hold several cannot be read.
     """
-    with one_line(path):
+    with one_line(path), processes.in_time(HEADER_SECONDS):
         require_file(path)
         kind = kind_of(path)
         if kind == PHANTOM:
@@ -222,7 +223,7 @@ def frame_numbers(path: str) -> tuple[Sequence[int], int]:
     Raises:
         ImageError: as :func:`frames`.
     """
-    with one_line(path):
+    with one_line(path), processes.in_time(HEADER_SECONDS):
         require_file(path)
         kind = kind_of(path)
         if kind == DICOM:
@@ -237,7 +238,7 @@ def frame_numbers(path: str) -> tuple[Sequence[int], int]:
 def owners(path: str) -> tuple[str | None, str | None]:
     """Patient and study of a DICOM file, as they stand in it (identifiers: to be compared, and kept nowhere); else None, None."""
     try:
-        with one_line(path):
+        with one_line(path), processes.in_time(HEADER_SECONDS):
             require_file(path)
             return dicom.owners(path) if kind_of(path) == DICOM else (None, None)
     except ImageError:

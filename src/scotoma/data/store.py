@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scotoma import files
-from scotoma.data import building, caches, identity, images, text_detector
-from scotoma.data.formats.levels import Alone
+from scotoma.data import building, caches, identity, images, looking, text_detector
 from scotoma.data.sampling import spread
 from scotoma.data.table import Dataset
 from scotoma.data.text_detector import MISSING
@@ -243,18 +242,9 @@ def _whole(folder: Path, dataset: Dataset, settings: dict[str, Any]) -> bool:
 def _readable_now(folder: Path, dataset: Dataset, labels: bool, tried: int = 8) -> int:
     """How many rows of a store could not be read when it was built, where one of the first few of them can be read now; else 0."""
     waiting = building.later(folder)
-    for path, frame in building.jobs(dataset.table.iloc[waiting[:tried]]):
-        try:
-            if labels:
-                images.read_labels(path, frame)
-            else:
-                images.read(path, frame)
-        except images.UnavailableError:
-            continue
-        except images.ImageError:
-            pass  # it is there, and broken: that is to be kept
-        return len(waiting)
-    return 0
+    jobs = building.jobs(dataset.table.iloc[waiting[:tried]])
+    with closing(looking.at(jobs, labels)) as found:  # of one that is there and broken, that is to be kept
+        return len(waiting) if any(word != looking.AWAY for word in found) else 0
 
 
 def _redactable(dataset: Dataset) -> Dataset:
@@ -331,14 +321,9 @@ def _channels(dataset: Dataset, sample: int = 32) -> int:
     if dataset.display.windows:
         return len(dataset.display.windows)
     picks = spread(len(dataset), sample)
-    for path, frame in building.jobs(dataset.table.iloc[picks]):
-        try:
-            pixels = images.read(path, frame, levels=Alone()).pixels
-        except images.ImageError:
-            continue
-        if pixels.ndim == 3 and float(np.ptp(images.square(pixels, 64, 3).astype(np.int16), axis=2).mean()) > 2:
-            return 3
-    return 1
+    jobs = [job for job in building.jobs(dataset.table.iloc[picks]) if not looking.grey_by_header(job[0])]
+    with closing(looking.at(jobs)) as found:
+        return 3 if looking.COLOUR in found else 1
 
 
 def _fingerprint(dataset: Dataset, side: int, channels: int, labels: bool = False) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from scotoma import files
+from scotoma import files, processes
 from scotoma.data.formats import elements
 from scotoma.data.formats.base import FRAGMENT
 
@@ -22,6 +22,7 @@ CAMERA = {0x9003: "DateTimeOriginal", 0x9286: "UserComment", 0xA430: "CameraOwne
 CAMERA_IFD, GPS_IFD = 0x8769, 0x8825
 PNG_TEXT = ("title", "author", "description", "comment", "creation time", "source")  # PNG, section 11.3.3.1, but for the harmless
 NIFTI = "db_name"  # where programs that write NIfTI and Analyze put the patient
+SECONDS = 60  # for one file
 _EMPTY = ("", "none", "unknown", "removed", "anonymous", "anonymized", "anonymised", "anon", "deidentified", "de-identified", "xxx")
 
 
@@ -36,13 +37,17 @@ def filled(path: str) -> list[str] | None:
             return None
     except OSError:
         return None
-    if plain.lower().endswith((".nii", ".nii.gz")):
-        return _nifti(plain)
     try:
-        with Image.open(plain) as image:
-            return _raster(image)
-    except Exception:  # no picture of Pillow's: a DICOM file, if any
-        return _dicom(plain)
+        with processes.in_time(SECONDS):
+            if plain.lower().endswith((".nii", ".nii.gz")):
+                return _nifti(plain)
+            try:
+                with Image.open(plain) as image:
+                    return _raster(image)
+            except Exception:  # no picture of Pillow's: a DICOM file, if any
+                return _dicom(plain)
+    except TimeoutError:
+        return None
 
 
 def _dicom(path: str) -> list[str] | None:
