@@ -135,7 +135,7 @@ def test_checkpoints_of_other_programs(form: str, tmp_path: Path, capsys: pytest
     left_out = rest + (len(weights) if not_taken else 0)
     end = f"; not taken: {not_taken}" if not_taken else ""
     where = f"{place}, " if place else ""
-    assert said == f"--init theirs.pth.tar: {where}{len(weights)} tensors; {left_out} others left out{end}\n"
+    assert said == f"theirs.pth.tar: {where}{len(weights)} tensors; {left_out} others left out{end}\n"
 
 
 def test_two_networks_that_differ_and_that_no_rule_tells_apart_are_refused(tmp_path: Path) -> None:

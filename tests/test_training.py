@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_stops_the_run(store: Store) -> None:
 
     torch.manual_seed(0)
     method = Broken(timm.create_model("resnet10t", num_classes=0, in_chans=1), INPUTS)
-    with pytest.raises(RunError, match=r"the loss became nan at step 2: lower --learning_rate"):
+    with pytest.raises(RunError, match=r"the loss became nan at step 2: lower the learning rate"):
         training.fit(method, plan_of(), Batches(store, np.arange(30), np.arange(30) % 2), None, quiet=True)
     assert all(v.isfinite().all() for v in method.state_dict().values())
 

@@ -313,7 +313,10 @@ def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | No
         weights |= {names.get(k, DECODER + k): v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
     damaged = _not_finite(weights)
     if damaged:
-        raise RunError(f"{path} is not written: {damaged} is not finite, the training failed; try a lower --learning_rate")
+        raise RunError(
+            f"{path} is not written: {damaged} is not finite, the training failed; try a lower learning rate "
+            "(--learning_rate of pretrain and finetune)"
+        )
     with files.replacing(path) as temporary:  # one key: safetensors writes several in an order of chance
         save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info))})
 

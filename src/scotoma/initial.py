@@ -108,11 +108,11 @@ def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **ove
 def _of_file(path: Path, encoder: nn.Module, info: EncoderInfo) -> dict[str, Tensor]:
     """The network's weights out of a file; where another program wrote it, what was taken of it is said."""
     content, own = checkpoints.read(path), encoder.state_dict()
-    found = checkpoints.pick(content, own, f"--init {path}", info.name)
+    found = checkpoints.pick(content, own, str(path), info.name)
     absent = [name for name in own if name not in found.weights]
     if not _ours(path):
         counters = f"; {len(absent)} {checkpoints.COUNTER} of batch norm, which it lacks, are 0" if absent else ""
-        notice(f"--init {path.name}", found.sentence() + counters)
+        notice(path.name, found.sentence() + counters)
     return {name: torch.zeros_like(own[name]) for name in absent} | found.weights
 
 
@@ -130,12 +130,12 @@ def _of_tag(tag: str) -> dict[str, Tensor]:
     name = tag.removeprefix("hf-hub:")
     known = tag != name or tag in timm.list_models(pretrained=True) or timm.is_model(tag)
     if not known:
-        raise UsageError(f"--init {tag}: neither a run, nor a file, nor one of timm's pretrained networks")
+        raise UsageError(f"{tag}: neither a run, nor a file, nor one of timm's pretrained networks")
     try:
         return timm.create_model(tag, pretrained=True).state_dict()
     except Exception as error:  # whatever the hub, the network or the cache raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"--init {tag}: its weights cannot be had ({reason}); fill timm's cache, or name a file") from error
+        raise UsageError(f"{tag}: its weights cannot be had ({reason}); fill timm's cache, or name a file") from error
 
 
 def _fitted(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInfo, source: str) -> dict[str, Tensor]:
@@ -148,13 +148,13 @@ def _fitted(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInfo, s
     first = anything.pretrained_cfg["first_conv"] + ".weight"
     missing = [name for name in wanted if name not in weights]
     if missing:
-        raise UsageError(f"--init {source}: not weights of a {info.name} ({missing[0]} is missing, {len(missing)} in all)")
+        raise UsageError(f"{source}: not weights of a {info.name} ({missing[0]} is missing, {len(missing)} in all)")
     for name, like in wanted.items():
         tensor = weights[name]
         if like.is_floating_point():
             tensor = tensor.float()
             if not tensor.isfinite().all():
-                raise UsageError(f"--init {source}: {name} is not finite: these weights are damaged")
+                raise UsageError(f"{source}: {name} is not finite: these weights are damaged")
         if name == first and tensor.ndim == 4:
             if tensor.shape[1] != like.shape[1]:
                 tensor = adapt_input_conv(like.shape[1], tensor)
@@ -164,8 +164,6 @@ def _fitted(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInfo, s
             prefix = 0 if anything.no_embed_class else anything.num_prefix_tokens
             tensor = resample_abs_pos_embed(tensor, list(anything.patch_embed.grid_size), num_prefix_tokens=prefix)
         if tensor.shape != like.shape:
-            raise UsageError(
-                f"--init {source}: not weights of a {info.name} ({name} is {tuple(tensor.shape)}, not {tuple(like.shape)})"
-            )
+            raise UsageError(f"{source}: not weights of a {info.name} ({name} is {tuple(tensor.shape)}, not {tuple(like.shape)})")
         found[name] = tensor
     return found

@@ -79,7 +79,7 @@ def largest(fitting: Callable[[int], bool], start: int, most: int) -> int:
     """
     if not fitting(start):
         raise UsageError(
-            f"a batch of {start} does not fit into the device's memory: a smaller --size or --encoder, or --accumulate"
+            f"a batch of {start} does not fit into the device's memory: a smaller --size or --encoder, or --accumulate of pretrain"
         )
     while 2 * start <= most and fitting(2 * start):
         start *= 2

@@ -35,6 +35,7 @@ from scotoma.run import Row
 from scotoma.views import Draws
 from scotoma.watch import Watch
 
+LOWER = "lower the learning rate (--learning_rate of pretrain and finetune)"
 CHECKPOINT_SECONDS = 120
 Batch = dict[str, Tensor]
 
@@ -154,7 +155,7 @@ class Adapter(L.LightningModule):
         """Stop at a loss that is no number, before it is written into the weights of a checkpoint."""
         loss = self.trainer.callback_metrics.get("loss")
         if loss is not None and not torch.isfinite(loss):
-            raise RunError(f"the loss became {loss.item()} at step {self.trainer.global_step}: lower --learning_rate")
+            raise RunError(f"the loss became {loss.item()} at step {self.trainer.global_step}: {LOWER}")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimiser's step, then the method's own. Gradients go at once, before the next forward pass fills memory."""
@@ -249,7 +250,7 @@ def cost_rows(trained: Trained, plan: Plan, method: Method, pictures: int, prepa
         RunError: the loss is no number.
     """
     if not math.isfinite(trained.loss):
-        raise RunError(f"the loss became {trained.loss}: lower --learning_rate")
+        raise RunError(f"the loss became {trained.loss}: {LOWER}")
     # Linux counts in KiB, and counts file-backed pages of the store in
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     images = trained.steps * plan.batch_size

@@ -142,7 +142,7 @@ class Watch(Callback):
             self.warned = True
             self.bar.console.print(
                 f"step {step}: the encoder is collapsing: it gives nearly the same features to all pictures (effective rank "
-                f"{self.rank:.1f}, spread {self.spread:.3f}). Lower --learning_rate, or use a larger --batch_size."
+                f"{self.rank:.1f}, spread {self.spread:.3f}). Pretrain with a lower --learning_rate or a larger --batch_size."
             )
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
