@@ -303,6 +303,14 @@ def test_a_segmentation_of_something_else_is_refused(tmp_path: Path) -> None:
         over(seg(tmp_path / "seg.dcm", slices, frames), png(tmp_path / "a.png", VALUES[0].astype(np.uint8)))
 
 
+def test_nobodys_segmentation_is_not_taken_as_empty_either(tmp_path: Path) -> None:
+    slices = series(tmp_path, oblique((1.0, 1.0, 3.0)))
+    mask = seg(tmp_path / "seg.dcm", slices, [(1, 1, HIGH[1])], references=False, FrameOfReferenceUID="")
+    for path in slices:  # 1 has a frame in its plane, the others have none
+        with pytest.raises(ImageError, match="states neither"):
+            alignment.read(str(mask), None, str(path))
+
+
 def test_a_segmentation_that_moved_from_its_image_is_refused(tmp_path: Path) -> None:
     slices = series(tmp_path, oblique((1.5, 1.5, 4.0)))
     mask = seg(tmp_path / "seg.dcm", slices, [(1, 1, HIGH[1])])

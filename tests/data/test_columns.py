@@ -92,3 +92,14 @@ def test_a_label_once_for_a_block_is_said_where_no_patient_says_whose_it_is(caps
     assert "dx stands in one row of 3 only, as merged cells are saved: 5 rows are without" in capsys.readouterr().err
     columns.without_blocks("t", frame.assign(dx=["x", None, "y", "x", None, None, "x", None]))
     assert capsys.readouterr().err == ""
+
+
+def test_what_stands_in_the_first_row_alone_of_each_patient_is_said_and_not_filled(capsys) -> None:  # type: ignore[no-untyped-def]
+    frame = pd.DataFrame({"patient": list("AAABBC"), "label": ["x", None, None, "y", None, "x"], "age": [1, 2, None, 3, None, 4]})
+    assert columns.values(columns.without_blocks("t", frame)["label"]) == ["x", None, None, "y", None, "x"]
+    assert capsys.readouterr().err.startswith(
+        "t: label: stands in the first row alone of each patient, and the 3 other rows have none"
+    )
+    columns.without_blocks("t", frame.assign(label=["x", None, "y", "y", None, "x"]))
+    columns.without_blocks("t", frame.assign(label=list("xyxyxy")))
+    assert not capsys.readouterr().err

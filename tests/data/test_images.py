@@ -1059,3 +1059,18 @@ def test_headers_of_raw_ct_agree_with_the_table():
         assert (facts["width"], facts["height"]) == (row["orig_w"], row["orig_h"])
         assert facts["age"] == row["age"]
         assert facts["patient_id"] == row["patient"]
+
+
+def test_a_mask_that_is_transparency_alone_is_refused(tmp_path: Path) -> None:
+    alpha = np.zeros((4, 5), np.uint8)
+    alpha[1:3] = 255
+    for mode, grey in (
+        ("LA", np.dstack([np.full_like(alpha, 255), alpha])),
+        ("RGBA", np.dstack([*[np.full_like(alpha, 9)] * 3, alpha])),
+    ):
+        Image.fromarray(grey, mode).save(tmp_path / "mask.png")
+        with pytest.raises(ImageError, match="transparency"):
+            read_labels(str(tmp_path / "mask.png"))
+    outline = np.dstack([np.where(alpha > 0, 2, 0).astype(np.uint8), np.full_like(alpha, 128)])
+    Image.fromarray(outline, "LA").save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(str(tmp_path / "mask.png")), np.where(alpha > 0, 2, 0))

@@ -102,6 +102,13 @@ def test_what_is_joined_is_counted_by_row_numbers_alone(tmp_path: Path, capsys) 
     assert "Z8" not in err
 
 
+def test_frames_without_a_row_are_counted_as_such(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    paths, frames = ["u.nii.gz"] * 3 + ["w.nii.gz"] * 2, [0, 1, 2, 0, 1]
+    sheet = {"name": ["u", "w", "w"], "frame": [2, 0, 5], "y": ["p", "q", "r"]}
+    assert joined(tmp_path, paths, sheet, "name", frame=frames) == [None, None, "p", "q", None]
+    assert "2 of 5 images of table have a row; 2 of 3 rows name an image, 1 name none (row 4)" in capsys.readouterr().err
+
+
 def test_rows_that_repeat_one_another_and_rows_that_differ(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     assert joined(tmp_path, ["a.png", "b.png"], {"n": ["a", "b", "a"], "y": [1, 2, 1]}, "n") == [1, 2]
     assert "1 rows repeat another and are left out" in capsys.readouterr().err

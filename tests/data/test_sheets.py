@@ -112,6 +112,13 @@ def test_a_column_is_of_numbers_only_where_no_two_spellings_fall_together(tmp_pa
     assert columns.values(found["space"]) == ["a", "b", None]
 
 
+def test_every_word_for_missing_is_counted(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    words = ["Mass", "NA", "n/a", "NIL", "none", "none", "Cyst"]
+    (tmp_path / "t.csv").write_text("code,kind\n" + "".join(f"{k},{word}\n" for k, word in enumerate(words)))
+    assert read(tmp_path / "t.csv", "code")["kind"] == words
+    assert "kind 'NA' (1 cell), kind 'n/a' (1 cell), kind 2 more such words (3 cells); --missing" in capsys.readouterr().err
+
+
 def test_words_for_missing_are_classes_among_words_and_missing_among_numbers(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "t.csv").write_text(
         "code,kind,size,patient,grade\na,None,1,P1,-1\nb,Mass,NA,n/a,1.0\nc,null,3,P2,0\nd,,null,NULL,-1.0\ne,nan,,P3,1\n"

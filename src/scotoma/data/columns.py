@@ -110,6 +110,7 @@ def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             continue
         starts = np.flatnonzero(frame[column].notna())
         gaps = len(frame) - len(starts)
+        _say_heads(name, frame, column)
         if len(starts) < 2 or starts[0] or not gaps or frame[column].nunique() < len(starts):
             continue  # an identifier that stands twice is no block's head
         lengths = np.diff(starts)
@@ -144,6 +145,25 @@ def _every(starts: np.ndarray, rows: int) -> int:
     lengths = np.diff(starts)
     regular = lengths.min() > 1 and lengths.min() == lengths.max() and rows - starts[-1] <= lengths[0]
     return int(lengths[0]) if regular else 0
+
+
+def _say_heads(name: str, frame: pd.DataFrame, column: str) -> None:
+    """Say which columns stand in the first row alone of every block of rows of one identifier.
+
+    They are not filled: a table in which one image of each patient has a label looks the same.
+    """
+    ids = frame[column].to_numpy(object)
+    first = np.array([k == 0 or ids[k] != ids[k - 1] for k in range(len(ids))], bool)
+    if frame[column].isna().any() or first.sum() < 2 or first.all() or _every(np.flatnonzero(first), len(frame)):
+        return  # blocks of one length are said whatever the patients are
+    known = frame.notna().to_numpy()
+    heads = [str(c) for k, c in enumerate(frame.columns) if c != "mask_path" and (known[:, k] == first).all()]
+    if heads:
+        notice(
+            name,
+            f"{', '.join(heads)}: stands in the first row alone of each {column}, and the {int((~first).sum())} other rows have "
+            f"none: repeat it in every row that it is of",
+        )
 
 
 def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:

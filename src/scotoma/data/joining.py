@@ -56,9 +56,9 @@ def join(name: str, table: pd.DataFrame, plain: bool, path: Path, on: str | None
     own = on in table.columns and on not in ("image_path", "frame")
     if not own and "image_path" not in table.columns:
         raise UsageError(f"{name} is prepared and has no paths: give --labels to `scotoma prepare`, or join --on a column it has")
-    named = frame[on].notna().to_numpy()
-    without = int((~named).sum())
-    frame = columns.tidy(path.name, frame[named])
+    given = frame[on].notna().to_numpy()
+    without = int((~given).sum())
+    frame = columns.tidy(path.name, frame[given])
     texts = frame[on].map(sheets.id_text).to_numpy(object)
     if not plain:  # then the table's identifiers are hashes, and the spreadsheet's must be
         for column in (c for c in IDENTIFIERS if c in frame.columns):
@@ -96,7 +96,8 @@ def join(name: str, table: pd.DataFrame, plain: bool, path: Path, on: str | None
     _refuse_two_folders(path.name, on, found, frame, rows)
     groups, place = _groups(path.name, frame, rows, table, found, by_frame)
     unused = frame.index[~np.isin(groups, place)].tolist()
-    _say(path.name, name, found, place, len(frame), without, unused)
+    named = (place >= 0) & np.isin(place, groups)  # a file may be named, and not this frame of it
+    _say(path.name, name, found, named, len(frame), without, unused)
     if annotators:
         labels = groups
         frame = readings.combine(path.name, frame.drop(columns="frame" if by_frame else []), labels, annotators)
@@ -241,11 +242,10 @@ def _joined(
     return joined.infer_objects(), names
 
 
-def _say(sheet: str, name: str, found: matching.Match, place: np.ndarray, count: int, without: int, unused: list[int]) -> None:
-    named = int((found.keys >= 0).sum())
-    how = np.unique(found.spelling[found.keys >= 0])
-    loose = [f"{int(((found.spelling == k) & (found.keys >= 0)).sum())} {matching.SPELLINGS[k]}" for k in how.tolist() if k]
-    text = f"joined by {found.level.name}: {named} of {len(place)} images of {name} have a row"
+def _say(sheet: str, name: str, found: matching.Match, named: np.ndarray, count: int, without: int, unused: list[int]) -> None:
+    how = np.unique(found.spelling[named])
+    loose = [f"{int(((found.spelling == k) & named).sum())} {matching.SPELLINGS[k]}" for k in how.tolist() if k]
+    text = f"joined by {found.level.name}: {int(named.sum())} of {len(named)} images of {name} have a row"
     text += f" ({', '.join(loose)})" if loose else ""
     text += f"; {count - len(unused)} of {count} rows name an image"
     if unused:

@@ -212,10 +212,13 @@ def _column(name: str, column: pd.Series[Any], is_id: bool, missing: Sequence[st
     if numeric or is_id:
         gone |= words
     elif words:
-        said["words"] += [f"{name} {texts[i]!r} ({_cells(counts[i])})" for i in sorted(words)[:2]]
+        shown, others = sorted(words)[:2], sorted(words)[2:]
+        said["words"] += [f"{name} {texts[i]!r} ({_cells(counts[i])})" for i in shown]
+        if others:
+            said["words"].append(f"{name} {len(others)} more such words ({_cells(sum(counts[i] for i in others))})")
     if gone:
-        shown = ", ".join(repr(texts[i]) for i in sorted(gone)[:2]) + (", ..." if len(gone) > 2 else "")
-        said["gaps"].append(f"{name} {shown} ({_cells(sum(counts[i] for i in gone))})")
+        first = ", ".join(repr(texts[i]) for i in sorted(gone)[:2]) + (", ..." if len(gone) > 2 else "")
+        said["gaps"].append(f"{name} {first} ({_cells(sum(counts[i] for i in gone))})")
     values: list[Any] = [None if i in gone else text for i, text in enumerate(texts)]
     numbers = _numbers(values) if numeric else None
     if numbers is not None:

@@ -139,7 +139,10 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
             if image.format != "TIFF":
                 ImageOps.exif_transpose(image, in_place=True)
             if image.mode in ("LA", "RGBA"):  # an outline's transparency is no label
+                alpha = np.asarray(image)[..., -1]
                 image = image.convert("L" if image.mode == "LA" else "RGB")  # type: ignore[assignment]
+                if alpha.min() < alpha.max() and len(np.unique(np.asarray(image).reshape(alpha.size, -1)[alpha.ravel() > 0])) == 1:
+                    raise ImageError("its labels are in its transparency alone: save them as grey levels, 0 outside")
             return whole(np.asarray(image))
 
 

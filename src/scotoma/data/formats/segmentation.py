@@ -14,6 +14,7 @@ from scotoma.data.formats.dicom import frame_count, load, stored_labels
 from scotoma.data.formats.geometry import OTHER_GRID, Geometry, look_up, plane_of
 from scotoma.data.formats.headers import Getter, frame_getter, pair, pixel_sizes
 
+_NOBODYS = "the segmentation states neither its image's series nor its frame of reference: nobody knows whose it is"
 _MILLIMETRES = 0.05  # by how much two positions may differ that are the same
 _GEOMETRY = (
     *("Rows", "Columns", "NumberOfFrames", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SegmentationType"),
@@ -83,9 +84,7 @@ class _Segmentation:
             if not referred:
                 return None
         if not (referred or self._known_series(image)):
-            raise ImageError(
-                "the segmentation states neither its image's series nor its frame of reference: nobody knows whose it is"
-            )
+            raise ImageError(_NOBODYS)
         labels = stored_labels(self.ds, k)
         if image.plane is not None and place.plane is not None:
             normal = np.cross(place.plane[:, 0], place.plane[:, 1])
@@ -141,6 +140,8 @@ class _Segmentation:
         stated = image.instance in self.instances or (image.frames == 1 and image.series and image.series in self.series)
         if not stated and not (known and len(known) == len(apart)):
             raise ImageError("the segmentation refers to no frame of this image, and planes that tell its place are not stated")
+        if not self._known_series(image):  # of whatever else has planes at such places
+            raise ImageError(_NOBODYS)
 
 
 def _placed(place: Geometry, image: Geometry) -> bool | None:
