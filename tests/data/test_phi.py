@@ -121,3 +121,9 @@ def test_rare_categories_are_one() -> None:
     values = pd.Series(["A"] * 6 + ["B"] * 6 + ["C"] * 4 + [None], dtype=object)
     units = np.array([0, 1, 2, 3, 4, 5, *[6] * 3, 7, 8, 9, 10, 11, 12, 13, 14])
     assert phi.rare(values, units).tolist() == ["A"] * 6 + [phi.OTHER] * 10 + [None]  # B: four patients
+
+
+@pytest.mark.parametrize("name", ["Patientenname", "nom_de_famille", "naam", "Achternaam", "AccNo", "acc_nr"])
+def test_direct_identifiers_under_names_of_other_languages_are_kept_by_no_flag(name: str) -> None:
+    reason = phi.named(name)
+    assert reason is not None and reason.direct

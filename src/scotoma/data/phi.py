@@ -28,6 +28,7 @@ _PERSON = {"patient", "patients", "pat", "person", "subject", "participant", "fi
 _PERSON |= {"maiden", "birth", "mother", "other", "legal"}
 _NAME = {"name", "names", "surname", "lastname", "firstname", "forename", "fullname", "initials", "patientname"}
 _NAME |= {"nachname", "vorname", "familienname", "nom", "prenom", "nombre", "apellido", "apellidos"}
+_NAME |= {"patientenname", "naam", "voornaam", "achternaam", "cognome", "apelido", "famille"}
 _NUMBER = {"id", "ids", "nr", "no", "num", "number", "code", "key", "identifier"}
 _STAFF = {
     "reader",
@@ -150,13 +151,15 @@ def named(name: str) -> Reason | None:
     words = re.findall(r"[A-ZÄÖÜ]+(?![a-zäöüß])|[A-ZÄÖÜ]?[a-zäöüß]+|\d+", name)
     words = [w.lower() for w in words] or [name.lower()]
     tokens = set(words)
-    if tokens & _NAME and tokens <= _NAME | _PERSON | {"of", "the"}:
+    if tokens & _NAME and tokens <= _NAME | _PERSON | {"of", "the", "de"}:
         return Reason("a person's name", True)
     for text, marks in _DIRECT:
         if tokens & marks and not (text == "a birth date" and tokens & _NOT_BIRTH):
             return Reason(text, True)
     if {"e", "mail"} <= tokens or {"social", "security"} <= tokens or {"health", "plan"} <= tokens:
         return Reason("an insurance or account number" if "mail" not in tokens else "an e-mail address", True)
+    if "acc" in tokens and words[-1] in _NUMBER:
+        return Reason("an accession number", True)
     if {"medical", "record"} <= tokens or {"hospital", "number"} <= tokens:
         return Reason("a record number", True)
     if words[-1] in _NUMBER and tokens & {"patient", "pat", "subject", "participant", "person", "case"} and len(words) < 4:

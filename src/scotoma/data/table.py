@@ -137,7 +137,8 @@ def _from_path(path: Path, missing: Sequence[str] = ()) -> Dataset:
     if path.is_dir():
         if (path / "store.json").exists():
             return _from_store(path)
-        return Dataset(path.name, tidy(path.name, folders.read(path)), plain=True)
+        name = path.name or path.resolve().name  # that of `.` is empty
+        return Dataset(name, tidy(name, folders.read(path)), plain=True)
     kind = path.suffix.lower()
     if kind == ".npz":
         return _from_npz(path)
