@@ -199,7 +199,7 @@ def test_a_failed_run_exits_with_1_and_one_line(grey_folder, tmp_path: Path, cap
         (UsageError("two\nlines"), 2, "scotoma: two lines"),
         (RunError("full"), 1, "scotoma: full"),
         (OSError(28, "No space left on device", "/x"), 1, "scotoma: [Errno 28] No space left on device: '/x'"),
-        (KeyboardInterrupt(), 130, "scotoma: stopped; say --resume to go on"),
+        (KeyboardInterrupt(), 130, "scotoma: stopped"),
     ],
 )
 def test_errors_become_exit_codes(
@@ -211,6 +211,15 @@ def test_errors_become_exit_codes(
     monkeypatch.setattr(cli, "_run", fail)
     assert main(["demo"]) == code
     assert capsys.readouterr().err == said + "\n"
+
+
+def test_a_stopped_training_says_how_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", stop)
+    assert main(["pretrain"]) == 130
+    assert capsys.readouterr().err == "scotoma: stopped; say --resume to go on\n"
 
 
 def test_an_unforeseen_error_is_a_line_that_quotes_nothing(

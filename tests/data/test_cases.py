@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scotoma.data import regions, store, table, targets
+from scotoma.data import classes, regions, store, table, targets
 from scotoma.errors import ScotomaError
 
 SIZE = 64  # of a store of side 96, for which the expected values are
@@ -39,10 +39,10 @@ def case(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Case:
     return make
 
 
-def labels_of(folder: Path, sheet: str, on: str, target: str, **more: object) -> dict[str, str]:
+def labels_of(folder: Path, sheet: str, on: str, target: str) -> dict[str, str]:
     """Image name -> label, of the images that have one."""
-    dataset = table.load(folder / "scans", folder / sheet, on, **more)  # type: ignore[arg-type]
-    found = targets.read(dataset, [target])
+    dataset, columns = classes.settled(table.load(folder / "scans", folder / sheet, on), [target])
+    found = targets.read(dataset, columns)
     names = [str(Path(p).relative_to(folder / "scans")) for p in dataset.table["image_path"]]
     return {n: found.classes[k] for n, k in zip(names, found.y.tolist(), strict=True) if k >= 0}
 
@@ -138,22 +138,27 @@ def test_text_in_label_columns(case: Case, capsys: pytest.CaptureFixture[str]) -
     folder = case("23")
     source = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
     dataset = table.load(folder / "table.csv")
-    joined = targets.read(dataset, ["case"])
-    assert len(joined.classes) == 2  # Normal and normal, Pneumonia and "pneumonia "
-    assert [c.casefold().strip() for c in joined.classes] == ["normal", "pneumonia"]
+
+    def read(*names: str, separator: str | None = None) -> tuple[targets.Target, str]:
+        """A target as the verbs read it, and what they say of it."""
+        capsys.readouterr()
+        ready, columns = classes.settled(dataset, names, separator=separator)
+        return targets.read(ready, columns), capsys.readouterr().err
+
+    joined, said = read("case")
+    assert [c.casefold() for c in joined.classes] == ["normal", "pneumonia"]
     assert [joined.classes[k].casefold() for k in joined.y] == source["case"].str.strip().str.casefold().tolist()
-    assert "case" in capsys.readouterr().err
-    said = refused(lambda: targets.read(dataset, ["uncertain", "bin"]))
-    assert "-1" in said
-    floats = targets.read(dataset, ["floats"])
+    assert "case" in said
+    assert "-1" in refused(lambda: read("uncertain"))
+    floats, _ = read("floats")
     assert [floats.classes[k] for k in floats.y] == [v[0] for v in source["floats"]]
-    blankish = targets.read(dataset, ["blankish"])
+    blankish, said = read("blankish")
     assert (blankish.y[source["blankish"].str.strip() == ""] == -1).all()
-    capsys.readouterr()
-    targets.read(dataset, ["findings"])
-    assert "--separator" in capsys.readouterr().err
-    several = table.load(folder / "table.csv", separator="|")
-    assert several is not None
+    assert "blankish" in said
+    assert "--separator" in read("findings")[1]
+    several, _ = read("findings", separator="|")
+    assert several.classes == ("Effusion", "Mass", "No Finding")
+    assert several.y[:5].tolist() == [[0, 0, 1], [1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 0]]
 
 
 SHEETS = {  # sheet -> image name -> class, or a word of the line that refuses it

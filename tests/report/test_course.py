@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from scotoma.report import course
-from scotoma.report.sheets import Sheets
+from scotoma.report.csv_tables import Sheets
 
 DATA = [
     {"evaluator": "data", "metric": "images", "split": "test", "value": 12},

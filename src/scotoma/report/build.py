@@ -37,13 +37,13 @@ from scotoma.report import (
 )
 from scotoma.report.card import card, keep_edited
 from scotoma.report.checklist import checklist
+from scotoma.report.csv_tables import Sheets
 from scotoma.report.facts import facts
 from scotoma.report.in_use import in_use
 from scotoma.report.origin import origins
 from scotoma.report.page import templates
 from scotoma.report.planning import planning
 from scotoma.report.results import results, target_view
-from scotoma.report.sheets import Sheets
 from scotoma.run import write_atomically
 
 # evaluators with a section of their own

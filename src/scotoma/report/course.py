@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from scotoma.report import COSTS, Folder, Table, count, label_of, method_of, missing
-from scotoma.report.sheets import Sheets
+from scotoma.report.csv_tables import Sheets
 
 
 def curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.DataFrame]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from scotoma.report import METRICS, Table, cell, count, decimals, interval
-from scotoma.report.sheets import Sheets
+from scotoma.report.csv_tables import Sheets
 
 CORRUPTIONS = {
     "poisson": "Photon (Poisson) noise", "gaussian": "Gaussian noise", "speckle": "Speckle noise",

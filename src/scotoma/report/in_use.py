@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from scotoma.report import METRICS, Table, canvas, cell, count, decimals, figures, finding, line, missing, square
-from scotoma.report.sheets import Sheets
+from scotoma.report.csv_tables import Sheets
 
 DECIDED = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
 WORDS = METRICS | {"ppv": "PPV", "npv": "NPV", "log_loss": "Log loss"}

@@ -26,7 +26,7 @@ from scotoma.report import (
     p_value,
     same,
 )
-from scotoma.report.sheets import Sheets
+from scotoma.report.csv_tables import Sheets
 
 MARKS = {1: "▲", -1: "▼", 0: "○"}  # of a difference by its interval
 CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr"]

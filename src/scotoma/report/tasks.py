@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from scotoma.report import NAMES, Table, at, canvas, cell, figures, line, missing, same, square
+from scotoma.report.csv_tables import Sheets
 from scotoma.report.results import MARKS, head, sign_of
-from scotoma.report.sheets import Sheets
 
 OVERLAPS = {
     "dice": "Dice", "iou": "Intersection over union", "sensitivity": "Sensitivity", "precision": "Precision",

@@ -12,7 +12,7 @@ from test_report import make_study, write
 
 from scotoma.errors import RunError
 from scotoma.report.build import build
-from scotoma.report.sheets import Sheets, inert
+from scotoma.report.csv_tables import Sheets, inert
 
 
 def test_every_table_of_the_page_has_its_file_and_every_file_its_table(tmp_path: Path) -> None:
