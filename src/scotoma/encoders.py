@@ -334,6 +334,8 @@ def find(source: str | Path) -> Path:
     """
     path = Path(source)
     names = (path / FILE, path / "model.safetensors", path)
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder; name a finished run or a weights file")
     found = next((files.regular(p) for p in names if p.exists() and not p.is_dir()), None)
     if found is None:
         raise UsageError(f"{path}: no {FILE} or model.safetensors there; name a finished run or a weights file")

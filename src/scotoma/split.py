@@ -177,7 +177,8 @@ def _units(dataset: Dataset, by: str | None, copies: bool, quiet: bool) -> _Unit
         return _Units(dataset, np.arange(len(dataset)), codes, unit, _pictures(dataset))
     if not quiet:
         why = f"{without} of {len(dataset)} rows have no patient or group" if without else "--copies"
-        notice(dataset.name, f"{why}: images are decoded to find what belongs together")
+        hint = " (another column names what does with --by COLUMN)" if without and by is None else ""
+        notice(dataset.name, f"{why}: images are decoded to find what belongs together{hint}")
     dataset, opened = store.prepare(dataset, SIZE, quiet=quiet)
     codes, unit = units.units(dataset, opened, by, altered=copies or None)
     return _Units(dataset, dataset.table["row"].to_numpy(), codes, unit, splits.contents(dataset, opened))

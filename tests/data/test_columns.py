@@ -82,7 +82,12 @@ def test_patients_once_for_a_block_are_filled_with_what_stands_in_the_same_rows(
 def test_blocks_of_several_lengths_are_refused_and_gaps_are_none() -> None:
     with pytest.raises(UsageError, match="patient stands in 3 of 8 rows, each value once"):
         columns.without_blocks("t", framed(["A", None, None, None, "B", None, "C", None]))
-    for values in (["A", "A", None, "B", "B", None], ["A", None, "B", "C", "D", None], [None, "A", None, "B"], ["A", "B"]):
+    for values in (["A", None, "B", "C", "D", None], [None, "A", None, "B"]):
+        with pytest.raises(UsageError, match="each value once"):
+            columns.without_blocks("t", framed(values))
+        named = framed(values, study=[str(k // 2) for k in range(len(values))])  # what belongs together is known
+        assert columns.values(columns.without_blocks("t", named)["patient"]) == values
+    for values in (["A", "A", None, "B", "B", None], ["A", "B"], [*map(str, range(39)), None]):
         assert columns.values(columns.without_blocks("t", framed(values))["patient"]) == values
 
 

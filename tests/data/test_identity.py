@@ -67,3 +67,9 @@ def test_pseudonym_is_keyed_blake2b() -> None:
 )  # fmt: skip
 def test_canonical(value: object, expected: str | None) -> None:
     assert identity.canonical(value) == expected
+
+
+def test_signs_that_nobody_sees_do_not_part_a_patient() -> None:
+    for spelled in ("Müller 7", "MU\u0308LLER  7", "\u00a0müller\u200b 7\u2060", "\ufeffMüller\u00ad 7"):
+        assert identity.canonical(spelled) == identity.canonical("MÜLLER 7")
+    assert identity.canonical("\u200b") is None

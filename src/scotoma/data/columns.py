@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IDENTIFIERS = ("patient", "study", "group")
+GAPS = 0.05  # share of rows without a patient from which on unique patients with gaps are taken for the heads of blocks
 IDS = ("image_path", "mask_path", *IDENTIFIERS)  # text, whatever it looks like
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                "test": "test", "testing": "test"}  # fmt: skip
@@ -27,7 +28,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
                    "image", "img", "imgpath"),
     "mask_path": ("maskpath", "maskfilepath", "maskfile", "maskfilename"),
     "patient": ("patient", "patientid", "patientkey", "patientnumber", "patientno", "patientnr", "patid", "patno", "patnr",
-                "patientfolder", "subjectid", "subject", "participantid", "participant", "mrn", "patientname"),
+                "patientfolder", "patientenid", "patientennummer", "patientennr", "pid", "idpatient", "idpaciente", "subjectid", "subject", "participantid", "participant", "mrn", "patientname"),
     "study": ("study", "studyinstanceuid", "studyuid", "studyid"),
     "split": ("split", "datasetsplit", "datasplit", "dataset", "subset", "partition", "set"),
     "frame": ("frame",),
@@ -111,19 +112,16 @@ def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         starts = np.flatnonzero(frame[column].notna())
         gaps = len(frame) - len(starts)
         _say_heads(name, frame, column)
-        if len(starts) < 2 or starts[0] or not gaps or frame[column].nunique() < len(starts):
+        if len(starts) < 2 or not gaps or frame[column].nunique() < len(starts):
             continue  # an identifier that stands twice is no block's head
-        lengths = np.diff(starts)
-        if _every(starts, len(frame)):
+        if step := _every(starts, len(frame)):
             known = frame.notna().to_numpy()
             heads = known[starts].all(0) & (known.sum(0) == len(starts))
             filled = [c for c, same in zip(frame.columns, heads, strict=True) if same]
             frame = frame.copy()
             frame[filled] = frame[filled].ffill()
-            notice(
-                name, f"{', '.join(filled)}: given once for every {lengths[0]} rows, as merged cells are saved: {gaps} rows filled"
-            )
-        elif gaps >= len(starts):
+            notice(name, f"{', '.join(filled)}: given once for every {step} rows, as merged cells are saved: {gaps} rows filled")
+        elif _nameless(frame) >= GAPS * len(frame):
             raise UsageError(
                 f"{name}: {column} stands in {len(starts)} of {len(frame)} rows, each value once, as merged cells are saved: "
                 f"repeat it in every row that it is of (where it is unknown, give each such row a {column} of its own)"
@@ -136,6 +134,12 @@ def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             )
             notice(name, f"{text}; repeat it in every row that it is of")
     return frame
+
+
+def _nameless(frame: pd.DataFrame) -> int:
+    """How many rows have no identifier that says what they belong to."""
+    others = [c for c in IDENTIFIERS if c in frame.columns]
+    return int(frame[others].isna().all(axis=1).sum())
 
 
 def _every(starts: np.ndarray, rows: int) -> int:

@@ -75,7 +75,8 @@ def canonical(value: object) -> str | None:
     """
     if value is None or value != value:
         return None
-    text = re.sub(r"^(\d+)\.0+$", r"\1", " ".join(unicodedata.normalize("NFC", str(value)).split()))
+    seen = "".join(c for c in unicodedata.normalize("NFC", str(value)) if unicodedata.category(c) != "Cf")  # no zero-width ones
+    text = re.sub(r"^(\d+)\.0+$", r"\1", " ".join(seen.split()))
     return (text.lstrip("0") or "0") if text.isdecimal() else text.casefold().upper() or None
 
 

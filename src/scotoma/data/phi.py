@@ -238,7 +238,7 @@ def _of_texts(name: str, values: list[str], held: np.ndarray, different: int, pe
     mostly = different > 2 and different > 0.5 * people  # each value stands for less than two patients
     long = [i for i, v in enumerate(values) if len(v) >= 30 and v.count(" ") >= 3 and held[i] < FEW]
     blank = any(" " in v for v in values)
-    if not words & _TARGET and (long or (words & _TEXT and blank)):
+    if not words & _TARGET and (long or (words & _TEXT and (blank or different < 2))):
         return Reason("free text")
     if mostly and not (words & _TARGET and different < people):
         return Reason("free text" if np.mean([" " in v for v in values]) > 0.5 else "an identifier: nearly all values differ")

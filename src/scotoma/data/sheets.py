@@ -81,7 +81,7 @@ def read(path: Path, wanted: Iterable[str] = ()) -> pd.DataFrame:
         else:
             rows, delimiter, said = delimited.read(path, is_header)
             top = _header(path, rows, is_header)
-            frame, comma = _frame(path, rows, top), delimiter == ";"
+            frame, comma = _frame(path, rows, top), delimiter != ","
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from error
     if top:

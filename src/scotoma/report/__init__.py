@@ -200,7 +200,11 @@ def read(runs: Sequence[Path]) -> list[Folder]:
     names = [run.resolve().name for run in runs]
     for run, name in zip(runs, names, strict=True):
         if not (run / "config.yaml").is_file():
-            raise UsageError(f"{run} is no run folder: it has no config.yaml")
+            raise UsageError(
+                f"{run} is no run folder: it has no config.yaml"
+                if Path(run).exists()
+                else f"{run} is no run folder: nothing is there"
+            )
         top = name if names.count(name) == 1 else f"{run.resolve().parent.name}/{name}"
         own = []
         files = (f for f in run.rglob("config.yaml") if REPLACED not in f.relative_to(run).parts)
