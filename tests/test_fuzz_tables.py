@@ -7,9 +7,11 @@ splits that are none, columns twice, other separators and encodings, paths that 
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import itertools
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scotoma import cli
-from scotoma.audit import audit
 from scotoma.data import building, decode
 from scotoma.data.store import PROTOCOL
 from scotoma.run import read_rows, status
@@ -78,7 +79,8 @@ def _decoded_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "_run_workers", run)
-        patch.setitem(audit.__globals__, "MOST_DETECTED", 1)  # nor is this about burned-in text
+        importlib.import_module("scotoma.audit")
+        patch.setattr(sys.modules["scotoma.audit"], "MOST_DETECTED", 1)  # nor is this about burned-in text
         yield
 
 

@@ -334,8 +334,6 @@ def find(source: str | Path) -> Path:
     """
     path = Path(source)
     names = (path / FILE, path / "model.safetensors", path)
-    if not path.exists():
-        raise UsageError(f"{path}: no such file or folder; name a finished run or a weights file")
     found = next((files.regular(p) for p in names if p.exists() and not p.is_dir()), None)
     if found is None:
         raise UsageError(f"{path}: no {FILE} or model.safetensors there; name a finished run or a weights file")
@@ -383,16 +381,14 @@ def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, 
     path = find(source)
     info = read_info(path)
     everything = load_file(path)
-    damaged = _not_finite(everything)
-    if damaged:
+    if damaged := _not_finite(everything):
         raise UsageError(f"{path}: {damaged} is not finite: these weights are damaged, or their training failed")
     weights = {name: tensor for name, tensor in everything.items() if not name.startswith(DECODER)}
     weight, bias = (weights.pop(name, None) for name in HEAD)
     try:
         encoder = build(info, **overrides)
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, AttributeError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{path}: timm makes no {info.name} of what its header says ({reason})") from error
+        raise UsageError(f"{path}: timm makes no {info.name} of what its header says ({error!r:.200})") from error
     try:
         encoder.load_state_dict(weights, strict=True)
     except RuntimeError as error:

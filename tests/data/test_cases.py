@@ -239,6 +239,7 @@ def test_a_patient_stands_on_one_side(case: Case, column: str, tmp_path: Path, c
 NO_PLACE = {"multi": "refers to no frame of this image", "slices_with_nifti_mask": "states where it lies, and its image does not"}
 
 
+@pytest.mark.long
 def test_masks_lie_on_their_images(case: Case) -> None:
     folder = case("50")
     rows = read_rows(folder)
