@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scotoma import encoders
+from scotoma import encoders, files
 from scotoma.cli import main
 from scotoma.errors import RunError, UsageError
 from scotoma.evaluate import evaluate
@@ -102,3 +105,21 @@ def test_a_finished_model_is_tested_on_all_of_a_table_it_has_never_seen(encoder:
     assert 20 <= next(r for r in inside if r["metric"] == "auroc")["n"] <= 40
     with pytest.raises(UsageError, match="--split all leaves no rows to train on"):
         evaluate(encoder, "phantom:60:5", target=["cardiomegaly"], split="all", quiet=True)
+
+
+@pytest.mark.long
+def test_five_evaluations_of_one_run_at_once_lose_no_row(encoder: Path, tmp_path: Path) -> None:
+    """Each adds the rows of its own evaluator to the run; one whose rows are the same replaces them."""
+    names = ["knn", "majority", "retrieval", "pixels", "knn"]
+    alone, together = tmp_path / "alone" / "run", tmp_path / "together" / "run"  # rows hold the run's name
+    for copy in (alone, together):
+        shutil.copytree(encoder, copy)
+    command = [sys.executable, "-m", "scotoma.cli", "evaluate", "--quiet", "--data", "phantom:150", "--target", "cardiomegaly"]
+    running = [subprocess.Popen([*command, str(together), "--with", name]) for name in names]
+    for name in dict.fromkeys(names):
+        assert subprocess.run([*command, str(alone), "--with", name], check=False).returncode == 0
+    assert [process.wait(300) for process in running] == [0] * 5
+
+    found, expected = (sorted(json.dumps(row, sort_keys=True) for row in read_rows(run)) for run in (together, alone))
+    assert found == expected and status(together) == "finished"
+    assert [p.name for p in together.iterdir() if p.name.endswith(files.NEW)] == []

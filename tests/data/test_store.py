@@ -234,6 +234,33 @@ def test_a_dead_worker_is_one_line_and_its_work_is_kept(grey_folder, tmp_path: P
     assert len(store.prepare(dataset, 32, out=tmp_path / "store", quiet=True)[1]) == 4
 
 
+FULL = """
+import resource, sys
+if any("scotoma.data.decode" in word for word in sys.orig_argv):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+"""
+
+
+def test_a_disk_that_fills_while_decoding_is_one_line_and_the_work_is_kept(
+    grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """The pixels have their room from the start; the facts of each image grow, and after a few there is no more room for them."""
+    dataset = table.load(grey_folder(10))
+    alone = store.prepare(dataset, 32, out=tmp_path / "alone", quiet=True)[1]
+    with monkeypatch.context() as patch:
+        (tmp_path / "sitecustomize.py").write_text(FULL)
+        patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        with pytest.raises(RunError, match=r"^no room left in .*: free some, then run again to go on where it stopped$"):
+            store.prepare(dataset, 32, out=tmp_path / "store", quiet=True)
+    assert not (tmp_path / "store").exists()
+    states = np.concatenate([np.fromfile(path, np.uint8) for path in tmp_path.rglob("status.u1")])
+    assert 0 < np.count_nonzero(states == decode.DECODED) < 20
+    resumed = store.prepare(dataset, 32, out=tmp_path / "store", quiet=True)[1]
+    assert np.array_equal(resumed.pixels, alone.pixels)
+    pd.testing.assert_frame_equal(resumed.facts, alone.facts)
+    assert beside(tmp_path / "store") == []
+
+
 def test_a_folder_that_holds_something_is_left_alone(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
