@@ -107,6 +107,25 @@ def test_a_finished_model_is_tested_on_all_of_a_table_it_has_never_seen(encoder:
         evaluate(encoder, "phantom:60:5", target=["cardiomegaly"], split="all", quiet=True)
 
 
+def test_rows_of_another_test_do_not_take_the_place_of_those_of_a_run(encoder: Path, tmp_path: Path) -> None:
+    """Another target, or other images, would put their rows where the first ones stood; the same images once more may."""
+    run = tmp_path / "run"
+    shutil.copytree(encoder, run)
+    measured(run, ["majority"])
+    before = read_rows(run)
+    for data, target in (("phantom:150", "view"), ("phantom:150:7", "cardiomegaly")):
+        with pytest.raises(
+            UsageError, match="of a test on other images or of another target: name a run folder for these with --out"
+        ):
+            evaluate(run, data, ["majority"], [target], quiet=True, allow_leakage=True)
+        assert read_rows(run) == before
+        assert evaluate(
+            run, data, ["majority"], [target], out=tmp_path / data.replace(":", "-") / target, quiet=True, allow_leakage=True
+        )
+    measured(run, ["majority"])
+    assert read_rows(run) == before
+
+
 @pytest.mark.long
 def test_five_evaluations_of_one_run_at_once_lose_no_row(encoder: Path, tmp_path: Path) -> None:
     """Each adds the rows of its own evaluator to the run; one whose rows are the same replaces them."""

@@ -11,9 +11,12 @@ from scotoma.errors import RunError, UsageError, notice
 from scotoma.run import Row, Run, read_rows, status
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from scotoma.evaluators.base import Context
 
 ROWS = ("auto", "test", "all")  # that can be tested
+TESTED_ON = "tested_on"  # the key of a row by which the images tested and the target are known again
 
 
 @checked
@@ -109,6 +112,9 @@ def evaluate(
     from scotoma.evaluators.base import Context
 
     stamp = _stamp(Path(run))
+    about = material_rows(material)
+    if out is None:
+        _refuse_another_test(Path(run), about)
     network, info, linear = encoders.load(run)
     head = linear or decoders.load(run, network, info)
     natural = "segmentation" if info.decoder else "regression" if info.numeric else "metrics" if linear else "linear"
@@ -123,7 +129,7 @@ def evaluate(
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:
         overlap = material.overlap(run)
-        about = [*material_rows(material), overlap.row(method=context.name, encoder=info.name)]
+        about.append(overlap.row(method=context.name, encoder=info.name))
         found, refused = _carry_out(opened, context, chosen, about, overlap.value, None if out else (Path(run), stamp))
         if found and out is not None:
             opened.finish()
@@ -155,10 +161,25 @@ def _carry_out(run: Run, context: Context, names: list[str], about: list[Row],
         with run.alone():
             if tested is not None and (status(tested[0]) != "finished" or _stamp(tested[0]) != tested[1]):
                 raise RunError(f"{run.path} was replaced by another run meanwhile: evaluate that one")
+            if tested is not None:
+                _refuse_another_test(run.path, about)
             found += _replace(run, rows if found else about + rows)
             if hasattr(module, "figures"):
                 module.figures(context, run)
     return found, refused
+
+
+def _refuse_another_test(run: Path, about: list[Row]) -> None:
+    """Refuse to put rows of other test images, or of another target, among those that a run holds: they would take their place.
+
+    Raises:
+        UsageError: the run was tested on others.
+    """
+    (now,) = (row[TESTED_ON] for row in about if TESTED_ON in row)
+    if any(row.get(TESTED_ON, now) != now for row in read_rows(run)):
+        raise UsageError(
+            f"{run} holds the rows of a test on other images or of another target: name a run folder for these with --out"
+        )
 
 
 def _stamp(run: Path) -> tuple[int, ...]:
@@ -183,11 +204,21 @@ def material_rows(material: Any) -> list[Row]:
             "value": int(target.known[test].sum()),
             "n": len(test),
             "rule": material.rule,
+            TESTED_ON: _tested_on(material, test[target.known[test]]),
         }
         rows.append({"evaluator": "data", **tested})
     rows += [{**copies.row(), "weights": Path(source).name} for source, copies in material.copies.items()]
     unreadable = int(material.store.facts["error"].notna().sum())
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
+
+
+def _tested_on(material: Any, rows: np.ndarray) -> str:
+    """A keyed hash of the images that are tested and of the target's columns."""
+    from scotoma.data import identity
+    from scotoma.data.splits import contents
+
+    images = sorted(map(str, contents(material.dataset, material.store)[rows]))
+    return identity.pseudonym("\n".join([*material.target.columns, *images]), identity.load_key())
 
 
 def _replace(run: Run, rows: list[Row]) -> list[Row]:
