@@ -270,3 +270,40 @@ def test_nothing_but_other_files_is_an_error_that_counts_them(tmp_path: Path, ca
     with pytest.raises(UsageError, match="no pictures in this folder"):
         table.load(tmp_path)
     assert "left out: 1 .txt" in capsys.readouterr().err
+
+
+LAYOUTS = {
+    "masks beside images": (["benign/benign (4){}.png", "other/o (1){}.png"], ["", "_mask", "_mask_1"]),
+    "a segmentation beside the channels": (["case_7/case_7_{}.png", "case_8/case_8_{}.png"], ["t1", "flair", "seg"]),
+    "folders of a challenge": (["images{0}/b_001{1}.png", "images{0}/b_002{1}.png"], [("Tr", "_0000"), ("Ts", "_0000")]),
+}
+
+
+@pytest.mark.parametrize("form", LAYOUTS)
+def test_masks_are_no_images_in_whatever_form_they_lie_beside_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    names_of, parts = LAYOUTS[form]
+    files = [n.format(*(p if isinstance(p, tuple) else (p,))) for n in names_of for p in parts]
+    if form == "folders of a challenge":
+        files += ["labelsTr/b_001.png", "labelsTr/b_002.png"]
+    for file in files:
+        put(tmp_path / file)
+    masks = {file for file in files if "mask" in file or "_seg" in file or "labels" in file}
+    assert {name for name, _ in names(tmp_path)} == set(files) - masks
+    assert f"left out: {len(masks)} masks " in capsys.readouterr().err
+    if form == "folders of a challenge":  # imagesTr and imagesTs are no classes
+        assert "label" not in folders.read(tmp_path).columns
+
+
+def test_a_mask_in_a_folder_of_any_usual_name_is_no_image_and_a_class_of_masks_is_a_class(tmp_path: Path) -> None:
+    for k, name in enumerate(("Ground Truth", "labels", "lung masks", "1st_manual", "SEG")):
+        root = tmp_path / str(k)
+        for file in ("a", "b"):
+            put(root / "Original" / f"{file}.png"), put(root / name / f"{file}.png")
+        assert [name for name, _ in names(root)] == ["Original/a.png", "Original/b.png"]
+    for name in ("with_mask", "without_mask"):  # of faces
+        put(tmp_path / "faces" / name / "1.png"), put(tmp_path / "faces" / name / "2.png")
+    assert set(folders.read(tmp_path / "faces")["label"]) == {"with_mask", "without_mask"}
+    put(tmp_path / "alone" / "7_mask.png"), put(tmp_path / "alone" / "8.png")  # nothing there is its image
+    assert len(names(tmp_path / "alone")) == 2

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 100
 MOST_KINDS = 12  # of what is left out, printed by name
-_MASK_FOLDERS = {"mask", "masks", "annotation", "annotations", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}
+# Names of folders without blanks and punctuation: Ground Truth, lung_masks, labelsTr (of nnU-Net), 1st_manual.
+_MASK_FOLDER = re.compile(r".*masks?|annotations?|.*segmentations?|segs?|.*groundtruth|gt|labels?(tr|ts|va)?|(1st|2nd)?manual")
+_IMAGE_FOLDER = re.compile(r"images?(tr|ts|va)?|imgs?")  # what they hold, and no class
+_MASK_WORD = r"(masks?|segs?|segmentations?|labels?|gt|manual\d?)"
+_SUFFIX = re.compile(r"(\.nii\.gz|\.[a-z]\w{1,5})$")
 _NO_IMAGES = (
     ".txt",
     ".csv",
@@ -72,7 +76,9 @@ def read(root: Path) -> pd.DataFrame:
     folders = {path: path.relative_to(root).parts[:-1] for path in files}
     masks = _mask_files(folders)
     left["masks in a folder of their own (name them as mask_path)"] = len(masks)
-    files = [path for path in files if path not in masks]
+    beside = _masks_beside(path for path in files if path not in masks)
+    left["masks beside their images (name them as mask_path)"] = len(beside)
+    files = [path for path in files if path not in masks and path not in beside]
     frames = {}
     for path in files:
         frames[path], extra, reason = _frames(path)
@@ -167,13 +173,39 @@ def _frames(path: Path) -> tuple[Sequence[int | None], int, str]:
 
 def _mask_files(folders: dict[Path, tuple[str, ...]]) -> set[Path]:
     """Files in a folder named as one of masks, where most of these share a name with a file elsewhere."""
+    named = {part for parts in folders.values() for part in parts if _MASK_FOLDER.fullmatch(_bare(part))}
+    masks = {path for path, parts in folders.items() if not named.isdisjoint(parts)}
+    others = {name for path in folders if path not in masks for name in _names(path)}
+    own = (re.sub(rf"[_-]?{_MASK_WORD}$", "", _stem(path)) for path in masks)
+    return masks if masks and sum(name in others for name in own) > len(masks) / 2 else set()
 
-    def stem(path: Path) -> str:
-        return re.sub(r"[_-]?(mask|seg|segmentation|label|gt)$", "", path.name.split(".")[0].lower())
 
-    masks = {path for path, parts in folders.items() if any(part.lower() in _MASK_FOLDERS for part in parts)}
-    others = {stem(path) for path in folders if path not in masks}
-    return masks if masks and sum(stem(path) in others for path in masks) > len(masks) / 2 else set()
+def _masks_beside(files: Iterable[Path]) -> set[Path]:
+    """Files named as the mask of another in their folder: ``7_mask.png`` beside ``7.png``, ``7_seg.nii`` beside ``7_t1.nii``."""
+    masks: dict[Path, re.Match[str]] = {}
+    others: set[tuple[Path, str]] = set()
+    whole: set[tuple[Path, str]] = set()
+    for path in files:
+        if found := re.fullmatch(rf"(.+?)[\s_.-]+{_MASK_WORD}([\s_.-]?\d+)?", _stem(path)):
+            masks[path] = found
+        else:
+            whole.add((path.parent, _stem(path)))
+            others.update((path.parent, name) for name in _names(path))
+    return {path for path, found in masks.items() if (path.parent, found[1]) in (whole if found[3] else others)}
+
+
+def _names(path: Path) -> Iterable[str]:
+    """What the mask of an image may be called: its name, without its last part where that is a modality or a channel."""
+    yield (name := _stem(path))
+    yield re.sub(r"(?<=.)[_-][^_-]+$", "", name)
+
+
+def _stem(path: Path) -> str:
+    return _SUFFIX.sub("", path.name.lower())
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_.-]+", "", name).lower()
 
 
 def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
@@ -190,7 +222,7 @@ def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
         for path in files:
             if len(inner[path]) > depth and (splits[path] or not split):
                 at[inner[path][depth]].append(path)
-        if len(at) < 2:
+        if len(at) < 2 or all(_IMAGE_FOLDER.fullmatch(_bare(name)) for name in at):
             continue
         if _is_unit(at):
             group = depth
