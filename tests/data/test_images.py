@@ -1074,3 +1074,35 @@ def test_a_mask_that_is_transparency_alone_is_refused(tmp_path: Path) -> None:
     outline = np.dstack([np.where(alpha > 0, 2, 0).astype(np.uint8), np.full_like(alpha, 128)])
     Image.fromarray(outline, "LA").save(tmp_path / "mask.png")
     np.testing.assert_array_equal(read_labels(str(tmp_path / "mask.png")), np.where(alpha > 0, 2, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_labels_of_a_tiff_whose_white_is_zero_are_those_stored(tmp_path, dtype):
+    labels = (np.add.outer(np.arange(9), np.arange(7)) % 3).astype(dtype)
+    tifffile.imwrite(tmp_path / "m.tif", labels, photometric="miniswhite")
+    np.testing.assert_array_equal(read_labels(str(tmp_path / "m.tif")), labels)
+    assert to_uint8(read(str(tmp_path / "m.tif")).pixels)[0, 0] == 255  # as an image 0 is white
+
+
+@pytest.mark.parametrize(
+    ("label", "outside", "fits"), [(255, 0, True), (1, 0, True), (255, 255, False), (0, 255, False), (0, 0, False)]
+)
+def test_labels_with_transparency_are_taken_where_their_greys_say_the_same(tmp_path, label, outside, fits):
+    pixels = np.zeros((6, 8, 4), np.uint8) + np.array([outside] * 3 + [0], np.uint8)
+    pixels[2:4, 3:5] = [label] * 3 + [255]
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    if fits:
+        np.testing.assert_array_equal(read_labels(str(tmp_path / "m.png")), pixels[..., 0])
+    else:
+        with pytest.raises(ImageError, match="in its transparency alone"):
+            read_labels(str(tmp_path / "m.png"))
+
+
+def test_an_npz_of_one_image_with_a_channel_axis_in_a_folder_with_a_hash(tmp_path):
+    folder = tmp_path / "ward #3.npz copies"
+    folder.mkdir()
+    values = np.arange(24 * 20, dtype=np.uint8).reshape(24, 20, 1)
+    np.savez(folder / "a.npz", only=values)
+    for path in (f"{folder}/a.npz", f"{folder}/a.npz#only"):
+        assert frames(path) == 1
+        np.testing.assert_array_equal(read(path).pixels, values[..., 0])

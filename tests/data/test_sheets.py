@@ -177,7 +177,7 @@ def test_the_first_visible_sheet_with_title_and_merged_ranges(tmp_path: Path, ca
 
     assert read(book(tmp_path / "t.xlsx", fill)) == {"code": ["a", "b", "c"], "patient": ["P", "P", "Q"], "dx": ["x", "x", "y"]}
     err = capsys.readouterr().err
-    assert "of 3 sheets, 1 hidden the first visible one is read, number 2" in err
+    assert "of 3 sheets (2 of them hidden or empty) the first visible one with cells is read, number 2" in err
     assert "2 cells of merged ranges are filled" in err
     assert "row 3 is its header; 2 above it are skipped" in err
 
@@ -209,3 +209,26 @@ def test_any_text_comes_back_as_it_was(tmp_path: Path, seed: int) -> None:
     for separator in ",;\t":
         frame.to_csv(tmp_path / "t.csv", index=False, sep=separator)
         assert sheets.read(tmp_path / "t.csv", ["code"]).to_numpy().tolist() == texts
+
+
+def test_an_empty_first_sheet_is_passed_over_and_a_header_of_two_rows_is_refused(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    def empty_first(made: Workbook) -> None:
+        made.active["B2"] = "  "
+        sheet = made.create_sheet("data")
+        sheet.append(["code", "label"]), sheet.append(["a", 1])
+
+    assert read(book(tmp_path / "first.xlsx", empty_first), "code") == {"code": ["a"], "label": [1]}
+    assert "of 2 sheets (1 of them hidden or empty) the first visible one with cells is read, number 2" in capsys.readouterr().err
+
+    def two_rows(made: Workbook) -> None:
+        for row in (["code", "findings", None], [None, "oedema", "effusion"], ["a", 1, 0]):
+            made.active.append(row)
+        made.active.merge_cells("A1:A2"), made.active.merge_cells("B1:C1")
+
+    with pytest.raises(UsageError, match="rows 1 and 2 seem to be a header of two rows: write each column's whole name in one row"):
+        read(book(tmp_path / "two.xlsx", two_rows), "code")
+    (tmp_path / "t.csv").write_text("title,,\ncode,findings,\n,oedema,effusion\na,1,0\n")
+    with pytest.raises(UsageError, match="rows 2 and 3 seem to be a header of two rows"):
+        read(tmp_path / "t.csv", "code")
+    (tmp_path / "t.csv").write_text("code,label,\n,1,\na,0,\n")  # a first row that names nothing is none
+    assert read(tmp_path / "t.csv", "code") == {"code": [None, "a"], "label": [1, 0]}

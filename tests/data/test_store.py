@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -345,3 +347,19 @@ def test_a_picture_that_hangs_a_decoder_is_left_out(grey_folder, tmp_path: Path,
     assert opened.facts["error"][3] == "decoding took more than 1 seconds"
     assert f"1 of {len(rows)} pictures" in capfd.readouterr().err
     assert all(opened.pixels[row].any() for row in dataset.table["row"])
+
+
+def test_a_row_that_names_a_file_of_several_images_and_none_of_them_is_said(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    grey = np.add.outer(np.arange(20), np.arange(24)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "one.tif")
+    Image.fromarray(grey).save(tmp_path / "stack.tif", save_all=True, append_images=[Image.fromarray(grey // 2)])
+    np.savez(tmp_path / "three.npz", np.stack([grey] * 3))
+    nibabel.save(nibabel.Nifti1Image(np.stack([grey.astype(np.int16)] * 4, -1), np.eye(4)), tmp_path / "four.nii.gz")
+    frame = pd.DataFrame(
+        {"image_path": ["one.tif", "stack.tif", "three.npz", "four.nii.gz", "stack.tif"], "frame": [np.nan] * 4 + [1]}
+    )
+    dataset = table.from_frame("several", frame, tmp_path)
+    store.prepare(dataset, 16, channels=1, quiet=True)
+    assert "several: 3 rows name a file of several images and none of them: the first stands" in capsys.readouterr().err
+    store.prepare(replace(dataset, table=dataset.table.iloc[[0, 4]].reset_index(drop=True)), 16, channels=1, quiet=True)
+    assert "several images" not in capsys.readouterr().err

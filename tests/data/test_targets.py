@@ -111,3 +111,9 @@ def test_a_class_without_a_row_is_refused_by_name() -> None:
     several = targets.Target(("u", "v"), ("u", "v"), np.array([[1, 0], [0, np.nan]], np.float32))
     with pytest.raises(UsageError, match="class 'v'"):
         targets.require_classes(several, np.arange(2), "training")
+
+
+def test_an_infinite_number_is_no_target() -> None:
+    dataset = Dataset("t", pd.DataFrame({"image_path": ["phantom:1"] * 4, "x": [1.0, 2.5, np.inf, np.nan]}))
+    with pytest.raises(UsageError, match="x holds inf, which is no number"):
+        targets.read(dataset, ["x"], numbers=True)

@@ -145,7 +145,8 @@ def _remarks(name: str, counts: dict[str, int], chosen: Sequence[str]) -> list[R
         rows = sum(counts[text] for text, number in numbers.items() if number == -1)
         text = (
             f"holds -1 beside 0 and 1 in {rows} rows, by which tables mark what is uncertain: --missing=-1 leaves these out "
-            "(uncertain=missing of the public data sets), --classes=-1,0,1 makes it a class; or write 0 or 1 in the table"
+            "(uncertain=missing of the public data sets), --classes=-1,0,1 of the verbs that train makes it a class; or write "
+            "0 or 1 in the table"
         )
         found.append(Remark("minus_one", name, text, rows, True))
     twice = [texts for number in values if len(texts := [t for t, n in numbers.items() if n == number]) > 1]

@@ -171,7 +171,9 @@ def named(name: str) -> Reason | None:
 
 def shown(table: pd.DataFrame, column: str, value: object) -> str:
     """A value of a column as a message may show it: not where the column identifies patients."""
-    return repr(value) if reason_of(column, table[column], units_of(table)) is None else "a value that is not shown here"
+    if reason_of(column, table[column], units_of(table)) is not None:
+        return "a value that is not shown here"
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def rare(values: pd.Series[Any], units: np.ndarray) -> pd.Series[Any]:

@@ -68,9 +68,10 @@ def read(path: Path, wanted: Iterable[str] = ()) -> pd.DataFrame:
         if suffix == ".xlsx":
             sheet = workbook.read(path)
             top = _header(path, sheet.rows, is_header)
+            _refuse_two_headers(path, sheet.rows, top, is_header)
             said = [*sheet.said, *_filled(sheet, top)]
             dates, rounded = (Counter(column for row, column in at if row > top) for at in (sheet.dates, sheet.rounded))
-            frame = _frame(path, sheet.rows, top)
+            frame = _frame(path, sheet.rows, top, "give each column with cells a name, in one header row")
             for column in (c for c in frame.columns if is_header([c])):
                 place = _place(sheet.rows[top], column)
                 if dates.get(place):
@@ -81,6 +82,7 @@ def read(path: Path, wanted: Iterable[str] = ()) -> pd.DataFrame:
         else:
             rows, delimiter, said = delimited.read(path, is_header)
             top = _header(path, rows, is_header)
+            _refuse_two_headers(path, rows, top, is_header)
             frame, comma = _frame(path, rows, top), delimiter != ","
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from error
@@ -112,7 +114,20 @@ def _place(header: Sequence[str], column: str) -> int:
     return next((k for k, cell in enumerate(header) if " ".join(cell.split()) == column), -1)
 
 
-def _frame(path: Path, rows: list[list[str]], top: int) -> pd.DataFrame:
+def _refuse_two_headers(path: Path, rows: list[list[str]], top: int, is_header: Callable[[Sequence[str]], bool]) -> None:
+    """Refuse a second row of names: it fills columns that the first leaves without one, and names no image itself."""
+    header, below = rows[top], rows[top + 1] if top + 1 < len(rows) else []
+    filled = {k for k, cell in enumerate(below) if cell.strip()}
+    named = {k for k, cell in enumerate(header) if cell.strip()}
+    wanted = {k for k in named if is_header([header[k]])}
+    if filled - named and wanted and not filled & wanted:
+        raise UsageError(
+            f"{path}: rows {top + 1} and {top + 2} seem to be a header of two rows: write each column's whole name in one row"
+        )
+
+
+def _frame(path: Path, rows: list[list[str]], top: int,
+           hint: str = "mend that row (a cell that holds the delimiter needs quotation marks)") -> pd.DataFrame:  # fmt: skip
     """The rows below the header; empty ones, and columns without a name or a cell, are left out."""
     import pandas as pd
 
@@ -126,10 +141,7 @@ def _frame(path: Path, rows: list[list[str]], top: int) -> pd.DataFrame:
             filled = max((place + 1 for place, cell in enumerate(row) if cell.strip()), default=0)
             if filled and (filled > width or len(row) < width):
                 count = max(filled, len(row)) if filled > width else len(row)
-                raise UsageError(
-                    f"{path}: row {k + 1} has {count} cells and the header {width}: "
-                    "mend that row (a cell that holds the delimiter needs quotation marks)"
-                )
+                raise UsageError(f"{path}: row {k + 1} has {count} cells and the header {width}: {hint}")
             rows[k] = row[:width] if filled else []
     kept = [k for k in range(top + 1, len(rows)) if any(rows[k]) and any(map(str.strip, rows[k]))]
     columns: dict[str, Any] = {}

@@ -365,6 +365,9 @@ def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) ->
         print(f"{message}; left out, listed in {store.path / 'facts.parquet'}", file=sys.stderr)
     for line in store.notices:
         notice(dataset.name, line)
+    if dataset.store is None and (several := _several(table, facts[~bad])):
+        text = f"{several} rows name a file of several images and none of them: the first stands for the file"
+        notice(dataset.name, f"{text}, of a NIfTI volume the middle slice; name others in a column frame, from 0")
     for column in FROM_HEADERS:
         if column not in table.columns and column in facts.columns:
             table[column] = facts[column].to_numpy()
@@ -376,3 +379,9 @@ def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) ->
         if bad.all():
             raise UsageError(f"every picture of {dataset.name} is empty: leave out --skip_empty")
     return replace(dataset, table=table[~bad].reset_index(drop=True)), store
+
+
+def _several(table: pd.DataFrame, facts: pd.DataFrame) -> int:
+    """How many rows name a file that holds several images, and none of these."""
+    unnamed = facts.index[table["frame"].iloc[facts.index].isna()] if "frame" in table.columns else facts.index
+    return int(facts.reindex(unnamed, columns=["frames", "slices"]).gt(1).any(axis=1).sum())

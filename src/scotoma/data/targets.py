@@ -141,7 +141,7 @@ def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> 
     values = pd.to_numeric(column, errors="coerce")
     ages = column.where(values.isna() & column.notna()).map(lambda v: age_in_years(v) if isinstance(v, str) else None)
     values = values.fillna(pd.to_numeric(ages, errors="coerce"))
-    strange = column[values.isna() & column.notna()]
+    strange = column[~np.isfinite(values) & column.notna()]
     if len(strange):
         hint = "; a decimal comma is read in tables with semicolons between columns" if "," in str(strange.iloc[0]) else ""
         raise UsageError(

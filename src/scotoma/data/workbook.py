@@ -40,7 +40,7 @@ class Sheet:
 
 
 def read(path: Path) -> Sheet:
-    """The first visible sheet.
+    """The first visible sheet that holds anything.
 
     Raises:
         UsageError: not a workbook, one without cells, of unreasonable size, or with formulas whose values it does not hold.
@@ -53,7 +53,7 @@ def read(path: Path) -> Sheet:
         if size > MOST_BYTES:
             raise UsageError(f"{path}: unpacks to {size / 2**30:.1f} GiB: save the sheet as CSV")
         book = openpyxl.load_workbook(path)
-        visible = [s for s in book.worksheets if s.sheet_state == "visible"]
+        visible = [s for s in book.worksheets if s.sheet_state == "visible" and any(map(_filled, s._cells.values()))]
         if not visible:
             raise UsageError(f"{path}: no visible sheet with cells")
         sheet, place = visible[0], book.worksheets.index(visible[0])
@@ -71,15 +71,14 @@ def read(path: Path) -> Sheet:
     except Exception as error:  # openpyxl lets a broken file raise anything
         raise UsageError(f"{path}: cannot be read as a table ({(str(error) or type(error).__name__).splitlines()[0]})") from error
     found = _texts(path, sheet)
-    if len(visible) > 1 or len(book.worksheets) > 1:
-        hidden = len(book.worksheets) - len(visible)
-        also = f", {hidden} hidden" if hidden else ""
-        found.said.append(f"of {len(book.worksheets)} sheets{also} the first visible one is read, number {place + 1}")
+    if len(book.worksheets) > 1:
+        also = f" ({others} of them hidden or empty)" if (others := len(book.worksheets) - len(visible)) else ""
+        found.said.append(f"of {len(book.worksheets)} sheets{also} the first visible one with cells is read, number {place + 1}")
     return found
 
 
 def _texts(path: Path, sheet: Worksheet) -> Sheet:
-    used = {at: cell for at, cell in sheet._cells.items() if cell.value is not None and str(cell.value).strip()}
+    used = {at: cell for at, cell in sheet._cells.items() if _filled(cell)}
     height, width = (max((at[k] for at in used), default=0) for k in (0, 1))
     if height * width > MOST_CELLS or (width > 100 and height * width > 1000 * len(used)):
         far = max(used, key=lambda at: at[1])
@@ -104,6 +103,10 @@ def _texts(path: Path, sheet: Worksheet) -> Sheet:
         if part.min_row <= height and part.min_col <= width:
             found.merged.append((part.min_row - 1, min(part.max_row, height) - 1, part.min_col - 1, min(part.max_col, width) - 1))
     return found
+
+
+def _filled(cell: Any) -> bool:
+    return cell.value is not None and bool(str(cell.value).strip())
 
 
 def _text(value: Any, shown: str) -> str:

@@ -118,7 +118,8 @@ class Picture:
         pixels: (H, W), or (H, W, 3) RGB. uint8 for 8-bit files; uint16 or float32 for deeper ones, where the full
             range of the dtype (float: 0 to 1) is black to white.
         facts: ``format``, ``width``, ``height`` (the upright picture at full resolution, before non-square pixels are
-            corrected), ``channels``, ``bits``; for DICOM, where present, ``modality``, ``photometric``, ``vendor``,
+            corrected), ``channels``, ``bits``, ``frames`` (of a file of several images; of TIFF, GIF and WebP where
+            none of them was asked for); for DICOM, where present, ``modality``, ``photometric``, ``vendor``,
             ``model``, ``view``, ``laterality``, ``spacing_mm`` (between rows), ``age`` (years), ``sex``, ``window``
             ([centre, width] that was applied), ``transfer_syntax``, ``patient_id``, ``study_uid``, ``series_uid``; for NIfTI
             ``spacing_mm``, ``slices``. All are plain numbers, strings and lists. ``patient_id`` and the UIDs are
@@ -155,10 +156,11 @@ def check_frame(frame: int, count: int) -> int:
     return frame
 
 
-def picture_facts(name: str, pixels: np.ndarray, bits: int) -> dict[str, object]:
-    """The facts that every format has; ``bits`` are those of one sample in the file."""
+def picture_facts(name: str, pixels: np.ndarray, bits: int, frames: int = 1) -> dict[str, object]:
+    """The facts that every format has; ``bits`` are those of one sample in the file, which holds so many ``frames``."""
     channels = 3 if pixels.ndim == 3 else 1
-    return {"format": name, "width": pixels.shape[1], "height": pixels.shape[0], "channels": channels, "bits": bits}
+    facts = {"format": name, "width": pixels.shape[1], "height": pixels.shape[0], "channels": channels, "bits": bits}
+    return facts | ({"frames": frames} if frames > 1 else {})
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:

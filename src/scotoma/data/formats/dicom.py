@@ -102,7 +102,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
             pixels = pixels[np.subtract(stored, lowest, dtype=np.intp)]
         if padding is not None:
             pixels[padding] = 0
-    facts = picture_facts("DICOM", pixels, bits) | {"width": int(ds.Columns), "height": int(ds.Rows)}
+    facts = picture_facts("DICOM", pixels, bits, frames) | {"width": int(ds.Columns), "height": int(ds.Rows)}
     facts |= header_facts(ds, get) | ({"window": list(window)} if window else {})
     codestream = jpeg2000_stream(ds, index)
     source = stored if codestream is None else codestream

@@ -36,6 +36,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
 
 
 def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
+    asked = frame
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
@@ -54,6 +55,7 @@ def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, displa
         name = image.format or "image"
         if name == "TIFF" and not tiff.pillow_reads(image):
             return _read_tiff(path, frame, display, levels)
+        several = sum(pages(path)) if asked is None else 1
         deep = _has_deep_colours(image, file)
         look("uint16" if deep else _type(image), display, levels)
         bits = 16 if deep else _bits(image)
@@ -78,7 +80,8 @@ def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, displa
     if name == "JPEG":
         file.seek(0)
         source = bytes([orientation]) + _jpeg_stream(file.read())
-    return Picture(pixels, picture_facts(name, pixels, bits) | {"width": width, "height": height}, source, clipped)
+    facts = picture_facts(name, pixels, bits, several) | {"width": width, "height": height}
+    return Picture(pixels, facts, source, clipped)
 
 
 def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -> Picture:
@@ -88,7 +91,8 @@ def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -
         look(kind, display, levels)
         values, bits = tiff.values(page)
     pixels, clipped = shown(values, display, levels, count, kind)
-    return Picture(pixels, picture_facts("TIFF", pixels, bits), values, clipped)
+    several = sum(pages(path)) if frame is None else 1
+    return Picture(pixels, picture_facts("TIFF", pixels, bits, several), values, clipped)
 
 
 def _jpeg_stream(data: bytes) -> bytes:
@@ -141,9 +145,20 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
             if image.mode in ("LA", "RGBA"):  # an outline's transparency is no label
                 alpha = np.asarray(image)[..., -1]
                 image = image.convert("L" if image.mode == "LA" else "RGB")  # type: ignore[assignment]
-                if alpha.min() < alpha.max() and len(np.unique(np.asarray(image).reshape(alpha.size, -1)[alpha.ravel() > 0])) == 1:
+                seen = np.asarray(image).reshape(alpha.size, -1)[alpha.ravel() > 0]
+                outside = np.asarray(image)[alpha == 0]
+                if alpha.min() < alpha.max() and len(np.unique(seen)) == 1 and (outside.any() or not seen.any()):
                     raise ImageError("its labels are in its transparency alone: save them as grey levels, 0 outside")
-            return whole(np.asarray(image))
+            values = np.asarray(image)
+            if image.format == "TIFF" and image.mode == "L" and _inverted(image):
+                values = 255 - values  # as stored: Pillow shows them
+            return whole(values)
+
+
+def _inverted(image: Image.Image) -> bool:
+    """Whether Pillow turned the bytes of a TIFF whose white is zero."""
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    return int(tags.get(262, 1)) == tiff.WHITE_IS_ZERO and max(tags.get(258, (1,))) == 8
 
 
 def _tiff_labels(path: str, frame: int | None) -> np.ndarray:

@@ -155,10 +155,11 @@ def read_npz(path: str, frame: int | None, display: Display, levels: Levels) -> 
     look(member.dtype.name, display, levels)
     values = _npz_values(path, frame)
     if values.ndim == 3 and values.shape[-1] not in (1, 3):
-        raise ImageError(f"{path.partition('#')[2]} has {values.shape[-1]} channels, neither 1 nor 3")
+        raise ImageError(f"{name} has {values.shape[-1]} channels, neither 1 nor 3")
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
-    pixels, clipped = shown(values, display, levels, member.shape[0] if _rows(member.shape) else 1)
-    return Picture(pixels, picture_facts("NPZ", pixels, 8 * values.dtype.itemsize), values, clipped)
+    frames = member.shape[0] if _rows(member.shape) else 1
+    pixels, clipped = shown(values, display, levels, frames)
+    return Picture(pixels, picture_facts("NPZ", pixels, 8 * values.dtype.itemsize, frames), values, clipped)
 
 
 def read_npz_labels(path: str, frame: int | None) -> np.ndarray:
@@ -245,7 +246,8 @@ def _levels(path: str, volume: int, stamp: tuple[int, int, int]) -> tuple[float,
 
 
 def _member_name(path: str) -> tuple[str, str]:
-    archive, _, member = path.partition("#")
+    at = path.lower().rfind(".npz") + len(".npz")  # a folder's name may hold a # too
+    archive, member = path[:at], path[at + 1 :]
     if member:
         return archive, member
     with zipfile.ZipFile(archive) as file:
@@ -256,8 +258,8 @@ def _member_name(path: str) -> tuple[str, str]:
 
 
 def _rows(shape: tuple[int, ...]) -> bool:
-    """Whether the first axis counts pictures: (N, H, W) and (N, H, W, C), not (H, W) and (H, W, 3)."""
-    return len(shape) == 4 or (len(shape) == 3 and shape[-1] != 3)
+    """Whether the first axis counts pictures: (N, H, W) and (N, H, W, C), not (H, W), (H, W, 1) and (H, W, 3)."""
+    return len(shape) == 4 or (len(shape) == 3 and shape[-1] not in (1, 3))
 
 
 class _Member:
