@@ -355,9 +355,9 @@ def test_smoothed_edges_are_cut_and_classes_are_not(tmp_path: Path) -> None:
     assert 3 < len(np.unique(soft)) < 256
     hard = np.where(soft >= 128, 255, 0)
     labels, cut = alignment.harden(soft.astype(np.int32))
-    assert cut and np.array_equal(labels, hard)
+    assert cut == alignment.THRESHOLDED and np.array_equal(labels, hard)
     thick = Image.fromarray(hard.astype(np.uint8)).resize((48, 48), Image.Resampling.BICUBIC)
-    assert alignment.harden(np.asarray(thick, np.int32))[1]
+    assert alignment.harden(np.asarray(thick, np.int32))[1] == alignment.THRESHOLDED
     rings = sum((disc(64, r, 32) > 127).astype(np.int32) * 40 for r in (28, 22, 16, 10, 6)) + (disc(64, 3, 32) > 127) * 55
     outline = hard.copy()
     outline[np.abs(disc(64, 20, 31.3) - 127) < 127] = 127  # a class of its own, as thin as an edge
@@ -365,7 +365,7 @@ def test_smoothed_edges_are_cut_and_classes_are_not(tmp_path: Path) -> None:
     inside[30:33, 30:33] = 127  # edges for the most part, but a class
     for classes in (inside, rings, outline, hard, soft // 2, RNG.integers(0, 256, (64, 64))):
         kept, cut = alignment.harden(classes.astype(np.int32))
-        assert not cut and np.array_equal(kept, classes)
+        assert cut == (alignment.RIMS if classes is outline else "") and np.array_equal(kept, classes)
 
 
 def masks(folder: Path, *given: np.ndarray) -> table.Dataset:
@@ -423,3 +423,16 @@ def test_names_of_files_stand_in_no_line(tmp_path: Path) -> None:
     with pytest.raises(RunError) as told:
         store.regions(dataset, 32)
     assert "SECRET" not in str(told.value) and "another shape" in str(told.value)
+
+
+def test_a_value_at_edges_alone_and_the_classes_of_masks_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    halved = (disc(64, 20, 31.3)[::2] // 255 * 255 + disc(64, 20, 31.3)[1::2] // 255 * 255) // 2  # 0, 127 and 255
+    assert np.unique(halved).tolist() == [0, 127, 255]
+    found = regions.read(masks(tmp_path, halved, disc(64, 20, 32)[::2] // 255 * 255), 64)
+    said = capsys.readouterr().err
+    assert found.classes == ("background", "127", "255") and "1 masks with one or two values at edges alone" in said
+    counts = [(found.maps(np.arange(2)) == k).sum() for k in (1, 2)]
+    share = counts[0] / sum(counts)
+    assert f"masks of 2 classes beside the background, by share of their pixels: 127 ({share:.1%}), 255 ({1 - share:.1%})" in said
+    regions.read(masks(tmp_path, disc(64, 20, 32) // 255 * 255), 64)
+    assert "masks of" not in capsys.readouterr().err

@@ -19,6 +19,7 @@ from scotoma.data.formats.geometry import Geometry, lay_flat
 
 LEAST_TOP = 200  # of 255: the highest value of a mask of 0 and 255 whose edges are smoothed
 THRESHOLDED = "of grey levels between 0 and 255, as smoothed edges have, and cut at 128"
+RIMS = "with one or two values at edges alone, which may be smoothed edges: cut the masks at 128 if they are"
 
 
 def read(path: str, frame: int | None, image: str | None) -> tuple[np.ndarray, str]:
@@ -61,25 +62,27 @@ def nameless(error: str, *paths: str | None) -> str:
     return error
 
 
-def harden(labels: np.ndarray) -> tuple[np.ndarray, bool]:
+def harden(labels: np.ndarray) -> tuple[np.ndarray, str]:
     """A mask of 0 and 255 with smoothed edges, cut at 128; whatever else it may be stays as it is.
 
-    Its values between 0 and the highest are at least three, none fills 3 x 3 pixels anywhere, and nine tenths of them have both a
-    lower and a higher neighbour. A class of its own has an inside, or lies beside nothing higher.
+    Its values between 0 and the highest are at least three (fewer may be a class around another), none fills 3 x 3 pixels, and
+    nine tenths of them have both a lower and a higher neighbour. A class of its own has an inside, or lies beside nothing higher.
 
     Returns:
-        The labels, and whether they were cut.
+        The labels, and ``THRESHOLDED`` where they were cut, ``RIMS`` where fewer values look so, or "".
     """
     top = int(labels.max(initial=0))
     between = (labels > 0) & (labels < top)
-    if not LEAST_TOP <= top <= 255 or labels.min() < 0 or len(np.unique(labels[between])) < 3:
-        return labels, False
+    if not LEAST_TOP <= top <= 255 or labels.min() < 0 or not between.any():
+        return labels, ""
     image = Image.fromarray(labels.astype(np.uint8))
     low, high = (np.asarray(image.filter(f(3)), np.int32) for f in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
     ramp = (low < labels) & (labels < high) & between
     if (between & (low == high)).any() or ramp.sum() < 0.9 * between.sum():
-        return labels, False
-    return np.where(labels >= 128, 255, 0).astype(np.int32), True
+        return labels, ""
+    if len(np.unique(labels[between])) < 3:
+        return labels, RIMS
+    return np.where(labels >= 128, 255, 0).astype(np.int32), THRESHOLDED
 
 
 def _geometry(path: str, frame: int | None) -> Geometry | None:
@@ -120,8 +123,8 @@ def _over(path: str, frame: int | None, image: str, geometry: Geometry | None) -
     if kind == images.DICOM:
         return lay_flat(dicom.stored_labels(dicom.load(path), own.frame), own, geometry)
     labels = volumes.read_npz_labels(path, frame) if kind == images.NPZ else raster.read_labels(path, frame)
-    cut = False
+    cut = ""
     if kind == images.RASTER and not raster.is_palette(path):
         labels, cut = harden(labels)
     laid, note = lay_flat(labels, own, geometry)
-    return laid, "; ".join([note] * bool(note) + [THRESHOLDED] * cut)
+    return laid, "; ".join(text for text in (note, cut) if text)

@@ -12,9 +12,10 @@ from scotoma.data import store
 from scotoma.data.alignment import THRESHOLDED
 from scotoma.data.store import Store
 from scotoma.data.table import Dataset
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 
 MOST_VALUES = 64
+SHOWN = 8  # classes that a line names
 UNKNOWN = -1  # of a pixel whose value is none of the classes: it is neither trained nor tested on
 AT_A_TIME = 64
 SMOOTHED = 0.02  # the most pixels between 0 and 255 for one of 255, of masks with smoothed edges that were too small to be cut
@@ -84,4 +85,8 @@ def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool =
         raise UsageError(f"{dataset.name}: the masks of mask_path are all 0: nothing to find")
     if len(values) > MOST_VALUES:
         raise UsageError(f"{dataset.name}: the masks hold {len(values)} different values: pictures, not label maps?")
+    if len(values) > 1:
+        told = ", ".join(f"{value} ({count[value] / count[1:].sum():.1%})" for value in values[:SHOWN].tolist())
+        more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+        notice(dataset.name, f"masks of {len(values)} classes beside the background, by share of their pixels: {told}{more}")
     return Regions(opened, at, (0, *values.tolist()))
