@@ -42,10 +42,10 @@ def _both_classes(y01: ArrayLike, score: ArrayLike) -> tuple[Array, FloatArray]:
     return truth, values
 
 
-def _probabilities(p: ArrayLike) -> FloatArray:
-    """P as it is; ValueError unless all of it lies between 0 and 1."""
+def _probabilities(p: ArrayLike, missing: bool = False) -> FloatArray:
+    """P as it is; ValueError unless all of it lies between 0 and 1, or is NaN where some may be ``missing``."""
     values = np.asarray(p, dtype=np.float64)
-    if not ((values >= 0) & (values <= 1)).all():
+    if not ((values >= 0) & (values <= 1) | (missing & np.isnan(values))).all():
         raise ValueError("p must be probabilities between 0 and 1: apply softmax or sigmoid to the logits")
     return values
 
@@ -98,9 +98,11 @@ def rates(y01: ArrayLike, score: ArrayLike, threshold: float, weights: Array | N
 def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """PPV and NPV where a share ``prevalence`` of the patients is positive, by Bayes's rule; arguments are broadcast.
 
-    A test set with as many cases as controls says nothing about them by itself. NaN where no row is called positive (negative).
+    A test set with as many cases as controls says nothing about them by itself. NaN where no row is called positive (negative),
+    and where a rate is NaN, as that of a resample without a positive (negative) row is.
     """
-    sens, spec, share = np.broadcast_arrays(*(_probabilities(v) for v in (sensitivity, specificity, prevalence)))
+    rates_ = (_probabilities(v, missing=True) for v in (sensitivity, specificity))
+    sens, spec, share = np.broadcast_arrays(*rates_, _probabilities(prevalence))
     hit, rejected = sens * share, spec * (1 - share)
     return _divide(hit, hit + (1 - spec) * (1 - share)), _divide(rejected, rejected + (1 - sens) * share)
 

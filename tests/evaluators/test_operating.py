@@ -53,6 +53,20 @@ def test_rates_are_those_of_the_models_own_threshold(tmp_path: Path) -> None:
     assert {r["threshold"] for r in operating.evaluate(start, 50) if r["metric"] == "sensitivity"} == {0.5}
 
 
+def test_few_test_rows_of_which_some_resamples_have_one_class_only(tmp_path: Path) -> None:
+    start = made(tmp_path)
+    y = start.target.y[start.test]
+    few = np.concatenate([start.test[y == k][:3] for k in (0, 1)])
+    split = np.where(np.isin(np.arange(len(start.split.of)), few), start.split.of, "")
+    threshold = float(np.median(metrics.probabilities(start)[few, 1]))
+    start = replace(start, split=replace(start.split, of=split), info=replace(start.info, thresholds=(0.5, threshold)))
+    rows = operating.evaluate(start, resamples=200)
+    rates = {name: only(rows, metric=name, prevalence=None)["value"] for name in ("sensitivity", "specificity")}
+    at_tenth = only(rows, metric="npv", prevalence=0.1)["value"]
+    sens, spec = rates["sensitivity"], rates["specificity"]
+    assert at_tenth == pytest.approx(0.9 * spec / (0.9 * spec + 0.1 * (1 - sens)))  # type: ignore[operator]
+
+
 def test_the_decision_curve_and_calibration_in_closed_form(tmp_path: Path) -> None:
     start = made(tmp_path)
     p, y = metrics.probabilities(start)[start.test][:, 1], start.target.y[start.test]
