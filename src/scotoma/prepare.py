@@ -90,9 +90,10 @@ def prepare(
         dataset.column(column)  # a wrong column is found before anything is decoded
         reason = phi.reason_of(column, dataset.table[column], phi.units_of(dataset.table))
         if reason is not None and reason.direct and column not in phi.STRUCTURE:
+            mend = "rename the column" if phi.named(column) else "write its values otherwise"
             raise UsageError(
-                f"--columns {column}: {reason.text} is kept in no store; join it later by row in a table of your own, "
-                "or rename the column if it identifies nobody"
+                f"--columns {column}: {reason.text} is kept in no store; join it later by row in a table of your own, or {mend} if "
+                "it identifies nobody"
             )
     display = _display(dataset.display, windows, equalize, offset, redact)
     dataset = slices.choose(replace(dataset, display=display), axis, every)

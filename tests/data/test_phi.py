@@ -127,3 +127,20 @@ def test_rare_categories_are_one() -> None:
 def test_direct_identifiers_under_names_of_other_languages_are_kept_by_no_flag(name: str) -> None:
     reason = phi.named(name)
     assert reason is not None and reason.direct
+
+
+@pytest.mark.parametrize(
+    ("values", "person"),
+    [
+        ("Dr. Who", True),
+        ("Mr Jones", True),
+        ("DR. WHO", True),
+        ("MRS JONES", True),
+        ("MS lesion", False),
+        ("MR T1", False),
+        ("DR chest", False),
+    ],
+)
+def test_a_title_is_no_modality_and_no_disease(values: str, person: bool) -> None:
+    reason = phi.reason_of("kind", pd.Series([values, "other"] * N), np.arange(2 * N) // 4)
+    assert (reason is not None and reason.text == "a person's name") is person

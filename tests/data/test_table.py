@@ -291,3 +291,14 @@ def test_real_tables_are_read_whole(data_root: Path) -> None:
         dataset = table.load(data_root / name / "table.csv")
         assert (dataset.name, len(dataset)) == (name, rows)
         assert Path(dataset.table["image_path"].iloc[-1]).is_file()
+
+
+def test_rows_that_name_one_image_are_told_with_what_they_differ_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame(
+        {"image_path": ["a", "b", "a", "c", "c"], "frame": [0, 0, 0, 0, 1], "label": ["x", "y", "z", "x", "y"], "box": [[1]] * 5}
+    )
+    assert len(table.load(frame)) == 5
+    text = "table: 2 rows name 1 images between them, with different label: each row is an example of its own; --readers majority"
+    assert text in capsys.readouterr().err
+    table.load(frame.drop(index=2)), table.load(frame.drop(columns="box"), readers="majority")
+    assert "between them" not in capsys.readouterr().err

@@ -64,7 +64,8 @@ _NOT_BIRTH = {"weight", "order", "type", "mode", "length"}
 
 _EMAIL = re.compile(r"\S@\S+\.\w")
 _CARET = re.compile(r"[^\W\d_]{2,}\^[^\W\d_]")  # DICOM's form of a person's name
-_TITLE = re.compile(r"\b(dr|prof|mr|mrs|ms|herr|frau|mme)\b\.?\s+[^\W\d_]", re.IGNORECASE)
+# MR and MS in capitals are magnetic resonance and multiple sclerosis, DR is digital radiography, unless a point follows.
+_TITLE = re.compile(r"\b((?i:prof|mrs|herr|frau|mme|dr\.|mr\.|ms\.)|[Dd]r|[Mm]r|[Mm]s)(?!\w)\.?\s+[^\W\d_]")
 _COMMA = re.compile(r"[^\W\d_][\w'\u2019-]+,\s*[^\W\d_][\w'\u2019 .-]*$")
 _STREET = re.compile(
     r"\w(str\.|straße|strasse|weg|platz|gasse)\W.*\d|\b(street|avenue|road|lane|boulevard)\b.*\d|\d.*\b(street|avenue|road|lane)\b",

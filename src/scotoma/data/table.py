@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from scotoma import files
 from scotoma.data import columns, folders, images, joining, known, readings, sheets
 from scotoma.data.columns import IDENTIFIERS, hashed, resolved, tidy, values
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +99,8 @@ def read(data: Any, labels: str | Path | None = None, on: str | None = None, rea
         dataset = known.load(str(data))
     else:
         dataset = _from_path(Path(str(data)).expanduser(), missing or ())
+    if dataset.plain and not readers:
+        _say_repeated(dataset)
     if readers and "image_path" in dataset.table.columns:
         frames = dataset.table["frame"] if "frame" in dataset.table.columns else pd.Series(0, dataset.table.index)
         named = dataset.table.groupby([dataset.table["image_path"], frames.fillna(0)], sort=False).ngroup()
@@ -115,6 +117,22 @@ def read(data: Any, labels: str | Path | None = None, on: str | None = None, rea
     if dataset.table.empty:
         raise UsageError(f"{dataset.name} holds no pictures")
     return dataset
+
+
+def _say_repeated(dataset: Dataset) -> None:
+    """Say how many rows name an image that another row names too, and in what these differ."""
+    keys = [c for c in ("image_path", "frame") if c in dataset.table.columns]
+    rows = dataset.table[dataset.table.duplicated(keys, keep=False)]
+    if len(rows):
+        of = rows.groupby(keys, sort=False, dropna=False).ngroup()
+        differ = rows.drop(columns=keys).map(str).groupby(of).nunique().gt(1).any()
+        named = [str(c) for c in differ.index[differ]]
+        in_what = f", with different {', '.join(named[:3])}" + (" and others" if len(named) > 3 else "") if named else ""
+        notice(
+            dataset.name,
+            f"{len(rows)} rows name {of.nunique()} images between them{in_what}: each row is an example of its own; "
+            "--readers majority (or soft) makes one of an image's rows",
+        )
 
 
 def hidden(dataset: Dataset) -> Dataset:
