@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -86,3 +87,23 @@ def test_a_store_of_the_cache_keeps_whose_images_it_holds(grey_folder, tmp_path:
     _, again = store.prepare(dataset, 16, quiet=True)  # held once, gone since, and made anew
     assert np.array_equal(again.pixels, before)
     assert (again.path / "used").exists()
+
+
+def test_a_cache_in_which_another_process_builds_is_tidied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    going = tmp_path / "a.partial" / "facts-0.jsonl"
+    going.parent.mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir(), (tmp_path / name / "store.json").write_text("{}")
+    plain = Path.stat
+
+    def stat(self: Path, **given: bool) -> os.stat_result:
+        if self == going:  # listed, and taken away before it is looked at
+            self.unlink(missing_ok=True)
+        if self.parent == tmp_path and self.name == "b":
+            shutil.rmtree(self, ignore_errors=True)
+        return plain(self, **given)
+
+    going.write_text("x")
+    monkeypatch.setattr(Path, "stat", stat)
+    caches.tidy(tmp_path)
+    assert (tmp_path / "a" / "store.json").exists() and going.parent.exists() and not going.exists()

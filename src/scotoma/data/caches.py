@@ -10,8 +10,10 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from scotoma import files
@@ -89,15 +91,28 @@ def limit() -> int:
 
 def size(folder: Path) -> int:
     """Bytes of the files of a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(found.st_size for found in _stats(_inside(folder)) if S_ISREG(found.st_mode))
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """A folder and all in it; what another process takes away meanwhile may be missing."""
+    yield folder
+    for parent, folders, names in os.walk(folder):  # which passes over a folder that is gone
+        yield from (Path(parent, name) for name in (*folders, *names))
+
+
+def _stats(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Of each path; not of one that is gone by now."""
+    for path in paths:
+        with suppress(OSError):
+            yield path.stat()
 
 
 def stores(root: Path) -> list[Path]:
     """The finished stores of a cache, the least recently used first."""
 
     def used(folder: Path) -> float:
-        at = folder / USED
-        return (at if at.exists() else folder).stat().st_mtime
+        return next((found.st_mtime for found in _stats([folder / USED, folder])), 0.0)
 
     return sorted((path.parent for path in root.glob("*/store.json") if path.parent.suffix not in (".partial", ".gone")), key=used)
 
@@ -119,8 +134,8 @@ def tidy(root: Path) -> None:
         text = f"{gone} stores least recently used removed ({freed / 2**30:.2f} GiB); the limit is {limit() / 2**30:g} GiB"
         notice("cache", f"{text} ({LIMIT_VARIABLE})")
     for partial in [*root.glob("*.partial"), *root.glob("*.gone")]:
-        newest = max((p.stat().st_mtime for p in [partial, *partial.rglob("*")]), default=0.0)
-        if time.time() - newest > STALE:
+        newest = max((found.st_mtime for found in _stats(_inside(partial))), default=None)
+        if newest is not None and time.time() - newest > STALE:
             lock = partial.with_name(f"{partial.stem}.lock")
             with suppress(files.Busy), files.locked(lock, wait=False, remove=True):
                 shutil.rmtree(partial, ignore_errors=True)
