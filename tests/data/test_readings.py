@@ -120,3 +120,10 @@ def test_a_table_with_several_rows_of_a_picture(grey_folder) -> None:  # type: i
     assert found["u"].tolist() == [1, 0]
     target = targets.read(table.Dataset("t", found), ["u", "v"])
     assert target.shares == pytest.approx(np.array([[2 / 3, 0], [0, 1]], np.float32))
+
+
+def test_a_column_in_which_no_rows_agree_is_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"label": ["a", "a", "b", "a"], "size": [1.0, 1.5, 3.0, 3.5]})
+    found = readings.combine("t", frame, np.array([0, 0, 1, 1]), "majority")
+    assert "size" not in found.columns and found["label"].iloc[0] == "a" and pd.isna(found["label"].iloc[1])
+    assert "t: left out, as no two rows of an image agree in it: size\n" in capsys.readouterr().err

@@ -9,12 +9,11 @@ label and is left out.
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +62,7 @@ def combine(name: str, frame: pd.DataFrame, pictures: np.ndarray, readers: str) 
     if count == len(frame):
         return frame
     found: dict[str, object] = {}
+    left_out: list[str] = []
     for column in frame.columns:
         values = frame[column].astype(object)
         codes = pd.factorize(values.where(values != "", None))[0]
@@ -86,6 +86,10 @@ def combine(name: str, frame: pd.DataFrame, pictures: np.ndarray, readers: str) 
             if readers == "soft":
                 found[f"{column}{SHARES}"] = _shares(votes, cells, read)
             _say(name, column, picture, codes, read, int(tied.sum()))
+        else:
+            left_out.append(str(column))
+    if left_out:
+        notice(name, f"left out, as no two rows of an image agree in it: {', '.join(left_out)}")
     return pd.DataFrame(found).infer_objects()
 
 
@@ -119,11 +123,8 @@ def _say(name: str, column: str, picture: np.ndarray, codes: np.ndarray, read: n
     table = np.zeros((len(read), int(codes.max()) + 1), np.int32)
     np.add.at(table, (picture[codes >= 0], codes[codes >= 0]), 1)
     seen = read[read > 0]
-    print(
-        f"{name}: {column}: {len(seen)} pictures read {seen.min()} to {seen.max()} times, Fleiss' kappa {fleiss_kappa(table):.2f}; "
-        f"{ties} ties are unknown",
-        file=sys.stderr,
-    )
+    kappa = f"Fleiss' kappa {fleiss_kappa(table):.2f}"
+    notice(name, f"{column}: {len(seen)} pictures read {seen.min()} to {seen.max()} times, {kappa}; {ties} ties are unknown")
 
 
 def fleiss_kappa(table: np.ndarray) -> float:
