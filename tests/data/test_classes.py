@@ -99,3 +99,12 @@ def test_the_audit_lists_what_labels_hold(grey_folder, tmp_path: Path) -> None: 
     assert found["missing_as_class"]["severity"] == "warning"
     found = {row["metric"]: row for row in audit(tmp_path / "t.csv", target=["u"], quiet=True) if row["evaluator"] == "audit"}
     assert (found["minus_one"]["severity"], found["minus_one"]["value"]) == ("error", 1)
+
+
+def test_spellings_of_0_and_1_in_several_targets_are_no_classes_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    given = pd.DataFrame({"image_path": ["phantom:1"] * 4, "a": ["0", "1", "0.0", "1.0"], "b": [0, 1, 1, 0]})
+    dataset = table.Dataset("t", given)
+    assert targets.read(classes.settled(dataset, ["a", "b"])[0], ["a", "b"]).y[:, 0].tolist() == [0, 1, 0, 1]
+    assert "kept apart" not in capsys.readouterr().err
+    classes.settled(dataset, ["a"])
+    assert "'0' and '0.0', '1' and '1.0': one number each, kept apart as classes" in capsys.readouterr().err

@@ -117,3 +117,9 @@ def test_an_infinite_number_is_no_target() -> None:
     dataset = Dataset("t", pd.DataFrame({"image_path": ["phantom:1"] * 4, "x": [1.0, 2.5, np.inf, np.nan]}))
     with pytest.raises(UsageError, match="x holds inf, which is no number"):
         targets.read(dataset, ["x"], numbers=True)
+
+
+def test_true_and_false_are_numbers_to_predict() -> None:
+    dataset = Dataset("t", pd.DataFrame({"image_path": ["phantom:1"] * 4, "x": [True, False, True, True]}))
+    found = targets.read(dataset, ["x"], numbers=True)
+    assert found.numbers is not None and found.numbers.tolist() == [1, 0, 1, 1]

@@ -70,7 +70,8 @@ def settled(
     if wrong is not None:
         raise UsageError(f"{dataset.name}: {wrong.column} {wrong.text}")
     for remark in remarks:
-        notice(dataset.name, f"{remark.column}: {remark.text}")
+        if len(names) == 1 or remark.check != "look_alike_numbers":  # of several targets 1 and 1.0 are both 1
+            notice(dataset.name, f"{remark.column}: {remark.text}")
     return dataset, names
 
 

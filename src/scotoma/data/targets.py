@@ -138,7 +138,7 @@ def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> 
     if len(names) > 1 or classes:
         raise UsageError("--regression predicts one column of numbers, without --classes")
     column = dataset.column(names[0])
-    values = pd.to_numeric(column, errors="coerce")
+    values = pd.to_numeric(column, errors="coerce").astype(float)  # of True and False too
     ages = column.where(values.isna() & column.notna()).map(lambda v: age_in_years(v) if isinstance(v, str) else None)
     values = values.fillna(pd.to_numeric(ages, errors="coerce"))
     strange = column[~np.isfinite(values) & column.notna()]
