@@ -29,6 +29,14 @@ def _own_cache_and_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_power_cut_is_waited_for() -> Iterator[None]:
+    """Forcing files onto the disk is half of what a small run costs, and no test can see whether it was done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _audits_look_for_text_in_few_images() -> Iterator[None]:
     """In three of a table, as the detector takes a third of a second for each."""
 

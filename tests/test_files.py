@@ -40,6 +40,21 @@ def test_what_cannot_be_written_is_one_line_and_leaves_the_old(
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
 
 
+def test_a_file_is_on_the_disk_before_it_takes_its_name_and_its_name_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(Path(f"/proc/self/fd/{descriptor}").resolve().name))
+    rename = os.replace
+
+    def replace(old: Path, new: Path) -> None:
+        done.append(f"-> {Path(new).name}")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    files.write(tmp_path / "a", "new")
+    first, *rest = done
+    assert first.startswith("a.") and first.endswith(files.NEW) and rest == ["-> a", tmp_path.name]
+
+
 def _safetensors(path: Path) -> None:
     import torch
     from safetensors.torch import save_file
