@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from scotoma import initial
 from scotoma.data import table
 from scotoma.data.duplicates import near_duplicates, near_pairs
 from scotoma.errors import UsageError
 from scotoma.lookalikes import Copies
 from scotoma.material import USED, Material, gather
+from scotoma.provenance import Record
 
 
 def made(data: object, **options: object) -> Material:
@@ -117,3 +119,45 @@ def test_near_pairs_are_those_of_brute_force() -> None:
     distance = np.bitwise_count(mine[:, None] ^ known[None]).sum(2, dtype=int)
     assert found == {(i, j) for i, j in np.argwhere(distance <= 10).tolist() if (i, j) != (39, 59)}
     assert len(near_duplicates(known)) == 60 and near_pairs(mine[20:39], known)[0].size == 0
+
+
+def test_what_weights_were_trained_on_before_without_their_run_is_not_checked(
+    pretrained: tuple[Path, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, frame = pretrained
+    material = made(frame)
+    monkeypatch.setattr(initial, "record", lambda _: Record.of_header(material.record(np.arange(9))))
+    test = pd.DataFrame({"image_path": altered(frame, tmp_path / "new", "other"), "split": "test"})
+    assert copies(made(test, encoder_run=run)).reason == ""
+    used = pd.read_parquet(run / USED)
+    used[used["row"] != 3].to_parquet(run / USED)  # as of a run that started from a file, whose run is elsewhere
+    found = copies(made(test, encoder_run=run))
+    assert found.row()["value"] is None and found.row()["overlap"].startswith("not checked: 1 of the images")
+    assert "near-duplicates in the encoder's training: not checked (1 of the images" in capsys.readouterr().err
+    alike = pd.DataFrame({"image_path": altered(frame, tmp_path / "alike", "resized"), "split": "test"})
+    found = copies(made(alike, encoder_run=run, allow_leakage=True))
+    assert (found.row()["value"], found.row()["overlap"][:8]) == (8, "8 copies") and "not checked" in found.row()["overlap"]
+
+
+def test_validation_rows_that_chose_earlier_weights_stay_known(
+    pretrained: tuple[Path, pd.DataFrame], grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    run, frame = pretrained
+    record = made(frame).record(np.arange(10))  # a fine-tuning's: its validation row too
+    monkeypatch.setattr(initial, "record", lambda _: Record.of_header(record))
+    later = made(table.load(grey_folder(5, side=96, name="later", seed=3)).table, encoder_run=run)
+    (tmp_path / "second").mkdir()
+    later.save_used(tmp_path / "second")
+    used = pd.read_parquet(tmp_path / "second" / USED)
+    assert (used["split"][used["row"] < 0] == "train").sum() == 10
+    assert Record.of_header(later.record(np.arange(10))).beyond(used["content"]) == 0
+
+
+def test_a_damaged_record_of_a_run_is_one_line(pretrained: tuple[Path, pd.DataFrame]) -> None:
+    run, frame = pretrained
+    (run / USED).write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match=r"used.parquet: damaged: .* move it away"):
+        made(frame, encoder_run=run)
+    frame[["split"]].to_parquet(run / USED)  # of something else
+    with pytest.raises(UsageError, match=r"used.parquet: damaged"):
+        made(frame, encoder_run=run)

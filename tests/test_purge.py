@@ -86,6 +86,12 @@ def test_everything_that_holds_a_patient_is_named(left: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == "nothing below runs and in the cache holds this patient\n"
 
 
+def test_a_damaged_record_hides_no_other(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (left / "runs" / "nameless" / "used.parquet").write_bytes(b"PAR1")
+    assert set(found()) >= {"store", "with", "features.parquet"}
+    assert "nameless/used.parquet: damaged: whom it names cannot be searched" in capsys.readouterr().err
+
+
 def test_an_identifier_is_read_from_standard_input(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text, count in ((f"{PATIENT}\n", 5), (f"\n  {PATIENT} \np0\n", 6)):
         monkeypatch.setattr("sys.stdin", io.StringIO(text))

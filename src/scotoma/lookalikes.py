@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scotoma.data.splits import Split
     from scotoma.data.store import Store
     from scotoma.data.table import Dataset
+    from scotoma.provenance import Record
 
 LOOK = "look"  # the column of ``used.parquet``: the perceptual hash, which never leaves the installation
 
@@ -41,22 +42,26 @@ class Copies:
     def row(self) -> dict[str, Any]:
         """As a row about the data."""
         found = {"evaluator": "data", "metric": "near_duplicates_in_training", "split": "test", "n": self.tested}
-        return {**found, "value": None if self.reason else self.copied, "overlap": self.sentence()}
+        return {**found, "value": None if self.reason and not self.copied else self.copied, "overlap": self.sentence()}
 
     def sentence(self) -> str:
         """In words, for rows and reports."""
+        found = f"{self.copied} copies, {self.others} alike of other patients" if self.copied or self.others else ""
         if self.reason:
-            return f"not checked: {self.reason}"
-        return f"{self.copied} copies, {self.others} alike of other patients" if self.copied or self.others else "none"
+            return f"{found and f'{found}; further ones '}not checked: {self.reason}"
+        return found or "none"
 
 
-def look(used: pd.DataFrame | None, dataset: Dataset, store: Store, split: Split) -> Copies:
+def look(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Store, split: Split) -> Copies:
     """Compare the test rows with the training rows of a run.
 
-    Rows that the run itself held back for validation or test are not compared: its split kept them apart.
+    Rows that the run itself held back for validation or test are not compared: its split kept them apart. Images that the
+    weights' own record has and the run's does not (of an encoder file that came without its run, or that lies in the folder of
+    another) cannot be compared.
 
     Args:
         used: the run's ``used.parquet``; None where there is none.
+        record: what the weights' file says that they were trained on.
         dataset: readable rows.
         store: their pixels.
         split: of the rows.
@@ -74,16 +79,18 @@ def look(used: pd.DataFrame | None, dataset: Dataset, store: Store, split: Split
     other = np.array([isinstance(a, str) and isinstance(b, str) and a != b for a, b in zip(here, there, strict=True)], bool)
     copied = np.unique(mine[~other])
     missing = "" if train[LOOK].notna().all() else "part of the record is of an earlier version"
+    if elsewhere := record.beyond(used["content"]):
+        missing = f"{elsewhere} of the images that it was trained on are not in the run's own record (used.parquet)"
     return Copies(len(copied), len(np.setdiff1d(mine[other], copied)), len(test), missing)
 
 
-def check(used: pd.DataFrame | None, dataset: Dataset, store: Store, split: Split, refused: bool) -> Copies:
+def check(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Store, split: Split, refused: bool) -> Copies:
     """As ``look``; copies are refused or said, and what is not checked is said.
 
     Raises:
         UsageError: the weights were trained on copies of test images.
     """
-    found = look(used, dataset, store, split)
+    found = look(used, record, dataset, store, split)
     if not found.tested:
         return found
     if found.copied:

@@ -129,8 +129,9 @@ class Material:
         )
         before = _used(self.earlier)
         if before is not None:
-            before = before[(before["split"] == "train") & ~before["content"].isin(used["content"][used["split"] == "train"])]
-            used = pd.concat([used, before.assign(row=-1, unit=-1)], ignore_index=True)
+            trained = (before["split"] == "train") | self.before.lists(before["content"])  # a fine-tuning chose by validation rows
+            before = before[trained & ~before["content"].isin(used["content"][used["split"] == "train"])]
+            used = pd.concat([used, before.assign(row=-1, unit=-1, split="train")], ignore_index=True)
         with files.replacing(folder / USED) as temporary:
             used.to_parquet(temporary)
 
@@ -200,8 +201,11 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier, whole)
     refused = tests and not allow_leakage
     overlaps = {source.name: source.overlap(split, dataset.name, refused) for source in sources}
-    used = {source.name: _used(Path(source.name) if Path(source.name).exists() else None) for source in sources if tests}
-    copies = {name: lookalikes.check(record, dataset, opened, split, refused) for name, record in used.items()}
+    copies = {
+        source.name: lookalikes.check(_used(source.folder), source.record, dataset, opened, split, refused)
+        for source in sources
+        if tests
+    }
     name = _modality(dataset, opened) if modality_name == "auto" else modality_name
     before = sources[0].record if encoder_run else provenance.Record()
     there = encoder_run if encoder_run and encoder_run.exists() else None
@@ -248,7 +252,8 @@ class Source:
 
     def __init__(self, name: str, dataset: table.Dataset, opened: store.Store) -> None:
         self.name, self.record = name, initial.record(name)
-        self.run = earlier_split(Path(name) if Path(name).exists() else None)
+        self.folder = Path(name) if Path(name).exists() else None
+        self.run = earlier_split(self.folder)
         self.names = splits.known_by(dataset, opened)
         self.look = self.record.look(*_named(dataset, opened), opened.key, store.PROTOCOL)
         in_run = np.array([any(self.run.get(n) == "train" for n in names) for names in self.names], bool)
@@ -307,4 +312,11 @@ def _used(run: Path | None) -> pd.DataFrame | None:
     import pandas as pd
 
     path = None if run is None else (run if run.is_dir() else run.parent) / USED
-    return None if path is None or not path.exists() else pd.read_parquet(files.regular(path))
+    if path is None or not path.exists():
+        return None
+    try:
+        return pd.read_parquet(files.regular(path)).astype({"split": str, "content": object, "patient": object})
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{path}: damaged: put it back from a copy, or move it away, so that the record in the weights' file is taken"
+        ) from error

@@ -112,6 +112,19 @@ class Record:
         parts = [{"key": part.key, "images": part.counts[0], "patients": part.counts[1]} for part in self.parts]
         return {"trained_on": parts, "unknown": list(self.unknown)}
 
+    def lists(self, contents: Iterable[Any]) -> np.ndarray:
+        """(n,) bool: which of these images it names, whatever key made their hashes."""
+        image = _short(contents)
+        return np.any([np.zeros(len(image), bool), *(_among(image, part.images) for part in self.parts)], axis=0)
+
+    def beyond(self, contents: Iterable[Any]) -> int:
+        """How many images there were besides these; of those that it counts without naming them, at least."""
+        image = np.unique(_short(contents))
+        return sum(
+            max(part.counts[0] - len(image), 0) if part.images is None else int((~np.isin(part.images, image)).sum())
+            for part in self.parts
+        )
+
     def look(self, patients: np.ndarray, contents: np.ndarray, key: str, reader: int) -> Look:
         """Look for rows of a table among what the weights were trained on.
 

@@ -20,7 +20,7 @@ from scotoma import files
 from scotoma.data import caches, identity
 from scotoma.data.store import REGION, REGIONS
 from scotoma.data.table import TABLE
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 from scotoma.provenance import Record
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
         names = [name for name in names if name.endswith((".json", ".parquet")) and (here / name).is_file()]  # no pipes
         if "store.json" in names and "facts.parquet" in names:
             inner.clear()
-            facts = pd.read_parquet(here / "facts.parquet")
+            facts = _whole(here / "facts.parquet")
+            if facts is None:
+                continue
             facts["row"] = np.arange(len(facts))
             if (here / TABLE).exists():
                 kept = pd.read_parquet(here / TABLE)
@@ -141,7 +143,9 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
             yield (CACHE if cache else STORE), here, facts
             continue
         if "used.parquet" in names:
-            yield RUN, here, pd.read_parquet(here / "used.parquet")
+            used = _whole(here / "used.parquet")
+            if used is not None:
+                yield RUN, here, used
         for name in (n for n in names if n.endswith(".parquet") and n != "used.parquet"):
             try:
                 schema = parquet.read_schema(here / name)
@@ -150,6 +154,17 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
             if b"scotoma" in (schema.metadata or {}) and "embedding" in schema.names:
                 beside = [c for c in ("row", "split", *PEOPLE) if c in schema.names]
                 yield EMBEDDINGS, here / name, pd.read_parquet(here / name, columns=beside)
+
+
+def _whole(path: Path) -> pd.DataFrame | None:
+    """A table; None, and a line, where the file is damaged: the others are searched all the same."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):
+        notice(str(path), "damaged: whom it names cannot be searched")
+        return None
 
 
 def take_out_of_store(holding: Holding) -> None:

@@ -207,7 +207,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(grey_folder, tmp_path: Path,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(RunError, match=r"^no room for the store \(0\.00 GiB\) in .*SCOTOMA_CACHE to another disk$"):
+    with pytest.raises(RunError, match=r"^no room for the store \(0\.00 GiB\) in .* --out, the cache's with SCOTOMA_CACHE\)$"):
         store.prepare(table.load(grey_folder(3)), 32, out=tmp_path / "out" / "store", quiet=True)
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -49,7 +49,8 @@ def build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int
             if isinstance(reason, OSError) and reason.errno in files.NO_ROOM:
                 need = f"{n * settings['side'] ** 2 * settings['channels'] / 2**30:.2f} GiB"
                 raise RunError(
-                    f"no room for the store ({need}) in {partial.parent}: free some, or set {CACHE_VARIABLE} to another disk"
+                    f"no room for the store ({need}) in {partial.parent}: free some, or name another disk (a prepared store's with "
+                    f"--out, the cache's with {CACHE_VARIABLE})"
                 ) from error
             raise RunError(f"cannot write the store in {partial.parent} ({files.why(error) or error})") from error
     try:
