@@ -99,6 +99,16 @@ def test_a_label_once_for_a_block_is_said_where_no_patient_says_whose_it_is(caps
     assert capsys.readouterr().err == ""
 
 
+def test_a_further_file_of_every_third_row_is_no_merged_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame(
+        {"image_path": [f"{k}.png" for k in range(9)], "raw": [f"raw/{k}.dcm" if k % 3 == 0 else None for k in range(9)]}
+    )
+    pd.testing.assert_frame_equal(columns.without_blocks("scans", frame), frame)
+    assert capsys.readouterr().err == ""
+    columns.without_blocks("scans", frame.assign(raw=[f"grade {k}" if k % 3 == 0 else None for k in range(9)]))
+    assert "raw stands in one row of 3 only" in capsys.readouterr().err
+
+
 def test_what_stands_in_the_first_row_alone_of_each_patient_is_said_and_not_filled(capsys) -> None:  # type: ignore[no-untyped-def]
     frame = pd.DataFrame({"patient": list("AAABBC"), "label": ["x", None, None, "y", None, "x"], "age": [1, 2, None, 3, None, 4]})
     assert columns.values(columns.without_blocks("t", frame)["label"]) == ["x", None, None, "y", None, "x"]

@@ -129,12 +129,18 @@ def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             )
     for column in frame.columns:
         starts = np.flatnonzero(frame[column].notna())
-        if step := _every(starts, len(frame)):
+        if (step := _every(starts, len(frame))) and not _names_files(frame[column].iloc[starts]):
             text = (
                 f"{column} stands in one row of {step} only, as merged cells are saved: {len(frame) - len(starts)} rows are without"
             )
             notice(name, f"{text}; repeat it in every row that it is of")
     return frame
+
+
+def _names_files(values: pd.Series) -> bool:
+    """Whether all values end as file names do, and differ: a further file of some rows is of these rows alone."""
+    texts = [value for value in values if isinstance(value, str)]
+    return len(set(texts)) == len(values) and all(re.search(r"[^\s.]\.[A-Za-z][A-Za-z0-9]{1,4}$", text) for text in texts)
 
 
 def _nameless(frame: pd.DataFrame) -> int:
