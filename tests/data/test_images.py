@@ -1106,3 +1106,14 @@ def test_an_npz_of_one_image_with_a_channel_axis_in_a_folder_with_a_hash(tmp_pat
     for path in (f"{folder}/a.npz", f"{folder}/a.npz#only"):
         assert frames(path) == 1
         np.testing.assert_array_equal(read(path).pixels, values[..., 0])
+
+
+def test_the_first_image_of_a_tiff_is_read_where_the_next_is_broken(tmp_path):
+    Image.fromarray(blobs(20, 24)).save(tmp_path / "whole.tif")
+    data = bytearray((tmp_path / "whole.tif").read_bytes())
+    first = struct.unpack_from("<I", data, 4)[0]
+    struct.pack_into(
+        "<I", data, first + 2 + 12 * struct.unpack_from("<H", data, first)[0], len(data) + 1000
+    )  # where the next stands
+    (tmp_path / "torn.tif").write_bytes(data)
+    np.testing.assert_array_equal(read(str(tmp_path / "torn.tif")).pixels, blobs(20, 24))

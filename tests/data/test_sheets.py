@@ -232,3 +232,8 @@ def test_an_empty_first_sheet_is_passed_over_and_a_header_of_two_rows_is_refused
         read(tmp_path / "t.csv", "code")
     (tmp_path / "t.csv").write_text("code,label,\n,1,\na,0,\n")  # a first row that names nothing is none
     assert read(tmp_path / "t.csv", "code") == {"code": [None, "a"], "label": [1, 0]}
+
+
+def test_row_names_before_one_column_are_a_column(tmp_path: Path) -> None:
+    pd.Series([1, 0, 1], index=["a.png", "b.png", "c.png"], name="label").to_csv(tmp_path / "t.csv")
+    assert read(tmp_path / "t.csv", "Unnamed: 0") == {"Unnamed: 0": ["a.png", "b.png", "c.png"], "label": [1, 0, 1]}

@@ -106,8 +106,15 @@ def _header(path: Path, rows: list[list[str]], is_header: Callable[[Sequence[str
         raise UsageError(f"{path}: cannot be read as a table (it is empty)")
     plain = [k for k in filled if not rows[k][0].lstrip().startswith("#")] or filled
     named = next((k for k in plain if is_header(rows[k])), None)
-    widths = {k: sum(1 for cell in rows[k] if cell.strip()) for k in plain}
-    return named if named is not None else next((k for k in plain if widths[k] > 1), plain[0])
+    if named is not None:
+        return named
+    several = (k for k in plain if sum(bool(cell.strip()) for cell in rows[k]) > 1 or _below_row_names(rows[k]))
+    return next(several, plain[0])
+
+
+def _below_row_names(row: Sequence[str]) -> bool:
+    """Whether a row is the header of row names and one column (``,label``), as pandas and R write it."""
+    return len(row) == 2 and not row[0].strip() and bool(row[1].strip())
 
 
 def _place(header: Sequence[str], column: str) -> int:

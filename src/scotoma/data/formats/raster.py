@@ -55,7 +55,7 @@ def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, displa
         name = image.format or "image"
         if name == "TIFF" and not tiff.pillow_reads(image):
             return _read_tiff(path, frame, display, levels)
-        several = sum(pages(path)) if asked is None else 1
+        several = _count(path) if asked is None else 1
         deep = _has_deep_colours(image, file)
         look("uint16" if deep else _type(image), display, levels)
         bits = 16 if deep else _bits(image)
@@ -91,7 +91,7 @@ def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -
         look(kind, display, levels)
         values, bits = tiff.values(page)
     pixels, clipped = shown(values, display, levels, count, kind)
-    several = sum(pages(path)) if frame is None else 1
+    several = _count(path) if frame is None else 1
     return Picture(pixels, picture_facts("TIFF", pixels, bits, several), values, clipped)
 
 
@@ -225,6 +225,14 @@ def pages(path: str) -> list[bool]:
         found = [_page(page.get) for page in tags]
     full = [not page.flagged and not (number and _beside(page, found[0])) for number, page in enumerate(found)]
     return full if any(full) else [True] * len(found)
+
+
+def _count(path: str) -> int:
+    """How many images a file holds; 1 where what stands behind the first is broken."""
+    try:
+        return sum(pages(path))
+    except Exception:  # whatever Pillow and tifffile raise; the first can be read
+        return 1
 
 
 class _Page(NamedTuple):
