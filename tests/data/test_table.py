@@ -302,3 +302,15 @@ def test_rows_that_name_one_image_are_told_with_what_they_differ_in(tmp_path: Pa
     assert text in capsys.readouterr().err
     table.load(frame.drop(index=2)), table.load(frame.drop(columns="box"), readers="majority")
     assert "between them" not in capsys.readouterr().err
+
+
+def test_paths_written_on_windows_are_found_and_a_name_with_a_backslash_stays(tmp_path: Path) -> None:
+    for name in ("ward/a.png", "ward/b.png", "c\\d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
+    (tmp_path / "t.csv").write_text("image_path,mask_path\nward\\a.png,.\\ward\\b.png\nward\\b.png,\n")
+    found = table.load(tmp_path / "t.csv").table
+    assert found["image_path"].tolist() == [str(tmp_path / "ward" / name) for name in ("a.png", "b.png")]
+    assert found["mask_path"].iloc[0] == str(tmp_path / "ward" / "b.png")
+    (tmp_path / "t.csv").write_text("image_path\nc\\d.png\n")
+    assert table.load(tmp_path / "t.csv").table["image_path"].tolist() == [str(tmp_path / "c\\d.png")]

@@ -203,11 +203,18 @@ def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def resolved(folder: Path, column: Iterable[Any]) -> list[str | None]:
-    """A table's paths, relative to the table; ``file.npz#member`` and ``phantom:`` keep their form."""
+    """A table's paths, relative to the table; ``file.npz#member`` and ``phantom:`` keep their form.
+
+    Of a table written on Windows, each backslash parts folders, where the first such path is no file's name as it stands.
+    """
     root = str(folder.absolute())
     found: list[str | None] = []
+    windows: bool | None = None
     for value in column:
         text = str(value) if isinstance(value, (str, Path)) else ""
+        if "\\" in text:
+            windows = not os.path.exists(folder / text) if windows is None else windows  # noqa: PTH110 (too long a name is none)
+            text = text.replace("\\", "/") if windows else text
         if not text or text.startswith("phantom:"):
             found.append(text or None)
         elif "//" in text or "./" in text or text[-1] in "./":  # as pathlib writes it, at its price
