@@ -7,14 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from scotoma import encoders, files
 from scotoma.cli import main
+from scotoma.data import table, targets
+from scotoma.data.splits import Split
 from scotoma.errors import RunError, UsageError
-from scotoma.evaluate import evaluate
+from scotoma.evaluate import _say_other_classes, evaluate
 from scotoma.evaluators import knn, majority
 from scotoma.finetune import finetune
 from scotoma.pretrain import pretrain
@@ -105,6 +110,26 @@ def test_a_finished_model_is_tested_on_all_of_a_table_it_has_never_seen(encoder:
     assert 20 <= next(r for r in inside if r["metric"] == "auroc")["n"] <= 40
     with pytest.raises(UsageError, match="--split all leaves no rows to train on"):
         evaluate(encoder, "phantom:60:5", target=["cardiomegaly"], split="all", quiet=True)
+
+
+def test_classes_that_a_model_does_not_know_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(7)], "dx": ["a", "b", "c", "c", None, "d", "c"]})
+    dataset = table.load(frame)
+    split = Split(np.array(["test"] * 6 + ["train"]), np.arange(7), "image", made=False)
+    material = SimpleNamespace(dataset=dataset, split=split, target=targets.read(dataset, ["dx"], ["a", "b"]))
+    _say_other_classes(material)
+    assert "3 of 6 test images have another class than the model's (a, b): not tested" in capsys.readouterr().err
+    material.target = targets.read(dataset, ["dx"])
+    _say_other_classes(material)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_that_the_run_knows_whole_leaves_none_to_test(encoder: Path, tmp_path: Path) -> None:
+    model = finetune("phantom:150", ["cardiomegaly"], encoder, out=tmp_path / "model", steps=1, quiet=True)
+    used = pd.read_parquet(model / "used.parquet")
+    used.assign(split="train").to_parquet(model / "used.parquet")
+    with pytest.raises(UsageError, match=r"none of 150 images is left to test .*around 150 rows .* that it has not seen"):
+        evaluate(model, "phantom:150", out=tmp_path / "out", quiet=True)
 
 
 def test_rows_of_another_test_do_not_take_the_place_of_those_of_a_run(encoder: Path, tmp_path: Path) -> None:

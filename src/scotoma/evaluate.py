@@ -92,7 +92,8 @@ def evaluate(
         raise UsageError(f"{run} is no finished run folder: name one for the rows with --out")
     target = target or list(info.targets)
     numbers = info.numeric if info.targets == tuple(target) else "regression" in (evaluators or ())
-    if classes is None and len(target) == 1 and info.targets == tuple(target) and not info.decoder:
+    of_the_model = classes is None and len(target) == 1 and info.targets == tuple(target) and not info.decoder
+    if of_the_model:
         classes = list(info.classes)
     trains = not info.targets or any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in evaluators or ())
     if split == "all" and trains:
@@ -107,6 +108,9 @@ def evaluate(
     if material.target is None:
         raise UsageError("name what to predict with --target")
     label_columns.say(material, info.method)
+    _require_tested(material)
+    if of_the_model and not numbers:
+        _say_other_classes(material)
     from scotoma import decoders
     from scotoma.data.targets import require_classes
     from scotoma.evaluators.base import Context
@@ -210,6 +214,28 @@ def material_rows(material: Any) -> list[Row]:
     rows += [{**copies.row(), "weights": Path(source).name} for source, copies in material.copies.items()]
     unreadable = int(material.store.facts["error"].notna().sum())
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
+
+
+def _require_tested(material: Any) -> None:
+    """Refuse a table of which no row tests."""
+    if len(material.split.rows("test")):
+        return
+    name, n = material.dataset.name, len(material.dataset)
+    if material.split.made:
+        raise UsageError(f"{name}: none of {n} images is left to test ({material.rule}): test on images that it has not seen")
+    raise UsageError(f"{name}: the table's split has no row test among {n}: write test where rows are to be tested")
+
+
+def _say_other_classes(material: Any) -> None:
+    """Say how many test rows have a class that the model was not trained to tell; they are not tested."""
+    target, rows = material.target, material.split.rows("test")
+    column = material.dataset.column(target.columns[0]).iloc[rows]
+    others = int((column.notna().to_numpy() & ~target.known[rows]).sum())
+    if others:
+        known = ", ".join(target.classes[:10])
+        notice(
+            material.dataset.name, f"{others} of {len(rows)} test images have another class than the model's ({known}): not tested"
+        )
 
 
 def _tested_on(material: Any, rows: np.ndarray) -> str:

@@ -54,8 +54,10 @@ class Holding:
     def text(self) -> str:
         """One line that says what was found."""
         where = ", ".join(f"{n} {name}" for name, n in self.splits.items())
-        count = f"{self.images} image{'s' if self.images != 1 else ''}" if self.images else "trained on him, as its header says"
-        return f"{self.kind:<10}  {self.path}  {count}{where and f' ({where})'}"
+        count = f"{self.images} image{'s' if self.images != 1 else ''}" if self.images else ""
+        if self.kind == WEIGHTS and not count:
+            count = "trained on him, as its header says"
+        return f"{self.kind:<10}  {self.path}{count and f'  {count}'}{where and f' ({where})'}"
 
 
 def pseudonyms(identifiers: Iterable[str]) -> set[str]:
