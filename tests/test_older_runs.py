@@ -1,0 +1,55 @@
+"""Runs of an earlier version (``fixtures/runs``) are read, evaluated and reported as they were by that version."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scotoma.cli import main
+
+RUNS = Path(__file__).parent / "fixtures" / "runs"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs, with the key under which they were made."""
+    shutil.copytree(RUNS, tmp_path / "runs")
+    monkeypatch.setenv("SCOTOMA_KEY_FILE", str(tmp_path / "runs" / "key"))
+    return tmp_path / "runs"
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return sorted((json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()), key=named)
+
+
+def named(row: dict[str, Any]) -> str:
+    """A row without its numbers."""
+    return json.dumps({k: v for k, v in row.items() if k not in ("value", "low", "high")}, sort_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("encoder", ["--target", "cardiomegaly", "--with", "linear,knn"]), ("model", [])], ids=["encoder", "model"]
+)
+def test_an_older_run_is_evaluated_with_the_same_rows(name: str, more: list[str], runs: Path) -> None:
+    out = runs / "again"
+    assert main(["evaluate", str(runs / name), "--data", "phantom:80", "--out", str(out), "--quiet", *more]) == 0
+    found, expected = rows(out), rows(runs / f"tested_{name}")
+    assert [named(row) for row in found] == [named(row) for row in expected]
+    for row, old in zip(found, expected, strict=True):
+        for key in ("value", "low", "high"):
+            assert row.get(key) == pytest.approx(old.get(key), abs=1e-4, nan_ok=True), (key, row)
+
+
+def test_older_runs_are_reported_with_the_same_tables(runs: Path) -> None:
+    names = [str(runs / name) for name in ("encoder", "model", "tested_encoder", "tested_model")]
+    assert main(["report", *names, "--out", str(runs / "again.html")]) == 0
+    expected = {path.name: list(csv.reader(path.open())) for path in (runs / "page_tables").iterdir()}
+    found = {path.name: list(csv.reader(path.open())) for path in (runs / "again_tables").iterdir()}
+    for table in (found["index.csv"], expected["index.csv"]):
+        table[1:] = [[cell.replace("again_tables", "page_tables") for cell in row] for row in table[1:]]
+    assert found == expected
