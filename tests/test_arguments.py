@@ -84,3 +84,14 @@ def test_a_name_stands_for_a_list_of_it_in_earnest(tmp_path: Path, clinic_table:
         scotoma.split(clinic_table, tmp_path / "split.csv", target="lable")
     with pytest.raises(UsageError, match="simclrr"):
         scotoma.study(clinic_table, target="label", methods="simclrr", out=tmp_path / "study")
+
+
+def test_a_number_is_finite() -> None:
+    @checked
+    def verb(rate: float = 1.0, shares: list[float] | None = None) -> float:
+        return rate
+
+    assert verb(rate=2) == 2
+    for given in ({"rate": float("nan")}, {"rate": float("inf")}, {"shares": [0.5, float("nan")]}):
+        with pytest.raises(UsageError, match=r"^--(rate|shares) .*: must be (a number|numbers)"):
+            verb(**given)

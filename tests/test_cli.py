@@ -251,3 +251,17 @@ def test_plugins_are_found_by_name() -> None:
     assert plugins.method("mae").__module__ == "scotoma.methods.mae"
     with pytest.raises(UsageError, match="unknown evaluator 'lineer'; did you mean 'linear'"):
         plugins.module("evaluators", "lineer")
+
+
+def test_a_preset_gives_the_arguments_of_the_method_that_are_not_typed() -> None:
+    """The parser's defaults are not given by anyone: a preset's arguments came to nothing on the command line."""
+    from scotoma.cli import _parse
+
+    function = importlib.import_module("scotoma.pretrain").pretrain
+    for typed, expected in (
+        ([], {}),
+        (["--method.mask_ratio", "0.5"], {"mask_ratio": 0.5}),
+        (["--method.norm_pixels=false"], {"norm_pixels": False}),
+    ):
+        values = _parse("pretrain", function, ["--data", "x", "--method", "mae", "--preset", "reference", *typed])
+        assert values["method_args"] == expected

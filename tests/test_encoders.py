@@ -86,6 +86,8 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / encoders.FILE
     header = {"scotoma": json.dumps(info.__dict__)}
     weights = dict(network.state_dict())
+    with pytest.raises(UsageError, match=r"nowhere: there is no such folder or file; name a finished run or a weights file"):
+        encoders.find(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"no encoder.safetensors or model.safetensors there"):
         encoders.read_info(tmp_path)
     for changed in (

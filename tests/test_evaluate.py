@@ -19,10 +19,12 @@ from scotoma.cli import main
 from scotoma.data import table, targets
 from scotoma.data.splits import Split
 from scotoma.errors import RunError, UsageError
-from scotoma.evaluate import _say_other_classes, evaluate
+from scotoma.evaluate import _say_other_classes, evaluate, material_rows
 from scotoma.evaluators import knn, majority
 from scotoma.finetune import finetune
+from scotoma.material import gather
 from scotoma.pretrain import pretrain
+from scotoma.report import facts
 from scotoma.run import read_rows, status
 
 
@@ -167,3 +169,13 @@ def test_five_evaluations_of_one_run_at_once_lose_no_row(encoder: Path, tmp_path
     found, expected = (sorted(json.dumps(row, sort_keys=True) for row in read_rows(run)) for run in (together, alone))
     assert found == expected and status(together) == "finished"
     assert [p.name for p in together.iterdir() if p.name.endswith(files.NEW)] == []
+
+
+def test_leakage_that_was_allowed_is_in_the_rows_and_in_the_card(grey_folder) -> None:  # type: ignore[no-untyped-def]
+    frame = table.load(grey_folder(8)).table.assign(patient=[f"p{k // 2}" for k in range(16)], split=["train", "test"] * 8)
+    for of, shared in ((frame["split"], 8), (["train"] * 8 + ["test"] * 8, 0)):
+        made = gather(data=frame.assign(split=of), target=["label"], size=16, allow_leakage=True, quiet=True, imports=())
+        rows = [{**row, "run": "r"} for row in material_rows(made)]
+        assert sum(r["value"] for r in rows if r["metric"] == "shared_between_sides") == shared
+        told = facts._data(pd.DataFrame(rows), False, [])["split"]
+        assert told == ("By patient; but the run was told to allow leakage." if shared else "By patient: none is in two sets.")

@@ -223,3 +223,12 @@ def test_a_tag_is_taken_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = timm.models.resnet10t(num_classes=0)
     initial.start(encoder, info, "resnet10t.c3_in1k")
     assert torch.equal(encoder.state_dict()["layer4.0.conv1.weight"], source.state_dict()["layer4.0.conv1.weight"])
+
+
+def test_a_path_at_which_nothing_lies_is_no_tag(tmp_path: Path) -> None:
+    for source in (str(tmp_path / "run"), "runs/simclr.old", "weights.pth"):
+        with pytest.raises(UsageError, match=r"there is no such folder or file"):
+            initial.require(source)
+    (tmp_path / "run").mkdir()
+    for source in (str(tmp_path / "run"), "resnet18", "resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"):
+        initial.require(source)

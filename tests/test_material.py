@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+import scotoma
 from scotoma.data import identity, splits, table
 from scotoma.errors import UsageError
 from scotoma.material import USED, Material, earlier_split, gather
@@ -176,3 +178,30 @@ def test_a_table_that_the_run_has_never_seen_is_tested_whole(phantoms: Material,
     assert set(whole.split.of) == {"test"} and "--split all" in whole.rule
     with pytest.raises(UsageError, match="in the encoder's pretraining"):
         made("phantom:120", encoder_run=tmp_path, rows="all")
+
+
+def test_altered_copies_across_a_tables_own_split_are_said_or_that_nobody_looked(
+    grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[no-untyped-def]
+    frame = table.load(grey_folder(6)).table
+    with Image.open(frame["image_path"][0]) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
+    frame = frame.assign(patient=[f"p{k}" for k in range(12)], split=["train"] * 9 + ["test"] * 3)
+    mirrored = frame.iloc[[0]].assign(image_path=str(tmp_path / "mirrored.png"), patient="other")
+    copied = pd.concat([frame, mirrored.assign(split="test")], ignore_index=True)
+
+    def made(data: pd.DataFrame) -> tuple[int | None, str]:
+        return gather(data=data, target=["label"], size=96, quiet=True, imports=()).split.copied, capsys.readouterr().err
+
+    monkeypatch.setattr(splits, "LOOKED_THROUGH", 12)
+    count, told = made(copied)
+    assert count is None and "own split: not checked (`scotoma audit` looks for them)" in told
+    scotoma.audit(copied, quiet=True)  # keeps what it finds
+    capsys.readouterr()
+    count, told = made(copied)
+    assert count == 1 and "1 groups of altered copies" in told and "not checked" not in told
+    assert made(frame) == (0, "")
+    monkeypatch.setattr(splits, "LOOKED_THROUGH", 13)
+    assert made(pd.concat([frame, mirrored], ignore_index=True))[0] == 0  # on the side of what it is a copy of
+    _, told = made(copied.drop(columns="split"))
+    assert "altered copies" not in told

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ import yaml
 from safetensors.torch import load_file
 
 from scotoma import encoders, pretraining, training
+from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.methods.simsiam import SimSiam
 from scotoma.pretrain import pretrain
-from scotoma.run import read_config, read_rows
+from scotoma.run import Run, read_config, read_rows
 
 SHORT = {"size": 16, "encoder": "resnet10t", "batch_size": 8, "precision": "32-true", "quiet": True, "method": "simclr"}
 
@@ -233,3 +235,18 @@ def test_a_batch_in_parts_is_the_same_step(grey_folder, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--accumulate 0: must be above 0"):
         pretrain(data, out=tmp_path / "c", steps=1, accumulate=0, **given)
     assert not (tmp_path / "c").exists()
+
+
+def test_an_argument_left_out_on_resume_that_makes_another_network_or_method_is_named(tmp_path: Path) -> None:
+    saved = {"encoder": "resnet10t", "channels": 1, "modality": "grey", "method_args": {"temperature": 0.2, "sizes": [1, 2]}}
+    run = Run(tmp_path, {**saved, "resolved": [*saved, "steps"]}, resumed=True)
+    same = EncoderInfo("resnet10t", {}, 1, 32, (0.0,), (1.0,), method={"name": "simclr", "temperature": 0.2, "sizes": (1, 2)})
+    pretraining._require_same(run, same)
+    for change, told in (
+        ({"timm_name": "resnet18"}, "encoder resnet10t: name it again"),
+        ({"in_chans": 3}, "channels 1"),
+        ({"method": {**same.method, "temperature": 0.1}}, r"method.temperature 0.2: name it again \(--method.temperature 0.2\)"),
+    ):
+        with pytest.raises(UsageError, match=f"--resume: the interrupted run had {told}"):
+            pretraining._require_same(run, replace(same, **change))
+        pretraining._require_same(Run(tmp_path, run.config), replace(same, **change))  # no resumed run

@@ -16,7 +16,7 @@ from scotoma.data import identity, table
 from scotoma.embed import embed
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
-from scotoma.material import Material, gather
+from scotoma.material import Material, Source, gather
 from scotoma.provenance import NO_RECORD, Part, Record, of_rows
 
 
@@ -51,9 +51,30 @@ def test_rows_are_found_by_patient_or_by_image() -> None:
     assert look.overlap(np.array([3, 4])).value == "none"
     found = look.overlap(np.array([0, 3]))
     assert (found.value, found.rows) == (1, 2)
-    assert found.sentence("test images") == "1 of 2 test images (or their patients) were in the training of the encoder"
-    nobody = record.look(names(None), names(9), "key", 3).overlap(np.array([0]))
-    assert "without patients no more can be found" in nobody.sentence("test images")
+    told = "1 of 2 test images (or their patients) were in the training of the encoder"
+    assert found.sentence("test images").startswith(f"{told}; of 1 identical images alone are looked for")  # one has no patient
+    assert (
+        of_rows(names("p"), names(1), "key", 3)
+        .look(names("p", "x"), names(7, 8), "key", 3)
+        .overlap(np.arange(2))
+        .sentence("test images")
+        == told
+    )
+
+
+def test_without_patients_identical_images_alone_are_looked_for_and_that_is_said() -> None:
+    """Wherever they are missing: in this row, or in one of the training."""
+    rows = names("x", None, "p"), names(8, 9, 7)
+    for record, alone in (
+        (of_rows(names("p", "q"), names(1, 2), "key", 3), 1),
+        (of_rows(names("p", None), names(1, 2), "key", 3), 2),
+        (Record(), 0),  # random weights
+    ):
+        found = record.look(*rows, "key", 3).overlap(np.arange(3))
+        assert (found.alone, found.unchecked) == (alone, 0)
+        assert (f"of {alone} identical images alone" in found.sentence("test images")) == bool(alone)
+        assert ("identical images alone" in found.row().get("reason", "")) == bool(alone)
+    assert record.look(names(None), names(9), "key", 3).overlap(np.array([0])).value == "none"
 
 
 def test_a_missing_name_is_no_name_that_two_rows_share() -> None:
@@ -160,6 +181,16 @@ def test_an_encoder_copied_away_from_its_run_is_known_by_its_header(
     assert (drawn.split.of[mine == "train"] == "train").all()
     assert drawn.overlap(copied).value == "none"
     assert {"val", "test"} & set(drawn.split.of.tolist())
+
+
+def test_hashes_of_a_store_that_another_version_read_are_recorded_and_compared_as_such(frame: pd.DataFrame, tmp_path: Path) -> None:
+    first = made(frame.drop(columns="patient"), target=["label"])
+    old = replace(first, store=replace(first.store, protocol=1))
+    (part,) = Record.of_header(old.record(old.pretraining)).parts
+    assert part.reader == 1
+    copied = network(tmp_path / "a", Record.of_header(first.record(first.split.rows("train"))))
+    looks = [Source(str(copied), first.dataset, opened).look for opened in (first.store, old.store)]
+    assert [bool(look.checked.any()) for look in looks] == [True, False]
 
 
 def test_other_images_of_a_trained_patient_are_found(frame: pd.DataFrame, grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,14 @@ from pyarrow import parquet
 from safetensors.numpy import save_file
 
 import scotoma
-from scotoma import provenance, withdrawal
+from scotoma import files, provenance, withdrawal
 from scotoma.cli import main
 from scotoma.data import store, table
 from scotoma.data.identity import key_id, load_key, pseudonym
-from scotoma.errors import UsageError
+from scotoma.errors import RunError, UsageError
 from scotoma.report import facts
 from scotoma.run import Run, read_rows, status, withdrawn
+from scotoma.tested import note
 
 PATIENT = "Q77-13"
 
@@ -222,3 +224,67 @@ def test_a_card_and_a_verb_say_that_a_run_holds_a_withdrawn_patient(left: Path, 
     assert facts._withdrawn(rows[:1]) == ""
     assert len(earlier_split(Path("runs/with"))) > 10
     assert "runs/with: holds 1 withdrawn patient: train it anew without" in capsys.readouterr().err
+
+
+def test_runs_that_only_looked_at_him_are_found_and_lose_what_shows_him(left: Path) -> None:
+    """An audit, and a test of a model on a table of its own; what was tested into one run twice is kept of both times."""
+    scotoma.audit("table.csv", out="runs/audit", quiet=True)
+    rows, opened = store.prepare(table.load("table.csv"), 16, quiet=True)
+    tested = Run.open(Path("runs/tested"), "evaluate", {})
+    for part in (slice(0, 6), slice(6, 12), slice(3, 7)):
+        some = replace(rows, table=rows.table.iloc[part].reset_index(drop=True))
+        note(tested.path, some, opened, np.full(len(some), "test"))
+    maps = tested.path / "figures" / "explanations"
+    maps.mkdir(parents=True)
+    for name in ("explain-4-saliency.png", "explain-4-saliency.dcm", "../explanations-right_unsure.png"):
+        (maps / name).touch()
+    tested.finish()
+    assert len(pd.read_parquet(tested.path / "tested.parquet")) == 12
+    assert found()["audit"] == ("run", 2, {})
+    assert found()["tested"] == ("run", 2, {"test": 2})
+    assert Path("runs/audit/audit.html").exists()
+    scotoma.purge(PATIENT, yes=True, quiet=True)
+    assert not Path("runs/audit/audit.html").exists()
+    assert [p.name for p in (tested.path / "figures").rglob("*")] == ["explanations"]
+    assert (withdrawn(Path("runs/audit")), withdrawn(tested.path)) == (1, 1)
+
+
+def test_several_patients_at_once_are_counted_each(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, counts in ((f"{PATIENT}\np0\nnobody\n", (2, 1)), ("p1\n", (3, 2)), (f"p0\n{PATIENT}\n", (3, 2))):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        scotoma.purge("-", yes=True, quiet=True)
+        assert (withdrawn(Path("runs/with")), withdrawn(Path("runs/without"))) == counts
+    assert [r["value"] for r in read_rows(Path("runs/with")) if r["metric"] == "withdrawn_patients"] == [2, 1]
+
+
+def test_an_interrupted_run_keeps_its_mark_when_it_is_finished(left: Path) -> None:
+    for again in ({"resume": True}, {"overwrite": True}):
+        run = Run.open(Path("runs/stopped"), "pretrain", {}, overwrite=True)
+        shutil.copy("runs/with/used.parquet", run.path)
+        run.add_rows([{"evaluator": "pretrain", "metric": "steps", "value": 1}])
+        run.close()
+        assert "stopped" in found()
+        scotoma.purge(PATIENT, yes=True, quiet=True)
+        run = Run.open(Path("runs/stopped"), "pretrain", {}, **again)
+        run.replace_rows([])
+        run.finish()
+        assert withdrawn(run.path) == len(read_rows(run.path)) == ("resume" in again)
+
+
+def test_what_a_killed_build_left_is_said_and_removed_unless_it_is_being_built(
+    left: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = left / "cache" / "stores"
+    for name in ("a-1.partial", "b-2.partial"):
+        (root / name).mkdir()
+        (root / name / "pixels.npy").touch()
+    assert main(["find", PATIENT]) == 0
+    assert "2 unfinished stores in the cache are not searched: `scotoma purge` removes them" in capsys.readouterr().err
+    with files.locked(root / "b-2.lock", remove=True), pytest.raises(RunError, match=r"1 of .* are in use .*b-2\.partial"):
+        scotoma.purge(PATIENT, yes=True)
+    printed = capsys.readouterr().out
+    assert f"unfinished  {root / 'a-1.partial'}: remove\n" in printed
+    assert [p.name for p in root.glob("*.partial")] == ["b-2.partial"]
+    scotoma.purge(cache=True, yes=True)
+    assert "trained on him" not in capsys.readouterr().out
+    assert not any(root.iterdir())

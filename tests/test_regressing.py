@@ -168,3 +168,15 @@ def test_wrong_requests_leave_nothing(ages: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match="need labelled validation rows"):
         regressing.check(Recipe(patience=2, monitor="mae"), Draw(1.0, 0, np.arange(3), np.arange(0)))
+
+
+def test_numbers_far_from_zero_lose_no_digits() -> None:
+    """Dates as numbers, ids of a scanner: R squared and correlation do not change with a constant that is added to all."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 100, 200).astype(float)
+    found = truth + rng.normal(3, 20, 200)
+    weights = np.ones((1, 200))
+    near, far = (regression.errors(truth + offset, found + offset, weights) for offset in (0, 1e9))
+    assert near["r2"][0] == pytest.approx(1 - np.mean((found - truth) ** 2) / truth.var())
+    assert near["pearson"][0] == pytest.approx(np.corrcoef(truth, found)[0, 1])
+    assert {k: v[0] for k, v in far.items()} == pytest.approx({k: v[0] for k, v in near.items()}, rel=1e-6)

@@ -103,8 +103,8 @@ def test_other_data_are_refused_and_what_changed_is_named(told: str, clinic: Pat
     with pytest.raises(UsageError) as error:
         resuming.check(run, gathered(clinic), masks=True)
     run.close()
-    begin = "--resume: the data are not those that the run was started on: "
-    assert str(error.value) == f"{begin}{told}. Bring them back as they were, or say --overwrite"
+    begin = "--resume: not all is as it was when the run was started: "
+    assert str(error.value) == f"{begin}{told}. Bring it back as it was, or say --overwrite"
     assert (tmp_path / "run" / DATA).read_bytes() == kept
 
 
@@ -148,3 +148,27 @@ def test_a_run_without_a_record_is_gone_on_with_and_that_is_said(clinic: Path, t
     assert "an earlier version started the run" in capsys.readouterr().err
     resuming.check(Onlooker(tmp_path / "none", {}), gathered(clinic))
     assert not (tmp_path / "none").exists()
+
+
+def test_other_weights_under_the_same_name_are_refused(clinic: Path, tmp_path: Path) -> None:
+    """Those of a control or of an encoder to start from; a run folder, or a file."""
+    material, names = gathered(clinic), (tmp_path / "old", tmp_path / "control.safetensors")
+    names[0].mkdir()
+    for name in (names[0] / "encoder.safetensors", names[1]):
+        name.write_bytes(b"weights")
+    run = Run.open(tmp_path / "run", "study", {})
+    resuming.check(run, material, weights=[*names, "resnet18.a1_in1k"])
+    run.add_rows([{"value": 1}])
+    run.close()
+    for k, name in enumerate((None, names[0] / "encoder.safetensors", names[1])):
+        if name is not None:
+            name.write_bytes(b"Weights")
+        run = Run.open(tmp_path / "run", "study", {}, resume=True)
+        if name is None:
+            resuming.check(run, material, weights=names)
+        else:
+            with pytest.raises(
+                UsageError, match=f"started: the weights {names[0]} changed{'; the weights' if k > 1 else '. Bring'}"
+            ):
+                resuming.check(run, material, weights=names)
+        run.close()

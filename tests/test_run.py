@@ -129,8 +129,15 @@ def test_resuming_with_other_arguments_is_refused(tmp_path: Path, command: str, 
 
 
 def test_what_became_of_an_automatic_choice_is_no_other_argument(tmp_path: Path) -> None:
-    path = interrupted(tmp_path / "r", steps=77, resolved=["steps"])
-    assert Run.open(path, "pretrain", ARGUMENTS, resume=True).config["steps"] == 77
+    resolved = {"steps": 77, "minutes": None, "batch_size": 32, "method_args": {"mask_ratio": 0.5, "norm_pixels": False}}
+    path = interrupted(tmp_path / "r", **resolved, resolved=list(resolved))
+    automatic = {**ARGUMENTS, "steps": None, "minutes": 10.0, "batch_size": "auto"}
+    run = Run.open(path, "pretrain", automatic, resume=True)
+    assert run.config["steps"] == 77
+    run.close()
+    for given in ({"steps": 78}, {"batch_size": 16}):  # but what is typed is never passed over
+        with pytest.raises(UsageError, match="--resume: the interrupted run had"):
+            Run.open(path, "pretrain", {**automatic, **given}, resume=True)
 
 
 def test_resume_where_nothing_is_starts_anew(tmp_path: Path) -> None:

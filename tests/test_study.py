@@ -187,6 +187,19 @@ def test_methods_with_other_arguments_and_given_weights_stand_beside_each_other(
     assert pretrained["value"] == 3 and labels["fraction"].eq(0.5).all()
 
 
+def test_weights_of_one_name_and_of_a_methods_name_stand_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scotoma.studying import _weights
+
+    monkeypatch.chdir(tmp_path)
+    for path in ("a/encoder.safetensors", "b/encoder.safetensors", "runs/simclr", "random", "c/mae"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).touch()
+    controls = ["a/encoder.safetensors", "b/encoder.safetensors", "runs/simclr", "./random", "c/mae", "resnet18.a1_in1k", "pixels"]
+    assert _weights({"controls": ["random", *controls, "c/mae"], "methods": ["simclr", "byol"]}) == {
+        **{path: path for path in controls[:4]}, "mae": "c/mae", "resnet18.a1_in1k": "resnet18.a1_in1k",
+    }  # fmt: skip
+
+
 def test_several_targets_with_missing_labels_are_one_study(tmp_path: Path) -> None:
     from scotoma.data.phantom import table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import numbers
 import types
 import typing
@@ -122,7 +123,7 @@ def _plain(value: Any, hint: Any) -> Any:
     if hint is bool:
         return bool(_one_of(value.item() if hasattr(value, "item") else value, _SWITCHES))
     if hint in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if hint is float or float(value).is_integer():
+        if float(value).is_integer() or (hint is float and math.isfinite(value)):
             return hint(value)
     elif hint is str and isinstance(value, (str, Path, numbers.Real)) and not isinstance(value, bool):
         return str(value)

@@ -90,6 +90,7 @@ def audit(
     """
     if fail_on not in FAIL_ON:
         raise UsageError(f"--fail_on {fail_on}: one of {', '.join(FAIL_ON)}")
+    from scotoma import tested
     from scotoma.data import classes, store, table, targets
     from scotoma.data.audit import labels_of, worst_first
     from scotoma.run import Run
@@ -117,6 +118,8 @@ def audit(
         if run is not None:
             from scotoma.report.audit import write
 
+            for part in filter(None, (ready, other)):  # before any page shows them
+                tested.note(run.path, part.dataset, part.store)
             run.add_rows(found)
             parts = [ready.store, *([other.store] if other else [])]
             names = dataset.name, second.name if second else None
@@ -164,7 +167,10 @@ def _problems(
     codes, unit = units.units(ready.dataset, ready.store)
     contents = np.concatenate([part.contents for part in parts])
     near = duplicates.near_duplicates(np.concatenate([part.store.hashes[part.rows] for part in parts]))
-    altered = units.linked(near, copies.across([(part.store, part.rows) for part in parts]))
+    if other is None:  # kept in the store: other verbs need not look again
+        altered = units.linked(near, copies.copies_of_store(ready.store, ready.rows))
+    else:
+        altered = units.linked(near, copies.across([(part.store, part.rows) for part in parts]))
 
     kept = ready.store.facts if dataset.store is None else ready.store.facts.iloc[dataset.table["row"]]
     found = audit.unreadable(kept)

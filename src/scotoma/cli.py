@@ -190,8 +190,10 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     verbatim = {k: v for k, v in typed.items() if typing.get_type_hints(function).get(k) is Any}
     values = parser.parse_args([f"--{k}={'given' if k in verbatim else v}" for k, v in typed.items()]).as_dict() | verbatim
     found = {k: v for k, v in values.items() if k in inspect.signature(function).parameters}
-    if takes_method:
-        found |= {"method_args": values["method"]} | ({"method": method} if _names_method(function) else {})
+    if takes_method:  # those that were given alone: what the others are, a preset may say
+        given = {name.partition(".")[2] for name in (*typed, *config) if name.startswith("method.")}
+        found |= {"method_args": {k: v for k, v in values["method"].items() if k in given}}
+        found |= {"method": method} if _names_method(function) else {}
     return found
 
 

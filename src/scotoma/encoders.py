@@ -333,11 +333,11 @@ def find(source: str | Path) -> Path:
         UsageError: there is none, or it is no regular file.
     """
     path = Path(source)
-    names = (path / FILE, path / "model.safetensors", path)
-    found = next((files.regular(p) for p in names if p.exists() and not p.is_dir()), None)
+    found = next((p for p in (path / FILE, path / "model.safetensors", path) if p.exists() and not p.is_dir()), None)
     if found is None:
-        raise UsageError(f"{path}: no {FILE} or model.safetensors there; name a finished run or a weights file")
-    return found
+        what = f"no {FILE} or model.safetensors there" if path.exists() else "there is no such folder or file"
+        raise UsageError(f"{path}: {what}; name a finished run or a weights file")
+    return files.regular(found)
 
 
 def read_info(source: str | Path) -> EncoderInfo:

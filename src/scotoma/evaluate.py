@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scotoma import plugins
+from scotoma import tested as noted
 from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError, notice
 from scotoma.run import Row, Run, read_rows, status
@@ -167,6 +168,8 @@ def _carry_out(run: Run, context: Context, names: list[str], about: list[Row],
                 raise RunError(f"{run.path} was replaced by another run meanwhile: evaluate that one")
             if tested is not None:
                 _refuse_another_test(run.path, about)
+            if not found:
+                noted.note(run.path, context.dataset, context.store, context.split.of)
             found += _replace(run, rows if found else about + rows)
             if hasattr(module, "figures"):
                 module.figures(context, run)
@@ -196,7 +199,8 @@ def _stamp(run: Path) -> tuple[int, ...]:
 
 def material_rows(material: Any) -> list[Row]:
     """Rows about the data: how many pictures, patients and unreadable files."""
-    from scotoma.data.splits import cohort
+    from scotoma.data.copies import NOT_LOOKED_FOR
+    from scotoma.data.splits import cohort, shared
 
     target = material.target
     rows: list[Row] = list(cohort(material.split, target.y if target else None, target.classes if target else ()))
@@ -211,7 +215,14 @@ def material_rows(material: Any) -> list[Row]:
             TESTED_ON: _tested_on(material, test[target.known[test]]),
         }
         rows.append({"evaluator": "data", **tested})
+    sides = set(material.split.of.tolist()) - {""}
+    if len(sides) > 1:
+        copied = material.split.copied
+        told = {"reason": NOT_LOOKED_FOR} if copied is None else {}
+        rows.append({"evaluator": "data", "metric": "altered_copies_across_splits", "value": copied, **told})
     rows += [{**copies.row(), "weights": Path(source).name} for source, copies in material.copies.items()]
+    for what, count in shared(material.dataset, material.store, material.split):  # which --allow_leakage let pass
+        rows.append({"evaluator": "data", "metric": "shared_between_sides", "value": count, "what": what})
     unreadable = int(material.store.facts["error"].notna().sum())
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
 
@@ -251,5 +262,5 @@ def _replace(run: Run, rows: list[Row]) -> list[Row]:
     """Put rows in place of what the same evaluators said before; a training's own rows, on validation, stay."""
     said = {(row["evaluator"], row.get("split")) for row in rows}
     with run.alone():
-        run.write_rows([row for row in read_rows(run.path) if (row.get("evaluator"), row.get("split")) not in said] + rows)
+        run.replace_rows([row for row in read_rows(run.path) if (row.get("evaluator"), row.get("split")) not in said] + rows)
     return rows

@@ -55,10 +55,14 @@ def located(patient: str, where: list[str] | None) -> tuple[list[Holding], set[s
 
 def show(found: list[Holding], where: list[str] | None) -> None:
     """Print what was found, a line each, and what could not be searched."""
+    from scotoma.data import caches
     from scotoma.data.identity import key_path
+    from scotoma.data.store import cache_folder
 
     for holding in found:
         print(holding.text())
     if not found:
         print(f"nothing below {', '.join(where or WHERE)} and in the cache holds this patient")
     print(f"searched by the key {key_path()}: what was made with another key cannot be searched", file=sys.stderr)
+    if left := caches.unfinished(cache_folder() / "stores"):
+        print(f"{len(left)} unfinished stores in the cache are not searched: `scotoma purge` removes them", file=sys.stderr)

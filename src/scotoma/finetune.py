@@ -157,13 +157,13 @@ def finetune(
         job = finetuning.Job(network, info, material, drawn, recipe, rule, quiet)
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:
-        resuming.check(run, material, material.target.regional)
+        resuming.check(run, material, material.target.regional, [encoder])
+        material.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
         costs = job.train(run)
         record = material.record(np.union1d(drawn.seen, drawn.val))  # validation rows choose: they are no test either
         encoders.save(run.path / MODEL, job.network, replace(job.info, trained_on=record), job.head)
-        material.save_used(run.path)
         common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(material.target.columns)}
-        run.write_rows([])  # without those of a run that was killed between its rows and its end
+        run.replace_rows([])  # without those of a run that was killed between its rows and its end
         run.add_rows(costs, evaluator="finetune", split="train", **common)
         run.add_rows(job.validate(), evaluator=job.evaluator, split="val", **common)
         run.finish()

@@ -25,6 +25,17 @@ def network(source: str) -> str | None:
         return None
 
 
+def require(source: str) -> None:
+    """Refuse a path at which nothing lies, before it is taken for a tag of timm's: these have no folder and no file's ending.
+
+    Raises:
+        UsageError: there is no such folder or file.
+    """
+    named = "/" in source or Path(source).suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+    if named and ":" not in source and not Path(source).exists():
+        raise UsageError(f"{source}: there is no such folder or file; name a finished run, a weights file or a tag of timm's")
+
+
 def record(source: str | Path) -> provenance.Record:
     """What these weights were trained on, as far as their file says; a file of another program does not."""
     if not Path(source).exists():

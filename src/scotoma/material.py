@@ -19,7 +19,7 @@ from scotoma import files, initial, lookalikes, provenance
 from scotoma.data import classes as label_columns
 from scotoma.data import identity, splits, store, table, targets, units
 from scotoma.errors import UsageError, notice
-from scotoma.run import withdrawn
+from scotoma.run import USED, withdrawn
 from scotoma.views import modality
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from scotoma.data.images import Display
 
-USED = "used.parquet"
 _BY_HEADER = {"CR": "xray", "DX": "xray", "DR": "xray", "MG": "xray", "CT": "ct", "MR": "mr"}
 
 
@@ -93,7 +92,7 @@ class Material:
     def record(self, positions: np.ndarray) -> dict[str, Any]:
         """For the header of weights trained on these rows: what they and those that they started from were trained on."""
         patients, contents = (names[positions] for names in _named(self.dataset, self.store))
-        own = provenance.of_rows(patients, contents, self.store.key, store.PROTOCOL)
+        own = provenance.of_rows(patients, contents, self.store.key, self.store.protocol)
         return self.before.joined(own).header()
 
     def overlap(self, source: str | Path) -> provenance.Overlap:
@@ -255,9 +254,10 @@ class Source:
         self.folder = Path(name) if Path(name).exists() else None
         self.run = earlier_split(self.folder)
         self.names = splits.known_by(dataset, opened)
-        self.look = self.record.look(*_named(dataset, opened), opened.key, store.PROTOCOL)
-        in_run = np.array([any(self.run.get(n) == "train" for n in names) for names in self.names], bool)
-        self.look = replace(self.look, seen=self.look.seen | in_run)
+        look = self.record.look(*_named(dataset, opened), opened.key, opened.protocol)
+        sides = [{self.run.get(name) for name in names} - {None} for names in self.names]
+        in_run = np.array(["train" in of for of in sides], bool)
+        self.look = replace(look, seen=look.seen | in_run, named=look.named | np.array([bool(of) for of in sides], bool))
 
     def sides(self, seen: bool = True) -> dict[str, str]:
         """Names of patients and images -> the split that the run had them in, or training where the file alone knows them."""
@@ -273,7 +273,7 @@ class Source:
                 f"{test.seen} of {test.rows} test pictures of {name} (or their patients) were in the encoder's pretraining; "
                 f"test {Path(self.name).name} on others, or say --allow_leakage"
             )
-        if test.seen or test.unchecked:
+        if test.seen or test.unchecked or test.alone:
             notice(name, test.sentence("test images", which))
         if val.seen:
             notice(name, val.sentence("validation images", which))

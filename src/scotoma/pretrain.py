@@ -143,6 +143,10 @@ def pretrain(
         raise UsageError("--shard deals a method out over several devices: name their number with --devices")
     if shard and (minutes or compile):
         raise UsageError("--shard goes with --steps or --epochs (trial steps need all of it on one device), and without --compile")
+    if init is not None:
+        from scotoma.initial import require
+
+        require(init)
     launch.join()
     quiet = quiet or not launch.is_first()
     from scotoma.material import gather

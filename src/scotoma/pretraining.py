@@ -106,7 +106,10 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
     config, info, method, positions = run.config, parts.info, parts.method, parts.positions
     batches = parts.batches
     wants = plugins.method(config["method"]).wants(method.settings(config["method_args"]))
-    resuming.check(run, material, wants.regions)
+    resuming.check(run, material, wants.regions, [config["init"]] if config.get("init") else [])
+    if not across.rank():
+        material.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
+    _require_same(run, info)
     plan = make_plan(config, method, batches)
     resolved = {
         "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,
@@ -119,11 +122,26 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
         return []
     method.cpu().eval()
     encoders.save(run.path / encoders.FILE, method.encoder, replace(info, trained_on=material.record(positions)))
-    material.save_used(run.path)
     figures(run, method, batches)
-    run.write_rows([])  # without those of a run that was killed between its rows and its end
+    run.replace_rows([])  # without those of a run that was killed between its rows and its end
     rows = cost_rows(trained, plan, method, len(positions), material.seconds)
     return run.add_rows(rows, evaluator="pretrain", method=config.get("variant", config["method"]), encoder=info.name)
+
+
+def _require_same(run: Run, info: encoders.EncoderInfo) -> None:
+    """Refuse to go on with a run as another network or method, which an argument that is left out would make it.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in info.method.items() if k != "name"}
+    now = {"encoder": info.name, "channels": info.in_chans, "modality": info.modality, "method_args": settings}
+    known: dict[str, Any] = run.config if run.resumed else {}
+    for name in (n for n in known.get("resolved", []) if n in now and known[n] != now[n]):
+        flag, was = name, known[name]
+        if name == "method_args":
+            flag, was = next(((f"method.{k}", v) for k, v in was.items() if v != settings.get(k)), (name, was))
+        raise UsageError(f"--resume: the interrupted run had {flag} {was}: name it again (--{flag} {was}), or say --overwrite")
 
 
 def describe(config: dict[str, Any], material: Material, name: str) -> encoders.EncoderInfo:

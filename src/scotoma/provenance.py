@@ -137,7 +137,7 @@ class Record:
         person, image = _short(patients), _short(contents)
         named = np.array([isinstance(p, str) for p in patients], bool)
         seen, checked = np.zeros(len(named), bool), np.full(len(named), not self.unknown)
-        reasons = list(self.unknown)
+        reasons, whole = list(self.unknown), not any(part.unnamed for part in self.parts)
         for part in self.parts:
             if part.key != key:
                 checked[:] = False
@@ -153,7 +153,7 @@ class Record:
             elif part.reader != reader:
                 checked &= named if not part.unnamed else False
                 reasons.append("its training images were read by another version of Scotoma")
-        return Look(seen, checked, tuple(dict.fromkeys(reasons)), bool(named.any()))
+        return Look(seen, checked, tuple(dict.fromkeys(reasons)), named & whole if self.parts else np.ones(len(named), bool))
 
 
 @dataclass(frozen=True)
@@ -164,18 +164,19 @@ class Look:
         seen: (n,) bool, the row's image or patient was found.
         checked: (n,) bool, whether a row that was not found is known not to have been trained on.
         reasons: why rows are not checked.
-        named: whether the table has patients.
+        named: (n,) bool, whether the row has a patient, and so has every image of the training.
     """
 
     seen: np.ndarray
     checked: np.ndarray
     reasons: tuple[str, ...]
-    named: bool
+    named: np.ndarray
 
     def overlap(self, rows: np.ndarray) -> Overlap:
         """The overlap of some of the rows, by their positions."""
         unchecked = int((~self.checked[rows] & ~self.seen[rows]).sum())
-        return Overlap(len(rows), int(self.seen[rows].sum()), unchecked, self.reasons if unchecked else (), self.named)
+        alone = int((self.checked[rows] & ~self.seen[rows] & ~self.named[rows]).sum())
+        return Overlap(len(rows), int(self.seen[rows].sum()), unchecked, self.reasons if unchecked else (), alone)
 
 
 @dataclass(frozen=True)
@@ -187,14 +188,14 @@ class Overlap:
         seen: how many of them were found in the record.
         unchecked: how many of the others cannot be checked.
         reasons: why.
-        named: whether the table has patients; without, only identical images are found.
+        alone: of how many of the others the image is looked for alone, as it or an image of the training has no patient.
     """
 
     rows: int
     seen: int
     unchecked: int
     reasons: tuple[str, ...] = ()
-    named: bool = True
+    alone: int = 0
 
     @property
     def value(self) -> int | str:
@@ -203,7 +204,8 @@ class Overlap:
 
     def row(self, **common: Any) -> dict[str, Any]:
         """A row about the test images."""
-        reasons = {"reason": "; ".join(self.reasons)} if self.reasons else {}
+        told = [*self.reasons, *([self._of_images()] if self.alone else [])]
+        reasons = {"reason": "; ".join(told)} if told else {}
         value = None if self.value == NOT_CHECKED else self.seen
         counts = {"metric": "overlap", "split": "test", "value": value, "n": self.rows}
         return {"evaluator": "data", **counts, "overlap": self.value, **reasons, **common}
@@ -216,7 +218,10 @@ class Overlap:
             return f"{found}; of {self.unchecked} others that is not checked: {reasons}"
         if self.unchecked:
             return f"not checked whether {weights} was trained on {self.unchecked} of {self.rows} {what}: {reasons}"
-        return found if self.named else f"{found} (identical images; without patients no more can be found)"
+        return f"{found}; {self._of_images()}" if self.alone else found
+
+    def _of_images(self) -> str:
+        return f"of {self.alone} identical images alone are looked for, as patients are missing here or in the training"
 
 
 def of_rows(patients: np.ndarray, contents: np.ndarray, key: str, reader: int) -> Record:

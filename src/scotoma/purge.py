@@ -25,10 +25,10 @@ def purge(
 ) -> list[Row]:
     """Remove a patient from everything that `scotoma find` names; without `--yes` it prints what would be done and changes nothing.
 
-    Stores of the cache are removed, and made anew at their next use. A prepared store and an embeddings file lose his rows,
-    pixels zeroed; other images keep their row ids. Weights cannot forget: a run that holds him is marked as holding a
-    withdrawn patient and loses the pages and figures that may show his images; with `--runs` it is removed. Remove his
-    images from your own data first.
+    Stores of the cache are removed, and made anew at their next use; so is what a killed build left there. A prepared store and an
+    embeddings file lose his rows, pixels zeroed; other images keep their row ids. Weights cannot forget: a run that holds him is
+    marked as holding a withdrawn patient and loses the pages and figures that may show his images; with `--runs` it is removed.
+    Remove his images from your own data first.
 
     Args:
         patient: the identifier as the table or the header has it, or - to read identifiers from standard input, one a line.
@@ -51,18 +51,20 @@ def purge(
     from scotoma.data.store import cache_folder
     from scotoma.find import located
     from scotoma.run import REPLACED, read_config
-    from scotoma.withdrawal import CACHE, RUN, WEIGHTS, Holding
+    from scotoma.withdrawal import CACHE, RUN, UNFINISHED, WEIGHTS, Holding
 
     found, names = located(patient, where) if patient is not None else ([], set())
     if cache:
         every = [Holding(CACHE, path, 0) for path in caches.stores(cache_folder() / "stores")]
         found = [h for h in found if h.kind != CACHE] + every
+    found += [Holding(UNFINISHED, path, 0) for path in caches.unfinished(cache_folder() / "stores")]  # whose images is not known
     retrain = []
     for holding in (h for h in found if h.kind == RUN and h.path.name != REPLACED and (h.path / "config.yaml").exists()):
         config = read_config(holding.path)
         retrain.append(f"scotoma {config.get('command', 'pretrain')} --config {holding.path} --out {holding.path} --overwrite")
     marking = "mark as holding a withdrawn patient, and remove pages and figures that may show him"
-    words = {RUN: "remove" if runs else marking, CACHE: "remove", WEIGHTS: "remove" if runs else "left: weights cannot forget"}
+    words = {RUN: "remove" if runs else marking, **dict.fromkeys((CACHE, UNFINISHED), "remove")}
+    words |= {WEIGHTS: "remove" if runs else "left: weights cannot forget"}
     rows, busy = [], []
     caches.release()
     for holding in found:
@@ -101,6 +103,8 @@ def _take_out(holding: Holding, names: set[str], runs: bool) -> None:
         return  # went with the run that it lay in
     if holding.kind == withdrawal.CACHE:
         caches.remove(holding.path)
+    elif holding.kind == withdrawal.UNFINISHED:
+        caches.remove_unfinished(holding.path)
     elif holding.kind == withdrawal.EMBEDDINGS:
         withdrawal.take_out_of_embeddings(holding, names)
     elif holding.kind == withdrawal.STORE:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,24 +23,27 @@ if TYPE_CHECKING:
 # Of the table's columns: what names a file is known by its content, and a split is compared as it came to be.
 _APART = ("row", "image_path", "mask_path", "frame", "split")
 _SHOWN = "shown"  # attribute: how stored values become grey levels, and the names of the classes
+_WEIGHTS = "weights"  # attribute: source of weights to start from, or to compare with -> hash of the file
 
 
-def check(run: Run, material: Material, masks: bool = False) -> None:
+def check(run: Run, material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> None:
     """Keep what a run is started on; refuse to go on with it on other data.
 
     Args:
         run: just opened.
         material: its data.
         masks: its masks are used.
+        weights: those that it starts from, or compares with.
 
     Raises:
-        UsageError: table, labels, split, masks or pixels are others than when the run was started; the message names what changed.
+        UsageError: table, labels, split, masks, pixels or weights are others than when the run was started; the message names what
+            changed.
     """
     if isinstance(run, Onlooker):
         return
     import pandas as pd
 
-    now = state(material, masks)
+    now = state(material, masks, weights)
     if run.resumed and (run.path / DATA).exists():
         try:
             before = pd.read_parquet(files.regular(run.path / DATA))
@@ -46,8 +51,8 @@ def check(run: Run, material: Material, masks: bool = False) -> None:
             raise UsageError(f"--resume: {run.path / DATA} is damaged; say --overwrite to start anew") from error
         if told := changes(before, now):
             raise UsageError(
-                f"--resume: the data are not those that the run was started on: {'; '.join(told)}. "
-                "Bring them back as they were, or say --overwrite"
+                f"--resume: not all is as it was when the run was started: {'; '.join(told)}. "
+                "Bring it back as it was, or say --overwrite"
             )
         return
     if run.resumed and run.has_begun:
@@ -56,7 +61,7 @@ def check(run: Run, material: Material, masks: bool = False) -> None:
         now.to_parquet(temporary)
 
 
-def state(material: Material, masks: bool = False) -> pd.DataFrame:
+def state(material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> pd.DataFrame:
     """One row an image: keyed hashes of its pixels, its side of the split, its labels, its mask, and every other column."""
     import pandas as pd
 
@@ -84,7 +89,15 @@ def state(material: Material, masks: bool = False) -> pd.DataFrame:
     }
     classes = list(target.classes) if target is not None else []
     frame.attrs[_SHOWN] = json.dumps([settings, [identity.pseudonym(name, key) for name in classes]], sort_keys=True)
+    frame.attrs[_WEIGHTS] = {str(source): _of_file(source) for source in weights if Path(source).exists()}
     return frame
+
+
+def _of_file(source: str | Path) -> str:
+    from scotoma import encoders
+
+    with encoders.find(source).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def changes(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
@@ -92,6 +105,8 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
     told = []
     if before.attrs.get(_SHOWN) != now.attrs.get(_SHOWN):
         told.append("how images are shown, or the classes, changed")
+    weights: dict[str, str] = before.attrs.get(_WEIGHTS, {})  # what an earlier version kept has none
+    told += [f"the weights {source} changed" for source, kept in weights.items() if now.attrs[_WEIGHTS].get(source, kept) != kept]
     old, new = Counter(before["pixels"]), Counter(now["pixels"])
     gone, come = (old - new).total(), (new - old).total()
     differ = int((before["pixels"].to_numpy() != now["pixels"].to_numpy()).sum()) if len(before) == len(now) else -1

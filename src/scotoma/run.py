@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "lightning", "numpy", "pandas", "scikit-learn", "pydicom", "pillow")
 RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with an interrupted run
 MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
+WITHDRAWN = "withdrawn_patients"  # the metric of a row of `scotoma purge`
 DATA = "data.parquet"  # what the run was started on: ``resuming``
+USED = "used.parquet"  # keyed hashes of the images it was given: ``material``
 STATUS = "status.json"
+AUTOMATIC = ("auto", 0)  # values of arguments that leave the choice to the verb
 LOCK, REPLACED = ".lock", ".replaced"  # the latter holds a finished run until the one that replaces it is finished
 LARGEST_CONFIG = 1 << 22  # bytes
 Row = dict[str, Any]
@@ -150,7 +153,7 @@ class Run:
     @property
     def has_begun(self) -> bool:
         """Whether it holds more than what it was started with."""
-        return bool({p.name for p in self._content()} - {"config.yaml", DATA})
+        return bool({p.name for p in self._content()} - {"config.yaml", DATA, USED})
 
     def _clear(self) -> None:
         for path in self._content():
@@ -161,7 +164,9 @@ class Run:
         saved = read_config(self.path)
         for name, value in {"command": command, **arguments}.items():
             changed = value is not None and name in saved and saved[name] != _plain(value)
-            if changed and name not in saved.get("resolved", []):
+            if name in saved.get("resolved", []):  # what an automatic choice became, or the arguments that were given with others
+                changed = changed and not (saved[name] is None or value in AUTOMATIC or isinstance(value, dict))
+            if changed:
                 raise UsageError(
                     f"--resume: the interrupted run had {name} {saved[name]!r}, not {_plain(value)!r}; "
                     "leave it as it was, or say --overwrite"
@@ -186,6 +191,11 @@ class Run:
     def write_rows(self, rows: Iterable[Row]) -> None:
         """Let these be all rows of the run, in one go."""
         files.write(self.path / "rows.jsonl", "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in rows))
+
+    def replace_rows(self, rows: Iterable[Row]) -> None:
+        """As ``write_rows``, but that patients have withdrawn stays."""
+        kept = [row for row in read_rows(self.path) if row.get("metric") == WITHDRAWN]
+        self.write_rows([*(row for row in rows if row.get("metric") != WITHDRAWN), *kept])
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -242,8 +252,10 @@ class Run:
             self._lock = None
 
     def _status(self, state: str) -> None:
-        content = {"state": state, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        files.write(self.path / "status.json", json.dumps(content))
+        content: dict[str, Any] = {"state": state, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        if self.resumed and (marks := _marks(self.path)):  # what an interrupted run was trained on it still is
+            content |= {MARK: marks}
+        files.write(self.path / STATUS, json.dumps(content))
 
 
 class Onlooker(Run):
@@ -279,10 +291,14 @@ def _of_no_run(path: Path) -> bool:
 
 def withdrawn(path: Path) -> int:
     """How many patients of a run's images have withdrawn since (`scotoma purge`)."""
+    return len(_marks(path))
+
+
+def _marks(path: Path) -> list[str]:
     try:
-        return len(json.loads(files.regular(path / "status.json").read_text()).get(MARK, []))
-    except (OSError, ValueError, AttributeError, UsageError):
-        return 0
+        return list(json.loads(files.regular(path / STATUS).read_text()).get(MARK, []))
+    except (OSError, ValueError, AttributeError, TypeError, UsageError):
+        return []
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -101,7 +101,7 @@ def study(
 
     regional = list(target) == [MASKS]
     known_modes, known_controls = (MODES[1:], CONTROLS[:1]) if regional else (MODES, CONTROLS)
-    fractions, modes = sorted(fractions or [0.01, 0.1, 1.0]), list(modes or known_modes)
+    fractions, modes = sorted(set(fractions or [0.01, 0.1, 1.0])), list(dict.fromkeys(modes or known_modes))
     controls = list(known_controls) if controls is None else controls
     unknown = next((m for m in modes if m not in known_modes), None)
     if unknown:
@@ -153,7 +153,7 @@ def study(
 
     run = Run.open(Path(out), "study", arguments, overwrite, resume)
     try:
-        resuming.check(run, material, regional)
+        resuming.check(run, material, regional, [c for c in controls if c not in CONTROLS])
         carry_out(run, material, quiet)
         run.finish()
     finally:
@@ -187,6 +187,9 @@ def _check_controls(controls: list[str], encoder: str | None) -> None:
             if network(control) is None and encoder is None:
                 raise UsageError(f"--controls {control}: say which network these weights are of with --encoder")
             continue
+        from scotoma.initial import require
+
+        require(control)
         near = difflib.get_close_matches(control, CONTROLS, n=1)
         if near or "." not in control:
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(CONTROLS)}, a run, a weights file or a timm tag"

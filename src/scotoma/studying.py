@@ -7,6 +7,7 @@ again when the study is taken up; all rows are then derived from those files in 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
             print(f"[{number}/{len(arms)}] {name}: {len(todo)} classifiers", flush=True)
         for drawn, p in _classify(run, material, arm, todo, quiet):
             _save(arm.file(run, drawn), p)
-    run.write_rows(_rows(run, material, arms, draws, networks))
+    run.replace_rows(_rows(run, material, arms, draws, networks))
     _figure_of_features(run, material, networks)
 
 
@@ -134,9 +135,16 @@ def _save_steps(run: Run, networks: dict[str, str]) -> None:
 
 
 def _weights(config: dict[str, Any]) -> dict[str, str]:
-    """The weights that stand as controls: the name under which each is shown -> where they come from."""
-    sources = [c for c in config["controls"] if c not in ("random", *plugins.names("evaluators"))]
-    return {Path(c).name if Path(c).exists() else c: c for c in sources}
+    """The weights that stand as controls: the name under which each is shown -> where they come from.
+
+    That is the last part of a path, unless a method or other weights are called so; then the path.
+    """
+    own = ("random", "control", *plugins.names("evaluators"))
+    sources = [c for c in dict.fromkeys(config["controls"]) if c not in own]
+    short = {c: Path(c).resolve().name if Path(c).exists() else c for c in sources}
+    taken = Counter([*short.values(), *config["methods"], *own])
+    paths = {c: c if c not in taken else str(Path(c).resolve()) for c in sources}
+    return {short[c] if taken[short[c]] == 1 else paths[c]: c for c in sources}
 
 
 def _arms(config: dict[str, Any], networks: dict[str, str], weights: dict[str, str]) -> Iterator[Arm]:

@@ -22,14 +22,24 @@ from scotoma.data.store import REGION, REGIONS
 from scotoma.data.table import TABLE
 from scotoma.errors import UsageError, notice
 from scotoma.provenance import Record
+from scotoma.run import USED
+from scotoma.tested import TESTED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RUN, STORE, CACHE, EMBEDDINGS, WEIGHTS = "run", "store", "cache", "embeddings", "weights"
+UNFINISHED = "unfinished"  # what a killed build left in the cache
 _LONGEST = 2**26  # bytes of a safetensors file's header
 PEOPLE = ("patient", "study", "group", "series")  # columns of keyed hashes by which a person may be named
-MADE_OF_IMAGES = ("figures/retrieval*", "figures/explain*", "figures/segmentation*", "figures/views*", "**/explain-*.dcm")
+MADE_OF_IMAGES = (
+    "figures/retrieval*",
+    "figures/explanations*",
+    "figures/segmentation*",
+    "figures/views*",
+    "**/explain-*.dcm",
+    "**/explain-*.png",
+)
 PAGES = ("report.html", "audit.html", *MADE_OF_IMAGES)  # of a run: what may show his images
 
 
@@ -135,36 +145,38 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
             if facts is None:
                 continue
             facts["row"] = np.arange(len(facts))
-            if (here / TABLE).exists():
-                kept = pd.read_parquet(here / TABLE)
+            kept = _whole(here / TABLE) if (here / TABLE).exists() else None
+            if kept is not None:
                 kept = kept[[c for c in ("row", "split", *PEOPLE) if c in kept.columns]]
                 own = facts.drop(columns=[c for c in kept.columns if c != "row"], errors="ignore")
                 facts = own.merge(kept, on="row", how="outer")
-            if (here / caches.PATIENTS).exists():
-                facts = facts.merge(pd.read_parquet(here / caches.PATIENTS), on="row", how="left")
+            people = _whole(here / caches.PATIENTS) if (here / caches.PATIENTS).exists() else None
+            if people is not None:
+                facts = facts.merge(people, on="row", how="left")
             yield (CACHE if cache else STORE), here, facts
             continue
-        if "used.parquet" in names:
-            used = _whole(here / "used.parquet")
-            if used is not None:
-                yield RUN, here, used
-        for name in (n for n in names if n.endswith(".parquet") and n != "used.parquet"):
+        looked_at = [_whole(here / name) for name in (USED, TESTED) if name in names]
+        if looked_at := [frame for frame in looked_at if frame is not None]:
+            both = pd.concat(looked_at, ignore_index=True)
+            yield RUN, here, both.drop_duplicates(["patient", "content"]) if len(looked_at) > 1 else both
+        for name in (n for n in names if n.endswith(".parquet") and n not in (USED, TESTED)):
             try:
                 schema = parquet.read_schema(here / name)
             except (OSError, ValueError):  # no Parquet file, whatever its name says
                 continue
             if b"scotoma" in (schema.metadata or {}) and "embedding" in schema.names:
-                beside = [c for c in ("row", "split", *PEOPLE) if c in schema.names]
-                yield EMBEDDINGS, here / name, pd.read_parquet(here / name, columns=beside)
+                table = _whole(here / name, [c for c in ("row", "split", *PEOPLE) if c in schema.names])
+                if table is not None:
+                    yield EMBEDDINGS, here / name, table
 
 
-def _whole(path: Path) -> pd.DataFrame | None:
+def _whole(path: Path, columns: list[str] | None = None) -> pd.DataFrame | None:
     """A table; None, and a line, where the file is damaged: the others are searched all the same."""
     import pandas as pd
 
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError):
+        return pd.read_parquet(files.regular(path), columns=columns)
+    except (OSError, ValueError, UsageError):
         notice(str(path), "damaged: whom it names cannot be searched")
         return None
 
@@ -223,18 +235,27 @@ def take_out_of_embeddings(holding: Holding, names: set[str]) -> None:
 
 def mark_run(path: Path, names: set[str]) -> None:
     """Say in a run that a patient of its images has withdrawn, and remove the pages and figures that may show them."""
-    from scotoma.run import MARK, Run
+    from scotoma.run import MARK, STATUS, WITHDRAWN, Run, read_rows
 
     with files.locked(_lock(path), wait=False):
         for file in {file for pattern in PAGES for file in path.glob(pattern) if file.is_file()}:
             file.unlink()
-        state = path / "status.json"
+        state = path / STATUS
         said: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
         known = set(said.get(MARK, []))
-        if not known & names:
-            files.write(state, json.dumps({**said, MARK: sorted({*known, min(names)})}))
-    if not known & names:
-        Run(path, {}).add_rows([{"evaluator": "data", "metric": "withdrawn_patients", "value": 1}])
+        named = _patients(path) & names or ({min(names)} if not known & names else set())  # else found by his images alone
+        if new := named - known:
+            files.write(state, json.dumps({**said, MARK: sorted(known | new)}))
+            row = {"evaluator": "data", "metric": WITHDRAWN, "value": len(new)}
+            Run(path, {}).write_rows([*read_rows(path), row])
+
+
+def _patients(path: Path) -> set[str]:
+    """The keyed hashes of the patients of a run."""
+    import pandas as pd
+
+    kept = [path / name for name in (USED, TESTED) if (path / name).exists()]
+    return {name for file in kept for name in pd.read_parquet(file, columns=["patient"])["patient"].dropna()}
 
 
 def remove_run(path: Path) -> None:

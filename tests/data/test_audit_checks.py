@@ -200,3 +200,13 @@ def test_units_on_several_sides_are_named_by_what_they_are_made_of() -> None:
     (found,) = audit.shared_units(pictures, np.array([0, 0, 1, 1, 2]), "study")
     assert found.text == "2 studies on several sides of the split (4 pictures)"
     assert audit.shared_units(pictures, np.arange(5), "patient") == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"), [("study", "1 study"), ("study", "3 studies"), ("series", "3 series"), ("unit", "3 units")]
+)
+def test_units_of_a_small_class_are_counted_in_words(unit: str, words: str) -> None:
+    count = int(words[0])
+    target = Target(("label",), ("a", "b"), np.array([0] * count + [1] * 20))
+    (found,) = audit.small_classes(target, np.array([""] * len(target.y)), np.arange(len(target.y)), unit)
+    assert found.text == f"label 'a' has {count} picture{'s' * (count > 1)} of {words}"

@@ -266,10 +266,15 @@ def small_classes(target: Target, of: np.ndarray, units: np.ndarray, unit: str) 
             count, people = int(chosen.sum()), len(np.unique(units[chosen]))
             if people < FEW_ROWS:
                 severity = "warning" if people < FEW_ROWS // 2 or not where else "note"
-                text = f"{target.columns[0]} {label!r} has {number(count, 'picture')} of {number(people, unit)}{where}"
+                of_units = f"{people} {unit if people == 1 else _plural(unit)}"
+                text = f"{target.columns[0]} {label!r} has {number(count, 'picture')} of {of_units}{where}"
                 found.append(Finding(severity, "small_class", text, count, extra={"target": target.columns[0], "class": label}))
                 break
     return found
+
+
+def _plural(unit: str) -> str:
+    return plural(unit) if unit in ("study", "series") else f"{unit}s"
 
 
 def counts(table: pd.DataFrame, of: np.ndarray, targets: tuple[str, ...] = ()) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from scotoma import files
-from scotoma.errors import UsageError, notice
+from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,12 +133,26 @@ def tidy(root: Path) -> None:
     if gone:
         text = f"{gone} stores least recently used removed ({freed / 2**30:.2f} GiB); the limit is {limit() / 2**30:g} GiB"
         notice("cache", f"{text} ({LIMIT_VARIABLE})")
-    for partial in [*root.glob("*.partial"), *root.glob("*.gone")]:
+    for partial in unfinished(root):
         newest = max((found.st_mtime for found in _stats(_inside(partial))), default=None)
         if newest is not None and time.time() - newest > STALE:
-            lock = partial.with_name(f"{partial.stem}.lock")
-            with suppress(files.Busy), files.locked(lock, wait=False, remove=True):
-                shutil.rmtree(partial, ignore_errors=True)
+            with suppress(files.Busy):
+                remove_unfinished(partial)
+
+
+def unfinished(root: Path) -> list[Path]:
+    """What killed builds and removals left in a cache, or what is being built."""
+    return sorted([*root.glob("*.partial"), *root.glob("*.gone")])
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed build or removal left.
+
+    Raises:
+        Busy: a process is building it.
+    """
+    with files.locked(folder.with_name(f"{folder.stem}.lock"), wait=False, remove=True):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def note_patients(folder: Path, table: pd.DataFrame) -> None:
@@ -153,11 +167,10 @@ def note_patients(folder: Path, table: pd.DataFrame) -> None:
         return
     rows = pd.concat([pd.DataFrame({"row": range(len(table)), "name": table[column].to_numpy(object)}) for column in named])
     rows = rows.dropna()
-    before = pd.read_parquet(folder / PATIENTS) if (folder / PATIENTS).exists() else rows[:0]
-    both = pd.concat([before, rows]).drop_duplicates().reset_index(drop=True)
-    if len(both) > len(before):
-        try:
+    # as in `hold`; one process at a time, or what another table says of the same images would be lost
+    with suppress(OSError, RunError), files.locked(folder / f"{PATIENTS}.lock", remove=True, what=str(folder)):
+        before = pd.read_parquet(folder / PATIENTS) if (folder / PATIENTS).exists() else rows[:0]
+        both = pd.concat([before, rows]).drop_duplicates().reset_index(drop=True)
+        if len(both) > len(before):
             with files.replacing(folder / PATIENTS) as temporary:
                 both.to_parquet(temporary)
-        except OSError:
-            pass  # as in `hold`

@@ -25,6 +25,7 @@ CORRELATION = 0.75  # of their detail; measured in docs/audit.md
 BRIGHTNESS = 1.25  # a picture brightened or darkened by about this factor
 Box = tuple[float, float, float, float]
 KEPT = "copies.npy"  # of a store: the groups of all its images, once they are found
+NOT_LOOKED_FOR = "not checked (`scotoma audit` looks for them)"
 _MANY = 2000  # images that take so long that it is said
 
 
@@ -64,19 +65,26 @@ def copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
     import pandas as pd
 
     readable = np.flatnonzero(store.facts["error"].isna().to_numpy())
-    kept, groups = store.path / KEPT, None
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        groups = np.load(kept)
-    if groups is None or groups.shape != (len(store),):
+    groups = kept(store)
+    if groups is None:
         if len(readable) > _MANY:
             notice(
                 store.path.name.rpartition("-")[0] or store.path.name, f"looking for altered copies of {len(readable)} images, once"
             )
         groups = np.full(len(store), -1, np.int64)
         groups[readable] = copies(store, readable)
-        with contextlib.suppress(RunError), files.replacing(kept) as temporary, temporary.open("wb") as file:
+        with contextlib.suppress(RunError), files.replacing(store.path / KEPT) as temporary, temporary.open("wb") as file:
             np.save(file, groups)  # a store that may not be written is looked through again the next time
     return pd.factorize(groups[rows])[0]
+
+
+def kept(store: Store) -> np.ndarray | None:
+    """(rows of the store,) the groups that were found in it before; None where they were not looked for."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        groups = np.load(store.path / KEPT)
+        if groups.shape == (len(store),):
+            return np.asarray(groups)
+    return None
 
 
 def across(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scotoma.data import copies
 from scotoma.data.store import Store
 from scotoma.data.stratify import UNDECIDED, deal
 from scotoma.data.table import SPLITS, Dataset
@@ -14,6 +15,7 @@ from scotoma.errors import UsageError, notice
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 LEFT_OUT = -2  # beside UNDECIDED: a row that is to have no side
+LOOKED_THROUGH = 2000  # images of a table with a split of its own among which altered copies are looked for (4 ms each, once)
 _VALIDATION = 1 / 8  # of the training rows, where a user's split has none
 
 
@@ -26,12 +28,14 @@ class Split:
         units: (n,) int, what belongs together, numbered in order of appearance.
         unit: what a unit is made of, as ``scotoma.data.units`` says: ``patient``, ``patient + study``, ``near-duplicate``.
         made: whether Scotoma drew it (else it is the table's own).
+        copied: groups of altered copies (mirrored, turned, cropped, brightened) on several sides; None where none were looked for.
     """
 
     of: np.ndarray
     units: np.ndarray
     unit: str
     made: bool
+    copied: int | None = None
 
     def rows(self, name: str) -> np.ndarray:
         """Positions of the rows of a split."""
@@ -88,7 +92,28 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
             )
     if not allow_leakage:
         refuse_leakage(dataset, store, split)
-    return split
+    return _copies_across(dataset, store, split)
+
+
+def _copies_across(dataset: Dataset, store: Store, split: Split) -> Split:
+    """Count altered copies on several sides where they were looked for; say of a table's own split how many, or that nobody looked.
+
+    Patients may look alike: what is found is a warning. Among few images they are looked for here.
+    """
+    if not split.made and len(np.unique(split.of[split.of != ""])) < 2:
+        return split
+    if copies.kept(store) is None and (split.made or len(dataset) > LOOKED_THROUGH):
+        if not split.made:
+            notice(dataset.name, f"altered copies on several sides of the table's own split: {copies.NOT_LOOKED_FOR}")
+        return split
+    found = _shared(copies.copies_of_store(store, dataset.table["row"].to_numpy()), split.of)
+    if found and not split.made:
+        notice(
+            dataset.name,
+            f"{found} groups of altered copies (mirrored, turned, cropped, brightened) or near-duplicates stand on several sides "
+            "of the table's own split: `scotoma audit` shows them, `scotoma split --copies` keeps them together",
+        )
+    return replace(split, copied=found)
 
 
 def has_split(dataset: Dataset) -> bool:
@@ -222,13 +247,17 @@ def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
     Raises:
         UsageError: saying how many, and how to go on.
     """
-    for what, codes in ((plural(split.unit), split.units), ("identical pictures", contents(dataset, store))):
-        shared = _shared(codes, split.of)
-        if shared:
-            raise UsageError(
-                f"{dataset.name}: {shared} {what} stand on more than one side of the split; "
-                "mend the column split, leave it out to have one drawn, or say --allow_leakage"
-            )
+    for what, count in shared(dataset, store, split):
+        raise UsageError(
+            f"{dataset.name}: {count} {what} stand on more than one side of the split; "
+            "mend the column split, leave it out to have one drawn, or say --allow_leakage"
+        )
+
+
+def shared(dataset: Dataset, store: Store, split: Split) -> list[tuple[str, int]]:
+    """What stands on more than one side of a split, in words, and how many there are of it; nothing where none does."""
+    kinds = ((plural(split.unit), split.units), ("identical pictures", contents(dataset, store)))
+    return [(what, count) for what, codes in kinds if (count := _shared(codes, split.of))]
 
 
 def _shared(codes: np.ndarray, of: np.ndarray) -> int:

@@ -65,6 +65,7 @@ def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[st
     does not vary).
     """
     error, w = found - truth, weights.astype(np.float64)
+    truth, found = truth - truth.mean(), found - found.mean()  # of numbers far from 0 the difference of squares loses all digits
     squared, mean = picture_means(error**2, w), picture_means(truth, w)
     spread = picture_means(truth**2, w) - mean**2
     of_found = picture_means(found, w)

@@ -14,9 +14,9 @@ import pandas as pd
 from scotoma.report import METRICS, USES, Folder, data_name, decimals, finding, interval, label_of, same
 from scotoma.report.origin import origins
 from scotoma.report.recipe import made, recipe
+from scotoma.run import WITHDRAWN
 
 TO_FILL = "TO FILL"
-WITHDRAWN = "withdrawn_patients"  # the metric of a row of `scotoma purge`
 SETS = {"train": "training", "val": "validation", "test": "test"}
 VERBS = {"study": "Development and internal evaluation", "finetune": "Development", "evaluate": "Evaluation"}
 
@@ -70,6 +70,7 @@ def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str
     data = rows[(rows["evaluator"] == "data") & (rows["metric"] != WITHDRAWN)]
     if data.empty:
         return {}
+    leaking |= bool((data.loc[data["metric"] == "shared_between_sides", "value"] > 0).any())
     data = data[data["run"] == data["run"].iloc[-1]].drop_duplicates(["metric", "split", "class"], keep="last")
     parts = {}
     for split, name in SETS.items():

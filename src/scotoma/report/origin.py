@@ -25,8 +25,9 @@ def origins(rows: pd.DataFrame, tested: bool) -> list[str]:
 
 
 def _sentence(row: pd.Series, label: str) -> str:
-    of, reason = f"of {row['n']:g} test images (or their patients)", row["reason"]
+    of, reason = f"of {row['n']:,.0f} test images (or their patients)", row["reason"]
     if row["overlap"] == NOT_CHECKED:
         return f"{label}: whether it was trained on test images is {NOT_CHECKED} ({reason}), which does not mean that it was not."
-    rest = f"; of the others that is {NOT_CHECKED} ({reason})" if isinstance(reason, str) else ""
-    return f"{label}: {'none' if not row['value'] else format(row['value'], 'g')} {of} were in its training{rest}."
+    rest = f"; of the others that is {NOT_CHECKED} in full ({reason})" if isinstance(reason, str) else ""
+    count = f"{row['value']:,.0f}" if row["value"] else "none"
+    return f"{label}: {count} {of} were in its training{rest}."
