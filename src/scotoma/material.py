@@ -266,7 +266,8 @@ class Source:
 
     def overlap(self, split: splits.Split, name: str, refused: bool) -> provenance.Overlap:
         """Refuse, or say, that the weights were trained on test rows, and say where that or the same of validation is open."""
-        test, val = (self.look.overlap(split.rows(side)) for side in ("test", "val"))
+        chosen_by = [i for i in split.rows("val") if any(self.run.get(n) == "val" for n in self.names[i])]  # that run's own
+        test, val = (self.look.overlap(rows) for rows in (split.rows("test"), np.setdiff1d(split.rows("val"), chosen_by)))
         which = f"the encoder {Path(self.name).name}"
         if test.seen and refused:
             raise UsageError(
