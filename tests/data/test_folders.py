@@ -262,7 +262,7 @@ def test_a_folder_of_masks_beside_its_images_is_left_out(tmp_path: Path, capsys:
     put(tmp_path / "masks" / "alone.png")
     for k in range(3):
         (tmp_path / "masks" / f"{k}_mask.png").unlink()
-    assert columns(tmp_path)["masks/alone.png"][1] == "masks"  # a class of that name, where nothing tells otherwise
+    assert columns(tmp_path)["masks/alone.png"] == (None, None, None)  # an image, where nothing tells otherwise, of no class
 
 
 def test_nothing_but_other_files_is_an_error_that_counts_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,3 +307,17 @@ def test_a_mask_in_a_folder_of_any_usual_name_is_no_image_and_a_class_of_masks_i
     assert set(folders.read(tmp_path / "faces")["label"]) == {"with_mask", "without_mask"}
     put(tmp_path / "alone" / "7_mask.png"), put(tmp_path / "alone" / "8.png")  # nothing there is its image
     assert len(names(tmp_path / "alone")) == 2
+
+
+def test_a_split_below_a_folder_that_stands_alone_is_a_split(tmp_path: Path) -> None:
+    for name in ("train", "Testing"):
+        for label in ("normal", "sick"):
+            put(tmp_path / "data" / "data" / name / label / "1.png"), put(tmp_path / "data" / "data" / name / label / "2.png")
+    found = folders.read(tmp_path)
+    assert found["split"].value_counts().to_dict() == {"train": 4, "test": 4}
+    assert found["label"].value_counts().to_dict() == {"normal": 4, "sick": 4}
+    assert all(Path(p).parent.name == label for p, label in zip(found["image_path"], found["label"], strict=True))
+    put(tmp_path / "only" / "train" / "a" / "1.png"), put(tmp_path / "only" / "train" / "b" / "1.png")
+    assert set(folders.read(tmp_path / "only")["split"]) == {"train"}
+    put(tmp_path / "eye" / "images" / "1.png"), put(tmp_path / "eye" / "fov" / "9.png")  # what a folder of images is beside
+    assert "label" not in folders.read(tmp_path / "eye").columns

@@ -26,7 +26,7 @@ MOST_CLASSES = 100
 MOST_KINDS = 12  # of what is left out, printed by name
 # Names of folders without blanks and punctuation: Ground Truth, lung_masks, labelsTr (of nnU-Net), 1st_manual.
 _MASK_FOLDER = re.compile(r".*masks?|annotations?|.*segmentations?|segs?|.*groundtruth|gt|labels?(tr|ts|va)?|(1st|2nd)?manual")
-_IMAGE_FOLDER = re.compile(r"images?(tr|ts|va)?|imgs?")  # what they hold, and no class
+_IMAGE_FOLDER = re.compile(r"images?(tr|ts|va)?|imgs?")  # says what it holds: neither it nor what lies beside it is a class
 _MASK_WORD = r"(masks?|segs?|segmentations?|labels?|gt|manual\d?)"
 _SUFFIX = re.compile(r"(\.nii\.gz|\.[a-z]\w{1,5})$")
 _NO_IMAGES = (
@@ -88,6 +88,8 @@ def read(root: Path) -> pd.DataFrame:
         notice(root.name, f"left out: {_counts(left)}")
     if not files:
         raise UsageError(f"{root}: no pictures in this folder (PNG, JPEG, TIFF, GIF, WebP, DICOM, NIfTI)")
+    alone = _alone([folders[path] for path in files])
+    folders = {path: folders[path][alone:] for path in files}
     splits = {path: SPLIT_NAMES.get(folders[path][0].lower()) if folders[path] else None for path in files}
     inner = {path: folders[path][1:] if splits[path] else folders[path] for path in files}
     labels, groups = _meaning(root, files, inner, splits)
@@ -98,6 +100,13 @@ def read(root: Path) -> pd.DataFrame:
     ]
     table = pd.DataFrame(records)
     return table.drop(columns=[c for c in ("split", "label", "group", "frame") if table[c].isna().all()])
+
+
+def _alone(folders: list[tuple[str, ...]]) -> int:
+    """How many levels above all files hold one folder alone: ``chest_xray/chest_xray/train``; but for one of a split."""
+    first = folders[0]
+    same = (k for k, name in enumerate(first) if name.lower() in SPLIT_NAMES or any(f[k : k + 1] != (name,) for f in folders))
+    return next(same, len(first))
 
 
 def _files(root: Path) -> tuple[list[Path], Counter[str]]:
@@ -213,7 +222,7 @@ def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
     """The label and the group of each file by the names of the folders above it; what was taken as what is printed.
 
     The first level of several folders is the label, unless it is one a patient or study; below a label, the first such level
-    is the group. Levels of one folder are passed over.
+    is the group. Levels of one folder are passed over, and those with a folder of ``images``.
     """
     label = group = None
     split = any(splits.values())  # then the folders beside train and test say nothing by themselves
@@ -222,7 +231,7 @@ def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
         for path in files:
             if len(inner[path]) > depth and (splits[path] or not split):
                 at[inner[path][depth]].append(path)
-        if len(at) < 2 or all(_IMAGE_FOLDER.fullmatch(_bare(name)) for name in at):
+        if len(at) < 2 or any(_IMAGE_FOLDER.fullmatch(_bare(name)) for name in at):
             continue
         if _is_unit(at):
             group = depth
