@@ -215,8 +215,7 @@ def material_rows(material: Any) -> list[Row]:
             TESTED_ON: _tested_on(material, test[target.known[test]]),
         }
         rows.append({"evaluator": "data", **tested})
-    sides = set(material.split.of.tolist()) - {""}
-    if len(sides) > 1:
+    if not material.split.made and len(set(material.split.of.tolist()) - {""}) > 1:  # the table's own
         copied = material.split.copied
         told = {"reason": NOT_LOOKED_FOR} if copied is None else {}
         rows.append({"evaluator": "data", "metric": "altered_copies_across_splits", "value": copied, **told})
