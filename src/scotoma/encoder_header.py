@@ -60,14 +60,18 @@ def require(fields: Any, name: str) -> dict[str, Any]:
             refuse(f"timm_kwargs has {str(argument)[:40]!r}, which does not go with a file of weights")
         if not isinstance(value, str) and not 0 <= value <= LARGEST_SIDE:
             refuse(f"{argument} is out of bounds")
-    side = max(int(fields.get("image_size", 1)), int(kwargs.get("img_size", 1)))
-    if not 1 <= side <= LARGEST_SIDE or side > MOST_PATCHES * kwargs.get("patch_size", LARGEST_SIDE):
+    sides = int(fields.get("image_size", 1)), int(kwargs.get("img_size", 1))
+    side = max(sides)
+    if not 1 <= min(sides) <= side <= LARGEST_SIDE or side > MOST_PATCHES * kwargs.get("patch_size", LARGEST_SIDE):
         refuse("image_size is out of bounds")
     channels = fields.get("in_chans", 1)
     if not 1 <= channels <= 64 or any(len(fields.get(f, [0] * channels)) != channels for f in ("mean", "std")):
         refuse("in_chans, mean and std do not go together")
     if any(v <= 0 for v in fields.get("std", ())) or not 0 < fields.get("temperature", 1.0) < math.inf:
         refuse("std and temperature must be above 0")
+    classes = fields.get("classes", ())
+    if len(set(classes)) < len(classes) or len(fields.get("thresholds", ())) not in (0, len(classes)):
+        refuse("classes and thresholds do not go together")
     if not isinstance(fields.get("method", {"name": ""}).get("name"), str):
         refuse("method has no name")
     return fields
