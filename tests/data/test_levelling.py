@@ -18,6 +18,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from scotoma.data import building, decode, levelling, store, table
+from scotoma.data.formats.levels import black_and_white
 from scotoma.data.images import Display, read
 from scotoma.errors import UsageError
 
@@ -258,3 +259,11 @@ def test_a_store_of_an_older_reader_is_used_and_that_is_said(tmp_path: Path, cap
     (folder / "store.json").write_text(json.dumps({"protocol": 9, "layout": "another"}))
     with pytest.raises(UsageError, match="layout is unknown"):
         store.open_store(folder)
+
+
+def test_floats_far_below_one_are_not_black() -> None:
+    ramp = np.linspace(0, 1, 2001, dtype=np.float32)
+    assert black_and_white(ramp, "float32") == (0, 1) and black_and_white(ramp * np.float32(0.6), "float32") == (0, 1)
+    low, high = black_and_white(ramp * np.float32(0.003), "float32")  # diffusion coefficients
+    assert low == pytest.approx(0.003 * 0.005, rel=1e-3) and high == pytest.approx(0.003 * 0.995, rel=1e-3)
+    assert black_and_white(np.zeros(9, np.float32), "float32") == (0, 0)

@@ -18,6 +18,7 @@ from scotoma.data.sampling import SAMPLE, some, spread
 
 PERCENTILES = (0.5, 99.5)  # shown as black and white where nothing else says what is
 FRAMES = 16  # of one file or series that are looked at
+HALF = 0.5  # floats that reach it, and not beyond 1, have black at 0 and white at 1; a map of 0.0007 mm2/s would be black
 FULL = 2**15  # 16-bit values above it need all 16 bits
 LEAST_WHITE = 2**13  # of such values the upper percentile must reach this: a marker or a hot pixel alone needs no 16 bits
 MOST = 2**20  # values of all images together
@@ -79,12 +80,12 @@ class Measured(Levels):
         """Percentiles of all samples together, or what the type of the values says.
 
         Whole numbers that span less than ``FEW``, such as label maps, and values whose percentiles coincide are shown from lowest
-        to highest: clipping would merge labels. Unsigned 16-bit values that use their range, and floats within [0, 1], stay as
-        they are.
+        to highest: clipping would merge labels. Unsigned 16-bit values that use their range, and floats in [0, 1] that do, stay
+        as they are.
         """
         if not self.samples:
             return 0.0, 1.0
-        if kind.startswith("float") and self.lowest >= 0 and self.highest <= 1:
+        if kind.startswith("float") and self.lowest >= 0 and HALF <= self.highest <= 1:
             return 0.0, 1.0
         if self.whole and self.highest - self.lowest < FEW:
             return self.lowest, self.highest
