@@ -14,7 +14,7 @@ from scotoma.pretrain import pretrain
 from scotoma.run import read_config, read_rows
 
 
-def test_the_verbs_from_pictures_to_a_tested_classifier(grey_folder, tmp_path: Path) -> None:
+def test_the_verbs_from_pictures_to_a_tested_classifier(grey_folder, tmp_path: Path, capsys) -> None:
     data = grey_folder(count=16, splits=("train", "val", "test"))
     short = {"size": 16, "encoder": "resnet10t", "batch_size": 8, "precision": "32-true", "quiet": True}
     encoder = pretrain(data, out=tmp_path / "encoder", steps=2, **short)
@@ -29,6 +29,9 @@ def test_the_verbs_from_pictures_to_a_tested_classifier(grey_folder, tmp_path: P
     with safe_open(frozen / "model.safetensors", "pt") as file:
         assert {"head.weight", "head.bias"} <= set(file.keys())
     rows = read_rows(frozen)
+    auroc, balanced = (next(r["value"] for r in rows if r["metric"] == name) for name in ("auroc", "balanced_accuracy"))
+    told = f"scans: auroc {auroc:.3f}, balanced_accuracy {balanced:.3f} on 32 validation images, by which choices were made: "
+    assert told + "`scotoma evaluate` tests\n" in capsys.readouterr().err
     assert {r["split"] for r in rows} == {"val"} and {r["n"] for r in rows} == {32} and {r["labels"] for r in rows} == {32}
 
     tuned = finetune(

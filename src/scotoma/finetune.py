@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from scotoma.arguments import checked
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 from scotoma.pretrain import PRECISIONS
 from scotoma.run import Run
 
 MODEL = "model.safetensors"
+VALIDATED = ("auroc", "balanced_accuracy", "dice", "mae")  # metrics that are printed at the end
 
 
 @checked
@@ -165,11 +166,23 @@ def finetune(
         common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(material.target.columns)}
         run.replace_rows([])  # without those of a run that was killed between its rows and its end
         run.add_rows(costs, evaluator="finetune", split="train", **common)
-        run.add_rows(job.validate(), evaluator=job.evaluator, split="val", **common)
+        validated = job.validate()
+        run.add_rows(validated, evaluator=job.evaluator, split="val", **common)
         run.finish()
+        _say_validation(material.dataset.name, validated)
     finally:
         run.close()
     return run.path
+
+
+def _say_validation(name: str, rows: list[dict[str, Any]]) -> None:
+    """One line on what the validation images say; they made choices, so that it is no test."""
+    whole = [row for row in rows if row.get("class") is None and row["metric"] in VALIDATED and row["value"] == row["value"]]
+    if whole:
+        values = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in whole)
+        notice(
+            name, f"{values} on {whole[0].get('n', 'the')} validation images, by which choices were made: `scotoma evaluate` tests"
+        )
 
 
 def _rule(text: str) -> str | float:

@@ -85,3 +85,13 @@ def test_prepare_leaves_empty_slices_out_and_keeps_the_order(volumes: Path, tmp_
     with pytest.raises(UsageError, match="1 windows do not make 3 channels"):
         prepare(str(volumes), tmp_path / "other", windows=["lung"], channels=3)
     assert not (tmp_path / "other").exists()
+
+
+def test_every_so_many_th_says_how_many_rows_are_no_slices(volumes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = pd.DataFrame({"image_path": [str(p) for p in sorted(volumes.iterdir())]})
+    for frame in (whole, whole.assign(frame=np.nan)):
+        assert len(slices.choose(table.load(frame), "axial", 2).table) == 2
+        assert capsys.readouterr().err == "table: --every 2: 2 of 2 rows name no slice of their file and stay\n"
+    slices.choose(table.load(whole), "axial", 1)
+    slices.choose(table.load(str(volumes)), "axial", 2)
+    assert "--every" not in capsys.readouterr().err

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scotoma.data import images
 from scotoma.data.table import Dataset
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +30,11 @@ def choose(dataset: Dataset, axis: str = "axial", every: int = 1) -> Dataset:
     table = dataset.table
     if axis != "axial":
         table = _cut(dataset.name, table, axis)
-    if every > 1 and "frame" in table.columns:
-        table = table[table["frame"].isna() | (table["frame"] % every == 0)]
+    if every > 1:
+        frames = table["frame"] if "frame" in table.columns else table["image_path"].map(lambda _: None)
+        if unnumbered := int(frames.isna().sum()):
+            notice(dataset.name, f"--every {every}: {unnumbered} of {len(table)} rows name no slice of their file and stay")
+        table = table[frames.isna() | (frames % every == 0)]
     return replace(dataset, table=table.reset_index(drop=True))
 
 
