@@ -158,6 +158,18 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         Run.open(tmp_path / "file" / "r", "pretrain", {})
 
 
+def test_a_number_given_for_all_methods_is_that_of_each_when_resumed(tmp_path: Path) -> None:
+    """A study saves what each method took; the command that began it still says one number."""
+    run = Run.open(tmp_path / "r", "study", {"steps": 10})
+    run.save_config(steps={"simclr": 10, "mae": 10}, resolved=["steps"])
+    run.add_rows([{"value": 1}])
+    run.close()
+    for steps in (10, {"simclr": 10, "mae": 10}, None):
+        Run.open(tmp_path / "r", "study", {"steps": steps}, resume=True).close()
+    with pytest.raises(UsageError, match="the interrupted run had steps"):
+        Run.open(tmp_path / "r", "study", {"steps": 11}, resume=True)
+
+
 HOLD = """
 import sys; from pathlib import Path; from scotoma.run import Run
 run = Run.open(Path(sys.argv[1]), 'pretrain', {}); run.add_rows([{'value': 1}]); print('open', flush=True); sys.stdin.read()

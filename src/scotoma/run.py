@@ -165,7 +165,9 @@ class Run:
         for name, value in {"command": command, **arguments}.items():
             changed = value is not None and name in saved and saved[name] != _plain(value)
             if name in saved.get("resolved", []):  # what an automatic choice became, or the arguments that were given with others
-                changed = changed and not (saved[name] is None or value in AUTOMATIC or isinstance(value, dict))
+                kept = saved[name]  # of a study's methods each its own number: one that was given for all
+                for_all = isinstance(kept, dict) and all(one == value for one in kept.values())
+                changed = changed and not (kept is None or for_all or value in AUTOMATIC or isinstance(value, dict))
             if changed:
                 raise UsageError(
                     f"--resume: the interrupted run had {name} {saved[name]!r}, not {_plain(value)!r}; "
