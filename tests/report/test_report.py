@@ -315,7 +315,9 @@ def test_draws_without_a_mean_are_averaged_without_an_interval(tmp_path):
 def test_rows_of_other_splits_are_no_test_results(tmp_path):
     key = {**BASE, "evaluator": "linear", "method": "mae", "metric": "auroc", "fraction": 0.1}
     text = Page(page_of(write(tmp_path / "val", [{**key, "value": 0.8}, {**key, "split": "val", "value": 0.9}]))).text
-    assert "0.800" in text and "0.900" not in text
+    before, _, after = text.partition("On the validation pictures")
+    assert "0.800" in before and "0.900" not in before
+    assert "0.900" in after and "0.800" not in after and "they are no test results" in after
 
 
 def test_every_label_of_a_multi_label_target_is_told(tmp_path):

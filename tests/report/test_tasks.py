@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from test_evidence import page, row
 
 
@@ -68,3 +69,20 @@ def test_numbers_and_neighbours_have_their_sections(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert words in text, (words, text)
     assert {"numbers", "features"} <= set(found.ids)
+
+
+@pytest.mark.parametrize(("evaluator", "metric", "target"), [("segmentation", "dice", "mask_path"), ("regression", "mae", "age")])
+def test_what_a_training_said_of_its_validation_pictures_is_no_test_result(
+    evaluator: str, metric: str, target: str, tmp_path: Path
+) -> None:
+    common = {"method": "simclr", "encoder": "resnet18", "target": target, "unit": "picture"}
+    val = row(evaluator, metric, 0.912, half=0.01, **{**common, "split": "val", "n": 9})
+    test = row(evaluator, metric, 0.634, half=0.01, **{**common, "split": "test", "n": 31})
+    both = page(tmp_path / "both", [val, test])
+    results, _, training = both.text.partition("On the validation pictures")
+    assert "n = 31 0.634 [0.624, 0.644]" in results and "0.912" not in results
+    assert "n = 9 0.912 [0.902, 0.922]" in training and "0.634" not in training
+    for name, value in (("regions" if evaluator == "segmentation" else "errors_of_numbers", 0.634), ("validation", 0.912)):
+        assert pd.read_csv(next(tmp_path.rglob(f"tables/{name}.csv")))["value"].tolist() == [value]
+    trained = page(tmp_path / "trained", [val])
+    assert "No classifier was evaluated on test pictures" in trained.text and not {"regions", "numbers"} & set(trained.ids)

@@ -43,7 +43,7 @@ from scotoma.report.in_use import in_use
 from scotoma.report.origin import origins
 from scotoma.report.page import templates
 from scotoma.report.planning import planning
-from scotoma.report.results import results, target_view
+from scotoma.report.results import of_test, results, target_view
 from scotoma.run import write_atomically
 
 # evaluators with a section of their own
@@ -102,7 +102,8 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     views = [target_view(found[found["target"] == t], t, len(targets) > 1, sheets) for t in targets]
     headline = views[0]["fraction"] if views else math.nan
     pictures = [p for folder in folders for p in pictures_of(folder)]
-    tested = {name: _tested(rows, name, several) for name in TESTS}
+    tested = {name: _labelled(of_test(rows[rows["evaluator"] == name]), several) for name in TESTS}
+    chosen_by = _labelled(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
     use, plans = in_use(tested["operating"], sheets), planning(tested["extrapolation"], sheets)
     robust = evidence.robustness(tested["robustness"], sheets)
     of_robust = canvas.styles(dict.fromkeys(robust.get("heads", ()), "method"))
@@ -131,6 +132,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "regions": tasks.regions(tested["segmentation"], sheets),
         "numbers": tasks.numbers(tested["regression"], sheets),
         "neighbours": tasks.neighbours(tested["retrieval"], sheets),
+        "validated": tasks.validated(chosen_by, sheets),
         "protocols": sorted(str(e) for e, p in found.groupby("evaluator")["protocol"].nunique().items() if p > 1),
         "left_out": sorted(set(rows["evaluator"].dropna()) - {*USES, *CONTROLS, *TESTS, "data", "pretrain"}),
         "paired": bool((found["metric"] == "auroc_difference").any()),
@@ -142,9 +144,9 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     }
 
 
-def _tested(rows: pd.DataFrame, evaluator: str, several: bool) -> pd.DataFrame:
-    """Rows of an evaluator that tests one classifier in many ways, each with a ``label``."""
-    found = rows[rows["evaluator"] == evaluator].copy()
+def _labelled(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
+    """Rows about networks, each with a ``label``: the method's name, with the run's where several have the same."""
+    found = rows.copy()
     names = [label_of(m, n, several) for m, n in zip(found["method"], found["encoder"], strict=True)] if len(found) else []
     found["label"] = [f"{name}, {run}" for name, run in zip(names, found["run"], strict=True)] if names else []
     alone = len(set(found["label"])) == len(set(names))

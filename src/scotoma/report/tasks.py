@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.report import NAMES, Table, at, canvas, cell, figures, line, missing, same, square
+from scotoma.report import METRICS, NAMES, Table, at, canvas, cell, figures, line, missing, same, square
 from scotoma.report.csv_tables import Sheets
 from scotoma.report.results import MARKS, head, sign_of
 
@@ -74,6 +74,16 @@ def numbers(rows: pd.DataFrame, sheets: Sheets) -> Table:
 def neighbours(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """How often what lies nearest has the same label, a line an encoder."""
     return _of_models(rows[rows["class"].isna()], RETRIEVAL, "neighbours", sheets)
+
+
+def validated(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
+    """What trainings reached on their validation pictures, a table an evaluator: no test result, as these chose settings."""
+    whole = rows[rows["class"].isna() & (rows["unit"].isna() | (rows["unit"] == "picture"))]
+    names = {"segmentation": OVERLAPS, "regression": ERRORS}
+    found = (
+        _of_models(part, names.get(str(e), METRICS), "validation", sheets) for e, part in whole.groupby("evaluator", sort=False)
+    )
+    return [table for table in found if table]
 
 
 def _by_share(rows: pd.DataFrame, columns: list[float], group: str, sheet: str, sign: bool = False) -> Table:
