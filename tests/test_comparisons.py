@@ -333,3 +333,30 @@ def test_numbers_of_pictures_are_averaged_and_compared_as_metrics_are() -> None:
     assert both["value"] == pytest.approx(np.nanmean(a, 1).mean() - b.mean()) and both["draws"] == 3
     same = comparisons.paired_difference(None, groups, list(a), list(a), groups)
     assert (same["value"], same["low"], same["high"], same["p_value"]) == (0, 0, 0, 1)
+
+
+def test_one_group_gives_no_interval_and_no_p() -> None:
+    rng = np.random.default_rng(3)
+    y, p, q = np.arange(24) % 2, *(rng.dirichlet((1, 1), 24) for _ in range(2))
+    for groups, some in ((np.full(24, 5), False), (np.arange(24) // 12, True)):
+        rows = comparisons.evaluate(y, p, groups)
+        assert {r["metric"]: r["value"] for r in rows if "class" not in r}["auroc"] == pytest.approx(sk.roc_auc_score(y, p[:, 1]))
+        draws = comparisons.mean_over_draws("auroc", y, [p, q], groups)
+        difference = comparisons.paired_difference("auroc", y, [p], [q], groups)
+        assert difference["value"] == pytest.approx(sk.roc_auc_score(y, p[:, 1]) - sk.roc_auc_score(y, q[:, 1]))
+        for row in (*rows, draws, difference):
+            assert np.isfinite([row["low"], row["high"]]).all() == some
+        assert np.isfinite(difference["p_value"]) == some
+    regions = np.where(np.arange(24) < 6, rng.random(24), np.nan)  # of four groups one alone has a value
+    found = comparisons.mean_over_draws(None, np.zeros(24), [regions[:, None]], np.arange(24) // 6)
+    assert found["value"] == pytest.approx(np.nanmean(regions)) and np.isnan([found["low"], found["high"]]).all()
+    assert (
+        np.isnan(comparisons.estimate([1.0, 0.5, 0.7], ["a", "a"])["low"])
+        and comparisons.estimate([1.0, 0.5, 0.7], ["a", "b"])["low"] == 0.505
+    )
+
+
+def test_few_groups_are_said() -> None:
+    assert comparisons.caution(1, "patient", "patients") == "all test images are of one patient, which gives no interval"
+    assert comparisons.caution(4, "study", "studies") == "intervals over 4 studies are unreliable, mostly too narrow"
+    assert comparisons.caution(10, "patient", "patients") == ""

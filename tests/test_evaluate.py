@@ -71,6 +71,21 @@ def test_a_crash_leaves_the_rows_so_far(encoder: Path, tmp_path: Path, monkeypat
     assert "majority" in said(tmp_path / "out") and status(tmp_path / "out") == "running"
 
 
+def test_one_that_fails_unforeseen_takes_nothing_from_the_others(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> list[dict[str, Any]]:
+        raise ValueError("a cell of patient 7")
+
+    measured(encoder, ["linear"], out=tmp_path / "out")
+    monkeypatch.setattr(knn, "evaluate", fail)
+    with pytest.raises(ValueError, match="patient 7"):
+        measured(encoder, ["majority", "knn", "header", "metrics"], out=tmp_path / "out", overwrite=True)
+    assert said(tmp_path / "out") == {"data", "majority", "header"} and status(tmp_path / "out") == "finished"
+    *_, text = capsys.readouterr().err.splitlines()
+    assert text.endswith(f"--with knn failed; the rows of majority, header are in {tmp_path / 'out'}") and "7" not in text[:40]
+
+
 def test_a_finished_run_is_refused_before_anything_is_computed(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

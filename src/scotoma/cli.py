@@ -350,11 +350,12 @@ def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     """The metrics over all classes, a line each; the run folder holds all rows."""
     for row in rows:
-        if row["evaluator"] != "data" and row.get("seed") is None and row.get("class") is None and row.get("low") is not None:
+        if row["evaluator"] != "data" and row.get("seed") is None and row.get("class") is None and "low" in row:
             keys = ("corruption", "severity", "column", "subgroup", "explanation", "other")
             told = " ".join(str(row[k]) for k in keys if k in row)
             fraction = f" at {row['fraction']:.0%} of the labels" if row.get("fraction") else ""
-            interval = f"(95 % interval {row['low']:.3f} to {row['high']:.3f})"
+            known = row["low"] is not None and row["low"] == row["low"]
+            interval = f"(95 % interval {row['low']:.3f} to {row['high']:.3f})" if known else "(no interval)"
             print(f"{row['evaluator']} {row['metric']}{told and ' ' + told}{fraction}: {row['value']:.3f} {interval}")
 
 

@@ -30,6 +30,7 @@ from scotoma.metrics import (
 Groups = Sequence[Any] | Array
 Predictions = Sequence[Array]
 Names = Sequence[str] | None
+FEW = 10  # units; a bootstrap over fewer has too few different resamples, and too little of the spread between units
 
 
 def _codes(groups: Groups) -> NDArray[np.intp]:
@@ -45,10 +46,13 @@ def bootstrap_weights(groups: Groups, resamples: int = 1000, seed: int = 0) -> N
     """How often each row is drawn when G of G groups are drawn with replacement (cluster bootstrap): (resamples, n).
 
     Rows of one group have the same count. The same groups and seed give the same draws, so two models are compared on
-    the same resamples. Raises ``ValueError`` where a group is missing (None or NaN).
+    the same resamples. One group alone can only be drawn as it is, which says nothing of chance: its counts are all 0, so that
+    no resample has a value, and there is no interval. Raises ``ValueError`` where a group is missing (None or NaN).
     """
     codes = _codes(groups)
     count = int(codes.max(initial=-1)) + 1
+    if count < 2:
+        return np.zeros((resamples, len(codes)), dtype=np.uint16)
     rng = np.random.default_rng(seed)
     weights = np.empty((resamples, len(codes)), dtype=np.uint16)
     for line in weights:
@@ -79,11 +83,22 @@ def samples(name: str, y: ArrayLike, p: ArrayLike, groups: Groups, resamples: in
     return np.asarray(score(name, y, p, _with_original(groups, len(np.asarray(y)), resamples, seed)))
 
 
-def estimate(values: ArrayLike) -> dict[str, float]:
-    """``value, low, high`` (95 %) of what `samples` gives, or of anything computed from it elementwise."""
+def estimate(values: ArrayLike, groups: Groups | None = None) -> dict[str, float]:
+    """``value, low, high`` (95 %) of what `samples` gives, or of anything computed from it elementwise.
+
+    ``groups`` are those of the rows on which the value rests, where that is a part of the rows that were drawn: of one group there
+    is no interval (NaN).
+    """
     first, *rest = np.asarray(values, dtype=np.float64)
-    low, high = interval(rest)
+    low, high = interval(rest if groups is None or len(set(_codes(groups).tolist())) > 1 else [])
     return {"value": float(first), "low": low, "high": high}
+
+
+def caution(units: int, unit: str, several: str) -> str:
+    """What is to be said of intervals over so few units, of which one is called ``unit``; empty where they are enough."""
+    if units == 1:
+        return f"all test images are of one {unit}, which gives no interval"
+    return f"intervals over {units} {several} are unreliable, mostly too narrow" if units < FEW else ""
 
 
 def evaluate(
@@ -102,10 +117,11 @@ def evaluate(
     weights, codes = _with_original(groups, len(cases.truth), resamples, seed), _codes(groups)
     labelled, classes = np.logical_or.reduce(cases.known, axis=1), range(cases.truth.shape[1])
 
-    def row(name: str, samples: FloatArray, known: Array) -> dict[str, Any]:
-        low, high = interval(samples[1:])
+    def row(name: str, samples: FloatArray, known: Array, column: int | None = None) -> dict[str, Any]:
+        truth = None if column is None else cases.truth[:, column]
+        resting = known if truth is None else {"sensitivity": known & truth, "specificity": known & ~truth}.get(name, known)
         counts = {"n": int(known.sum()), "patients": len(np.unique(codes[known]))}
-        return {"metric": name, "value": float(samples[0]), "low": low, "high": high, **counts}
+        return {"metric": name, **estimate(samples, codes[resting]), **counts}
 
     rows: list[dict[str, Any]] = []
     for name in chosen:
@@ -114,8 +130,9 @@ def evaluate(
             continue
         # The overall value is a mean of the classes' values, so that each is bootstrapped once.
         samples = classwise(name, cases, weights, classes)
-        rows.append(row(name, mean_of_known(samples[:, cases.columns(name)]), labelled))
-        rows += [{**row(name, samples[:, k], cases.known[:, k]), "class": k} for k in classes]
+        columns = list(cases.columns(name))
+        rows.append(row(name, mean_of_known(samples[:, columns]), labelled, columns[0] if len(columns) == 1 else None))
+        rows += [{**row(name, samples[:, k], cases.known[:, k], k), "class": k} for k in classes]
     return rows
 
 
@@ -153,6 +170,10 @@ def _of_draws(
     if not draws or draws != len(models[-1]):
         raise ValueError(f"give one prediction set per label draw, not {draws} and {len(models[-1])}")
     weights = _with_original(groups, len(np.asarray(y)), resamples, seed)
+    if name is None:  # pictures without a value say nothing of chance
+        valued = np.any([~np.isnan(np.asarray(p, float).reshape(len(p), -1)).all(1) for model in models for p in model], axis=0)
+        if len(set(_codes(groups)[valued].tolist())) < 2:
+            weights[1:] = 0
     of = [[picture_means(p, weights) if name is None else score(name, y, p, weights) for p in model] for model in models]
     return _two_level([np.stack(scores, axis=1) for scores in of], weights.shape[1], seed)
 

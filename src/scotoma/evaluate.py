@@ -131,37 +131,53 @@ def evaluate(
         info.method["name"], keep_identity,
     )  # fmt: skip
     notice(material.dataset.name, f"tested on {len(context.test)} labelled images: {material.rule}")
+    say_few(material)
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:
         overlap = material.overlap(run)
         about.append(overlap.row(method=context.name, encoder=info.name))
-        found, refused = _carry_out(opened, context, chosen, about, overlap.value, None if out else (Path(run), stamp))
+        found, failed = _carry_out(opened, context, chosen, about, overlap.value, None if out else (Path(run), stamp))
         if found and out is not None:
             opened.finish()
     finally:
         opened.give_up()
-    if refused:
-        kept = f" (the rows of {', '.join(n for n in chosen if n not in refused)} are in {opened.path})" if found else ""
-        raise UsageError("; ".join(dict.fromkeys(refused.values())) + kept)
+    if failed:
+        kept = f"the rows of {', '.join(n for n in chosen if n not in failed)} are in {opened.path}" if found else ""
+        for name, error in failed.items():
+            if not isinstance(error, UsageError):
+                notice(material.dataset.name, f"--with {name} failed{kept and '; ' + kept}")
+                raise error
+        raise UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
     return found
 
 
-def _carry_out(run: Run, context: Context, names: list[str], about: list[Row],
-               overlap: int | str, tested: tuple[Path, tuple[int, ...]] | None) -> tuple[list[Row], dict[str, str]]:  # fmt: skip
-    """Rows and figures of each evaluator into the run as they come, after those about the data; and who refused, and why.
+def _carry_out(
+    run: Run,
+    context: Context,
+    names: list[str],
+    about: list[Row],
+    overlap: int | str,
+    tested: tuple[Path, tuple[int, ...]] | None,
+) -> tuple[list[Row], dict[str, Exception]]:
+    """Rows and figures of each evaluator into the run as they come, after those about the data; and who failed, and why.
+
+    One that refuses, or fails for a reason that nobody foresaw, takes nothing from the others. What would stop the others too (a
+    full disk, a run that was replaced) ends all.
 
     Every row of the encoder carries on how many test images it was trained (``overlap``). Where rows join those of the run that is
     ``tested``, it must still be the one that was read.
     """
     found: list[Row] = []
-    refused: dict[str, str] = {}
+    failed: dict[str, Exception] = {}
     for name in names:
         module = plugins.module("evaluators", name)
         common = context.common | ({"method": "control"} if getattr(module, "CONTROL", False) else {"overlap": overlap})
         try:
             rows = [{"evaluator": name, "protocol": module.PROTOCOL, **common, **row} for row in module.evaluate(context)]
-        except UsageError as error:
-            refused[name] = str(error)
+        except (RunError, OSError):
+            raise
+        except Exception as error:
+            failed[name] = error
             continue
         with run.alone():
             if tested is not None and (status(tested[0]) != "finished" or _stamp(tested[0]) != tested[1]):
@@ -173,7 +189,7 @@ def _carry_out(run: Run, context: Context, names: list[str], about: list[Row],
             found += _replace(run, rows if found else about + rows)
             if hasattr(module, "figures"):
                 module.figures(context, run)
-    return found, refused
+    return found, failed
 
 
 def _refuse_another_test(run: Path, about: list[Row]) -> None:
@@ -199,6 +215,8 @@ def _stamp(run: Path) -> tuple[int, ...]:
 
 def material_rows(material: Any) -> list[Row]:
     """Rows about the data: how many pictures, patients and unreadable files."""
+    import numpy as np
+
     from scotoma.data.copies import NOT_LOOKED_FOR
     from scotoma.data.splits import cohort, shared
 
@@ -212,6 +230,8 @@ def material_rows(material: Any) -> list[Row]:
             "value": int(target.known[test].sum()),
             "n": len(test),
             "rule": material.rule,
+            "unit": material.split.unit,
+            "patients": len(np.unique(material.split.units[test[target.known[test]]])),
             TESTED_ON: _tested_on(material, test[target.known[test]]),
         }
         rows.append({"evaluator": "data", **tested})
@@ -224,6 +244,17 @@ def material_rows(material: Any) -> list[Row]:
         rows.append({"evaluator": "data", "metric": "shared_between_sides", "value": count, "what": what})
     unreadable = int(material.store.facts["error"].notna().sum())
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
+
+
+def say_few(material: Any) -> None:
+    """Say where so few patients (or other units) are tested that intervals over them say little or nothing."""
+    from scotoma.comparisons import caution
+    from scotoma.data.units import plural
+
+    test, split = material.split.rows("test"), material.split
+    count = len({*split.units[test[material.target.known[test]]].tolist()})
+    if text := caution(count, split.unit, plural(split.unit)):
+        notice(material.dataset.name, text)
 
 
 def _require_tested(material: Any) -> None:

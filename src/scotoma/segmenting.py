@@ -207,10 +207,11 @@ def summary(found: np.ndarray, units: np.ndarray, classes: tuple[str, ...]) -> l
     weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
     rows: list[Row] = []
     for m, metric in enumerate(OVERLAPS):
-        for unit, values, w in (("picture", found[:, :, m], weights), *_by_patient(found[:, :, m], units)):
+        for unit, values, w, people in (("picture", found[:, :, m], weights, units), *_by_patient(found[:, :, m], units)):
             for label, part in _by_region(values, classes):
-                counted = {"metric": metric, "unit": unit, "n": int((~np.isnan(part)).any(1).sum())}
-                rows.append({**counted, **label, **estimate(picture_means(part, w))})
+                known = (~np.isnan(part)).any(1)
+                counted = {"metric": metric, "unit": unit, "n": int(known.sum())}
+                rows.append({**counted, **label, **estimate(picture_means(part, w), people[known])})
     return rows
 
 
@@ -237,13 +238,13 @@ def _by_region(values: np.ndarray, classes: tuple[str, ...]) -> list[tuple[dict[
     return [({}, values), *(({"class": name}, values[..., k : k + 1]) for k, name in enumerate(several))]
 
 
-def _by_patient(values: np.ndarray, units: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Means of each patient's pictures, and the bootstrap over patients; nothing where each has one."""
+def _by_patient(values: np.ndarray, units: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Means of each patient's pictures, the bootstrap over patients, and who they are; nothing where each has one."""
     different, of = np.unique(units, return_inverse=True)
     if len(different) == len(units):
         return []
     of_patient = np.stack([picture_means(column, of == np.arange(len(different))[:, None]) for column in values.T], 1)
-    return [("patient", of_patient, np.pad(bootstrap_weights(different), ((1, 0), (0, 0)), constant_values=1))]
+    return [("patient", of_patient, np.pad(bootstrap_weights(different), ((1, 0), (0, 0)), constant_values=1), different)]
 
 
 def predict(encoder: nn.Module, decoder: Decoder, info: EncoderInfo, store: Store, rows: np.ndarray,

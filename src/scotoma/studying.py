@@ -31,7 +31,7 @@ from scotoma import (
 )
 from scotoma.data import regions
 from scotoma.data.targets import Target
-from scotoma.evaluate import material_rows
+from scotoma.evaluate import material_rows, say_few
 from scotoma.evaluators.base import Context, Draw, draw, extract
 from scotoma.finetuning import predict, tune
 from scotoma.judging import Judge, OfClasses, OfRegions
@@ -64,6 +64,7 @@ class Arm:
 def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
     """Do what is not done yet, then write all rows and figures."""
     config, target = run.config, _target(material)
+    say_few(material)
     (run.path / "predictions").mkdir(exist_ok=True)
     draws = [draw(target, material.split, f, s) for f in config["fractions"] for s in range(config["seeds"])]
     _save_draws(run, material, draws)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scotoma import faithfulness as faith
 from scotoma import overlays, secondary
 from scotoma.attributions import Attribution, Classifier, available, centred
-from scotoma.comparisons import bootstrap_weights, estimate
+from scotoma.comparisons import bootstrap_weights, estimate, picture_means
 from scotoma.data import alignment
 from scotoma.data.building import jobs
 from scotoma.data.images import ImageError, square_labels
@@ -99,7 +99,10 @@ def evaluate(context: Context) -> list[Row]:
     ranked, ranked_fresh = ({k: faith.ranks(m.abs().cpu().numpy()) for k, m in of.items()} for of in (maps, fresh))
     for name in methods:
         row = _row("sanity_correlation", name, faith.rank_correlation(ranked[name], ranked_fresh[name]), cases.units)
-        passed = {a: float(faith.depends_on_weights(row[b])) for a, b in (("value", "value"), ("low", "high"), ("high", "low"))}
+        passed = {
+            a: np.nan if np.isnan(row[b]) else float(faith.depends_on_weights(row[b]))
+            for a, b in (("value", "value"), ("low", "high"), ("high", "low"))
+        }
         found += [row, {**row, "metric": "sanity_passed", **passed}] if row["n"] else [row]
     for (name, other), values in faith.agreement(ranked).items():
         found.append({**_row("agreement", name, values, cases.units), "other": other})
@@ -288,8 +291,8 @@ def _row(metric: str, name: str, values: np.ndarray, units: np.ndarray) -> Row:
     row: Row = {"metric": metric, "explanation": name, "n": int(known.sum())}
     if not known.any():
         return row | {"value": np.nan, "low": np.nan, "high": np.nan}
-    present, weights = values[known].astype(float), bootstrap_weights(units[known])
-    return row | estimate([present.mean(), *(weights @ present / weights.sum(1))])
+    weights = np.pad(bootstrap_weights(units[known]), ((1, 0), (0, 0)), constant_values=1)
+    return row | estimate(picture_means(values[known], weights))
 
 
 def _groups(cases: Cases) -> dict[str, list[int]]:

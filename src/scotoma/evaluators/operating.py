@@ -11,6 +11,7 @@ import numpy as np
 
 from scotoma import decisions
 from scotoma.comparisons import bootstrap_weights, estimate
+from scotoma.errors import notice
 from scotoma.evaluators.base import HEADLINE, Context, Row
 from scotoma.evaluators.metrics import probabilities
 from scotoma.metrics import score
@@ -42,7 +43,7 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
         if (not target.multilabel and len(target.classes) == 2 and k == 0) or len(np.unique(truth[known])) < 2:
             continue
         common = {"class": label, "n": int(known.sum())}
-        found = _decided(truth, p[:, k], thresholds[k], weights) + _calibrated(truth, p[:, k], weights)
+        found = _decided(truth, p[:, k], thresholds[k], weights, units) + _calibrated(truth, p[:, k], weights)
         found += _recalibrated(truth, p[:, k], units, weights) + _worth(truth, p[:, k], weights)
         rows += [{**common, **row} for row in found]
     together = [r for u in UNITS if u in context.dataset.table.columns for r in _by_unit(context, u, y, p, resamples)]
@@ -52,10 +53,12 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     return rows + together
 
 
-def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray) -> list[Row]:
+def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray, units: np.ndarray) -> list[Row]:
     """Rates at the threshold, and predictive values at prevalences."""
     rates = {name: np.asarray(values) for name, values in decisions.rates(truth, p, threshold, weights).items()}
-    rows: list[Row] = [{"metric": name, "threshold": threshold, **estimate(v)} for name, v in rates.items() if not np.isnan(v[0])]
+    of = {"sensitivity": units[truth == 1], "specificity": units[truth == 0]}
+    common = {"threshold": threshold}
+    rows = [{"metric": name, **common, **estimate(v, of.get(name))} for name, v in rates.items() if not np.isnan(v[0])]
     for prevalence in PREVALENCES:
         values = decisions.predictive_values(rates["sensitivity"], rates["specificity"], prevalence)
         for name, of_name in zip(("ppv", "npv"), values, strict=True):
@@ -117,7 +120,12 @@ def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resample
     if len(set(ids)) == len(ids):
         return []
     labels = decisions.group_labels(y, ids)
-    known = ~np.isnan(labels).all(1) if context.target.multilabel else labels >= 0
+    known = np.asarray(~np.isnan(labels).all(1) if context.target.multilabel else labels >= 0)
+    if left := int((~known).sum()):
+        rest = "" if known.any() else ", which leaves none"
+        notice(context.dataset.name, f"answers by {unit} leave out {left} of {len(known)} with images of several classes{rest}")
+    if not known.any():
+        return []
     rows: list[Row] = []
     for how in ("mean", "max", "noisy_or") if context.target.multilabel else ("mean",):
         _, answers = decisions.aggregate(p, ids, how, context.target.multilabel)

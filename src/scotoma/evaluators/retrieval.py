@@ -77,12 +77,13 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     known = ~np.isnan(values["map"])
     if not known.any():
         raise UsageError("--with retrieval: no training picture of another patient has a class of a test picture")
-    weights = np.pad(bootstrap_weights(context.split.units[queries], resamples), ((1, 0), (0, 0)), constant_values=1)
-    rows = _rows(values, weights, known)
+    units = context.split.units[queries]
+    weights = np.pad(bootstrap_weights(units, resamples), ((1, 0), (0, 0)), constant_values=1)
+    rows = _rows(values, weights, known, units)
     for k, of_class in enumerate(found):
         chosen = known & (labels == k)
         if chosen.any():
-            rows += [{**row, "class": of_class.label} for row in _rows(values, weights, chosen)]
+            rows += [{**row, "class": of_class.label} for row in _rows(values, weights, chosen, units)]
     return rows
 
 
@@ -142,12 +143,12 @@ def _block(cosine: np.ndarray, free: np.ndarray, relevant: np.ndarray) -> tuple[
     return first, np.pad(right[:, :SHOWN], ((0, 0), (0, SHOWN - shown.shape[1]))), values
 
 
-def _rows(values: dict[str, np.ndarray], weights: np.ndarray, chosen: np.ndarray) -> list[Row]:
+def _rows(values: dict[str, np.ndarray], weights: np.ndarray, chosen: np.ndarray, units: np.ndarray) -> list[Row]:
     """The mean of each metric over the chosen queries; ``weights`` (1 + resamples, queries), the first all ones."""
     drawn = weights[:, chosen].astype(float)
     with np.errstate(invalid="ignore"):  # a resample without any of them has no value
         means = {name: drawn @ v[chosen] / drawn.sum(1) for name, v in values.items()}
-    return [{"metric": name, **estimate(mean), "n": int(chosen.sum())} for name, mean in means.items()]
+    return [{"metric": name, **estimate(mean, units[chosen]), "n": int(chosen.sum())} for name, mean in means.items()]
 
 
 def figures(context: Context, run: Run) -> None:

@@ -57,7 +57,10 @@ def _parts(context: Context) -> tuple[Decoder, Regions, np.ndarray]:
     if not context.target.regional:
         raise UsageError("--with segmentation finds regions: leave --target out, or say --target mask_path")
     found = regions.read(context.dataset, context.store.side, info.classes)
-    return decoder, found, context.test[found.at[context.test] >= 0]
+    test = context.test[found.at[context.test] >= 0]
+    if not len(test):
+        raise UsageError("no test row has a mask that can be read")
+    return decoder, found, test
 
 
 def _scores(context: Context) -> np.ndarray:

@@ -113,6 +113,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "several_runs": len(runs) > 1,
         "unfinished": [f.top for f in runs if f.state == "running"],
         "cohorts": cohorts,
+        "few": course.few(rows),
         "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),
         "views": views,
         "draws": sorted({int(d) for d in whole["draws"].dropna()}),

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from scotoma.comparisons import caution
+from scotoma.data.units import plural
 from scotoma.report import COSTS, Folder, Table, count, label_of, method_of, missing
 from scotoma.report.csv_tables import Sheets
 
@@ -47,6 +49,15 @@ def costs(rows: pd.DataFrame, several: bool, sheets: Sheets) -> Table:
         "heads": list(cells),
         "lines": [(COSTS[c][0], [cell[i] for cell in cells.values()]) for i, c in enumerate(columns)],
     }
+
+
+def few(rows: pd.DataFrame) -> list[str]:
+    """What is to be said of intervals over so few patients (or other units) that they say little or nothing, of each run."""
+    tested = rows[(rows["evaluator"] == "data") & (rows["metric"] == "tested") & rows["patients"].notna()]
+    last = tested.drop_duplicates("run", keep="last")
+    found = {r["run"]: caution(int(r["patients"]), str(r["unit"]), plural(str(r["unit"]))) for _, r in last.iterrows()}
+    texts = [text if rows["run"].nunique() == 1 else f"{run}: {text}" for run, text in found.items() if text]
+    return [f"{text[0].upper()}{text[1:]}." for text in texts]
 
 
 def cohorts(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:

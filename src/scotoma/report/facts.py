@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from scotoma.report import METRICS, USES, Folder, data_name, decimals, finding, interval, label_of, same
+from scotoma.report.course import few
 from scotoma.report.origin import origins
 from scotoma.report.recipe import made, recipe
 from scotoma.run import WITHDRAWN
@@ -119,7 +120,9 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
         parts += [f"{before}{r['label']}, {USES[r['evaluator']][1]}: AUROC {_told(r)}" for _, r in here.iterrows()]
     return {
         "measures": ", ".join(measures) + ".",
-        "uncertainty": "95 % intervals: bootstrap over patients (or the split's other units); p-values of pairs after Holm.",
+        "uncertainty": " ".join(
+            ["95 % intervals: bootstrap over patients (or the split's other units); p-values of pairs after Holm.", *few(rows)]
+        ),
         "performance": "; ".join(parts) + "." if parts else "",
     }
 

@@ -123,8 +123,8 @@ def _findings(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float) -
             beyond = "clear" if own["low"] > pixel["high"] else "unclear" if own["value"] > pixel["value"] else "none"
         findings.append({
             "label": own["label"], "use": USES[own["evaluator"]], "own": own, "random": _first(random),
-            "difference": difference, "sign": None if difference is None else sign_of(difference),
-            "signs": [sign_of(d) for _, d in paired.iterrows()], "beyond": beyond,
+            "difference": difference, "sign": None if difference is None or missing(difference["low"]) else sign_of(difference),
+            "signs": [sign_of(d) for _, d in paired.iterrows() if not missing(d["low"])], "beyond": beyond,
         })  # fmt: skip
     header = _first(auroc[auroc["evaluator"] == "header"].sort_values("fraction", ascending=False))
     return {

@@ -57,11 +57,11 @@ def _findings(dice: pd.DataFrame, differences: pd.DataFrame, fraction: float) ->
     for label in dict.fromkeys(differences["label"]):
         mine, own = differences[differences["label"] == label], here[here["label"] == label].iloc[0]
         random = here[(here["method"] == "random") & (here["encoder"] == own["encoder"])]
-        signs = [sign_of(row) for _, row in mine.iterrows()]
+        signs = [sign_of(row) for _, row in mine.iterrows() if not missing(row["low"])]
         difference = mine[same(mine["fraction"], fraction)].iloc[0]
         found.append({
             "label": label, "own": own, "random": random.iloc[0] if len(random) else None, "difference": difference,
-            "sign": sign_of(difference), "signs": signs,
+            "sign": None if missing(difference["low"]) else sign_of(difference), "signs": signs,
         })  # fmt: skip
     return found
 
