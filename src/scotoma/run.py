@@ -291,9 +291,14 @@ def _of_no_run(path: Path) -> bool:
     return path.name == LOCK or path.name.endswith(files.NEW)
 
 
-def withdrawn(path: Path) -> int:
-    """How many patients of a run's images have withdrawn since (`scotoma purge`)."""
-    return len(_marks(path))
+def withdrawn(*paths: Path) -> int:
+    """How many patients of the images of a run, or of several together, have withdrawn since (`scotoma purge`)."""
+    return len({mark for path in paths for mark in _marks(path)})
+
+
+def told_withdrawn(count: int) -> str:
+    """What is said of a run of which so many patients have withdrawn."""
+    return f"holds {count} withdrawn patient{'s' if count > 1 else ''}: train it anew without"
 
 
 def _marks(path: Path) -> list[str]:

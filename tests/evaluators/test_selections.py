@@ -1,4 +1,4 @@
-"""Every evaluator on selections in which little or nothing is left: one patient, one class, patients with images of several classes."""
+"""Evaluators where little is left to test: one patient, one class, patients with images of several classes."""
 
 from __future__ import annotations
 

@@ -49,8 +49,15 @@ def test_one_segmenter_is_told_by_region_and_patient(tmp_path: Path) -> None:
         "What the model does", "How well regions are found", "n = 12 0.800 [0.790, 0.810] 4.500 [4.490, 4.510]",
         "a patient, n = 5 0.770 [0.760, 0.780] \u2013", "region 2, n = 12 0.600",
         "whether the pretraining helped it is for a study to say",
+        "SimCLR: Dice 0.800 (95 % interval 0.790 to 0.810) on 12 test pictures (1 is perfect, 0 is none).",
     ):  # fmt: skip
         assert words in text, (words, text)
+    assert not list(tmp_path.rglob("tables/dice*.csv")), "a study's tables, of which there are no rows"
+    assert not [file for file in tmp_path.rglob("tables/*.csv") if len(pd.read_csv(file)) == 0]
+    (card,) = tmp_path.rglob("model_card.md")
+    assert "| mask_path | SimCLR | Dice | 0.800 | 95 % interval 0.790 to 0.810 | 12 |" in card.read_text()
+    (checklist,) = tmp_path.rglob("checklist.md")
+    assert "SimCLR: Dice 0.800 (95 % interval 0.790 to 0.810)." in checklist.read_text()
 
 
 def test_numbers_and_neighbours_have_their_sections(tmp_path: Path) -> None:

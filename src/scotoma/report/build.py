@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from scotoma.arguments import checked
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 from scotoma.report import (
     CONTROLS,
     SECTIONS,
@@ -44,7 +44,7 @@ from scotoma.report.origin import origins
 from scotoma.report.page import templates
 from scotoma.report.planning import planning
 from scotoma.report.results import of_test, results, target_view
-from scotoma.run import write_atomically
+from scotoma.run import told_withdrawn, withdrawn, write_atomically
 
 # evaluators with a section of their own
 TESTS = ("operating", "extrapolation", "robustness", "subgroups", "explain", "segmentation", "regression", "retrieval")
@@ -80,9 +80,11 @@ def build(runs: list[Path], out: Path | None = None) -> Path:
     beside = {"card": f"{prefix}model_card.md", "checklist": f"{prefix}checklist.md", "tables": f"{sheets.folder}/"}
     page = environment.get_template("page.html.jinja").render(**content, beside=beside)
     write_atomically(path, page)
+    for text in content["withdrawn"]:
+        notice("report", text)
     sheets.write(path)
     known = facts(folders, rows, found)
-    keep_edited(path.with_name(beside["card"]), card(content["data"], folders, known, found))
+    keep_edited(path.with_name(beside["card"]), card(content["data"], folders, known, found, rows))
     keep_edited(path.with_name(beside["checklist"]), checklist(content["data"], known))
     return path
 
@@ -96,12 +98,14 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     order = ("method", "random", "pixels", "header", "majority")
     kinds = {label: kind for kind in order for label, k in kinds.items() if k == kind}
     style = canvas.styles(kinds | {label: "method" for label, _ in curves if label not in kinds})
-    cohorts = course.cohorts(rows, sheets)
+    cohorts = course.cohorts(rows, sheets, {f.top for f in folders if f.config.get("allow_leakage")})
     whole = found[found["class"].isna()]
     auroc, targets = whole[whole["metric"] == "auroc"], list(dict.fromkeys(found["target"]))
     views = [target_view(found[found["target"] == t], t, len(targets) > 1, sheets) for t in targets]
     headline = views[0]["fraction"] if views else math.nan
     pictures = [p for folder in folders for p in pictures_of(folder)]
+    counts = {f.top: withdrawn(*(g.path for g in folders if g.top == f.top)) for f in runs}
+    gone = [f"{top} {told_withdrawn(n)}" for top, n in counts.items() if n]
     tested = {name: _labelled(of_test(rows[rows["evaluator"] == name]), several) for name in TESTS}
     chosen_by = _labelled(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
     use, plans = in_use(tested["operating"], sheets), planning(tested["extrapolation"], sheets)
@@ -114,6 +118,8 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "unfinished": [f.top for f in runs if f.state == "running"],
         "cohorts": cohorts,
         "few": course.few(rows),
+        "withdrawn": gone,
+        "headlines": tasks.headlines(rows).to_dict("records"),
         "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),
         "views": views,
         "draws": sorted({int(d) for d in whole["draws"].dropna()}),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from scotoma.report import CONTROLS, METRICS, USES, Folder, asked, decimals, interval, missing, plain, same
 from scotoma.report.recipe import networks, pixels
+from scotoma.report.tasks import headlines
 from scotoma.run import write_atomically
 
 SHOWN = ("auroc", "average_precision", "balanced_accuracy", "brier", "ece")
@@ -31,7 +32,7 @@ OPEN = {
 }
 
 
-def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results: pd.DataFrame) -> str:
+def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results: pd.DataFrame, rows: pd.DataFrame) -> str:
     """The card: what the runs know, and open lines for what only the user knows.
 
     Args:
@@ -39,6 +40,7 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
         folders: run folders, those that the user named and those in them.
         facts: sentences by key.
         results: one row a cell, as the page shows them.
+        rows: all of them.
     """
     tops = [f for f in folders if f.top not in {g.top for g in folders[: folders.index(f)]}]
     lines = [
@@ -60,7 +62,7 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
         lines += [f"- {plain(word)}: {plain(text)}" for word, text in asked(folder)["items"] if word != "Versions"]
         lines += [f"- Again: `{plain(asked(folder)['full'])}`"]
     lines += [*_listed(facts, "choice", "imbalance"), "", "## Results on test pictures", ""]
-    lines += _figures(results)
+    lines += _figures(results, rows)
     lines += [*_listed(facts, "uncertainty", "updating", "robustness", "external"), ""]
     lines += [
         "## Thresholds",
@@ -108,11 +110,16 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *shown)] + [""]
 
 
-def _figures(results: pd.DataFrame) -> list[str]:
+def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     """Overall values at the greatest share of the labels, controls below."""
     whole = results[results["class"].isna() & results["metric"].isin(SHOWN)]
     if whole.empty:
-        return ["- None: nothing was tested on labelled pictures.", ""]
+        told = [
+            [row["target"], row["label"], row["words"], decimals(row["value"]), interval(row), f"{row['n']:g}"]
+            for _, row in headlines(rows).iterrows()
+        ]
+        heads = ("Target", "Method", "Measure", "Value", "Interval", "Pictures")
+        return _table(heads, told) or ["- None: nothing was tested on labelled pictures.", ""]
     lines = []
     most = whole["fraction"].max() if whole["fraction"].notna().any() else float("nan")
     here = whole[same(whole["fraction"], most)].assign(order=whole["kind"] != "method").sort_values("order", kind="stable")

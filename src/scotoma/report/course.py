@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 
@@ -56,12 +56,18 @@ def few(rows: pd.DataFrame) -> list[str]:
     tested = rows[(rows["evaluator"] == "data") & (rows["metric"] == "tested") & rows["patients"].notna()]
     last = tested.drop_duplicates("run", keep="last")
     found = {r["run"]: caution(int(r["patients"]), str(r["unit"]), plural(str(r["unit"]))) for _, r in last.iterrows()}
-    texts = [text if rows["run"].nunique() == 1 else f"{run}: {text}" for run, text in found.items() if text]
-    return [f"{text[0].upper()}{text[1:]}." for text in texts]
+    alone = rows["run"].nunique() == 1
+    return [f"{text[0].upper()}{text[1:]}." if alone else f"{run}: {text}." for run, text in found.items() if text]
 
 
-def cohorts(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
-    """Pictures, patients and classes in each split, a table a run; equal tables once."""
+def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -> list[Table]:
+    """Pictures, patients and classes in each split, a table a run; equal tables once.
+
+    Args:
+        rows: all of them.
+        sheets: to which the tables go.
+        leaking: the runs that were told to allow that a patient is in several sets.
+    """
     found: list[Table] = []
     shown: list[pd.DataFrame] = []
     data = rows[(rows["evaluator"] == "data") & rows["metric"].isin(["images", "patients", "groups"]) & rows["split"].notna()]
@@ -96,14 +102,26 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
         )
         tested += [f"Near-duplicates of test images in the encoder's training: {r['overlap']}." for _, r in copied.iterrows()]
         table = {
+            "apart": _apart(rows[(rows["run"] == run) & (rows["metric"] == "shared_between_sides")], grouped, unit, run in leaking),
             "tested": " ".join(dict.fromkeys(tested)),
             "splits": splits,
             "lines": lines,
             "unreadable": sum(unread["value"].dropna()),
-            "grouped": grouped,
-            "unit": unit,
         }
         if table not in found:
             found.append(table)
             shown.append(data[data["run"] == run])
     return [{**table, "sheet": sheets.add("data", rows)} for table, rows in zip(found, shown, strict=True)]
+
+
+def _apart(shared: pd.DataFrame, grouped: bool, unit: str, leaking: bool) -> str:
+    """Whether anything is in more than one set, and what, in a sentence."""
+    what = "What was split are patients"
+    if grouped:
+        what = f"What was split are groups of images that belong together ({unit or 'of the table, or near-duplicates'})"
+    counts = shared[shared["value"] > 0].drop_duplicates("what", keep="last") if "what" in shared.columns else shared[:0]
+    if len(counts):
+        told = " and ".join(f"{row['value']:,.0f} {row['what']}" for _, row in counts.iterrows())
+        return f"{what}, but {told} are in more than one of these sets: the run was told to allow it, and its results may flatter."
+    none = f"{what}, and no {'group' if grouped else 'patient'} is in more than one of these sets"
+    return f"{none}, as far as its rows say: the run was told to allow it." if leaking else f"{none}."

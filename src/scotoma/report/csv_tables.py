@@ -38,7 +38,12 @@ class Sheets:
         self.tables: dict[str, pd.DataFrame] = {}
 
     def add(self, name: str, rows: pd.DataFrame) -> str:
-        """Keep the rows that a table shows, without the columns of which they have nothing; the file's name as the page says it."""
+        """Keep the rows that a table shows, without the columns of which they have nothing; the file's name as the page says it.
+
+        Of no rows there is no file, and no name.
+        """
+        if rows.empty:
+            return ""
         stem = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
         first, number = stem, 2
         while stem in self.tables:

@@ -15,7 +15,8 @@ from scotoma.report import METRICS, USES, Folder, data_name, decimals, finding, 
 from scotoma.report.course import few
 from scotoma.report.origin import origins
 from scotoma.report.recipe import made, recipe
-from scotoma.run import WITHDRAWN
+from scotoma.report.tasks import headlines
+from scotoma.run import WITHDRAWN, told_withdrawn, withdrawn
 
 TO_FILL = "TO FILL"
 SETS = {"train": "training", "val": "validation", "test": "test"}
@@ -39,14 +40,14 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
     found = {
         **recipe(folders, tops, rows),
         **_data(rows, any(c.get("allow_leakage") for c in configs), origins(rows, bool(results["kind"].eq("method").any()))),
-        **_measured(rows, results),
+        **(_of_tasks(rows) | _measured(rows, results)),
         **_decisions(rows[rows["evaluator"] == "operating"]),
         **_parts(rows),
         "aim": f"{aim} of {made(configs)} of {targets or 'pictures'}. {TO_FILL}: hypotheses" if aim else "",
         "outcome": f"Labels: {targets}. {TO_FILL}: how and by whom they were made" if targets else "",
         "readers": f"Several readers' labels became one ({readers}). {TO_FILL}: agreement" if readers else "",
         "missing": "A missing label is unknown, never negative; such pictures join the pretraining alone.",
-        "identity": f"Rows and reports name pictures by number, patients by keyed hashes. {_withdrawn(rows)}{TO_FILL}: "
+        "identity": f"Rows and reports name pictures by number, patients by keyed hashes. {_withdrawn(folders)}{TO_FILL}: "
         "de-identification of input",
         "limits": (
             f"Tested on {tested}; intervals cover chance in the test patients, not other hospitals, scanners or years, nor wrong "
@@ -60,10 +61,10 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
     return {key: text for key, text in found.items() if text}
 
 
-def _withdrawn(rows: pd.DataFrame) -> str:
-    """What `scotoma purge` wrote into the runs, as a sentence."""
-    count = int(rows["value"][(rows["evaluator"] == "data") & (rows["metric"] == WITHDRAWN)].sum())
-    return f"It holds {count} withdrawn patient{'s' if count > 1 else ''}: train it anew without. " if count else ""
+def _withdrawn(folders: Sequence[Folder]) -> str:
+    """What `scotoma purge` noted in the runs, as a sentence."""
+    count = withdrawn(*(f.path for f in folders))
+    return f"It {told_withdrawn(count)}. " if count else ""
 
 
 def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str]:
@@ -124,6 +125,19 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
             ["95 % intervals: bootstrap over patients (or the split's other units); p-values of pairs after Holm.", *few(rows)]
         ),
         "performance": "; ".join(parts) + "." if parts else "",
+    }
+
+
+def _of_tasks(rows: pd.DataFrame) -> dict[str, str]:
+    """What a segmenter, or a model of numbers, reached on test pictures."""
+    found = headlines(rows)
+    parts = [f"{r['label']}: {r['words']} {_told(r)}" for _, r in found.iterrows()]
+    if not parts:
+        return {}
+    return {
+        "measures": "Overlap of regions with their masks." if "dice" in set(found["metric"]) else "Errors of the predicted number.",
+        "uncertainty": " ".join(["95 % intervals: bootstrap over patients (or the split's other units).", *few(rows)]),
+        "performance": "; ".join(parts) + ".",
     }
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.report import METRICS, NAMES, Table, at, canvas, cell, figures, line, missing, same, square
+from scotoma.report import METRICS, NAMES, Table, at, canvas, cell, figures, label_of, line, missing, same, square
 from scotoma.report.csv_tables import Sheets
-from scotoma.report.results import MARKS, head, sign_of
+from scotoma.report.results import MARKS, head, of_test, sign_of
 
 OVERLAPS = {
     "dice": "Dice", "iou": "Intersection over union", "sensitivity": "Sensitivity", "precision": "Precision",
@@ -64,6 +64,21 @@ def _findings(dice: pd.DataFrame, differences: pd.DataFrame, fraction: float) ->
             "sign": None if missing(difference["low"]) else sign_of(difference), "signs": signs,
         })  # fmt: skip
     return found
+
+
+def headlines(rows: pd.DataFrame) -> pd.DataFrame:
+    """The Dice of each segmenter and the error of each model of numbers on test pictures, with a ``label`` and its ``words``.
+
+    Of a study, those with the most labels.
+    """
+    kinds = {"segmentation": ("dice", OVERLAPS["dice"]), "regression": ("mae", ERRORS["mae"])}
+    kept = of_test(rows[rows["class"].isna() & rows["seed"].isna() & (rows["unit"].isna() | (rows["unit"] == "picture"))])
+    kept = pd.concat([kept[(kept["evaluator"] == e) & (kept["metric"] == m)] for e, (m, _) in kinds.items()])
+    kept = kept[kept["fraction"].isna() | (kept["fraction"] == kept["fraction"].max())]
+    several = kept["run"].nunique() > 1
+    names = [label_of(m, n, kept["encoder"].nunique() > 1) for m, n in zip(kept["method"], kept["encoder"], strict=True)]
+    labels = [f"{name}, {run}" if several else name for name, run in zip(names, kept["run"], strict=True)]
+    return kept.assign(label=labels, words=[kinds[e][1] for e in kept["evaluator"]])
 
 
 def numbers(rows: pd.DataFrame, sheets: Sheets) -> Table:
