@@ -23,6 +23,7 @@ from scotoma.cli import main
 from scotoma.data import store, table
 from scotoma.data.identity import key_id, load_key, pseudonym
 from scotoma.errors import RunError, UsageError
+from scotoma.report.build import build
 from scotoma.run import Run, read_rows, status, withdrawn
 from scotoma.tested import note
 
@@ -218,11 +219,11 @@ def test_a_card_and_a_verb_say_that_a_run_holds_a_withdrawn_patient(left: Path, 
     from scotoma.material import earlier_split
 
     scotoma.purge(PATIENT, yes=True, quiet=True)
-    page = scotoma.report([Path("runs/with")], out=Path("page.html"))
+    page = build([Path("runs/with")], out=Path("page.html"))
     said = "with holds 1 withdrawn patient: train it anew without"
     assert f"<b>Withdrawn.</b> {said}." in page.read_text() and f"report: {said}" in capsys.readouterr().err
     assert "It holds 1 withdrawn patient: train it anew without." in Path("page_model_card.md").read_text()
-    assert "ithdrawn" not in scotoma.report([Path("runs/without")], out=Path("page.html")).read_text()
+    assert "ithdrawn" not in build([Path("runs/without")], out=Path("page.html")).read_text()
     assert len(earlier_split(Path("runs/with"))) > 10
     assert "runs/with: holds 1 withdrawn patient: train it anew without" in capsys.readouterr().err
 
