@@ -6,7 +6,9 @@ import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -176,8 +178,7 @@ def test_wrong_usage_is_one_line_and_leaves_nothing(
     frame.assign(patient=[1, 2, 3, 4, 5, 1]).to_csv("leak.csv", index=False)
     (tmp_path / "typo.yaml").write_text("data: phantom:20\nsede: 1\n")
     (tmp_path / "study.yaml").write_text("command: study\ndata: phantom:20\n")
-    monkeypatch.setattr("threading.Thread.start", lambda _: None)  # the imports that run beside decoding
-    monkeypatch.setattr("threading.Thread.join", lambda _, __=None: None)
+    monkeypatch.setattr("scotoma.material.threading", SimpleNamespace(Thread=Mock))  # the imports that run beside decoding
     before = sorted(p.name for p in tmp_path.iterdir())
     assert said in refused(capsys, *command.format(tmp=tmp_path).split())
     assert sorted(p.name for p in tmp_path.iterdir()) == before
