@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -18,7 +19,7 @@ from pyarrow import parquet
 from safetensors.numpy import save_file
 
 import scotoma
-from scotoma import files, provenance, withdrawal
+from scotoma import encoders, files, provenance, withdrawal
 from scotoma.cli import main
 from scotoma.data import store, table
 from scotoma.data.identity import key_id, load_key, pseudonym
@@ -26,6 +27,7 @@ from scotoma.errors import RunError, UsageError
 from scotoma.report.build import build
 from scotoma.run import Run, read_rows, status, withdrawn
 from scotoma.tested import note
+from scotoma.whose import rows_of
 
 PATIENT = "Q77-13"
 
@@ -115,7 +117,10 @@ def test_without_yes_nothing_changes(left: Path, capsys: pytest.CaptureFixture[s
     assert main(["purge", PATIENT]) == 0
     assert everything() == before
     said = capsys.readouterr().out
-    assert "train anew, once he is out of the table: scotoma pretrain --config runs/with --out runs/with --overwrite" in said
+    assert (
+        "train anew, once he is out of the table: scotoma pretrain --config runs/with/config.yaml --out runs/with --overwrite"
+        in said
+    )
     assert said.endswith("nothing was changed: say --yes to do it\n")
 
 
@@ -123,6 +128,10 @@ def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: py
     before = store.open_store(Path("runs/store"))
     pixels, regions = np.array(before.pixels), np.array(store.open_store(Path("runs/store/regions")).pixels)
     assert main(["purge", PATIENT, "--yes"]) == 0
+    done = {line.split()[0]: line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()}
+    assert done["store"] == done["embeddings"] == "rewritten without him"
+    assert done["cache"] == "removed"
+    assert done["run"] == "marked as holding a withdrawn patient, pages and figures that may show him removed"
     assert not any((left / "cache" / "stores").iterdir())
     dataset, opened = store.prepare(table.load("runs/store"), 16, quiet=True)
     assert dataset.table["row"].tolist() == [0, 1, 2, 3, *range(6, 12)]
@@ -285,8 +294,73 @@ def test_what_a_killed_build_left_is_said_and_removed_unless_it_is_being_built(
     with files.locked(root / "b-2.lock", remove=True), pytest.raises(RunError, match=r"1 of .* are in use .*b-2\.partial"):
         scotoma.purge(PATIENT, yes=True)
     printed = capsys.readouterr().out
-    assert f"unfinished  {root / 'a-1.partial'}: remove\n" in printed
+    assert f"unfinished  {root / 'a-1.partial'}: removed\n" in printed
     assert [p.name for p in root.glob("*.partial")] == ["b-2.partial"]
     scotoma.purge(cache=True, yes=True)
     assert "trained on him" not in capsys.readouterr().out
     assert not any(root.iterdir())
+
+
+def volumes(folder: Path) -> Path:
+    """Three NIfTI volumes of seven slices, the outer ones black; the folder names no patient."""
+    folder.mkdir(parents=True)
+    for k in range(3):
+        values = np.random.default_rng(k).integers(1, 900, (20, 18, 7)).astype(np.int16)
+        values[:, :, [0, 6]] = 0
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / f"case_{k}.nii.gz")
+    return folder
+
+
+def test_all_slices_of_a_volume_go_where_one_is_known_to_be_his(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCOTOMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder = volumes(tmp_path / "data")
+    scotoma.prepare(folder, "stores/hip", size=16, quiet=True)
+    path, info = Path("encoder.safetensors"), encoders.EncoderInfo("resnet10t", {}, 1, 32, (0.4,), (0.2,))
+    encoders.save(path, encoders.build(info), info)
+    scotoma.embed(path, folder, out="stores/e.parquet", quiet=True)
+    rows = pd.DataFrame({"image_path": [str(folder / f"case_{k}.nii.gz") for k in range(3)], "patient": ["a", "b", "c"]})
+    rows.to_csv("named.csv", index=False)
+    scotoma.audit("named.csv", out="stores/audit", quiet=True)  # one slice of each volume, of which it knows the patient
+    facts = store.open_store(Path("stores/hip")).facts
+    his = (facts["file"] == pseudonym(str(folder / "case_1.nii.gz"), load_key())).to_numpy()
+    assert his.sum() == 7
+    pixels = np.array(store.open_store(Path("stores/hip")).pixels)
+    caches = {p.name for p in (tmp_path / "cache" / "stores").iterdir()}
+    known = {Path(r["path"]).name: (r["kind"], r["images"]) for r in scotoma.find("b", ["stores"], quiet=True)}
+    assert {k: v for k, v in known.items() if k not in caches} == {
+        "hip": ("store", 7), "e.parquet": ("embeddings", 7), "audit": ("run", 1),
+    }  # fmt: skip
+    assert sorted(v for k, v in known.items() if k in caches) == [("cache", 1), ("cache", 7)]
+    assert "images that name no patient" in capsys.readouterr().err
+    scotoma.purge("b", ["stores"], yes=True, quiet=True)
+    after = np.array(store.open_store(Path("stores/hip")).pixels)
+    assert not after[his].any()
+    assert np.array_equal(after[~his], pixels[~his])
+    assert sorted(pd.read_parquet("stores/hip/table.parquet")["row"]) == np.flatnonzero(~his).tolist()
+    assert sorted(pd.read_parquet("stores/e.parquet")["row"]) == np.flatnonzero(~his).tolist()
+    shutil.rmtree("stores/audit")  # where nothing names him, the volume's own path does
+    assert [r["images"] for r in scotoma.find("data/case_2.nii.gz", ["stores"], quiet=True)] == [7, 7]
+
+
+def test_what_belongs_to_a_row_of_his_is_his_unless_it_names_another_patient() -> None:
+    named = pd.DataFrame({"patient": ["his", "other", "other"], "content": ["c1", "c2", "dup"], "blank": False})
+    series = pd.DataFrame(
+        {
+            "content": ["c1", "c3", "black", "c4", "c5"],
+            "series": ["s", "s", "s", "t", None],
+            "study": ["u", "u", "u", "u", "v"],
+            "blank": [False, False, True, False, False],
+        }
+    )
+    elsewhere = pd.DataFrame({"content": ["black", "c3", "c4", "dup", "c6"], "patient": [None, None, "x", None, "x"], "study": "1"})
+    found, names, contents = rows_of([named, series, elsewhere], {"his"})
+    assert found[0].tolist() == [True, False, False]
+    assert found[1].tolist() == [True, True, True, True, False]
+    assert found[2].tolist() == [False, True, True, False, False]  # c4 is filed under another; many have a study 1
+    assert {"his", "s", "t"} <= names
+    assert "black" not in contents
+    run = pd.DataFrame({"owner": ["s", "z", None], "content": ["c9", "c2", "black"]})
+    assert rows_of([named, series, run], {"his"})[0][2].tolist() == [True, False, False]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COLUMN = "embedding"
 HEADER = b"scotoma"
 NEVER = ("image_path", "mask_path", COLUMN)  # the first two may name a patient
+FOUND_BY = ("series", "file", "content")  # keyed hashes, of a store's facts
 BLOCK = 4096  # rows at a time, and in a row group
 
 
@@ -45,7 +46,8 @@ def embed(
     """Write the encoder's features of every readable picture into a Parquet file, one row a picture.
 
     Columns: ``row`` (the row id), ``split``, ``patient``, ``study`` and ``group`` (keyed hashes) where the table has them, the
-    target columns as the table has them, and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])``
+    target columns as the table has them, where a row has no patient the keyed hashes ``series``, ``file`` and ``content`` (of the
+    image), and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])``
     in pandas is (n, D), and in DuckDB ``list_cosine_similarity(a.embedding, b.embedding)`` compares two rows. Under ``scotoma``
     the file's metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights, the picture
     size, how many images and patients it was trained on, and how many of these rows are among them (``overlap``), which is printed.
@@ -102,7 +104,7 @@ def embed(
     overlap = source.look.overlap(chosen)
     notice(dataset.name, overlap.sentence("embedded images", f"the encoder {Path(run).name}"))
     said = source.record.statement() | {"overlap": overlap.value, "overlap_reasons": list(overlap.reasons)}
-    _write(path, _columns(dataset, sides, wanted).iloc[chosen], run, info, opened, said)
+    _write(path, _columns(dataset, opened, sides, wanted).iloc[chosen], run, info, opened, said)
     return path
 
 
@@ -115,8 +117,8 @@ def _sides(dataset: table.Dataset, opened: store.Store, earlier: dict[str, str])
     return np.array([next((side for side in SPLITS if side in of_row), None) for of_row in known], object)
 
 
-def _columns(dataset: table.Dataset, sides: np.ndarray, target: list[str]) -> pd.DataFrame:
-    """What stands beside the features."""
+def _columns(dataset: table.Dataset, opened: store.Store, sides: np.ndarray, target: list[str]) -> pd.DataFrame:
+    """What stands beside the features; where rows name no patient also by what else `scotoma purge` finds his."""
     import pandas as pd
     from pandas.api.types import infer_dtype
 
@@ -127,6 +129,10 @@ def _columns(dataset: table.Dataset, sides: np.ndarray, target: list[str]) -> pd
         column = dataset.column(name)
         mixed = infer_dtype(column) in ("mixed", "mixed-integer")  # Parquet has one type a column
         found[name] = column.map(str, na_action="ignore") if mixed else column
+    if "patient" not in found or found["patient"].isna().any():
+        facts = opened.facts.iloc[dataset.table["row"].to_numpy()]
+        for name in (n for n in FOUND_BY if n in facts.columns and n not in found):
+            found[name] = pd.Series(facts[name].to_numpy(object), found.index, "string")
     return found
 
 

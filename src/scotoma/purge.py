@@ -51,7 +51,7 @@ def purge(
     from scotoma.data.store import cache_folder
     from scotoma.find import located
     from scotoma.run import REPLACED, read_config
-    from scotoma.withdrawal import CACHE, RUN, UNFINISHED, WEIGHTS, Holding
+    from scotoma.withdrawal import CACHE, RUN, UNFINISHED, Holding
 
     found, names = located(patient, where) if patient is not None else ([], set())
     if cache:
@@ -61,14 +61,13 @@ def purge(
     retrain = []
     for holding in (h for h in found if h.kind == RUN and h.path.name != REPLACED and (h.path / "config.yaml").exists()):
         config = read_config(holding.path)
-        retrain.append(f"scotoma {config.get('command', 'pretrain')} --config {holding.path} --out {holding.path} --overwrite")
-    marking = "mark as holding a withdrawn patient, and remove pages and figures that may show him"
-    words = {RUN: "remove" if runs else marking, **dict.fromkeys((CACHE, UNFINISHED), "remove")}
-    words |= {WEIGHTS: "remove" if runs else "left: weights cannot forget"}
+        config_file = holding.path / "config.yaml"
+        retrain.append(f"scotoma {config.get('command', 'pretrain')} --config {config_file} --out {holding.path} --overwrite")
+    words = _words(yes, runs)
     rows, busy = [], []
     caches.release()
     for holding in found:
-        action = words.get(holding.kind, "rewrite without him")
+        action = words[holding.kind]
         if yes:
             try:
                 _take_out(holding, names, runs)
@@ -90,6 +89,18 @@ def purge(
     return rows
 
 
+def _words(done: bool, runs: bool) -> dict[str, str]:
+    """What is to be done with each kind of finding, or what was done."""
+    from scotoma.withdrawal import CACHE, EMBEDDINGS, RUN, STORE, UNFINISHED, WEIGHTS
+
+    removing, rewriting = ("removed", "rewritten without him") if done else ("remove", "rewrite without him")
+    pages = "pages and figures that may show him"
+    marking = f"marked as holding a withdrawn patient, {pages} removed" if done else ""
+    marking = marking or f"mark as holding a withdrawn patient, and remove {pages}"
+    words = dict.fromkeys((CACHE, UNFINISHED), removing) | dict.fromkeys((STORE, EMBEDDINGS), rewriting)
+    return words | {RUN: removing if runs else marking, WEIGHTS: removing if runs else "left: weights cannot forget"}
+
+
 def _take_out(holding: Holding, names: set[str], runs: bool) -> None:
     """Do what is to be done with one finding.
 
@@ -106,7 +117,7 @@ def _take_out(holding: Holding, names: set[str], runs: bool) -> None:
     elif holding.kind == withdrawal.UNFINISHED:
         caches.remove_unfinished(holding.path)
     elif holding.kind == withdrawal.EMBEDDINGS:
-        withdrawal.take_out_of_embeddings(holding, names)
+        withdrawal.take_out_of_embeddings(holding)
     elif holding.kind == withdrawal.STORE:
         withdrawal.take_out_of_store(holding)
     elif holding.kind == withdrawal.WEIGHTS:

@@ -24,6 +24,7 @@ from scotoma.errors import UsageError, notice
 from scotoma.provenance import Record
 from scotoma.run import USED
 from scotoma.tested import TESTED
+from scotoma.whose import OF_TABLE, OWNER, PEOPLE, rows_of, unnamed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 RUN, STORE, CACHE, EMBEDDINGS, WEIGHTS = "run", "store", "cache", "embeddings", "weights"
 UNFINISHED = "unfinished"  # what a killed build left in the cache
 _LONGEST = 2**26  # bytes of a safetensors file's header
-PEOPLE = ("patient", "study", "group", "series")  # columns of keyed hashes by which a person may be named
 MADE_OF_IMAGES = (
     "figures/retrieval*",
     "figures/explanations*",
@@ -73,7 +73,9 @@ class Holding:
 def pseudonyms(identifiers: Iterable[str]) -> set[str]:
     """The keyed hashes by which identifiers may have been written."""
     key = identity.load_key()
-    spelt = {form for text in identifiers for form in (identity.canonical(text), text.strip(), text.strip().lstrip("0")) if form}
+    texts = [text.strip() for text in identifiers if text.strip()]
+    spelt = {form for text in texts for form in (identity.canonical(text), text, text.lstrip("0")) if form}
+    spelt |= {str(Path(text).absolute()) for text in texts if Path(text).is_file()}  # of a volume whose table names no patient
     if not spelt:
         raise UsageError("no patient is named: give the identifier, or - to read it from standard input, one a line")
     return {identity.pseudonym(form, key) for form in spelt}
@@ -85,14 +87,10 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
     What does not know the patient is searched by the keyed hashes of the contents of the images that others have of him.
     """
     folders = list(folders)
-    tables = [entry for root in folders for entry in _tables(root, False)] + list(_tables(cache, True))
-    contents: set[str] = set()
-    for _, _, table in tables:
-        if "content" in table.columns:
-            contents |= set(table["content"][_of(table, names, set())].dropna())
+    places = [entry for root in folders for entry in _tables(root, False)] + list(_tables(cache, True))
+    rows, known, contents = rows_of([table for _, _, table in places], names)
     found = []
-    for kind, path, table in tables:
-        his = _of(table, names, contents)
+    for (kind, path, table), his in zip(places, rows, strict=True):
         if his.any():
             sides = table["split"][his].dropna().tolist() if "split" in table.columns else []
             counts = Counter(str(side) for side in sides if side)
@@ -100,9 +98,17 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
             if "row" in table.columns and kind == CACHE:
                 images = int(table["row"][his].nunique())
             found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his])))
+    if nameless := sum(unnamed(table) > 0 for kind, _, table in places if kind in (STORE, CACHE, EMBEDDINGS)):
+        notice("find", f"{_number(nameless, 'store or embeddings file', 'stores or embeddings files')} with images that name no "
+               "patient: these are found by files and images alone which another one names, or by a volume's path in place of the "
+               "patient")  # fmt: skip
     runs = {holding.path for holding in found if holding.kind == RUN}
     weights = {file for root in folders for file in root.rglob("*.safetensors") if not runs & set(file.parents)}
-    return found + [Holding(WEIGHTS, file, 0) for file in sorted(weights) if file.is_file() and _trained_on(file, names, contents)]
+    return found + [Holding(WEIGHTS, file, 0) for file in sorted(weights) if file.is_file() and _trained_on(file, known, contents)]
+
+
+def _number(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def _trained_on(file: Path, names: set[str], contents: set[str]) -> bool:
@@ -119,16 +125,6 @@ def _trained_on(file: Path, names: set[str], contents: set[str]) -> bool:
     images = np.array([*(None for _ in names), *contents], object)
     keys = {(part.key, part.reader) for part in record.parts if part.key == identity.key_id(identity.load_key())}
     return any(record.look(patients, images, key, reader).seen.any() for key, reader in keys)
-
-
-def _of(table: pd.DataFrame, names: set[str], contents: set[str]) -> np.ndarray:
-    """(n,) bool: the rows of the patient."""
-    his = np.zeros(len(table), bool)
-    for column in (c for c in (*PEOPLE, "name") if c in table.columns):
-        his |= table[column].isin(names).to_numpy()
-    if contents and "content" in table.columns:
-        his |= table["content"].isin(contents).to_numpy()
-    return his
 
 
 def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]:
@@ -148,8 +144,8 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
             kept = _whole(here / TABLE) if (here / TABLE).exists() else None
             if kept is not None:
                 kept = kept[[c for c in ("row", "split", *PEOPLE) if c in kept.columns]]
-                own = facts.drop(columns=[c for c in kept.columns if c != "row"], errors="ignore")
-                facts = own.merge(kept, on="row", how="outer")
+                kept = kept.rename(columns={name: OF_TABLE.format(name) for name in PEOPLE})
+                facts = facts.merge(kept, on="row", how="outer")
             people = _whole(here / caches.PATIENTS) if (here / caches.PATIENTS).exists() else None
             if people is not None:
                 facts = facts.merge(people, on="row", how="left")
@@ -158,14 +154,15 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
         looked_at = [_whole(here / name) for name in (USED, TESTED) if name in names]
         if looked_at := [frame for frame in looked_at if frame is not None]:
             both = pd.concat(looked_at, ignore_index=True)
-            yield RUN, here, both.drop_duplicates(["patient", "content"]) if len(looked_at) > 1 else both
+            both = both.drop_duplicates(["patient", "content"]) if len(looked_at) > 1 else both
+            yield RUN, here, both.drop(columns="file", errors="ignore").rename(columns={"patient": OWNER})  # of a frame, that was
         for name in (n for n in names if n.endswith(".parquet") and n not in (USED, TESTED)):
             try:
                 schema = parquet.read_schema(here / name)
             except (OSError, ValueError):  # no Parquet file, whatever its name says
                 continue
             if b"scotoma" in (schema.metadata or {}) and "embedding" in schema.names:
-                table = _whole(here / name, [c for c in ("row", "split", *PEOPLE) if c in schema.names])
+                table = _whole(here / name, [c for c in ("row", "split", *PEOPLE, "file", "content") if c in schema.names])
                 if table is not None:
                     yield EMBEDDINGS, here / name, table
 
@@ -223,12 +220,12 @@ def _erase(path: Path, rows: np.ndarray) -> None:
         facts.to_parquet(temporary)
 
 
-def take_out_of_embeddings(holding: Holding, names: set[str]) -> None:
+def take_out_of_embeddings(holding: Holding) -> None:
     """Rewrite an embeddings file without a patient's rows."""
     from pyarrow import parquet
 
     whole = parquet.read_table(holding.path)
-    his = _of(whole.select([c for c in PEOPLE if c in whole.column_names]).to_pandas(), names, set())
+    his = np.isin(whole.column("row").to_numpy(), holding.rows)
     with files.replacing(holding.path) as temporary:
         parquet.write_table(whole.filter(~his), temporary)
 
