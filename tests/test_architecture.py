@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data.splits",),
     ("data.audit",),
     ("run",),
+    ("foreseen",),
     ("views",),
     ("partners", "corruptions", "mixing"),
     ("masks",),

@@ -160,7 +160,7 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
         ("study --data phantom:20 --target cardiomegali --methods simclr", "did you mean 'cardiomegaly'?"),
         ("study --data {tmp}/one.csv --target dx --methods simclr", "one class (a)"),
         ("study --data {tmp}/gap.csv --target dx --methods simclr --size 16 --quiet", "class 'b' has no row in split test"),
-        ("study --data {tmp}/leak.csv --target dx --methods simclr --size 16 --quiet", "1 patients stand on more than one side"),
+        ("study --data {tmp}/leak.csv --target dx --methods simclr --size 16 --quiet", "1 patient stands on more than one side"),
         ("report {tmp}/absent", "absent"),
     ],
 )  # fmt: skip
@@ -266,3 +266,24 @@ def test_a_preset_gives_the_arguments_of_the_method_that_are_not_typed() -> None
     ):
         values = _parse("pretrain", function, ["--data", "x", "--method", "mae", "--preset", "reference", *typed])
         assert values["method_args"] == expected
+
+
+@pytest.mark.parametrize("text", ["null", "~", "007", "1E5", "1_000", "yes", "None", "", "[a", "a: b"])
+def test_what_is_typed_for_a_text_stays_text(called: Callable[..., dict[str, Any]], text: str) -> None:
+    """``scotoma purge null`` asked for a patient, and ``--out null`` was no folder."""
+    assert called("purge", text)["patient"] == text
+    assert called("find", text)["patient"] == text
+    for flag in ("labels", "on", "readers", "equalize", "axis", "out", "data"):
+        assert str(called("prepare", f"--{flag}={text}")[flag]) == text
+    assert called("finetune", "--data", "d", "--target", "t", "--encoder", "e", "--out", text)["out"] == text
+    if text and "[" not in text:
+        assert called("prepare", "d", "--columns", text)["columns"] == [text]
+        assert called("audit", "d", "--target", f"{text},null")["target"] == [text, "null"]
+        assert called("audit", "d", "--target", f"[{text},~]")["target"] == [text, "~"]
+        assert called("find", "x", "--where", text)["where"] == [text]
+
+
+def test_list_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--help", "-h"):
+        assert main(["list", flag]) == 0
+        assert capsys.readouterr().out.startswith("usage: scotoma list datasets|encoders|evaluators|methods [--markdown]\n")

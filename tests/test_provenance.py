@@ -256,6 +256,24 @@ def test_a_file_of_another_program_or_without_a_record_says_so(tmp_path: Path) -
     assert "another program" in initial.record(tmp_path / "theirs.safetensors").unknown[0]
 
 
+def test_a_file_of_a_newer_version_is_not_taken_for_one_of_another_program(tmp_path: Path) -> None:
+    """Its record is there: to go on as if nobody knew what it was trained on would test it on its own training images."""
+    import json
+
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = network(tmp_path / "run", provenance.of_rows(np.array(["p"], object), np.array(["c"], object), "k", 1))
+    file = path / "encoder.safetensors" if path.is_dir() else path
+    with safe_open(file, "pt") as opened:
+        header = json.loads(opened.metadata()["scotoma"])
+    newer = tmp_path / "newer.safetensors"
+    save_file(load_file(file), newer, {"scotoma": json.dumps(header | {"stratum": 3})})
+    for read in (initial.record, lambda f: initial.network(str(f)), lambda f: initial.say_unlike(f, "scans", {})):
+        with pytest.raises(UsageError, match=r"fields that this version of Scotoma does not know \('stratum'\): install a newer"):
+            read(newer)
+
+
 def test_embed_says_on_how_many_rows_the_encoder_was_trained(
     frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,10 +117,8 @@ def test_without_yes_nothing_changes(left: Path, capsys: pytest.CaptureFixture[s
     assert main(["purge", PATIENT]) == 0
     assert everything() == before
     said = capsys.readouterr().out
-    assert (
-        "train anew, once he is out of the table: scotoma pretrain --config runs/with/config.yaml --out runs/with --overwrite"
-        in said
-    )
+    command = "scotoma pretrain --config runs/with/config.yaml --out runs/with --overwrite"
+    assert f"train anew, once he is out of the table: {command}\n" in said
     assert said.endswith("nothing was changed: say --yes to do it\n")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma import foreseen
 from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError, notice
 
@@ -90,6 +91,8 @@ def audit(
     """
     if fail_on not in FAIL_ON:
         raise UsageError(f"--fail_on {fail_on}: one of {', '.join(FAIL_ON)}")
+    if out is not None:
+        foreseen.refuse_folder(Path(out), "audit", overwrite)
     from scotoma import tested
     from scotoma.data import classes, store, table, targets
     from scotoma.data.audit import labels_of, worst_first
@@ -177,10 +180,12 @@ def _problems(
     shared = set(unit.split(" + ")) - {units.NEAR}  # ids; of copies `repeated` tells
     if shared:
         found += audit.shared_units(own, codes, unit)
+    if not (own.of != "").any():
+        found += audit.one_unit(units.linked(codes, contents[:mine]), unit)
+    owners = np.concatenate([units.owners(part.dataset, part.store) for part in parts])
     if other is not None:
-        owners = np.concatenate([units.owners(part.dataset, part.store) for part in parts])
         found += audit.shared_owners(both, units.numbered(owners), "patient" if "patient" in shared else unit)
-    found += audit.repeated(both, contents, near, altered, bool(shared))
+    found += audit.repeated(both, contents, near, altered, bool(shared), owners)
     linked = units.linked(codes, altered[:mine])
     columns = tuple(c for one in known for c in one.columns)
     rows = audit.counts(ready.dataset.table, own.of, columns)

@@ -14,8 +14,10 @@ import os
 import re
 import sys
 import traceback
+import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from scotoma import launch, plugins, processes
@@ -131,6 +133,9 @@ def _run(verb: str, arguments: list[str]) -> int:
 
 def _list(arguments: list[str]) -> int:
     kinds = [*plugins.FOLDERS, "encoders"]
+    if "--help" in arguments or "-h" in arguments:
+        print(f"usage: scotoma list {'|'.join(sorted(kinds))} [--markdown]\n\n{VERBS['list']}; --markdown: methods, datasets")
+        return 0
     if arguments[:1] == ["datasets"] and arguments[1:] in ([], ["--markdown"]):
         from scotoma.data import known
 
@@ -186,15 +191,25 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     _check_names(verb, known, config, arguments)
     parser.set_defaults({k: v for k, v in config.items() if v is not None})
     typed = dict(flag[2:].split("=", 1) for flag in _rewritten(verb, function, method, arguments))
-    # a folder named 007 is no number: what may be of any type stays as it was typed, and the parser is shown a word for it
-    verbatim = {k: v for k, v in typed.items() if typing.get_type_hints(function).get(k) is Any}
-    values = parser.parse_args([f"--{k}={'given' if k in verbatim else v}" for k, v in typed.items()]).as_dict() | verbatim
+    # a folder named 007 is no number, a patient null not nobody: text stays as it was typed, and the parser is shown a word for it
+    hints = _hints(function, method)
+    verbatim = {k: v for k, v in typed.items() if _is_text(hints.get(k))}
+    values = parser.parse_args([f"--{k}={'given' if k in verbatim else v}" for k, v in typed.items()]).as_dict()
+    for name, text in verbatim.items():
+        within, _, last = name.rpartition(".")
+        (values[within] if within else values)[last] = text
     found = {k: v for k, v in values.items() if k in inspect.signature(function).parameters}
     if takes_method:  # those that were given alone: what the others are, a preset may say
         given = {name.partition(".")[2] for name in (*typed, *config) if name.startswith("method.")}
         found |= {"method_args": {k: v for k, v in values["method"].items() if k in given}}
         found |= {"method": method} if _names_method(function) else {}
     return found
+
+
+def _is_text(hint: Any) -> bool:
+    """Whether what is typed for an argument is taken letter by letter: text, a path, or whatever is named so."""
+    kinds = set(typing.get_args(hint)) if typing.get_origin(hint) in (typing.Union, types.UnionType) else {hint}
+    return hint is Any or kinds - {type(None)} in ({str}, {Path}, {str, Path})
 
 
 def _method(function: Callable[..., Any], arguments: list[str], config: dict[str, Any]) -> str | None:
@@ -270,9 +285,19 @@ def _rewritten(verb: str, function: Callable[..., Any], method: str | None, argu
 def _as_list(text: str, quoted: bool) -> str:
     """``a,b`` as a list; of words that may look like numbers, quoted."""
     if text.startswith("["):
-        return text
+        if not quoted or _is_json(text):
+            return text
+        text = text.removeprefix("[").removesuffix("]")
     parts = [part.strip() for part in text.split(",") if part.strip()]
     return "[" + ",".join(json.dumps(part) if quoted else part for part in parts) + "]"
+
+
+def _is_json(text: str) -> bool:
+    """Whether it is a list of texts in JSON."""
+    try:
+        return all(isinstance(item, str) for item in json.loads(text))
+    except ValueError:
+        return False
 
 
 def _config(verb: str, arguments: list[str]) -> dict[str, Any]:
@@ -280,8 +305,6 @@ def _config(verb: str, arguments: list[str]) -> dict[str, Any]:
     path = _named(arguments, "--config")
     if path is None:
         return {}
-    from pathlib import Path
-
     from scotoma.run import read_config
 
     config = read_config(Path(path))

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma import files
+from scotoma import files, foreseen
 from scotoma.arguments import checked
 from scotoma.data import phi, splits, store, table
 from scotoma.data.table import IDENTIFIERS, SPLITS
 from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # and not the encoders' module: the command line's parser imports what stands here
 
-    from scotoma.encoders import EncoderInfo
 
 COLUMN = "embedding"
 HEADER = b"scotoma"
@@ -86,6 +85,7 @@ def embed(
             raise UsageError(f"--target {name}: {reason.text} is written nowhere; join it by row in a table of your own")
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
+    foreseen.weights_file(run)
     from scotoma import encoders, initial
     from scotoma.material import Source
 
@@ -119,7 +119,7 @@ def _sides(dataset: table.Dataset, opened: store.Store, earlier: dict[str, str])
 
 def _columns(dataset: table.Dataset, opened: store.Store, sides: np.ndarray, target: list[str]) -> pd.DataFrame:
     """What stands beside the features; where rows name no patient also by what else `scotoma purge` finds his."""
-    import pandas as pd
+    import pandas as pd  # and not the encoders' module: the command line's parser imports what stands here
     from pandas.api.types import infer_dtype
 
     kept = ["row", *(name for name in IDENTIFIERS if name in dataset.table.columns)]
@@ -136,7 +136,7 @@ def _columns(dataset: table.Dataset, opened: store.Store, sides: np.ndarray, tar
     return found
 
 
-def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: EncoderInfo, opened: store.Store,
+def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened: store.Store,
            provenance: dict[str, Any]) -> None:  # fmt: skip
     """Features block by block, so that no more than a block is in memory; the file appears under its name when it is whole."""
     import pyarrow as pa

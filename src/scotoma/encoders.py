@@ -16,15 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import encoder_header, files
+from scotoma import encoder_header, files, foreseen
 from scotoma.data.images import Display
 from scotoma.errors import RunError, UsageError
 from scotoma.masks import patchify
 
-FILE = "encoder.safetensors"
+FILE = foreseen.ENCODER
+find = foreseen.weights_file
 HEADER = encoder_header.KEY
 HEAD = ("head.weight", "head.bias")  # a model file is an encoder file with these beside it; some networks have other names in head.
 DECODER = "decoder."  # before the names of a segmentation model's further weights
+
+
+class ForeignError(UsageError):
+    """A file of weights has no header of Scotoma's: another program wrote it."""
 
 
 @dataclass
@@ -326,25 +331,12 @@ def _not_finite(weights: dict[str, Tensor]) -> str | None:
     return next((k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()), None)
 
 
-def find(source: str | Path) -> Path:
-    """The weights file that a run folder or a path names.
-
-    Raises:
-        UsageError: there is none, or it is no regular file.
-    """
-    path = Path(source)
-    found = next((p for p in (path / FILE, path / "model.safetensors", path) if p.exists() and not p.is_dir()), None)
-    if found is None:
-        what = f"no {FILE} or model.safetensors there" if path.exists() else "there is no such folder or file"
-        raise UsageError(f"{path}: {what}; name a finished run or a weights file")
-    return files.regular(found)
-
-
 def read_info(source: str | Path) -> EncoderInfo:
     """The header of an encoder or model file.
 
     Raises:
-        UsageError: no such file, or it was not written by Scotoma, or by another version of it.
+        ForeignError: it was not written by Scotoma.
+        UsageError: no such file, or it was written by another version of Scotoma.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -353,11 +345,16 @@ def read_info(source: str | Path) -> EncoderInfo:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {}).get(HEADER)
     except SafetensorError as error:
-        raise UsageError(f"{path}: not a whole safetensors file ({error})") from error
+        raise ForeignError(f"{path}: not a whole safetensors file ({error})") from error
     if header is None:
-        raise UsageError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
+        raise ForeignError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
     try:
         fields = encoder_header.require(json.loads(header), str(path))
+        if unknown := sorted(set(fields) - set(encoder_header.FIELDS)):
+            told = ", ".join(repr(name[:40]) for name in unknown[:5])
+            raise UsageError(
+                f"{path}: its header has fields that this version of Scotoma does not know ({told}): install a newer one"
+            )
         fields |= {name: tuple(fields[name]) for name in encoder_header.LISTS if name in fields}
         info = EncoderInfo(**fields)
         _ = info.display  # is read from it

@@ -34,3 +34,8 @@ def notice(name: str, text: str) -> None:
     """
     if os.environ.get("RANK", "0") == "0":
         print(f"{name}: {text}", file=sys.stderr)
+
+
+def number(count: int, noun: str) -> str:
+    """A count with its noun, in the plural where it is not one."""
+    return f"{count} {noun}{'s' * (count != 1)}"

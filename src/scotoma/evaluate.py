@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma import plugins
+from scotoma import foreseen, plugins
 from scotoma import tested as noted
 from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError, notice
 from scotoma.run import Row, Run, read_rows, status
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from scotoma.evaluators.base import Context
+    import numpy as np  # nothing heavy: the command line's parser imports what stands here
 
 ROWS = ("auto", "test", "all")  # that can be tested
 TESTED_ON = "tested_on"  # the key of a row by which the images tested and the target are known again
@@ -85,12 +83,16 @@ def evaluate(
         raise UsageError(f"--split {split}: one of {', '.join(ROWS)}")
     for name in evaluators or ():
         plugins.check("evaluators", name)
+    foreseen.weights_file(run)
+    if out is not None:
+        foreseen.refuse_folder(Path(out), "evaluate", overwrite)
+    elif status(Path(run)) != "finished":
+        raise UsageError(f"{run} is no finished run folder: name one for the rows with --out")
     from scotoma import encoders, label_columns
     from scotoma.material import gather
 
     info = encoders.read_info(run)
-    if out is None and status(Path(run)) != "finished":
-        raise UsageError(f"{run} is no finished run folder: name one for the rows with --out")
+    _refuse_by_header(evaluators or [], info)
     target = target or list(info.targets)
     numbers = info.numeric if info.targets == tuple(target) else "regression" in (evaluators or ())
     of_the_model = classes is None and len(target) == 1 and info.targets == tuple(target) and not info.decoder
@@ -153,7 +155,7 @@ def evaluate(
 
 def _carry_out(
     run: Run,
-    context: Context,
+    context: Any,
     names: list[str],
     about: list[Row],
     overlap: int | str,
@@ -203,6 +205,17 @@ def _refuse_another_test(run: Path, about: list[Row]) -> None:
         raise UsageError(
             f"{run} holds the rows of a test on other images or of another target: name a run folder for these with --out"
         )
+
+
+def _refuse_by_header(evaluators: list[str], info: Any) -> None:
+    """Refuse evaluators none of which goes with what the header says of the weights; of several, each refuses in its turn."""
+    wrong = {}
+    if not info.decoder:
+        wrong["segmentation"] = "--with segmentation needs a segmenter: name a run of finetune --target mask_path"
+    if not info.targets:
+        wrong["metrics"] = "--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder"
+    if evaluators and set(evaluators) <= set(wrong):
+        raise UsageError("; ".join(wrong[name] for name in evaluators))
 
 
 def _stamp(run: Path) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scotoma import foreseen
 from scotoma.arguments import checked
 from scotoma.errors import UsageError, notice
 from scotoma.pretrain import PRECISIONS
@@ -117,6 +118,10 @@ def finetune(
         if value not in known:
             raise UsageError(f"--{name} {value}: one of {', '.join(known)}")
     arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
+    foreseen.weights_file(encoder)
+    finished = foreseen.is_done(Path(out), "finetune", arguments, overwrite, resume)
+    if not finished:
+        foreseen.refuse_folder(Path(out), "finetune", overwrite, resume)
     from dataclasses import replace
 
     from scotoma import encoders, initial, label_columns
@@ -137,6 +142,8 @@ def finetune(
     from scotoma.methods.supervised import Supervised
     from scotoma.tuning import Recipe
 
+    if finished:
+        return resuming.done(Path(out), material, material.target.regional, [encoder])
     recipe = Recipe(
         steps, batch_size, learning_rate, weight_decay, schedule, balance, patience, monitor, precision, seed, frozen,
         Supervised.settings(method_args or {}),

@@ -21,28 +21,21 @@ def network(source: str) -> str | None:
         return source.split(".")[0].removeprefix("hf-hub:")
     try:
         return encoders.read_info(source).name
-    except UsageError:
+    except encoders.ForeignError:
         return None
 
 
-def require(source: str) -> None:
-    """Refuse a path at which nothing lies, before it is taken for a tag of timm's: these have no folder and no file's ending.
+def record(source: str | Path) -> provenance.Record:
+    """What these weights were trained on, as far as their file says; a file of another program does not.
 
     Raises:
-        UsageError: there is no such folder or file.
+        UsageError: Scotoma wrote the file, and this version cannot read what it says.
     """
-    named = "/" in source or Path(source).suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-    if named and ":" not in source and not Path(source).exists():
-        raise UsageError(f"{source}: there is no such folder or file; name a finished run, a weights file or a tag of timm's")
-
-
-def record(source: str | Path) -> provenance.Record:
-    """What these weights were trained on, as far as their file says; a file of another program does not."""
     if not Path(source).exists():
         return provenance.unknown(f"{source} are public weights, which have no record of what they were trained on")
     try:
         return provenance.Record.of_header(encoders.read_info(source).trained_on)
-    except UsageError:
+    except encoders.ForeignError:
         return provenance.unknown("its weights are of another program, which keeps no record of what they were trained on")
 
 
@@ -59,9 +52,11 @@ def say_unlike(source: str | Path, name: str, pixels: dict[str, Any]) -> None:
         name: of the data.
         pixels: how the data, or a network that starts from these weights, were prepared (``Store.preparation``).
     """
+    if not Path(source).exists():  # a tag of timm's
+        return
     try:
         line = unlike(encoders.read_info(source).pixels, pixels)
-    except UsageError:  # weights of another program
+    except encoders.ForeignError:  # weights of another program
         return
     if line:
         notice(name, line)
@@ -130,7 +125,7 @@ def _of_file(path: Path, encoder: nn.Module, info: EncoderInfo) -> dict[str, Ten
 def _ours(path: Path) -> bool:
     try:
         encoders.read_info(path)
-    except UsageError:
+    except encoders.ForeignError:
         return False
     return True
 

@@ -75,7 +75,8 @@ class Material:
         found = np.flatnonzero(self._free)
         if not len(found):
             raise UsageError(
-                f"{self.dataset.name}: every picture or its patient is validated or tested on: none is left to pretrain on"
+                f"{self.dataset.name}: every image or its patient is validated or tested on: none is left to pretrain on; "
+                f"{splits.ALL_TRAIN}"
             )
         return found
 

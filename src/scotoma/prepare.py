@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scotoma import files
 from scotoma.arguments import checked
 from scotoma.data.images import Display, parse_windows
-from scotoma.data.table import TABLE
-from scotoma.errors import UsageError, notice
+from scotoma.data.table import IDENTIFIERS, TABLE
+from scotoma.errors import UsageError, notice, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scotoma.data.store import Store
+    from scotoma.data.table import Dataset
 
 
 @checked
@@ -115,7 +121,22 @@ def prepare(
             keep[column] = keep[column].map(str, na_action="ignore")
     with files.replacing(opened.path / TABLE) as temporary:
         keep.to_parquet(temporary)
+    _say(dataset, opened, keep)
     return opened.path
+
+
+def _say(dataset: Dataset, opened: Store, kept: pd.DataFrame) -> None:
+    """One line about what the store holds."""
+    unread = int(opened.facts["error"].notna().sum())
+    shape = f"{opened.side} x {opened.side} pixels, {opened.channels} channel{'s' * (opened.channels != 1)}"
+    of_file = dataset.table["image_path"].value_counts()
+    several = int((of_file > 1).sum())
+    columns = sorted((c for c in kept.columns if c != "row"), key=lambda c: (c not in IDENTIFIERS, c))
+    notice(
+        dataset.name,
+        f"{number(len(kept), 'image')} of {shape}; {unread} unreadable; {number(several, 'file')} of several images; "
+        f"{number(len(columns), 'column')} kept{': ' if columns else ''}{', '.join(columns)}",
+    )
 
 
 def _display(

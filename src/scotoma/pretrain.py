@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from scotoma import launch, plugins
+from scotoma import foreseen, launch, plugins
 from scotoma.arguments import checked
 from scotoma.errors import UsageError
 
@@ -144,9 +144,12 @@ def pretrain(
     if shard and (minutes or compile):
         raise UsageError("--shard goes with --steps or --epochs (trial steps need all of it on one device), and without --compile")
     if init is not None:
-        from scotoma.initial import require
-
-        require(init)
+        foreseen.require(init)
+    finished = foreseen.is_done(Path(out), "pretrain", arguments, overwrite, resume)
+    if not finished and launch.is_first():
+        foreseen.refuse_folder(Path(out), "pretrain", overwrite, resume)
+    if encoder is not None:
+        _require_network(encoder, size)
     launch.join()
     quiet = quiet or not launch.is_first()
     from scotoma.material import gather
@@ -158,6 +161,10 @@ def pretrain(
             channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage,
             encoder_run=Path(init) if init else None, tests=False, quiet=quiet,
         )  # fmt: skip
+    if finished:
+        from scotoma import resuming
+
+        return resuming.done(Path(out), material, chosen.wants(settings).regions, [init] if init else [])
     from scotoma.pretraining import assemble, opened, train  # torch, timm and lightning
 
     parts = assemble(arguments, material)
@@ -168,6 +175,13 @@ def pretrain(
     finally:
         run.close()
     return run.path
+
+
+def _require_network(name: str, size: int) -> None:
+    """Refuse a network that timm does not have before data are read."""
+    from scotoma.encoders import resolve
+
+    resolve(name, size)
 
 
 def _named(data: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from scotoma import files
 from scotoma.data import identity, splits, store
-from scotoma.errors import UsageError, notice
+from scotoma.errors import UsageError, notice, number
 from scotoma.material import Material
 from scotoma.run import DATA, Onlooker, Run
 
@@ -59,6 +59,18 @@ def check(run: Run, material: Material, masks: bool = False, weights: Iterable[s
         notice(material.dataset.name, "--resume: an earlier version started the run: whether the data are the same is not checked")
     with files.replacing(run.path / DATA) as temporary:
         now.to_parquet(temporary)
+
+
+def done(out: Path, material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> Path:
+    """Say that a run which is to be gone on with is finished; refuse other data than it was started on.
+
+    Raises:
+        UsageError: as ``check``.
+    """
+    if (out / DATA).exists():  # which earlier versions did not keep
+        check(Run(out, {}, resumed=True), material, masks, weights)
+    notice(out.name, "--resume: the run is finished, with these arguments: nothing to do")
+    return out
 
 
 def state(material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> pd.DataFrame:
@@ -111,9 +123,9 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
     gone, come = (old - new).total(), (new - old).total()
     differ = int((before["pixels"].to_numpy() != now["pixels"].to_numpy()).sum()) if len(before) == len(now) else -1
     if differ == gone == come and differ:
-        told.append(f"{_number(differ, 'image')} changed")
+        told.append(f"{number(differ, 'image')} changed")
     elif gone or come:
-        told.append(f"{_number(gone, 'image')} gone, {come} new")
+        told.append(f"{number(gone, 'image')} gone, {come} new")
     elif differ:
         told.append("the order of the images changed")
     if len(before) != len(now) or (differ and not told[-1].endswith("changed")) or "order" in " ".join(told):
@@ -125,12 +137,8 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
             continue
         count = int((before[name].fillna("") != now[name].fillna("")).sum())
         if count:
-            told.append(f"{words} of {_number(count, 'row')} changed")
+            told.append(f"{words} of {number(count, 'row')} changed")
     return told
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _hashed(column: pd.Series[Any], key: bytes) -> np.ndarray:

@@ -162,17 +162,7 @@ class Run:
     def _continue(self, command: str, arguments: dict[str, Any]) -> None:
         """An interrupted run goes on with the configuration it had; a differing argument is an error, not a surprise."""
         saved = read_config(self.path)
-        for name, value in {"command": command, **arguments}.items():
-            changed = value is not None and name in saved and saved[name] != _plain(value)
-            if name in saved.get("resolved", []):  # what an automatic choice became, or the arguments that were given with others
-                kept = saved[name]  # of a study's methods each its own number: one that was given for all
-                for_all = isinstance(kept, dict) and all(one == value for one in kept.values())
-                changed = changed and not (kept is None or for_all or value in AUTOMATIC or isinstance(value, dict))
-            if changed:
-                raise UsageError(
-                    f"--resume: the interrupted run had {name} {saved[name]!r}, not {_plain(value)!r}; "
-                    "leave it as it was, or say --overwrite"
-                )
+        refuse_other(saved, {"command": command, **arguments}, "interrupted")
         self.config = saved
         if (self.path / "rows.jsonl").exists():  # of an earlier version, a killed process may have left half a line
             self.write_rows(read_rows(self.path))
@@ -350,6 +340,30 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{file}: not a configuration (a mapping of arguments)")
     return {k: v for k, v in content.items() if k not in ("versions", "hardware")}
+
+
+def refuse_other(saved: dict[str, Any], given: dict[str, Any], state: str) -> None:
+    """Refuse to go on with a run whose configuration says otherwise.
+
+    Args:
+        saved: its configuration.
+        given: the command and its arguments now; None where nothing was said.
+        state: interrupted or finished.
+
+    Raises:
+        UsageError: an argument differs; the message names it.
+    """
+    for name, value in given.items():
+        changed = value is not None and name in saved and saved[name] != _plain(value)
+        if name in saved.get("resolved", []):  # what an automatic choice became, or the arguments that were given with others
+            kept = saved[name]  # of a study's methods each its own number: one that was given for all
+            for_all = isinstance(kept, dict) and all(one == value for one in kept.values())
+            changed = changed and not (kept is None or for_all or value in AUTOMATIC or isinstance(value, dict))
+        if changed:
+            raise UsageError(
+                f"--resume: the {state} run had {name} {saved[name]!r}, not {_plain(value)!r}; "
+                "leave it as it was, or say --overwrite"
+            )
 
 
 write_atomically = files.write

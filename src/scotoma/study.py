@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from scotoma import plugins
+from scotoma import foreseen, plugins
 from scotoma.arguments import checked
 from scotoma.errors import UsageError
 from scotoma.run import Run
@@ -133,6 +133,13 @@ def study(
         "classes": classes, "channels": channels,
         "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
+    finished = foreseen.is_done(Path(out), "study", arguments, overwrite, resume)
+    if not finished:
+        foreseen.refuse_folder(Path(out), "study", overwrite, resume)
+    if encoder is not None:
+        from scotoma.encoders import resolve
+
+        resolve(encoder, size)
     from scotoma.material import gather
 
     material = gather(
@@ -147,6 +154,8 @@ def study(
         require_classes(material.target, material.split.rows(name), f"split {name}")
     from scotoma import label_columns, resuming
 
+    if finished:
+        return resuming.done(Path(out), material, regional, [c for c in controls if c not in CONTROLS])
     for method in methods:
         label_columns.refuse(material, method)
     from scotoma.studying import carry_out
@@ -187,9 +196,7 @@ def _check_controls(controls: list[str], encoder: str | None) -> None:
             if network(control) is None and encoder is None:
                 raise UsageError(f"--controls {control}: say which network these weights are of with --encoder")
             continue
-        from scotoma.initial import require
-
-        require(control)
+        foreseen.require(control)
         near = difflib.get_close_matches(control, CONTROLS, n=1)
         if near or "." not in control:
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(CONTROLS)}, a run, a weights file or a timm tag"

@@ -37,14 +37,14 @@ def test_a_coarser_group_tells_only_what_a_finer_one_did_not() -> None:
     contents = np.array([0, 0, 1, 2, 3])
     near = np.array([0, 0, 0, 1, 2])
     altered = np.array([0, 0, 0, 1, 1])
-    found = {f.check: f for f in audit.repeated(pictures(of), contents, near, altered, patients=False)}
+    found = {f.check: f for f in audit.repeated(pictures(of), contents, near, altered, False, np.full(5, None))}
     assert list(found) == ["identical_across_splits", "near_duplicate_across_splits", "altered_copy"]
     assert [p[1] for p in found["identical_across_splits"].pictures] == [0, 1]
     assert [p[1] for p in found["near_duplicate_across_splits"].pictures] == [2]
     assert found["near_duplicate_across_splits"].groups == (((0, 0), (0, 1), (0, 2)),)  # shown beside what it is like
     assert found["near_duplicate_across_splits"].severity == "error"
     assert [p[1] for p in found["altered_copy"].pictures] == [3, 4]
-    known = {f.check: f for f in audit.repeated(pictures(of), contents, near, altered, patients=True)}
+    known = {f.check: f for f in audit.repeated(pictures(of), contents, near, altered, True, np.full(5, None))}
     assert known["near_duplicate_across_splits"].severity == "warning"
 
 
@@ -210,3 +210,23 @@ def test_units_of_a_small_class_are_counted_in_words(unit: str, words: str) -> N
     target = Target(("label",), ("a", "b"), np.array([0] * count + [1] * 20))
     (found,) = audit.small_classes(target, np.array([""] * len(target.y)), np.arange(len(target.y)), unit)
     assert found.text == f"label 'a' has {count} picture{'s' * (count > 1)} of {words}"
+
+
+def test_images_of_one_patient_that_look_alike_are_no_copies() -> None:
+    near = np.array([0, 0, 1, 1, 2, 2, 3, 4])
+    altered = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    owners = np.array(["a", "a", "a", "b", None, "b", "c", "c"], object)
+    found = {f.check: f for f in audit.repeated(pictures([""] * 8), np.arange(8), near, altered, True, owners)}
+    assert {name: [p[1] for p in f.pictures] for name, f in found.items()} == {
+        "near_duplicate_of_one_patient": [0, 1], "near_duplicate": [2, 3, 4, 5], "altered_copy_of_one_patient": [6, 7],
+    }  # fmt: skip
+    told = found["near_duplicate_of_one_patient"]
+    assert (told.severity, told.text) == ("note", "2 neighbouring or registered images of one patient look alike, in 1 group")
+    assert found["near_duplicate"].text == "4 near-duplicates (recompressed or resized copies) repeat one another, in 2 groups"
+
+
+def test_images_of_one_patient_alone_cannot_be_split() -> None:
+    (told,) = audit.one_unit(np.zeros(4, int), "patient")
+    assert told.text.startswith("all images are of 1 patient: no split can be drawn; to pretrain on all images, name a table")
+    assert told.severity == "warning"
+    assert audit.one_unit(np.array([0, 0, 1]), "patient") == []

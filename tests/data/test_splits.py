@@ -121,11 +121,12 @@ def test_rows_of_one_number_are_linked_by_way_of_others() -> None:
 
 
 @pytest.mark.parametrize(("patients", "contents", "what"), [
-    (["a", "b", "c", "a"], None, "1 patients"), (["a", "b", "c", "d"], ["x", "y", "z", "x"], "1 identical pictures"),
+    (["a", "b", "c", "a"], None, "1 patient stands"),
+    (["a", "b", "c", "d"], ["x", "y", "z", "x"], "1 image with its copies stands"),
 ])  # fmt: skip
 def test_a_leaking_split_is_refused_until_allowed(patients: list[object], contents: list[str] | None, what: str) -> None:
     dataset, facts = material(patients, contents, split=["train", "train", "val", "test"])
-    with pytest.raises(UsageError, match=f"{what} stand on more than one side.*--allow_leakage"):
+    with pytest.raises(UsageError, match=f"{what} on more than one side.*--allow_leakage"):
         splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
     split = splits.make(dataset, facts, None, 0, allow_leakage=True)  # type: ignore[arg-type]
     assert split.of.tolist() == ["train", "train", "val", "test"]
@@ -134,7 +135,7 @@ def test_a_leaking_split_is_refused_until_allowed(patients: list[object], conten
 
 def test_a_group_on_two_sides_is_refused() -> None:
     dataset, facts = material(None, group=[1, 1, 2], split=["train", "test", "val"])
-    with pytest.raises(UsageError, match="1 groups stand"):
+    with pytest.raises(UsageError, match="1 group stands"):
         splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
 
 
@@ -153,7 +154,22 @@ def test_a_given_split_may_lack_a_side_and_gets_none_by_itself() -> None:
 
 def test_too_few_patients_for_a_split_is_said() -> None:
     dataset, facts = material(["a", "a", "a"])
-    with pytest.raises(UsageError, match="too few patients"):
+    with pytest.raises(
+        UsageError, match=r"too few patients .*\(1 patient\); to pretrain .*; or leave out the column patient where"
+    ):
+        splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+    facts.facts["patient"] = dataset.table["patient"].to_numpy()  # it is the files' own
+    with pytest.raises(UsageError, match=r"\(1 patient, as the files' headers say\); to pretrain") as told:
+        splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+    assert "leave out the column" not in str(told.value)
+
+
+def test_images_of_one_patient_are_pretrained_on_as_the_message_says() -> None:
+    dataset, facts = material(["a"] * 6, [f"c{k}" for k in range(6)], split=["train"] * 6)
+    split = splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
+    assert (split.of == "train").all()
+    dataset, facts = material(["a"] * 6, [f"c{k}" for k in range(6)], split=["train"] * 4 + ["test"] * 2)
+    with pytest.raises(UsageError, match=r"1 patient stands on more than one side .*in which every row says train, or say"):
         splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from scotoma.data import phi
 from scotoma.data.classes import Remark
 from scotoma.data.cohort import kinds
+from scotoma.data.splits import ALL_TRAIN
 from scotoma.data.targets import Target
-from scotoma.data.units import plural
+from scotoma.data.units import counted, plural
+from scotoma.errors import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,11 +107,6 @@ class Pictures:
         return tuple(self.pick(g) for g in sorted(found, key=len, reverse=True))
 
 
-def number(n: int, noun: str) -> str:
-    """A count with its noun, in the plural where it is one."""
-    return f"{n} {noun}" + ("" if n == 1 else "s")
-
-
 def unreadable(facts: pd.DataFrame) -> list[Finding]:
     """Files of which no picture could be made."""
     bad = np.flatnonzero(facts["error"].notna())
@@ -130,7 +127,9 @@ def odd_files(pictures: Pictures, odd: dict[str, np.ndarray]) -> list[Finding]:
     ]
 
 
-def repeated(pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered: np.ndarray, patients: bool) -> list[Finding]:
+def repeated(
+    pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered: np.ndarray, patients: bool, owners: np.ndarray
+) -> list[Finding]:
     """Identical pictures, near-duplicates and altered copies: on both sides of a split or in both tables, and within.
 
     Args:
@@ -139,6 +138,8 @@ def repeated(pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered
         near: (n,) near-duplicate groups.
         altered: (n,) groups of these joined by crops, brightness, mirroring and turning.
         patients: whether patients (or groups) are known; near-duplicates across splits may then be of different people.
+        owners: (n,) whose images these are, or of which series or file; None where it is not known. Images of one that look alike
+            are no copies of one another.
     """
     levels = (
         ("identical", "pictures with the same pixels", contents, ("error", "error", "warning")),
@@ -157,6 +158,14 @@ def repeated(pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered
         ):
             chosen = shared[place] & ~told.get(place, np.zeros(len(codes), bool))
             told[place] = told.get(place, chosen) | chosen
+            if place == "within" and check != "identical":
+                alone = chosen & _of_one(codes, shared[place], owners)
+                if alone.any():
+                    groups = pictures.groups(codes, alone)
+                    text = f"{number(int(alone.sum()), 'neighbouring or registered image')} of one patient look alike, in "
+                    text += number(len(groups), "group")
+                    found.append(Finding("note", f"{check}_of_one_patient", text, int(alone.sum()), pictures.pick(alone), groups))
+                chosen &= ~alone
             if chosen.any():
                 groups = pictures.groups(codes, shared[place] & np.isin(codes, codes[chosen]))
                 n, there = int((chosen & ~pictures.other).sum()), int((chosen & pictures.other).sum())
@@ -165,6 +174,26 @@ def repeated(pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered
                 kind = {"splits": f"{check}_across_splits", "tables": f"{check}_in_both_tables", "within": check}[place]
                 found.append(Finding(severity, kind, text, n, pictures.pick(chosen), groups))
     return found
+
+
+def _of_one(codes: np.ndarray, chosen: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """(n,) bool: the ``chosen`` images whose whole group has one owner."""
+    import pandas as pd
+
+    found, positions = np.zeros(len(codes), bool), np.flatnonzero(chosen)
+    owner = pd.Series(owners[positions], dtype=object)
+    code = codes[positions]
+    known, several = owner.notna().groupby(code).transform("all"), owner.groupby(code).transform("nunique")
+    found[positions] = (known & (several == 1)).to_numpy()
+    return found
+
+
+def one_unit(units: np.ndarray, unit: str) -> list[Finding]:
+    """All images belong together: there is nothing to test on."""
+    if not len(units) or len(np.unique(units)) > 1:
+        return []
+    text = f"all images are of {counted(1, unit)}: no split can be drawn; {ALL_TRAIN}"
+    return [Finding("warning", "one_unit", text, len(units), extra={"unit": unit})]
 
 
 def shared_units(pictures: Pictures, units: np.ndarray, unit: str) -> list[Finding]:

@@ -10,13 +10,17 @@ from scotoma.data import copies
 from scotoma.data.store import Store
 from scotoma.data.stratify import UNDECIDED, deal
 from scotoma.data.table import SPLITS, Dataset
-from scotoma.data.units import apart, by_appearance, linked, owners, plural, units
+from scotoma.data.units import apart, by_appearance, counted, linked, owners, plural, units
 from scotoma.errors import UsageError, notice
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 LEFT_OUT = -2  # beside UNDECIDED: a row that is to have no side
 LOOKED_THROUGH = 2000  # images of a table with a split of its own among which altered copies are looked for (4 ms each, once)
 _VALIDATION = 1 / 8  # of the training rows, where a user's split has none
+
+
+# What is right for the images of one patient.
+ALL_TRAIN = "to pretrain on all images, name a table (columns image_path and split) in which every row says train"
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,7 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
             together = linked(apart(codes, out), apart(content, out))
         split = Split(draw(together, strata, seed, SHARES, settled), codes, unit, made=True)
         if not earlier and not {"train", "test"} <= set(split.of.tolist()):
-            raise UsageError(
-                f"{dataset.name}: too few patients or groups to draw a split ({int(together.max()) + 1} of unit {unit}); "
-                "give the table a column split, or leave out a column that joins what does not belong together"
-            )
+            raise UsageError(_too_few(dataset, store, int(together.max()) + 1, unit))
     if not allow_leakage:
         refuse_leakage(dataset, store, split)
     return _copies_across(dataset, store, split)
@@ -248,10 +249,28 @@ def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
         UsageError: saying how many, and how to go on.
     """
     for what, count in shared(dataset, store, split):
+        told = f"{count} {what} stand"
+        if count == 1:
+            told = f"{counted(1, split.unit)} stands" if what == plural(split.unit) else "1 image with its copies stands"
+        drawn = "leave it out to have one drawn" if len(np.unique(split.units)) > 2 else ALL_TRAIN
         raise UsageError(
-            f"{dataset.name}: {count} {what} stand on more than one side of the split; "
-            "mend the column split, leave it out to have one drawn, or say --allow_leakage"
+            f"{dataset.name}: {told} on more than one side of the split; mend the column split, {drawn}, or say --allow_leakage"
         )
+
+
+def _too_few(dataset: Dataset, store: Store, count: int, unit: str) -> str:
+    """Why no split can be drawn, and what can be done."""
+    by_headers = []
+    for name in ("patient", "study"):
+        if name in dataset.table.columns and name in store.facts.columns:
+            said = store.facts[name].iloc[dataset.table["row"]]
+            by_headers += [name] if (said.to_numpy(object) == dataset.table[name].to_numpy(object)).any() else []
+    columns = [c for c in ("patient", "study", "group") if c in dataset.table.columns and c not in by_headers]
+    told = f"{dataset.name}: too few patients or groups to draw a split ({counted(count, unit)}"
+    told += f", as the files' headers say); {ALL_TRAIN}" if by_headers else f"); {ALL_TRAIN}"
+    if columns:
+        told += f"; or leave out the column {' or '.join(columns)} where it joins what does not belong together"
+    return f"{told}; to test a model, use images of more patients"
 
 
 def shared(dataset: Dataset, store: Store, split: Split) -> list[tuple[str, int]]:

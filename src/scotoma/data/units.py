@@ -70,6 +70,14 @@ def plural(unit: str) -> str:
     return f"units ({unit})" if " + " in unit else _PLURALS.get(unit, f"{unit}s")
 
 
+def counted(count: int, unit: str) -> str:
+    """So many of a unit: ``1 patient``, ``2 studies``, ``1 unit (patient + study)``."""
+    if count != 1:
+        return f"{count} {plural(unit)}"
+    alone = {NEAR: "near-duplicate group", COPY: "group of altered copies"}.get(unit, unit)
+    return f"1 unit ({unit})" if " + " in unit else f"1 {alone}"
+
+
 def owners(dataset: Dataset, store: Store) -> np.ndarray:
     """(n,) object: the name by which another table or run would know whose image this is; None where nothing says so.
 

@@ -35,6 +35,11 @@ ADVICE = {
     ),
     "identical": "A network that has seen a picture in training is not tested by it. Keep one, or keep all on one side.",
     "near_duplicate": "Look: one picture saved twice belongs on one side (scotoma split --copies); repeated films may be harmless.",
+    **dict.fromkeys(
+        ("near_duplicate_of_one_patient", "altered_copy_of_one_patient"),
+        "Nothing to do: a split by patient keeps them on one side.",
+    ),
+    "one_unit": "Look: is it one patient, or one identifier that many share?",
     "altered_copy": "Such copies are often made to enlarge a data set: `scotoma split --copies` keeps them on one side.",
     "contradicting_labels": "One of the labels is wrong, or the label is not in the picture: ask a reader.",
     "header_predicts": "The classes may come from different sources. A network can learn the source: test on data from elsewhere.",
