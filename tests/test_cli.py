@@ -274,10 +274,11 @@ def test_what_is_typed_for_a_text_stays_text(called: Callable[..., dict[str, Any
     assert called("purge", text)["patient"] == text
     assert called("find", text)["patient"] == text
     for flag in ("labels", "on", "readers", "equalize", "axis", "out", "data"):
-        assert str(called("prepare", f"--{flag}={text}")[flag]) == text
+        given = {"data": "d", "out": "o", flag: text}
+        assert str(called("prepare", *(f"--{k}={v}" for k, v in given.items()))[flag]) == text
     assert called("finetune", "--data", "d", "--target", "t", "--encoder", "e", "--out", text)["out"] == text
     if text and "[" not in text:
-        assert called("prepare", "d", "--columns", text)["columns"] == [text]
+        assert called("prepare", "d", "--out", "o", "--columns", text)["columns"] == [text]
         assert called("audit", "d", "--target", f"{text},null")["target"] == [text, "null"]
         assert called("audit", "d", "--target", f"[{text},~]")["target"] == [text, "~"]
         assert called("find", "x", "--where", text)["where"] == [text]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scotoma import files
 from scotoma.arguments import checked
 from scotoma.data.images import Display, parse_windows
-from scotoma.data.table import IDENTIFIERS, TABLE
+from scotoma.data.table import TABLE
 from scotoma.errors import UsageError, notice, number
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _say(dataset: Dataset, opened: Store, kept: pd.DataFrame) -> None:
     shape = f"{opened.side} x {opened.side} pixels, {opened.channels} channel{'s' * (opened.channels != 1)}"
     of_file = dataset.table["image_path"].value_counts()
     several = int((of_file > 1).sum())
-    columns = sorted((c for c in kept.columns if c != "row"), key=lambda c: (c not in IDENTIFIERS, c))
+    columns = sorted(c for c in kept.columns if c != "row")
     notice(
         dataset.name,
         f"{number(len(kept), 'image')} of {shape}; {unread} unreadable; {number(several, 'file')} of several images; "
