@@ -16,8 +16,9 @@ from scotoma.data import identity, table
 from scotoma.embed import embed
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
+from scotoma.lookalikes import Copies
 from scotoma.material import Material, Source, gather
-from scotoma.provenance import NO_RECORD, Part, Record, of_rows
+from scotoma.provenance import IN_PART, NO_RECORD, Part, Record, of_rows
 
 
 def names(*values: object) -> np.ndarray:
@@ -48,7 +49,7 @@ def test_rows_are_found_by_patient_or_by_image() -> None:
     look = record.look(names("p", "x", None, "y", None), names(7, 2, 3, 8, 9), "key", 3)
     assert look.seen.tolist() == [True, True, True, False, False]
     assert look.checked.all()
-    assert look.overlap(np.array([3, 4])).value == "none"
+    assert look.overlap(np.array([3, 4])).value == IN_PART
     found = look.overlap(np.array([0, 3]))
     assert (found.value, found.rows) == (1, 2)
     told = "1 of 2 test images (or their patients) were in the training of the encoder"
@@ -74,7 +75,7 @@ def test_without_patients_identical_images_alone_are_looked_for_and_that_is_said
         assert (found.alone, found.unchecked) == (alone, 0)
         assert (f"of {alone} identical images alone" in found.sentence("test images")) == bool(alone)
         assert ("identical images alone" in found.row().get("reason", "")) == bool(alone)
-    assert record.look(names(None), names(9), "key", 3).overlap(np.array([0])).value == "none"
+        assert found.value == found.row()["overlap"] == (found.seen or ("none found; patients not checked" if alone else "none"))
 
 
 def test_a_missing_name_is_no_name_that_two_rows_share() -> None:
@@ -181,6 +182,38 @@ def test_an_encoder_copied_away_from_its_run_is_known_by_its_header(
     assert (drawn.split.of[mine == "train"] == "train").all()
     assert drawn.overlap(copied).value == "none"
     assert {"val", "test"} & set(drawn.split.of.tolist())
+
+
+def test_rows_of_a_table_without_patients_say_that_these_are_not_checked(
+    frame: pd.DataFrame, grey_folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[no-untyped-def]
+    first = made(frame)
+    copied = network(tmp_path / "a", Record.of_header(first.record(np.arange(20))))
+    other = table.load(grey_folder(3, seed=9, name="others")).table
+    found = made(other, encoder_run=copied, rows="auto")
+    assert "of 6 identical images alone are looked for" in capsys.readouterr().err
+    assert found.rule.endswith("(not all checked)")
+    assert found.overlap_in_words(copied) == "none found; patients not checked; near-duplicates not checked"
+    named = made(other.assign(patient=list("UVWXYZ")), encoder_run=copied, rows="auto")
+    assert not named.rule.endswith("(not all checked)")
+    assert named.overlap_in_words(copied) == "none found; near-duplicates not checked"  # the file came without its run
+    first.save_used(copied.parent)
+    assert made(other.assign(patient=list("UVWXYZ")), encoder_run=copied).overlap_in_words(copied) == "none"
+
+
+@pytest.mark.parametrize(
+    ("overlap", "copied", "reason", "words"),
+    [
+        ("none", 0, "", "none"),
+        (3, 0, "", 3),
+        (3, 2, "", "3; 2 near-duplicates"),
+        ("none", 2, "", "2 near-duplicates"),
+        ("none", 0, "no record", "none found; near-duplicates not checked"),
+        ("not checked", 0, "no record", "not checked; near-duplicates not checked"),
+    ],
+)
+def test_none_is_said_where_copies_were_looked_for_too(overlap: int | str, copied: int, reason: str, words: int | str) -> None:
+    assert Copies(copied, 0, 9, reason).beside(overlap) == words
 
 
 def test_hashes_of_a_store_that_another_version_read_are_recorded_and_compared_as_such(frame: pd.DataFrame, tmp_path: Path) -> None:

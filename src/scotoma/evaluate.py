@@ -138,7 +138,9 @@ def evaluate(
     try:
         overlap = material.overlap(run)
         about.append(overlap.row(method=context.name, encoder=info.name))
-        found, failed = _carry_out(opened, context, chosen, about, overlap.value, None if out else (Path(run), stamp))
+        found, failed = _carry_out(
+            opened, context, chosen, about, material.overlap_in_words(run), None if out else (Path(run), stamp)
+        )
         if found and out is not None:
             opened.finish()
     finally:

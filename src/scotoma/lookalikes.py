@@ -11,6 +11,7 @@ from scotoma.data import units
 from scotoma.data.duplicates import near_pairs
 from scotoma.data.splits import contents
 from scotoma.errors import UsageError, notice
+from scotoma.provenance import NONE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from scotoma.data.table import Dataset
     from scotoma.provenance import Record
 
+NOTHING = "none found"
 LOOK = "look"  # the column of ``used.parquet``: the perceptual hash, which never leaves the installation
 
 
@@ -50,6 +52,14 @@ class Copies:
         if self.reason:
             return f"{found and f'{found}; further ones '}not checked: {self.reason}"
         return found or "none"
+
+    def beside(self, overlap: int | str) -> int | str:
+        """The overlap of a metric's row, which says "none" only where copies were looked for and none was found."""
+        more = [f"{self.copied} near-duplicates"] if self.copied else []
+        more += ["near-duplicates not checked"] if self.reason else []
+        if overlap == NONE and more:
+            return "; ".join(more if self.copied else [NOTHING, *more])
+        return "; ".join([str(overlap), *more]) if more else overlap
 
 
 def look(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Store, split: Split) -> Copies:

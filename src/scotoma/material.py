@@ -103,6 +103,11 @@ class Material:
             self.overlaps[str(source)] = look.overlap(self.split.rows("test"))
         return self.overlaps[str(source)]
 
+    def overlap_in_words(self, source: str | Path) -> int | str:
+        """For the rows of a test of these weights: on how many test rows they were trained, and what of that is not checked."""
+        found, copies = self.overlap(source).value, self.copies.get(str(source))
+        return copies.beside(found) if copies else found
+
     def save_used(self, folder: Path) -> None:
         """Write ``used.parquet``: keyed hashes of file, patient and content of every picture, with its split.
 
@@ -225,7 +230,7 @@ def _whole(dataset: table.Dataset, rows: str, sources: Sequence[Source]) -> tupl
         known |= source.look.seen | np.array([any(n in source.run for n in names) for names in source.names], bool)
     if known.any():
         return False, f"the test rows of a split drawn around {int(known.sum())} rows that the training run knows"
-    open_ = any(not source.look.checked.all() for source in sources)
+    open_ = any(not (source.look.checked & source.look.named).all() for source in sources)
     return (
         True,
         f"all rows: the table has no split, and no row of it is known to the training run{' (not all checked)' if open_ else ''}",

@@ -17,6 +17,7 @@ from scotoma.data import identity
 
 MOST = 100_000  # hashes of a kind in a header; of more images patients alone are kept, of more patients nothing
 NOT_CHECKED, NONE = "not checked", "none"
+IN_PART = "none found; patients not checked"  # identical images alone were looked for
 NO_RECORD = "its file has no record of what it was trained on"
 
 
@@ -199,8 +200,8 @@ class Overlap:
 
     @property
     def value(self) -> int | str:
-        """The number of rows found, ``"not checked"`` where none was and some cannot be checked, else ``"none"``."""
-        return self.seen or (NOT_CHECKED if self.unchecked else NONE)
+        """The number of rows found; where none was, ``NOT_CHECKED`` or ``IN_PART`` if some are not in full, else ``NONE``."""
+        return self.seen or (NOT_CHECKED if self.unchecked else IN_PART if self.alone else NONE)
 
     def row(self, **common: Any) -> dict[str, Any]:
         """A row about the test images."""

@@ -283,8 +283,9 @@ def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], netw
             "target": ",".join(target.columns), "split": "test", "protocol": protocol,
         }  # fmt: skip
         if arm.method != "control":
-            overlap = material.overlap(_weights(config).get(arm.method) or _network_of(run, target, arm, draws[-1]))
-            common |= {"overlap": overlap.value}
+            source = _weights(config).get(arm.method) or _network_of(run, target, arm, draws[-1])
+            overlap = material.overlap(source)
+            common |= {"overlap": material.overlap_in_words(source)}
             if arm.method != "random" and (arm.method, arm.encoder) not in looked:
                 looked.add((arm.method, arm.encoder))
                 rows.append(overlap.row(method=arm.method, encoder=arm.encoder))
