@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "scotoma"
 # One line a layer: a module imports only modules of the layers above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "processes", "encoder_header"),
+    ("files", "processes", "encoder_header", "encoder_shapes"),
     ("arguments", "plugins", "launch", "across", "cpu"),
     ("data.identity", "data.fields", "data.sampling", "data.stratify", "data.readings", "data.phi"),
     ("data.delimited", "data.workbook"),

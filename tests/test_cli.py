@@ -214,13 +214,27 @@ def test_errors_become_exit_codes(
     assert capsys.readouterr().err == said + "\n"
 
 
-def test_a_stopped_training_says_how_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("told", ["flag", "equals", "config", "default"])
+def test_a_stopped_training_says_how_it_goes_on_where_it_can(
+    told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And where a finished run was put back, or nothing is left, it says nothing of it."""
+
     def stop(*_: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_run", stop)
-    assert main(["pretrain"]) == 130
-    assert capsys.readouterr().err == "scotoma: stopped; say --resume to go on\n"
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / ("runs/finetune" if told == "default" else "tuned")
+    (tmp_path / "c.yaml").write_text(f"command: finetune\nout: {out}\n")
+    flags = {"flag": ["--out", str(out)], "equals": [f"--out={out}"], "config": ["--config", "c.yaml"], "default": []}[told]
+    for state, said in ((None, ""), ("running", "; say --resume to go on"), ("replacing", ""), ("finished", "")):
+        if state:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "config.yaml").write_text("command: finetune")
+            (out / "status.json").write_text(f'{{"state": "{state}"}}')
+        assert main(["finetune", *flags]) == 130
+        assert capsys.readouterr().err == f"scotoma: stopped{said}\n"
 
 
 def test_an_unforeseen_error_is_a_line_that_quotes_nothing(

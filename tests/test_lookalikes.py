@@ -22,6 +22,12 @@ def made(data: object, **options: object) -> Material:
     return gather(data=data, size=32, quiet=True, imports=(), **options)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These run folders hold no weights: as if another program's lay there."""
+    monkeypatch.setattr(initial, "header", lambda source: None)
+
+
 @pytest.fixture
 def pretrained(grey_folder, tmp_path: Path) -> tuple[Path, pd.DataFrame]:  # type: ignore[no-untyped-def]
     """A run that trained on nine images without any id and chose by a tenth, and their table."""

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import scotoma
+from scotoma import initial
 from scotoma.data import identity, splits, table
 from scotoma.errors import UsageError
 from scotoma.material import USED, Material, earlier_split, gather
@@ -18,6 +19,12 @@ from scotoma.material import USED, Material, earlier_split, gather
 
 def made(data: object, **options: object) -> Material:
     return gather(data=data, size=16, quiet=True, imports=(), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These run folders hold no weights: as if another program's lay there."""
+    monkeypatch.setattr(initial, "header", lambda source: None)
 
 
 @pytest.fixture(scope="module")

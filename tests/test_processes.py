@@ -107,3 +107,48 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+ASKED = """
+import os, signal, sys, time
+from pathlib import Path
+from scotoma import cli, files
+
+def write(verb, arguments):
+    child = os.fork()
+    if not child:
+        print("ready", flush=True)
+        time.sleep(60)
+        os._exit(0)
+    with files.replacing(Path("table.csv")) as temporary:
+        temporary.write_text("half")
+        os.kill(child, signal.SIGTERM)
+        print(os.waitpid(child, 0)[1], flush=True)
+        time.sleep(60)
+
+cli._run = write
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_command_that_is_asked_to_end_clears_away_what_is_half_written(number: int, code: int, tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if k != processes.PARENT} | {"PYTHONPATH": str(ROOT / "src")}
+    command = [*processes.COMMAND, "-c", ASKED, "split"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == f"{signal.SIGTERM}\n"  # the copy ends by the signal, as it would by itself
+        assert list(tmp_path.glob("table.csv.*.new"))
+        process.send_signal(number)
+        assert (process.wait(30), process.stderr.read()) == (code, "scotoma: stopped\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_the_command_started_ends_at_once(tmp_path: Path) -> None:
+    script = "import os, signal; from scotoma import cli; cli._run = lambda *_: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
+    env = processes.environment(PYTHONPATH=str(ROOT / "src"))
+    done = subprocess.run([*processes.COMMAND, "-c", script, "split"], cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")

@@ -60,9 +60,7 @@ def read(path: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     try:
-        with path.open("rb") as file:
-            pickled = file.read(2) in (b"PK", b"\x80\x02") or path.suffix in (".pt", ".pth", ".bin", ".ckpt")
-        if not pickled:
+        if not is_pickled(path):
             return dict(load_file(path))
         with torch.serialization.safe_globals([argparse.Namespace]):
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -79,6 +77,12 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not any(True for _ in _tables(found)):
         raise UsageError(f"{path}: holds no table of weights by name")
     return found
+
+
+def is_pickled(path: Path) -> bool:
+    """Whether a file is no safetensors file but one of ``torch.save``."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02") or path.suffix in (".pt", ".pth", ".bin", ".ckpt")
 
 
 def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str) -> Found:

@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is 0, 2 for wrong usage, 1 for a failed run."""
     if argv is None:  # this process is the command
         os.environ["PYTHONSAFEPATH"] = "1"  # libraries start processes, too
-        processes.end_with_parent()
+        if not processes.end_with_parent() and not launch.several():  # of several, one that waits for others would not end
+            processes.end_like_interrupted()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -77,14 +78,31 @@ def main(argv: list[str] | None = None) -> int:
             print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code if isinstance(error, ScotomaError) else 1
     except KeyboardInterrupt:
-        going_on = "; say --resume to go on" if arguments[0] in RESUMED else ""
+        going_on = "; say --resume to go on" if arguments[0] in RESUMED and _is_unfinished(arguments) else ""
         print(f"scotoma: stopped{going_on}", file=sys.stderr)
-        return 130
+        return processes.exit_code()
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
         print(f"scotoma: {_fault(error)}", file=sys.stderr)
         return 1
+
+
+def _is_unfinished(arguments: list[str]) -> bool:
+    """Whether the run folder of these arguments holds a run that ``--resume`` goes on with."""
+    from pathlib import Path
+
+    from scotoma.run import resumable
+
+    verb, *rest = arguments
+    try:
+        out = _named(rest, "--out") or _config(verb, rest).get("out")
+    except ScotomaError:  # it was stopped before it had found this
+        return False
+    if out is None:
+        module = importlib.import_module(f"scotoma.{verb}")
+        out = inspect.signature(getattr(module, verb)).parameters["out"].default
+    return resumable(Path(str(out)))
 
 
 def _fault(error: Exception) -> str:

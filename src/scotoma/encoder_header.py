@@ -29,6 +29,10 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
+class HeaderlessError(UsageError):
+    """Weights of another program."""
+
+
 def require(fields: Any, name: str) -> dict[str, Any]:
     """The fields of a header as they were parsed, or a line that says what is odd about them.
 

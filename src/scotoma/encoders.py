@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import encoder_header, files, foreseen
+from scotoma import encoder_header, encoder_shapes, files, foreseen
 from scotoma.data.images import Display
 from scotoma.errors import RunError, UsageError
 from scotoma.masks import patchify
@@ -26,6 +26,7 @@ find = foreseen.weights_file
 HEADER = encoder_header.KEY
 HEAD = ("head.weight", "head.bias")  # a model file is an encoder file with these beside it; some networks have other names in head.
 DECODER = "decoder."  # before the names of a segmentation model's further weights
+BESIDE = (*HEAD, DECODER)
 
 
 class ForeignError(UsageError):
@@ -345,7 +346,7 @@ def read_info(source: str | Path) -> EncoderInfo:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {}).get(HEADER)
     except SafetensorError as error:
-        raise ForeignError(f"{path}: not a whole safetensors file ({error})") from error
+        raise UsageError(f"{path}: not a whole safetensors file ({error})") from error
     if header is None:
         raise ForeignError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
     try:
@@ -375,8 +376,8 @@ def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, 
     """
     from safetensors.torch import load_file
 
-    path = find(source)
-    info = read_info(path)
+    info = read_info(path := find(source))
+    encoder_shapes.require(path, info.name, lambda: build(info), BESIDE)
     everything = load_file(path)
     if damaged := _not_finite(everything):
         raise UsageError(f"{path}: {damaged} is not finite: these weights are damaged, or their training failed")
@@ -384,12 +385,9 @@ def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, 
     weight, bias = (weights.pop(name, None) for name in HEAD)
     try:
         encoder = build(info, **overrides)
+        encoder.load_state_dict(weights, strict=True)
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, AttributeError, KeyError) as error:
         raise UsageError(f"{path}: timm makes no {info.name} of what its header says ({error!r:.200})") from error
-    try:
-        encoder.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise UsageError(f"{path}: not the weights of a {info.name} ({' '.join(str(error).split())[:200]})") from error
     head: nn.Linear | None = None
     if weight is not None and bias is not None:
         head = nn.Linear(weight.shape[1], weight.shape[0])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scotoma import checkpoints, encoders, provenance
+from scotoma import checkpoints, encoder_shapes, encoders, provenance
 from scotoma.data.store import unlike
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError, notice
@@ -19,10 +19,30 @@ def network(source: str) -> str | None:
     """The name of the network that these weights are of; None where they do not say (a file of another program)."""
     if not Path(source).exists():
         return source.split(".")[0].removeprefix("hf-hub:")
+    info = header(source)
+    if info is not None:
+        _require_own(source, info)
+    return info.name if info else None
+
+
+def header(source: str | Path) -> EncoderInfo | None:
+    """The header of a weights file; None where another program wrote it.
+
+    Raises:
+        UsageError: there is no file, as while another process replaces the run, or its header cannot be read.
+    """
+    path = encoders.find(source)
     try:
-        return encoders.read_info(source).name
+        return None if checkpoints.is_pickled(path) else encoders.read_info(path)
     except encoders.ForeignError:
         return None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}): name a finished run or a weights file") from error
+
+
+def _require_own(source: str | Path, info: EncoderInfo) -> None:
+    """Refuse a file of Scotoma's whose weights are not of the network that is about to be built."""
+    encoder_shapes.require(encoders.find(source), info.name, lambda: encoders.build(info), encoders.BESIDE)
 
 
 def record(source: str | Path) -> provenance.Record:
@@ -33,10 +53,9 @@ def record(source: str | Path) -> provenance.Record:
     """
     if not Path(source).exists():
         return provenance.unknown(f"{source} are public weights, which have no record of what they were trained on")
-    try:
-        return provenance.Record.of_header(encoders.read_info(source).trained_on)
-    except encoders.ForeignError:
-        return provenance.unknown("its weights are of another program, which keeps no record of what they were trained on")
+    if (info := header(source)) is not None:
+        return provenance.Record.of_header(info.trained_on)
+    return provenance.unknown("its weights are of another program, which keeps no record of what they were trained on")
 
 
 def without_hashes(info: EncoderInfo) -> EncoderInfo:
@@ -52,13 +71,8 @@ def say_unlike(source: str | Path, name: str, pixels: dict[str, Any]) -> None:
         name: of the data.
         pixels: how the data, or a network that starts from these weights, were prepared (``Store.preparation``).
     """
-    if not Path(source).exists():  # a tag of timm's
-        return
-    try:
-        line = unlike(encoders.read_info(source).pixels, pixels)
-    except encoders.ForeignError:  # weights of another program
-        return
-    if line:
+    info = header(source) if Path(source).exists() else None  # a tag has none
+    if info is not None and (line := unlike(info.pixels, pixels)):
         notice(name, line)
 
 
@@ -100,6 +114,7 @@ def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **ove
     if size in (None, info.image_size) and not dilated:
         encoder, info, _ = encoders.load(source, **overrides)
         return encoder, info
+    _require_own(source, info)
     _, kwargs = encoders.resolve(info.name, size or info.image_size)
     kwargs = info.timm_kwargs | kwargs | ({"output_stride": dilated} if dilated else {})
     info = replace(info, image_size=size or info.image_size, timm_kwargs=kwargs)
@@ -116,18 +131,10 @@ def _of_file(path: Path, encoder: nn.Module, info: EncoderInfo) -> dict[str, Ten
     content, own = checkpoints.read(path), encoder.state_dict()
     found = checkpoints.pick(content, own, str(path), info.name)
     absent = [name for name in own if name not in found.weights]
-    if not _ours(path):
+    if header(path) is None:
         counters = f"; {len(absent)} {checkpoints.COUNTER} of batch norm, which it lacks, are 0" if absent else ""
         notice(path.name, found.sentence() + counters)
     return {name: torch.zeros_like(own[name]) for name in absent} | found.weights
-
-
-def _ours(path: Path) -> bool:
-    try:
-        encoders.read_info(path)
-    except encoders.ForeignError:
-        return False
-    return True
 
 
 def _of_tag(tag: str) -> dict[str, Tensor]:

@@ -38,6 +38,7 @@ def start(devices: int, arguments: list[str]) -> int:
     import logging
 
     import torch
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -50,6 +51,8 @@ def start(devices: int, arguments: list[str]) -> int:
     os.environ |= processes.environment()
     try:
         elastic_launch(config, processes.COMMAND[0])(*processes.COMMAND[1:], "-m", "scotoma.cli", *arguments)
+    except SignalException as error:  # torch's own handlers make this of SIGINT and SIGTERM
+        processes.interrupt(error.sigval)
     except ChildFailedError as error:
         return max(1, min(failure.exitcode for failure in error.failures.values()))
     return 0

@@ -9,13 +9,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 # -P: neither the working directory nor a script's folder is looked in for modules. A `numpy.py` among the images is no numpy.
 COMMAND = (sys.executable, "-P")
 PARENT = "SCOTOMA_PARENT"  # names the process with which this one ends
 # How a process ends over a file that crashes a codec, or that takes longer than its alarm.
 CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # by which a command is asked to end: by a scheduler, or as its terminal goes
 _PR_SET_PDEATHSIG = 1
+_asked: list[int] = []
 
 
 def environment(**others: str) -> dict[str, str]:
@@ -26,14 +29,42 @@ def environment(**others: str) -> dict[str, str]:
             **others}  # fmt: skip
 
 
-def end_with_parent() -> None:
-    """End this process when the one that ``environment`` was asked by ends, even by SIGKILL; where none did, nothing to do."""
+def end_with_parent() -> bool:
+    """End this process when the one that ``environment`` was asked by ends, even by SIGKILL; False where none was."""
     parent = os.environ.pop(PARENT, None)
     if parent is None or not sys.platform.startswith("linux"):
-        return
+        return parent is not None
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):  # it ended before this one was ready
         os._exit(1)
+    return True
+
+
+def end_like_interrupted() -> None:
+    """Let SIGTERM and SIGHUP of this process be as Ctrl-C, so that what is half-written is cleared away; of no copy of it."""
+    owner = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        interrupt(number)
+
+    for number in ENDING:
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, stop)
+
+
+def interrupt(number: int) -> NoReturn:
+    """Stop this process as Ctrl-C does, and remember which signal asked for it."""
+    _asked.append(number)
+    raise KeyboardInterrupt
+
+
+def exit_code() -> int:
+    """Of an interrupted process: 143 after SIGTERM, 129 after SIGHUP, 130 after Ctrl-C."""
+    return 128 + (_asked[0] if _asked else signal.SIGINT)
 
 
 @contextmanager

@@ -267,6 +267,11 @@ def status(path: Path) -> str | None:
     return "running" if found in ("replacing", "restoring") else found
 
 
+def resumable(path: Path) -> bool:
+    """Whether an unfinished run lies there with which ``--resume`` goes on."""
+    return _state(path) == "running" and (path / "config.yaml").exists()
+
+
 def _state(path: Path) -> str | None:
     """As ``status``, and ``"replacing"`` while a finished run is laid aside, ``"restoring"`` while it comes back."""
     file = path / "status.json"
