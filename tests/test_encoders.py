@@ -299,3 +299,13 @@ def test_equal_networks_give_equal_bytes_in_every_process(tmp_path: Path) -> Non
     assert len({p.read_bytes() for p in tmp_path.rglob("*.safetensors")}) == 1
     with safe_open(tmp_path / "one" / "a.safetensors", "pt") as file:
         assert list(file.metadata()) == ["scotoma"]
+
+
+def test_a_classifier_whose_header_names_no_class_is_refused_in_a_true_line(tmp_path: Path) -> None:
+    info = replace(info_of("resnet10t"), classes=())
+    network = encoders.build(info)
+    encoders.save(tmp_path / "model.safetensors", network, info, torch.nn.Linear(512, 3))
+    with pytest.raises(UsageError, match=r"it names no class for a head of 3 outputs"):
+        encoders.read_info(tmp_path)
+    encoders.save(tmp_path / "model.safetensors", network, info, torch.nn.Linear(512, 1))  # of a number
+    assert encoders.read_info(tmp_path).numeric

@@ -192,6 +192,13 @@ def test_a_run_that_is_being_written_is_left_and_said(left: Path, capsys: pytest
     assert not Path("runs/with").exists()
 
 
+def test_the_cache_of_everybody_is_not_emptied_for_one_patient(left: Path) -> None:
+    before = sorted((left / "cache" / "stores").iterdir())
+    with pytest.raises(UsageError, match="empties the cache of everybody: say it alone"):
+        scotoma.purge(PATIENT, cache=True, yes=True)
+    assert before and sorted((left / "cache" / "stores").iterdir()) == before
+
+
 def test_the_cache_is_emptied(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["purge", "--cache"]) == 0
     (kept,) = (left / "cache" / "stores").iterdir()

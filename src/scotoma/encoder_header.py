@@ -29,16 +29,13 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-class HeaderlessError(UsageError):
-    """Weights of another program."""
-
-
-def require(fields: Any, name: str) -> dict[str, Any]:
+def require(fields: Any, name: str, outputs: int = 0) -> dict[str, Any]:
     """The fields of a header as they were parsed, or a line that says what is odd about them.
 
     Args:
         fields: parsed from the header's JSON.
         name: of the file, for the message.
+        outputs: of the head in the file, 0 without one.
 
     Raises:
         UsageError: a field has another type, or is out of bounds.
@@ -76,6 +73,8 @@ def require(fields: Any, name: str) -> dict[str, Any]:
     classes = fields.get("classes", ())
     if len(set(classes)) < len(classes) or len(fields.get("thresholds", ())) not in (0, len(classes)):
         refuse("classes and thresholds do not go together")
+    if outputs > 1 and fields.get("targets") and not classes:
+        refuse(f"it names no class for a head of {outputs} outputs")
     if not isinstance(fields.get("method", {"name": ""}).get("name"), str):
         refuse("method has no name")
     return fields

@@ -345,12 +345,13 @@ def read_info(source: str | Path) -> EncoderInfo:
     try:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {}).get(HEADER)
+            outputs = file.get_slice(HEAD[0]).get_shape()[0] if HEAD[1] in file.keys() else 0  # noqa: SIM118
     except SafetensorError as error:
         raise UsageError(f"{path}: not a whole safetensors file ({error})") from error
     if header is None:
         raise ForeignError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
     try:
-        fields = encoder_header.require(json.loads(header), str(path))
+        fields = encoder_header.require(json.loads(header), str(path), outputs)
         if unknown := sorted(set(fields) - set(encoder_header.FIELDS)):
             told = ", ".join(repr(name[:40]) for name in unknown[:5])
             raise UsageError(

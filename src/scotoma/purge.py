@@ -33,7 +33,7 @@ def purge(
     Args:
         patient: the identifier as the table or the header has it, or - to read identifiers from standard input, one a line.
         where: folders to search, with all below them, separated by commas; by default runs. The cache is always searched.
-        cache: empty the cache, whomever it holds.
+        cache: empty the cache, whomever it holds; stands without a patient.
         runs: remove runs that hold him, instead of marking them, and other weights that were trained on him.
         yes: do it.
         quiet: print nothing.
@@ -42,11 +42,15 @@ def purge(
         A row for each thing done, or to be done: kind, path, images and action.
 
     Raises:
-        UsageError: neither a patient nor `cache` is given, or a folder is not there.
+        UsageError: neither a patient nor `cache` is given, or both, or a folder is not there.
         RunError: something could not be removed, as another process uses it; all else was.
     """
     if patient is None and not cache:
         raise UsageError("name a patient, or say --cache to empty the cache")
+    if patient is not None and cache:
+        raise UsageError(
+            "--cache empties the cache of everybody: say it alone; of one patient the cache is always searched, name him alone"
+        )
     from scotoma.data import caches
     from scotoma.data.store import cache_folder
     from scotoma.find import located
@@ -55,8 +59,7 @@ def purge(
 
     found, names = located(patient, where) if patient is not None else ([], set())
     if cache:
-        every = [Holding(CACHE, path, 0) for path in caches.stores(cache_folder() / "stores")]
-        found = [h for h in found if h.kind != CACHE] + every
+        found = [Holding(CACHE, path, 0) for path in caches.stores(cache_folder() / "stores")]
     found += [Holding(UNFINISHED, path, 0) for path in caches.unfinished(cache_folder() / "stores")]  # whose images is not known
     retrain = []
     for holding in (h for h in found if h.kind == RUN and h.path.name != REPLACED and (h.path / "config.yaml").exists()):

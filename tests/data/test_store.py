@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scotoma.data import building, decode, hashes, identity, images, store, table
+from scotoma.data import building, decode, hashes, identity, images, levelling, store, table
 from scotoma.data.sampling import spread
 from scotoma.errors import RunError, UsageError
 
@@ -363,3 +363,29 @@ def test_a_row_that_names_a_file_of_several_images_and_none_of_them_is_said(tmp_
     assert "several: 3 rows name a file of several images and none of them: the first stands" in capsys.readouterr().err
     store.prepare(replace(dataset, table=dataset.table.iloc[[0, 4]].reset_index(drop=True)), 16, channels=1, quiet=True)
     assert "several images" not in capsys.readouterr().err
+
+
+def test_after_a_files_first_timeout_its_other_images_are_given_up_too(tmp_path: Path) -> None:
+    """Each would take as long again; images of other files, and those that were read, stay as they are."""
+    jobs = [("a.dcm", k) for k in range(4)] + [("b.dcm", 0), ("a.dcm", 4)]
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    status = np.array([decode.DECODED, decode.BEGUN, 0, 0, 0, 0], np.uint8)
+    assert building._blame(tmp_path, status, 0, 1, -signal.SIGALRM, decode.CHUNK)
+    bad = decode.UNREADABLE
+    assert status.tolist() == [decode.DECODED, bad, bad, bad, decode.PENDING, bad]
+    facts = [json.loads(line) for line in (tmp_path / "facts-0.jsonl").read_text().split("\n") if line]
+    text = f"decoding took more than {decode.SECONDS} seconds"
+    assert facts == [{"row": 1, "error": text}, *({"row": k, "error": f"{text} at another image of its file"} for k in (2, 3, 5))]
+    status = np.array([decode.DECODED, decode.BEGUN, 0, 0, 0, 0], np.uint8)  # a crash ends at once: the others are tried
+    assert building._blame(tmp_path, status, 0, 1, -signal.SIGSEGV, decode.CHUNK)
+    assert status.tolist() == [decode.DECODED, bad, 0, 0, 0, 0]
+
+
+def test_of_grey_levels_a_files_other_images_are_given_up_too(tmp_path: Path) -> None:
+    groups = [("one", [("a.dcm", 0)]), ("two", [("b.dcm", 0), ("a.dcm", 1), ("b.dcm", 1), ("b.dcm", 2)])]
+    places = levelling.begin(tmp_path / "levels", groups)
+    status = np.fromfile(tmp_path / "levels" / "status.u1", np.uint8)
+    status[levelling.CHUNK] = decode.BEGUN
+    assert building._blame(tmp_path / "levels", status, 1, 2, -signal.SIGALRM, levelling.CHUNK)
+    assert len(status) == places and status[levelling.CHUNK :][:4].tolist() == [decode.UNREADABLE, 0, *[decode.UNREADABLE] * 2]
+    assert status[0] == decode.PENDING

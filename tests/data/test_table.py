@@ -314,3 +314,12 @@ def test_paths_written_on_windows_are_found_and_a_name_with_a_backslash_stays(tm
     assert found["mask_path"].iloc[0] == str(tmp_path / "ward" / "b.png")
     (tmp_path / "t.csv").write_text("image_path\nc\\d.png\n")
     assert table.load(tmp_path / "t.csv").table["image_path"].tolist() == [str(tmp_path / "c\\d.png")]
+
+
+def test_a_file_name_that_begins_with_a_blank_is_found_as_it_is_spelled(tmp_path: Path) -> None:
+    """And where no file is spelled so, without the blanks."""
+    for name in (" lead.png", "lead.png", "plain.png"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "t.csv").write_text('image_path,label\n" lead.png",a\nlead.png,b\n" plain.png ",a\n')
+    found = table.load(tmp_path / "t.csv").table["image_path"]
+    assert [Path(path).name for path in found] == [" lead.png", "lead.png", "plain.png"]

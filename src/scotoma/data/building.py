@@ -176,10 +176,24 @@ def _blame(partial: Path, status: np.ndarray, worker: int, workers: int, code: i
     if not len(begun):
         return False
     error = f"decoding took more than {decode.SECONDS} seconds" if code == -signal.SIGALRM else "decoding crashed"
+    rows = {int(begun[0]): error}
+    if code == -signal.SIGALRM:
+        rows |= dict.fromkeys(_same_file(partial, status, int(begun[0])), f"{error} at another image of its file")
     with (partial / f"facts-{worker}.jsonl").open("a") as facts:
-        facts.write("\n" + json.dumps({"row": int(begun[0]), "error": error}) + "\n")
-    status[begun[0]] = decode.UNREADABLE
+        facts.write("\n" + "".join(json.dumps({"row": row, "error": text}) + "\n" for row, text in rows.items()))
+    status[list(rows)] = decode.UNREADABLE
     return True
+
+
+def _same_file(partial: Path, status: np.ndarray, row: int) -> list[int]:
+    """The images of a row's file that wait to be read: where one does not end, each of them would take as long."""
+    if (partial / levelling.GROUPS).exists():  # those of a group
+        first = row // levelling.CHUNK
+        members = json.loads((partial / levelling.GROUPS).read_text().splitlines()[first])[1]
+        paths = {first * levelling.CHUNK + k: path for k, (path, _) in enumerate(members)}
+    else:
+        paths = {k: json.loads(line)[0] for k, line in enumerate((partial / "jobs.jsonl").read_text().splitlines())}
+    return [k for k, path in paths.items() if path == paths[row] and status[k] == decode.PENDING]
 
 
 def _finish(partial: Path, n: int, title: str, strict: bool) -> None:

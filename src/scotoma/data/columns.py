@@ -212,6 +212,8 @@ def resolved(folder: Path, column: Iterable[Any]) -> list[str | None]:
     windows: bool | None = None
     for value in column:
         text = str(value) if isinstance(value, (str, Path)) else ""
+        if text != text.strip() and not os.path.exists(folder / text):  # noqa: PTH110 (too long a name is none)
+            text = text.strip()
         if "\\" in text:
             windows = not os.path.exists(folder / text) if windows is None else windows  # noqa: PTH110 (too long a name is none)
             text = text.replace("\\", "/") if windows else text

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TEXT, COMMA = "scotoma_text", "scotoma_comma"  # a frame's attributes: its cells are text as in the file; decimal commas
 SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx")
+PATHS = ("image_path", "mask_path")
 HEADER = 20  # rows among which the header is looked for
 WORDS = ("none", "na", "n/a", "n.a.", "null", "nil")  # missing among numbers, a class among words
 EMPTY = ("nan", "-nan", "<na>", "#n/a", "#na", "nat")  # what programs write for a missing cell; never a class
@@ -154,8 +155,9 @@ def _frame(path: Path, rows: list[list[str]], top: int,
     columns: dict[str, Any] = {}
     cells = list(zip(*(rows[k] for k in kept), strict=True)) or [()] * width
     for k, name in enumerate(header):
-        column = pd.Series(cells[k], index=[i + 1 for i in kept], dtype="str").str.strip()
-        column = column.where(column != "", None)
+        column = pd.Series(cells[k], index=[i + 1 for i in kept], dtype="str")
+        bare = column.str.strip()
+        column = (column if name in PATHS else bare).where(bare != "", None)  # a file's name may begin with a blank
         if not name and column.isna().all():
             continue
         name = name or f"Unnamed: {k}"

@@ -163,7 +163,10 @@ def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
         shown = (
             "" if phi.reason_of(name, dataset.table[name], phi.units_of(dataset.table)) else f"; it has {', '.join(present[:10])}"
         )
-        raise UsageError(f"{dataset.name}: {name} has no row of class {missing[0]!r}{shown}")
+        raise UsageError(
+            f"{dataset.name}: {name} has no row of class {missing[0]!r}{shown}: each class of --classes, or of the model that is "
+            "tested, needs a row: add some, or join a table that has them"
+        )
     chosen = tuple(wanted) or tuple(present)
     if len(chosen) < 2:
         found = f"one class ({chosen[0]})" if chosen else "no label"
