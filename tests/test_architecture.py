@@ -91,6 +91,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("studying",),
     ("study",),
     ("demo",),
+    ("listing",),
     ("cli",),
 )
 TOGETHER = {"report"}  # a package whose modules are one layer
@@ -105,6 +106,7 @@ TESTED_BY = {
     "find": "test_purge.py",
     "plugins": "test_cli.py",
     "plan": "test_training.py",
+    "listing": "test_cli.py",
     "launch": "test_across.py",
     "sharding": "test_across.py",
     "rehearsal": "test_training.py",

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scotoma import launch, plugins, processes
+from scotoma import launch, listing, plugins, processes
 from scotoma.arguments import RENAMED, flag_name, wanted
 from scotoma.errors import ScotomaError, UsageError
 
@@ -132,7 +132,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         raise UsageError(f"unknown verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}"))
     if verb == "list":
-        return _list(arguments)
+        return listing.show(arguments, VERBS[verb])
     module, name = _FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))
     function = getattr(importlib.import_module(module), name)
     if "--help" in arguments or "-h" in arguments:
@@ -147,53 +147,6 @@ def _run(verb: str, arguments: list[str]) -> int:
     if verb == "evaluate":
         _print_rows(result)
     return 0
-
-
-def _list(arguments: list[str]) -> int:
-    kinds = [*plugins.FOLDERS, "encoders"]
-    if "--help" in arguments or "-h" in arguments:
-        print(f"usage: scotoma list {'|'.join(sorted(kinds))} [--markdown]\n\n{VERBS['list']}; --markdown: methods, datasets")
-        return 0
-    if arguments[:1] == ["datasets"] and arguments[1:] in ([], ["--markdown"]):
-        from scotoma.data import known
-
-        print(known.markdown() if arguments[1:] else known.listing(), end="" if arguments[1:] else "\n")
-        return 0
-    if arguments[:1] == ["methods"] and arguments[1:] in ([], ["--markdown"]):
-        print(_methods(markdown=bool(arguments[1:])))
-        return 0
-    if len(arguments) != 1 or arguments[0] not in kinds:
-        raise UsageError(f"scotoma list {'|'.join(sorted(kinds))}")
-    if arguments[0] == "encoders":
-        print("any network of timm (timm.list_models()), for example:")
-        found = {
-            "resnet18, resnet50": "convolutional; the default of contrastive methods",
-            "efficientnet_b0, convnext_tiny": "convolutional",
-            "vit_tiny_patch8, vit_small_patch16": "vision transformers vit_{tiny,small,base,large}_patchN, patches of N pixels",
-            "vit_tiny_patch8_avg": "the same, read out as the mean over patches instead of the class token",
-        }
-    else:
-        found = plugins.summaries(arguments[0])
-    width = max(map(len, found), default=0)
-    for name, text in found.items():
-        print(f"{name:<{width}}  {text}")
-    return 0
-
-
-def _methods(markdown: bool) -> str:
-    """Methods with what they need, what a step costs and their paper."""
-    costs, texts = plugins.costs(), plugins.summaries("methods")
-    rows = [("method", "needs", "cost", "what it does")]
-    for name, text in texts.items():
-        cost = f"{costs[name]:.1f}" if name in costs else ""
-        rows.append((name, ", ".join(plugins.needs(name)), cost, text.partition(": ")[2] or text))
-    if markdown:
-        head, *body = [f"| {' | '.join(row)} |" for row in rows]
-        return "\n".join([head, "|---|---|---|---|", *body])
-    widths = [max(len(row[k]) for row in rows) for k in range(3)]
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
-    note = "cost: time of a step per picture relative to supervised, same network, as measured on a CPU; ViT methods beside a ViT"
-    return "\n".join([*lines, "", note])
 
 
 def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dict[str, Any]:
