@@ -321,3 +321,27 @@ def test_a_split_below_a_folder_that_stands_alone_is_a_split(tmp_path: Path) -> 
     assert set(folders.read(tmp_path / "only")["split"]) == {"train"}
     put(tmp_path / "eye" / "images" / "1.png"), put(tmp_path / "eye" / "fov" / "9.png")  # what a folder of images is beside
     assert "label" not in folders.read(tmp_path / "eye").columns
+
+
+@pytest.mark.parametrize("channels", [("_0000", "_0001"), ("-t1c", "-flair", "-t2w")])
+def test_the_channels_of_a_case_are_one_unit(channels: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As nnU-Net and BraTS name them: volumes of one person, which no split may part."""
+    volume = nibabel.Nifti1Image(np.arange(64, dtype=np.int16).reshape(4, 4, 4), np.eye(4))
+    for case in ("BRATS_001", "BRATS_002", "BRATS_003"):
+        for channel in channels if case != "BRATS_003" else channels[:1]:
+            nibabel.save(volume, tmp_path / f"{case}{channel}.nii.gz")
+    found = table.load(str(tmp_path)).table
+    assert "2 cases, kept together" in capsys.readouterr().err
+    groups = found.groupby(found["image_path"].map(lambda p: Path(p).name[:9]))["group"].agg(lambda g: set(g.dropna()))
+    assert [len(groups[case]) for case in ("BRATS_001", "BRATS_002", "BRATS_003")] == [1, 1, 0]
+    assert len(set.union(*groups)) == 2
+
+
+def test_numbers_that_count_images_are_no_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    volume = nibabel.Nifti1Image(np.arange(64, dtype=np.int16).reshape(4, 4, 4), np.eye(4))
+    for k in range(3):
+        put(tmp_path / f"IMG_000{k}.png")
+        put(tmp_path / f"DSC_000{k}.png")
+        nibabel.save(volume, tmp_path / f"scan_000{k}.nii.gz")
+    assert "group" not in table.load(str(tmp_path)).table.columns
+    assert "cases" not in capsys.readouterr().err

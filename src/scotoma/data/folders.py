@@ -61,6 +61,7 @@ _KNOWN_SUFFIXES = {
 }
 _UNIT_WORD = r"(p|pt|pat|patient|person|sub|subj|subject|case|study|exam|series|se|st|acc|accession|mrn|id|volunteer)"
 _UNIT_NAME = re.compile(rf".*\d{{4}}.*|{_UNIT_WORD}[\W_]*\d.*|.*[\^,].*", re.IGNORECASE)
+_CHANNEL = re.compile(r"(.+)[_-](0\d{3}|t1\w{0,2}|t2\w?|flair|adc|dwi|swi|pd)")  # of volumes, as nnU-Net and BraTS name them
 _NUMBERED = re.compile(r"\d{1,3}")  # may begin anew in each class
 
 
@@ -245,7 +246,24 @@ def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
     groups = [_unit_key(root, path, inner[path], group) for path in files]
     for text in _said(files, labels, groups, splits):
         notice(root.name, text)
+    cases = _cases(root, files)
+    if cases and not any(groups):
+        notice(
+            root.name,
+            f"group: {len({*cases.values()})} cases, kept together: their volumes differ in the channel that ends the name",
+        )
+        groups = [cases.get(path) for path in files]
     return labels, groups
+
+
+def _cases(root: Path, files: list[Path]) -> dict[Path, str]:
+    """Volume -> its case, where several cases are there and one has several channels: ``case_0000.nii.gz``, ``case-t1.nii``."""
+    found: dict[Path, str] = {}
+    for path in files:
+        if ".nii" in path.suffixes and (channel := _CHANNEL.fullmatch(_stem(path))):
+            found[path] = f"{path.parent.relative_to(root)}/{channel[1]}"
+    count = Counter(found.values())
+    return {path: case for path, case in found.items() if count[case] > 1} if len(count) > 1 else {}
 
 
 def _said(files: list[Path], labels: list[str | None], groups: list[str | None], splits: dict[Path, str | None]) -> Iterable[str]:
