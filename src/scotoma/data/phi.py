@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +55,8 @@ _DIRECT = (
     ("an e-mail address", {"email", "mail"}),
     ("an insurance or account number", {"ssn", "insurance", "versicherung", "versichertennummer", "nhs", "passport", "iban"}),
 )
+_ALONE = ("insurance", "mobile")  # with few different values: who pays; that a radiograph was taken at the bed
+_MOST_KINDS = 12
 _INDIRECT = (
     ("a place of residence", {"zip", "zipcode", "postcode", "postal", "postalcode", "plz", "city", "town", "wohnort"}),
     ("a date", {"date", "datum", "datetime", "timestamp", "studydate"}),
@@ -130,7 +132,8 @@ def reason_of(name: str, column: pd.Series[Any], units: np.ndarray) -> Reason | 
 
     by_name = named(name)
     if by_name is not None and by_name.direct:
-        return by_name
+        few = name.strip().lower() in _ALONE and column.nunique() <= min(_MOST_KINDS, column.notna().sum() // 2)
+        return replace(by_name, direct=not few)
     known = column.notna().to_numpy()
     if not known.any():
         return by_name
