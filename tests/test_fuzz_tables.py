@@ -270,7 +270,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network of random weights."""
     from scotoma import encoders
 
-    info = encoders.EncoderInfo("resnet10t", {}, 1, 32, (0.5,), (0.25,), {"protocol": PROTOCOL})
+    info = encoders.EncoderInfo("test_efficientnet", {}, 1, 32, (0.5,), (0.25,), {"protocol": PROTOCOL})
     path = tmp_path_factory.mktemp("encoder") / encoders.FILE
     encoders.save(path, encoders.build(info), info)
     return path
