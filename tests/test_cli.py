@@ -302,3 +302,16 @@ def test_list_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--help", "-h"):
         assert main(["list", flag]) == 0
         assert capsys.readouterr().out.startswith("usage: scotoma list datasets|encoders|evaluators|methods [--markdown]\n")
+
+
+def test_rows_say_over_what_they_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"evaluator": "x", "metric": "dice", "value": 0.5, "low": 0.25, "high": 0.75}
+    operating = {"metric": "auroc", "unit": "patient", "aggregation": "mean"}
+    cli._print_rows([row | {"unit": "picture"}, row | {"unit": "patient", "low": None}, row | operating, row])
+    interval = "(95 % interval 0.250 to 0.750)"
+    assert capsys.readouterr().out.splitlines() == [
+        f"x dice by picture: 0.500 {interval}",
+        "x dice by patient: 0.500 (no interval)",
+        f"x auroc by patient (mean): 0.500 {interval}",
+        f"x dice: 0.500 {interval}",
+    ]

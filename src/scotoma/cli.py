@@ -346,11 +346,17 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["evaluator"] != "data" and row.get("seed") is None and row.get("class") is None and "low" in row:
             keys = ("corruption", "severity", "column", "subgroup", "explanation", "other")
-            told = " ".join(str(row[k]) for k in keys if k in row)
+            told = " ".join([*(str(row[k]) for k in keys if k in row), *_counted_by(row)])
             fraction = f" at {row['fraction']:.0%} of the labels" if row.get("fraction") else ""
             known = row["low"] is not None and row["low"] == row["low"]
             interval = f"(95 % interval {row['low']:.3f} to {row['high']:.3f})" if known else "(no interval)"
             print(f"{row['evaluator']} {row['metric']}{told and ' ' + told}{fraction}: {row['value']:.3f} {interval}")
+
+
+def _counted_by(row: dict[str, Any]) -> list[str]:
+    """Over what a value is taken (pictures, studies, patients), and of several of one how."""
+    how = row.get("aggregation", "none")
+    return [f"by {row['unit']}" + (f" ({how})" if how != "none" else "")] if row.get("unit") else []
 
 
 if __name__ == "__main__":

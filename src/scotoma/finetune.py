@@ -185,6 +185,7 @@ def finetune(
 def _say_validation(name: str, rows: list[dict[str, Any]]) -> None:
     """One line on what the validation images say; they made choices, so that it is no test."""
     whole = [row for row in rows if row.get("class") is None and row["metric"] in VALIDATED and row["value"] == row["value"]]
+    whole = [row for row in whole if row.get("unit", "picture") == "picture"]
     if whole:
         values = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in whole)
         notice(
