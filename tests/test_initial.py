@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from scotoma import encoders, foreseen, initial
+from scotoma import encoders, initial, preflight
 from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 
@@ -228,10 +228,10 @@ def test_a_tag_is_taken_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_path_at_which_nothing_lies_is_no_tag(tmp_path: Path) -> None:
     for source in (str(tmp_path / "run"), "runs/simclr.old", "weights.pth"):
         with pytest.raises(UsageError, match=r"there is no such folder or file"):
-            foreseen.require(source)
+            preflight.require(source)
     (tmp_path / "run").mkdir()
     for source in (str(tmp_path / "run"), "resnet18", "resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"):
-        foreseen.require(source)
+        preflight.require(source)
 
 
 def test_only_what_another_program_wrote_is_of_another_program(tmp_path: Path) -> None:

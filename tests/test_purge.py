@@ -24,10 +24,10 @@ from scotoma.cli import main
 from scotoma.data import store, table
 from scotoma.data.identity import key_id, load_key, pseudonym
 from scotoma.errors import RunError, UsageError
+from scotoma.evaluated_images import note
+from scotoma.patient_rows import rows_of
 from scotoma.report.build import build
 from scotoma.run import Run, read_rows, status, withdrawn
-from scotoma.tested import note
-from scotoma.whose import rows_of
 
 PATIENT = "Q77-13"
 
@@ -242,6 +242,15 @@ def test_a_card_and_a_verb_say_that_a_run_holds_a_withdrawn_patient(left: Path, 
     assert "runs/with: holds 1 withdrawn patient: train it anew without" in capsys.readouterr().err
 
 
+def test_a_damaged_list_of_evaluated_images_is_one_clear_line(left: Path) -> None:
+    """Nothing is written over it: whom it named may stand in a copy."""
+    rows, opened = store.prepare(table.load("table.csv"), 16, quiet=True)
+    Path("tested.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(UsageError, match=r"tested\.parquet: damaged: put it back from a copy"):
+        note(Path(), rows, opened)
+    assert Path("tested.parquet").read_bytes() == b"PAR1 cut short"
+
+
 def test_runs_that_only_looked_at_him_are_found_and_lose_what_shows_him(left: Path) -> None:
     """An audit, and a test of a model on a table of its own; what was tested into one run twice is kept of both times."""
     scotoma.audit("table.csv", out="runs/audit", quiet=True)
@@ -252,7 +261,8 @@ def test_runs_that_only_looked_at_him_are_found_and_lose_what_shows_him(left: Pa
         note(tested.path, some, opened, np.full(len(some), "test"))
     maps = tested.path / "figures" / "explanations"
     maps.mkdir(parents=True)
-    for name in ("explain-4-saliency.png", "explain-4-saliency.dcm", "../explanations-right_unsure.png"):
+    shown = "explain-4-saliency.png", "explain-4-saliency.dcm", "../explanations-right_unsure.png", "../unheard_of.svg"
+    for name in shown:
         (maps / name).touch()
     tested.finish()
     assert len(pd.read_parquet(tested.path / "tested.parquet")) == 12

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma import foreseen
+from scotoma import preflight
 from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError, notice
 
@@ -92,8 +92,8 @@ def audit(
     if fail_on not in FAIL_ON:
         raise UsageError(f"--fail_on {fail_on}: one of {', '.join(FAIL_ON)}")
     if out is not None:
-        foreseen.refuse_folder(Path(out), "audit", overwrite)
-    from scotoma import tested
+        preflight.refuse_folder(Path(out), "audit", overwrite)
+    from scotoma import evaluated_images
     from scotoma.data import classes, store, table, targets
     from scotoma.data.audit import labels_of, worst_first
     from scotoma.run import Run
@@ -122,7 +122,7 @@ def audit(
             from scotoma.report.audit import write
 
             for part in filter(None, (ready, other)):  # before any page shows them
-                tested.note(run.path, part.dataset, part.store)
+                evaluated_images.note(run.path, part.dataset, part.store)
             run.add_rows(found)
             parts = [ready.store, *([other.store] if other else [])]
             names = dataset.name, second.name if second else None

@@ -39,7 +39,6 @@ VERBS = {
     "report": "run folders -> one self-contained report.html",
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
-RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with what was interrupted
 _POSITIONAL = {
     "audit": ("data",),
     "prepare": ("data",),
@@ -78,8 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code if isinstance(error, ScotomaError) else 1
     except KeyboardInterrupt:
-        going_on = "; say --resume to go on" if arguments[0] in RESUMED and _is_unfinished(arguments) else ""
-        print(f"scotoma: stopped{going_on}", file=sys.stderr)
+        print(f"scotoma: stopped{'; say --resume to go on' if _is_unfinished(arguments) else ''}", file=sys.stderr)
         return processes.exit_code()
     except Exception as error:
         if os.environ.get(TRACEBACK):
@@ -90,19 +88,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def _is_unfinished(arguments: list[str]) -> bool:
     """Whether the run folder of these arguments holds a run that ``--resume`` goes on with."""
-    from pathlib import Path
-
-    from scotoma.run import resumable
+    from scotoma.run import RESUMED, resumable
 
     verb, *rest = arguments
+    if verb not in RESUMED:
+        return False
     try:
         out = _named(rest, "--out") or _config(verb, rest).get("out")
     except ScotomaError:  # it was stopped before it had found this
         return False
     if out is None:
-        module = importlib.import_module(f"scotoma.{verb}")
-        out = inspect.signature(getattr(module, verb)).parameters["out"].default
+        out = inspect.signature(_function(verb)).parameters["out"].default
     return resumable(Path(str(out)))
+
+
+def _function(verb: str) -> Callable[..., Any]:
+    module, name = _FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))
+    return typing.cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
 
 
 def _fault(error: Exception) -> str:
@@ -133,8 +135,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         raise UsageError(f"unknown verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}"))
     if verb == "list":
         return listing.show(arguments, VERBS[verb])
-    module, name = _FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))
-    function = getattr(importlib.import_module(module), name)
+    function = _function(verb)
     if "--help" in arguments or "-h" in arguments:
         _help(verb, function, arguments)
         return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma import files, foreseen
+from scotoma import files, preflight
 from scotoma.arguments import checked
 from scotoma.data import phi, splits, store, table
 from scotoma.data.table import IDENTIFIERS, SPLITS
@@ -85,7 +85,7 @@ def embed(
             raise UsageError(f"--target {name}: {reason.text} is written nowhere; join it by row in a table of your own")
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
-    foreseen.weights_file(run)
+    preflight.weights_file(run)
     from scotoma import encoders, initial
     from scotoma.material import Source
 
@@ -119,7 +119,7 @@ def _sides(dataset: table.Dataset, opened: store.Store, earlier: dict[str, str])
 
 def _columns(dataset: table.Dataset, opened: store.Store, sides: np.ndarray, target: list[str]) -> pd.DataFrame:
     """What stands beside the features; where rows name no patient also by what else `scotoma purge` finds his."""
-    import pandas as pd  # and not the encoders' module: the command line's parser imports what stands here
+    import pandas as pd
     from pandas.api.types import infer_dtype
 
     kept = ["row", *(name for name in IDENTIFIERS if name in dataset.table.columns)]

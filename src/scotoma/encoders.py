@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import encoder_header, encoder_shapes, files, foreseen
+from scotoma import encoder_header, encoder_shapes, files, preflight
 from scotoma.data.images import Display
 from scotoma.errors import RunError, UsageError
 from scotoma.masks import patchify
 
-FILE = foreseen.ENCODER
-find = foreseen.weights_file
+FILE = preflight.ENCODER
+find = preflight.weights_file
 HEADER = encoder_header.KEY
 HEAD = ("head.weight", "head.bias")  # a model file is an encoder file with these beside it; some networks have other names in head.
 DECODER = "decoder."  # before the names of a segmentation model's further weights

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma import foreseen, plugins
-from scotoma import tested as noted
+from scotoma import evaluated_images, plugins, preflight
 from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError, notice
 from scotoma.run import Row, Run, read_rows, status
@@ -83,9 +82,9 @@ def evaluate(
         raise UsageError(f"--split {split}: one of {', '.join(ROWS)}")
     for name in evaluators or ():
         plugins.check("evaluators", name)
-    foreseen.weights_file(run)
+    preflight.weights_file(run)
     if out is not None:
-        foreseen.refuse_folder(Path(out), "evaluate", overwrite)
+        preflight.refuse_folder(Path(out), "evaluate", overwrite)
     elif status(Path(run)) != "finished":
         raise UsageError(f"{run} is no finished run folder: name one for the rows with --out")
     from scotoma import encoders, label_columns
@@ -189,7 +188,7 @@ def _carry_out(
             if tested is not None:
                 _refuse_another_test(run.path, about)
             if not found:
-                noted.note(run.path, context.dataset, context.store, context.split.of)
+                evaluated_images.note(run.path, context.dataset, context.store, context.split.of)
             found += _replace(run, rows if found else about + rows)
             if hasattr(module, "figures"):
                 module.figures(context, run)
@@ -211,13 +210,16 @@ def _refuse_another_test(run: Path, about: list[Row]) -> None:
 
 def _refuse_by_header(evaluators: list[str], info: Any) -> None:
     """Refuse evaluators none of which goes with what the header says of the weights; of several, each refuses in its turn."""
-    wrong = {}
-    if not info.decoder:
-        wrong["segmentation"] = "--with segmentation needs a segmenter: name a run of finetune --target mask_path"
-    if not info.targets:
-        wrong["metrics"] = "--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder"
-    if evaluators and set(evaluators) <= set(wrong):
-        raise UsageError("; ".join(wrong[name] for name in evaluators))
+    wrong = []
+    for name in evaluators:
+        require = getattr(plugins.module("evaluators", name), "require", None)
+        try:
+            if require is not None:
+                require(info)
+        except UsageError as error:
+            wrong.append(str(error))
+    if evaluators and len(wrong) == len(evaluators):
+        raise UsageError("; ".join(dict.fromkeys(wrong)))
 
 
 def _stamp(run: Path) -> tuple[int, ...]:
@@ -233,7 +235,7 @@ def material_rows(material: Any) -> list[Row]:
     import numpy as np
 
     from scotoma.data.copies import NOT_LOOKED_FOR
-    from scotoma.data.splits import cohort, shared
+    from scotoma.data.splits import cohort, count_shared
 
     target = material.target
     rows: list[Row] = list(cohort(material.split, target.y if target else None, target.classes if target else ()))
@@ -255,7 +257,7 @@ def material_rows(material: Any) -> list[Row]:
         told = {"reason": NOT_LOOKED_FOR} if copied is None else {}
         rows.append({"evaluator": "data", "metric": "altered_copies_across_splits", "value": copied, **told})
     rows += [{**copies.row(), "weights": Path(source).name} for source, copies in material.copies.items()]
-    for what, count in shared(material.dataset, material.store, material.split):  # which --allow_leakage let pass
+    for what, count in count_shared(material.dataset, material.store, material.split):  # which --allow_leakage let pass
         rows.append({"evaluator": "data", "metric": "shared_between_sides", "value": count, "what": what})
     unreadable = int(material.store.facts["error"].notna().sum())
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]

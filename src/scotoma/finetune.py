@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from scotoma import foreseen
+from scotoma import preflight
 from scotoma.arguments import checked
 from scotoma.errors import UsageError, notice
 from scotoma.pretrain import PRECISIONS
 from scotoma.run import Run
 
-MODEL = "model.safetensors"
 VALIDATED = ("auroc", "balanced_accuracy", "dice", "mae")  # metrics that are printed at the end
 
 
@@ -118,10 +117,10 @@ def finetune(
         if value not in known:
             raise UsageError(f"--{name} {value}: one of {', '.join(known)}")
     arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
-    foreseen.weights_file(encoder)
-    finished = foreseen.is_done(Path(out), "finetune", arguments, overwrite, resume)
+    preflight.weights_file(encoder)
+    finished = preflight.is_finished(Path(out), "finetune", arguments, overwrite, resume)
     if not finished:
-        foreseen.refuse_folder(Path(out), "finetune", overwrite, resume)
+        preflight.refuse_folder(Path(out), "finetune", overwrite, resume)
     from dataclasses import replace
 
     from scotoma import encoders, initial, label_columns
@@ -143,7 +142,7 @@ def finetune(
     from scotoma.tuning import Recipe
 
     if finished:
-        return resuming.done(Path(out), material, material.target.regional, [encoder])
+        return resuming.confirm_finished(Path(out), material, material.target.regional, [encoder])
     recipe = Recipe(
         steps, batch_size, learning_rate, weight_decay, schedule, balance, patience, monitor, precision, seed, frozen,
         Supervised.settings(method_args or {}),
@@ -169,7 +168,7 @@ def finetune(
         material.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
         costs = job.train(run)
         record = material.record(np.union1d(drawn.seen, drawn.val))  # validation rows choose: they are no test either
-        encoders.save(run.path / MODEL, job.network, replace(job.info, trained_on=record), job.head)
+        encoders.save(run.path / preflight.MODEL, job.network, replace(job.info, trained_on=record), job.head)
         common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(material.target.columns)}
         run.replace_rows([])  # without those of a run that was killed between its rows and its end
         run.add_rows(costs, evaluator="finetune", split="train", **common)

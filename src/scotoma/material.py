@@ -19,7 +19,7 @@ from scotoma import files, initial, lookalikes, provenance
 from scotoma.data import classes as label_columns
 from scotoma.data import identity, splits, store, table, targets, units
 from scotoma.errors import UsageError, notice
-from scotoma.run import USED, told_withdrawn, withdrawn
+from scotoma.run import USED, withdrawal_sentence, withdrawn
 from scotoma.views import modality
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def earlier_split(run: Path | None) -> dict[str, str]:
     What was on several sides counts as trained on, then as validated on.
     """
     if run is not None and (gone := withdrawn(run if run.is_dir() else run.parent)):
-        notice(str(run), f"{told_withdrawn(gone)}, see `scotoma purge`")
+        notice(str(run), f"{withdrawal_sentence(gone)}, see `scotoma purge`")
     used = _used(run)
     if used is None:
         return {}

@@ -128,7 +128,7 @@ def prepare(
 def _say(dataset: Dataset, opened: Store, kept: pd.DataFrame) -> None:
     """One line about what the store holds."""
     unread = int(opened.facts["error"].notna().sum())
-    shape = f"{opened.side} x {opened.side} pixels, {opened.channels} channel{'s' * (opened.channels != 1)}"
+    shape = f"{opened.side} x {opened.side} pixels, {number(opened.channels, 'channel')}"
     of_file = dataset.table["image_path"].value_counts()
     several = int((of_file > 1).sum())
     columns = sorted(c for c in kept.columns if c != "row")

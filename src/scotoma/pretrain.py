@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from scotoma import foreseen, launch, plugins
+from scotoma import launch, plugins, preflight
 from scotoma.arguments import checked
 from scotoma.errors import UsageError
 
@@ -144,10 +144,10 @@ def pretrain(
     if shard and (minutes or compile):
         raise UsageError("--shard goes with --steps or --epochs (trial steps need all of it on one device), and without --compile")
     if init is not None:
-        foreseen.require(init)
-    finished = foreseen.is_done(Path(out), "pretrain", arguments, overwrite, resume)
+        preflight.require(init)
+    finished = preflight.is_finished(Path(out), "pretrain", arguments, overwrite, resume)
     if not finished and launch.is_first():
-        foreseen.refuse_folder(Path(out), "pretrain", overwrite, resume)
+        preflight.refuse_folder(Path(out), "pretrain", overwrite, resume)
     if encoder is not None:
         _require_network(encoder, size)
     launch.join()
@@ -164,7 +164,7 @@ def pretrain(
     if finished:
         from scotoma import resuming
 
-        return resuming.done(Path(out), material, chosen.wants(settings).regions, [init] if init else [])
+        return resuming.confirm_finished(Path(out), material, chosen.wants(settings).regions, [init] if init else [])
     from scotoma.pretraining import assemble, opened, train  # torch, timm and lightning
 
     parts = assemble(arguments, material)

@@ -61,7 +61,7 @@ def check(run: Run, material: Material, masks: bool = False, weights: Iterable[s
         now.to_parquet(temporary)
 
 
-def done(out: Path, material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> Path:
+def confirm_finished(out: Path, material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> Path:
     """Say that a run which is to be gone on with is finished; refuse other data than it was started on.
 
     Raises:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from scotoma import files
-from scotoma.errors import RunError, ScotomaError, UsageError
+from scotoma.errors import RunError, ScotomaError, UsageError, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -291,9 +291,9 @@ def withdrawn(*paths: Path) -> int:
     return len({mark for path in paths for mark in _marks(path)})
 
 
-def told_withdrawn(count: int) -> str:
+def withdrawal_sentence(count: int) -> str:
     """What is said of a run of which so many patients have withdrawn."""
-    return f"holds {count} withdrawn patient{'s' if count > 1 else ''}: train it anew without"
+    return f"holds {number(count, 'withdrawn patient')}: train it anew without"
 
 
 def _marks(path: Path) -> list[str]:
@@ -311,22 +311,16 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in files.regular(file).read_text().rpartition("\n")[0].splitlines()]
 
 
-class _Plain(yaml.SafeLoader):
-    """A mapping without anchors: names that stand for nested names can stand for more values than there is memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases (*NAME), which are not taken")
-        return super().compose_node(parent, index)
-
-
 def parse_config(text: str) -> Any:
-    """What the text of a ``config.yaml`` says.
+    """What the text of a ``config.yaml`` says: plain values, of which no one makes an object.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or has aliases.
+        yaml.YAMLError: it is no YAML, or has aliases: names that stand for nested names can stand for more values than there is
+            memory.
     """
-    return yaml.load(text, Loader=_Plain)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise yaml.YAMLError("it has aliases (*NAME), which are not taken")
+    return yaml.safe_load(text)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from scotoma import foreseen, plugins
+from scotoma import plugins, preflight
 from scotoma.arguments import checked
 from scotoma.errors import UsageError
 from scotoma.run import Run
@@ -133,9 +133,9 @@ def study(
         "classes": classes, "channels": channels,
         "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
-    finished = foreseen.is_done(Path(out), "study", arguments, overwrite, resume)
+    finished = preflight.is_finished(Path(out), "study", arguments, overwrite, resume)
     if not finished:
-        foreseen.refuse_folder(Path(out), "study", overwrite, resume)
+        preflight.refuse_folder(Path(out), "study", overwrite, resume)
     if encoder is not None:
         from scotoma.encoders import resolve
 
@@ -155,7 +155,7 @@ def study(
     from scotoma import label_columns, resuming
 
     if finished:
-        return resuming.done(Path(out), material, regional, [c for c in controls if c not in CONTROLS])
+        return resuming.confirm_finished(Path(out), material, regional, [c for c in controls if c not in CONTROLS])
     for method in methods:
         label_columns.refuse(material, method)
     from scotoma.studying import carry_out
@@ -196,7 +196,7 @@ def _check_controls(controls: list[str], encoder: str | None) -> None:
             if network(control) is None and encoder is None:
                 raise UsageError(f"--controls {control}: say which network these weights are of with --encoder")
             continue
-        foreseen.require(control)
+        preflight.require(control)
         near = difflib.get_close_matches(control, CONTROLS, n=1)
         if near or "." not in control:
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(CONTROLS)}, a run, a weights file or a timm tag"

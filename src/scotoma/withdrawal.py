@@ -20,11 +20,11 @@ from scotoma import files
 from scotoma.data import caches, identity
 from scotoma.data.store import REGION, REGIONS
 from scotoma.data.table import TABLE
-from scotoma.errors import UsageError, notice
+from scotoma.errors import UsageError, notice, number
+from scotoma.evaluated_images import TESTED
+from scotoma.patient_rows import OF_TABLE, OWNER, PEOPLE, rows_of, unnamed
 from scotoma.provenance import Record
 from scotoma.run import USED
-from scotoma.tested import TESTED
-from scotoma.whose import OF_TABLE, OWNER, PEOPLE, rows_of, unnamed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,15 +32,7 @@ if TYPE_CHECKING:
 RUN, STORE, CACHE, EMBEDDINGS, WEIGHTS = "run", "store", "cache", "embeddings", "weights"
 UNFINISHED = "unfinished"  # what a killed build left in the cache
 _LONGEST = 2**26  # bytes of a safetensors file's header
-MADE_OF_IMAGES = (
-    "figures/retrieval*",
-    "figures/explanations*",
-    "figures/segmentation*",
-    "figures/views*",
-    "**/explain-*.dcm",
-    "**/explain-*.png",
-)
-PAGES = ("report.html", "audit.html", *MADE_OF_IMAGES)  # of a run: what may show his images
+PAGES = ("figures/*", "**/*.html", "**/*.png", "**/*.dcm")  # of a run: what may show his images, whatever evaluator made it
 
 
 @dataclass
@@ -64,7 +56,7 @@ class Holding:
     def text(self) -> str:
         """One line that says what was found."""
         where = ", ".join(f"{n} {name}" for name, n in self.splits.items())
-        count = f"{self.images} image{'s' if self.images != 1 else ''}" if self.images else ""
+        count = number(self.images, "image") if self.images else ""
         if self.kind == WEIGHTS and not count:
             count = "trained on him, as its header says"
         return f"{self.kind:<10}  {self.path}{count and f'  {count}'}{where and f' ({where})'}"
@@ -99,16 +91,11 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
                 images = int(table["row"][his].nunique())
             found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his])))
     if nameless := sum(unnamed(table) > 0 for kind, _, table in places if kind in (STORE, CACHE, EMBEDDINGS)):
-        notice("find", f"{_number(nameless, 'store or embeddings file', 'stores or embeddings files')} with images that name no "
-               "patient: these are found by files and images alone which another one names, or by a volume's path in place of the "
-               "patient")  # fmt: skip
+        notice("find", f"images that name no patient, in {nameless} of the stores and embeddings files, are found by files and "
+               "images alone which another one names, or by a volume's path in place of the patient")  # fmt: skip
     runs = {holding.path for holding in found if holding.kind == RUN}
     weights = {file for root in folders for file in root.rglob("*.safetensors") if not runs & set(file.parents)}
     return found + [Holding(WEIGHTS, file, 0) for file in sorted(weights) if file.is_file() and _trained_on(file, known, contents)]
-
-
-def _number(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 def _trained_on(file: Path, names: set[str], contents: set[str]) -> bool:

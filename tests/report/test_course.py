@@ -57,8 +57,8 @@ def test_few_patients_are_told_by_run() -> None:
     rows = pd.DataFrame(
         [{**tested, "run": "a", "patients": 1}, {**tested, "run": "b", "patients": 4}, {**tested, "run": "c", "patients": 40}]
     )
-    assert course.few(rows) == [
+    assert course.cautions(rows) == [
         "a: all test images are of one patient, which gives no interval.",
         "b: intervals over 4 patients are unreliable, mostly too narrow.",
     ]
-    assert course.few(rows[:1]) == ["All test images are of one patient, which gives no interval."]
+    assert course.cautions(rows[:1]) == ["All test images are of one patient, which gives no interval."]

@@ -13,7 +13,7 @@ from scotoma.data.classes import Remark
 from scotoma.data.cohort import kinds
 from scotoma.data.splits import ALL_TRAIN
 from scotoma.data.targets import Target
-from scotoma.data.units import counted, plural
+from scotoma.data.units import count_of, plural
 from scotoma.errors import number
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def one_unit(units: np.ndarray, unit: str) -> list[Finding]:
     """All images belong together: there is nothing to test on."""
     if not len(units) or len(np.unique(units)) > 1:
         return []
-    text = f"all images are of {counted(1, unit)}: no split can be drawn; {ALL_TRAIN}"
+    text = f"all images are of {count_of(1, unit)}: no split can be drawn; {ALL_TRAIN}"
     return [Finding("warning", "one_unit", text, len(units), extra={"unit": unit})]
 
 
@@ -295,15 +295,10 @@ def small_classes(target: Target, of: np.ndarray, units: np.ndarray, unit: str) 
             count, people = int(chosen.sum()), len(np.unique(units[chosen]))
             if people < FEW_ROWS:
                 severity = "warning" if people < FEW_ROWS // 2 or not where else "note"
-                of_units = f"{people} {unit if people == 1 else _plural(unit)}"
-                text = f"{target.columns[0]} {label!r} has {number(count, 'picture')} of {of_units}{where}"
+                text = f"{target.columns[0]} {label!r} has {number(count, 'picture')} of {count_of(people, unit)}{where}"
                 found.append(Finding(severity, "small_class", text, count, extra={"target": target.columns[0], "class": label}))
                 break
     return found
-
-
-def _plural(unit: str) -> str:
-    return plural(unit) if unit in ("study", "series") else f"{unit}s"
 
 
 def counts(table: pd.DataFrame, of: np.ndarray, targets: tuple[str, ...] = ()) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
     import pandas as pd
 
     readable = np.flatnonzero(store.facts["error"].isna().to_numpy())
-    groups = kept(store)
+    groups = load_groups(store)
     if groups is None:
         if len(readable) > _MANY:
             notice(
@@ -78,7 +78,7 @@ def copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
     return pd.factorize(groups[rows])[0]
 
 
-def kept(store: Store) -> np.ndarray | None:
+def load_groups(store: Store) -> np.ndarray | None:
     """(rows of the store,) the groups that were found in it before; None where they were not looked for."""
     with contextlib.suppress(OSError, ValueError, EOFError):
         groups = np.load(store.path / KEPT)

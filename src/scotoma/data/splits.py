@@ -10,7 +10,7 @@ from scotoma.data import copies
 from scotoma.data.store import Store
 from scotoma.data.stratify import UNDECIDED, deal
 from scotoma.data.table import SPLITS, Dataset
-from scotoma.data.units import apart, by_appearance, counted, linked, owners, plural, units
+from scotoma.data.units import apart, by_appearance, count_of, linked, owners, plural, units
 from scotoma.errors import UsageError, notice
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -103,7 +103,7 @@ def _copies_across(dataset: Dataset, store: Store, split: Split) -> Split:
     """
     if not split.made and len(np.unique(split.of[split.of != ""])) < 2:
         return split
-    if copies.kept(store) is None and (split.made or len(dataset) > LOOKED_THROUGH):
+    if copies.load_groups(store) is None and (split.made or len(dataset) > LOOKED_THROUGH):
         if not split.made:
             notice(dataset.name, f"altered copies on several sides of the table's own split: {copies.NOT_LOOKED_FOR}")
         return split
@@ -248,10 +248,10 @@ def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
     Raises:
         UsageError: saying how many, and how to go on.
     """
-    for what, count in shared(dataset, store, split):
+    for what, count in count_shared(dataset, store, split):
         told = f"{count} {what} stand"
         if count == 1:
-            told = f"{counted(1, split.unit)} stands" if what == plural(split.unit) else "1 image with its copies stands"
+            told = f"{count_of(1, split.unit)} stands" if what == plural(split.unit) else "1 image with its copies stands"
         drawn = "leave it out to have one drawn" if len(np.unique(split.units)) > 2 else ALL_TRAIN
         raise UsageError(
             f"{dataset.name}: {told} on more than one side of the split; mend the column split, {drawn}, or say --allow_leakage"
@@ -266,14 +266,14 @@ def _too_few(dataset: Dataset, store: Store, count: int, unit: str) -> str:
             said = store.facts[name].iloc[dataset.table["row"]]
             by_headers += [name] if (said.to_numpy(object) == dataset.table[name].to_numpy(object)).any() else []
     columns = [c for c in ("patient", "study", "group") if c in dataset.table.columns and c not in by_headers]
-    told = f"{dataset.name}: too few patients or groups to draw a split ({counted(count, unit)}"
+    told = f"{dataset.name}: too few patients or groups to draw a split ({count_of(count, unit)}"
     told += f", as the files' headers say); {ALL_TRAIN}" if by_headers else f"); {ALL_TRAIN}"
     if columns:
         told += f"; or leave out the column {' or '.join(columns)} where it joins what does not belong together"
     return f"{told}; to test a model, use images of more patients"
 
 
-def shared(dataset: Dataset, store: Store, split: Split) -> list[tuple[str, int]]:
+def count_shared(dataset: Dataset, store: Store, split: Split) -> list[tuple[str, int]]:
     """What stands on more than one side of a split, in words, and how many there are of it; nothing where none does."""
     kinds = ((plural(split.unit), split.units), ("identical pictures", contents(dataset, store)))
     return [(what, count) for what, codes in kinds if (count := _shared(codes, split.of))]

@@ -70,7 +70,7 @@ def plural(unit: str) -> str:
     return f"units ({unit})" if " + " in unit else _PLURALS.get(unit, f"{unit}s")
 
 
-def counted(count: int, unit: str) -> str:
+def count_of(count: int, unit: str) -> str:
     """So many of a unit: ``1 patient``, ``2 studies``, ``1 unit (patient + study)``."""
     if count != 1:
         return f"{count} {plural(unit)}"

@@ -6,11 +6,19 @@ import numpy as np
 import torch
 
 from scotoma import comparisons, decisions, metrics
+from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import ROC_GRID, Context, Row, own_head
 
 PROTOCOL = 1
+NEEDED = "--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder"
 TRAINS = False  # it needs no training rows: an outside test table will do
+
+
+def require(info: EncoderInfo) -> None:
+    """Refuse weights without a head, as their header says, before data are read."""
+    if not info.targets:
+        raise UsageError(NEEDED)
 
 
 def probabilities(context: Context) -> np.ndarray:
@@ -21,7 +29,7 @@ def probabilities(context: Context) -> np.ndarray:
     """
     head = own_head(context)
     if head is None:
-        raise UsageError("--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder")
+        raise UsageError(NEEDED)
     with torch.no_grad():
         logits = head.cpu()(torch.from_numpy(context.features))
     p = (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)

@@ -14,6 +14,7 @@ from scotoma.comparisons import bootstrap_weights, estimate
 from scotoma.errors import notice
 from scotoma.evaluators.base import HEADLINE, Context, Row
 from scotoma.evaluators.metrics import probabilities
+from scotoma.evaluators.metrics import require as require
 from scotoma.metrics import score
 
 PROTOCOL = 1

@@ -8,6 +8,7 @@ from scotoma.data import regions
 from scotoma.data.regions import Regions
 from scotoma.decoders import Decoder
 from scotoma.drawing import outlined
+from scotoma.encoders import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row
 from scotoma.metrics import mean_of_known
@@ -17,8 +18,15 @@ from scotoma.segmenting import evaluate as score
 from scotoma.segmenting import predict, summary
 
 PROTOCOL = 1
+NEEDED = "--with segmentation needs a segmenter: name a run of finetune --target mask_path"
 TRAINS = False
 SHOWN = 6
+
+
+def require(info: EncoderInfo) -> None:
+    """Refuse weights that are no segmenter's, as their header says, before data are read."""
+    if not info.decoder:
+        raise UsageError(NEEDED)
 
 
 def evaluate(context: Context) -> list[Row]:
@@ -53,7 +61,7 @@ def _parts(context: Context) -> tuple[Decoder, Regions, np.ndarray]:
     """Decoder, label maps, and the test rows that have one that can be read."""
     decoder, info = context.head, context.info
     if not isinstance(decoder, Decoder):
-        raise UsageError("--with segmentation needs a segmenter: name a run of finetune --target mask_path")
+        raise UsageError(NEEDED)
     if not context.target.regional:
         raise UsageError("--with segmentation finds regions: leave --target out, or say --target mask_path")
     found = regions.read(context.dataset, context.store.side, info.classes)

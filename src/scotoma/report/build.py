@@ -43,8 +43,8 @@ from scotoma.report.in_use import in_use
 from scotoma.report.origin import origins
 from scotoma.report.page import templates
 from scotoma.report.planning import planning
-from scotoma.report.results import of_test, results, target_view
-from scotoma.run import told_withdrawn, withdrawn, write_atomically
+from scotoma.report.results import results, select_test, target_view
+from scotoma.run import withdrawal_sentence, withdrawn, write_atomically
 
 # evaluators with a section of their own
 TESTS = ("operating", "extrapolation", "robustness", "subgroups", "explain", "segmentation", "regression", "retrieval")
@@ -105,8 +105,8 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     headline = views[0]["fraction"] if views else math.nan
     pictures = [p for folder in folders for p in pictures_of(folder)]
     counts = {f.top: withdrawn(*(g.path for g in folders if g.top == f.top)) for f in runs}
-    gone = [f"{top} {told_withdrawn(n)}" for top, n in counts.items() if n]
-    tested = {name: _labelled(of_test(rows[rows["evaluator"] == name]), several) for name in TESTS}
+    gone = [f"{top} {withdrawal_sentence(n)}" for top, n in counts.items() if n]
+    tested = {name: _labelled(select_test(rows[rows["evaluator"] == name]), several) for name in TESTS}
     chosen_by = _labelled(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
     use, plans = in_use(tested["operating"], sheets), planning(tested["extrapolation"], sheets)
     robust = evidence.robustness(tested["robustness"], sheets)
@@ -117,7 +117,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "several_runs": len(runs) > 1,
         "unfinished": [f.top for f in runs if f.state == "running"],
         "cohorts": cohorts,
-        "few": course.few(rows),
+        "few": course.cautions(rows),
         "withdrawn": gone,
         "headlines": tasks.headlines(rows).to_dict("records"),
         "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),
@@ -139,7 +139,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "regions": tasks.regions(tested["segmentation"], sheets),
         "numbers": tasks.numbers(tested["regression"], sheets),
         "neighbours": tasks.neighbours(tested["retrieval"], sheets),
-        "validated": tasks.validated(chosen_by, sheets),
+        "validated": tasks.validation_tables(chosen_by, sheets),
         "protocols": sorted(str(e) for e, p in found.groupby("evaluator")["protocol"].nunique().items() if p > 1),
         "left_out": sorted(set(rows["evaluator"].dropna()) - {*USES, *CONTROLS, *TESTS, "data", "pretrain"}),
         "paired": bool((found["metric"] == "auroc_difference").any()),

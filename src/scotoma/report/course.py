@@ -51,7 +51,7 @@ def costs(rows: pd.DataFrame, several: bool, sheets: Sheets) -> Table:
     }
 
 
-def few(rows: pd.DataFrame) -> list[str]:
+def cautions(rows: pd.DataFrame) -> list[str]:
     """What is to be said of intervals over so few patients (or other units) that they say little or nothing, of each run."""
     tested = rows[(rows["evaluator"] == "data") & (rows["metric"] == "tested") & rows["patients"].notna()]
     last = tested.drop_duplicates("run", keep="last")

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from scotoma.report import METRICS, USES, Folder, data_name, decimals, finding, interval, label_of, same
-from scotoma.report.course import few
+from scotoma.report.course import cautions
 from scotoma.report.origin import origins
 from scotoma.report.recipe import made, recipe
 from scotoma.report.tasks import headlines
-from scotoma.run import WITHDRAWN, told_withdrawn, withdrawn
+from scotoma.run import WITHDRAWN, withdrawal_sentence, withdrawn
 
 TO_FILL = "TO FILL"
 SETS = {"train": "training", "val": "validation", "test": "test"}
@@ -64,7 +64,7 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
 def _withdrawn(folders: Sequence[Folder]) -> str:
     """What `scotoma purge` noted in the runs, as a sentence."""
     count = withdrawn(*(f.path for f in folders))
-    return f"It {told_withdrawn(count)}. " if count else ""
+    return f"It {withdrawal_sentence(count)}. " if count else ""
 
 
 def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str]:
@@ -122,7 +122,7 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
     return {
         "measures": ", ".join(measures) + ".",
         "uncertainty": " ".join(
-            ["95 % intervals: bootstrap over patients (or the split's other units); p-values of pairs after Holm.", *few(rows)]
+            ["95 % intervals: bootstrap over patients (or the split's other units); p-values of pairs after Holm.", *cautions(rows)]
         ),
         "performance": "; ".join(parts) + "." if parts else "",
     }
@@ -136,7 +136,7 @@ def _of_tasks(rows: pd.DataFrame) -> dict[str, str]:
         return {}
     return {
         "measures": "Overlap of regions with their masks." if "dice" in set(found["metric"]) else "Errors of the predicted number.",
-        "uncertainty": " ".join(["95 % intervals: bootstrap over patients (or the split's other units).", *few(rows)]),
+        "uncertainty": " ".join(["95 % intervals: bootstrap over patients (or the split's other units).", *cautions(rows)]),
         "performance": "; ".join(parts) + ".",
     }
 

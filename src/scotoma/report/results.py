@@ -32,14 +32,14 @@ MARKS = {1: "▲", -1: "▼", 0: "○"}  # of a difference by its interval
 CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr"]
 
 
-def of_test(rows: pd.DataFrame) -> pd.DataFrame:
+def select_test(rows: pd.DataFrame) -> pd.DataFrame:
     """Those about test pictures: a training writes rows about validation pictures under the same evaluators' names."""
     return rows[rows["split"].isna() | (rows["split"] == "test")]
 
 
 def results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
     """Rows about classifiers on test pictures, one a cell, with a ``label`` and the ``kind`` of each line."""
-    found = of_test(rows[rows["evaluator"].isin([*USES, *CONTROLS])]).copy()
+    found = select_test(rows[rows["evaluator"].isin([*USES, *CONTROLS])]).copy()
     control = found["evaluator"].isin(CONTROLS)
     found.loc[control, ["method", "encoder"]] = None
     found["target"] = found["target"].fillna("")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from scotoma.report import METRICS, NAMES, Table, at, canvas, cell, figures, label_of, line, missing, same, square
 from scotoma.report.csv_tables import Sheets
-from scotoma.report.results import MARKS, head, of_test, sign_of
+from scotoma.report.results import MARKS, head, select_test, sign_of
 
 OVERLAPS = {
     "dice": "Dice", "iou": "Intersection over union", "sensitivity": "Sensitivity", "precision": "Precision",
@@ -72,7 +72,7 @@ def headlines(rows: pd.DataFrame) -> pd.DataFrame:
     Of a study, those with the most labels.
     """
     kinds = {"segmentation": ("dice", OVERLAPS["dice"]), "regression": ("mae", ERRORS["mae"])}
-    kept = of_test(rows[rows["class"].isna() & rows["seed"].isna() & (rows["unit"].isna() | (rows["unit"] == "picture"))])
+    kept = select_test(rows[rows["class"].isna() & rows["seed"].isna() & (rows["unit"].isna() | (rows["unit"] == "picture"))])
     kept = pd.concat([kept[(kept["evaluator"] == e) & (kept["metric"] == m)] for e, (m, _) in kinds.items()])
     kept = kept[kept["fraction"].isna() | (kept["fraction"] == kept["fraction"].max())]
     several = kept["run"].nunique() > 1
@@ -91,7 +91,7 @@ def neighbours(rows: pd.DataFrame, sheets: Sheets) -> Table:
     return _of_models(rows[rows["class"].isna()], RETRIEVAL, "neighbours", sheets)
 
 
-def validated(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
+def validation_tables(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
     """What trainings reached on their validation pictures, a table an evaluator: no test result, as these chose settings."""
     whole = rows[rows["class"].isna() & (rows["unit"].isna() | (rows["unit"] == "picture"))]
     names = {"segmentation": OVERLAPS, "regression": ERRORS}

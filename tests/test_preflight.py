@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scotoma import foreseen, material, resuming
+from scotoma import material, preflight, resuming
 from scotoma.cli import main
 from scotoma.data import table
 from scotoma.errors import UsageError
@@ -85,22 +85,22 @@ def test_a_finished_run_is_done_where_arguments_and_data_are_the_same(
     run.finish()
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     given = {"steps": 5, "encoder": None, "seed": 0}
-    assert foreseen.is_done(out, "pretrain", given, False, True)
-    assert not foreseen.is_done(out, "pretrain", given, True, True)
-    assert not foreseen.is_done(out, "pretrain", given, False, False)
+    assert preflight.is_finished(out, "pretrain", given, False, True)
+    assert not preflight.is_finished(out, "pretrain", given, True, True)
+    assert not preflight.is_finished(out, "pretrain", given, False, False)
     for changed, told in (({"steps": 6}, "the finished run had steps 5, not 6"), ({"seed": 1}, "seed 0, not 1")):
         with pytest.raises(UsageError, match=told):
-            foreseen.is_done(out, "pretrain", given | changed, False, True)
+            preflight.is_finished(out, "pretrain", given | changed, False, True)
     with pytest.raises(UsageError, match="command 'pretrain', not 'study'"):
-        foreseen.is_done(out, "study", given, False, True)
+        preflight.is_finished(out, "study", given, False, True)
     for pixels in (["a", "b"], ["a", "z"]):
         monkeypatch.setattr(resuming, "state", lambda *_, p=pixels: pd.DataFrame({"pixels": p, "split": ["1", "1"]}))
         if pixels == ["a", "b"]:
-            assert resuming.done(out, SimpleNamespace(dataset=None)) == out  # type: ignore[arg-type]
+            assert resuming.confirm_finished(out, SimpleNamespace(dataset=None)) == out  # type: ignore[arg-type]
             assert capsys.readouterr().err == "r: --resume: the run is finished, with these arguments: nothing to do\n"
         else:
             with pytest.raises(UsageError, match="1 image changed"):
-                resuming.done(out, SimpleNamespace(dataset=None))  # type: ignore[arg-type]
+                resuming.confirm_finished(out, SimpleNamespace(dataset=None))  # type: ignore[arg-type]
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert status(out) == "finished"
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from scotoma import files
 from scotoma.data import splits, units
+from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
     from scotoma.data.store import Store
@@ -34,6 +35,9 @@ def note(folder: Path, dataset: Dataset, store: Store, split: np.ndarray | None 
         {"row": rows, "patient": units.owners(dataset, store), "content": splits.contents(dataset, store), "split": sides}
     )
     if (folder / TESTED).exists():
-        found = pd.concat([pd.read_parquet(files.regular(folder / TESTED)), found], ignore_index=True)
+        try:
+            found = pd.concat([pd.read_parquet(files.regular(folder / TESTED)), found], ignore_index=True)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{folder / TESTED}: damaged: put it back from a copy, or move the file away") from error
     with files.replacing(folder / TESTED) as temporary:
         found.drop_duplicates(["patient", "content"], keep="last").to_parquet(temporary)

@@ -51,8 +51,8 @@ def refuse_folder(out: Path, command: str, overwrite: bool = False, resume: bool
         raise UsageError(f"{out} holds an interrupted run: {going_on} to start anew")
 
 
-def is_done(out: Path, command: str, arguments: dict[str, Any], overwrite: bool, resume: bool) -> bool:
-    """Whether a run that is to be gone on with is finished, with these arguments; ``resuming.done`` compares the data.
+def is_finished(out: Path, command: str, arguments: dict[str, Any], overwrite: bool, resume: bool) -> bool:
+    """Whether a run that is to be gone on with is finished, with these arguments; ``resuming.confirm_finished`` compares the data.
 
     Every process of a training comes to the same answer: nobody changes a finished run that is not overwritten.
 
