@@ -51,7 +51,7 @@ def untrained(folder: Path, data: Any, encoder: str, size: int, modality: str) -
     """The same network with random weights."""
     import torch
 
-    from scotoma import encoders
+    from scotoma import encoder_header, encoders
     from scotoma.material import gather
     from scotoma.pretraining import describe
 
@@ -59,7 +59,7 @@ def untrained(folder: Path, data: Any, encoder: str, size: int, modality: str) -
     info = describe({"size": size, "seed": 0}, material, encoder)
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    encoders.save(folder / encoders.FILE, encoders.build(info), info)
+    encoders.save(folder / encoder_header.FILE, encoders.build(info), info)
     return folder
 
 

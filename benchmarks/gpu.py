@@ -28,10 +28,10 @@ from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scotoma import encoders, plugins
+from scotoma import encoder_header, encoders, plugins
 from scotoma.data import phantom
 from scotoma.material import gather
-from scotoma.plan import automatic_precision
+from scotoma.models.precision import automatic_precision
 from scotoma.pretrain import pretrain
 from scotoma.pretraining import assemble, make_plan
 from scotoma.run import hardware, read_rows, versions
@@ -136,7 +136,7 @@ def lightly_moco(paths: list[str], given: dict[str, Any], minutes: float, worker
     import lightly_side
 
     timm_name, kwargs = encoders.resolve(given["encoder"], given["size"])
-    info = encoders.EncoderInfo(timm_name, kwargs, 3, given["size"], (0.4,) * 3, (0.2,) * 3)
+    info = encoder_header.EncoderInfo(timm_name, kwargs, 3, given["size"], (0.4,) * 3, (0.2,) * 3)
     method = lightly_side.MoCo(encoders.build(info), given["size"]).to(device).train()
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-3)
     pictures = lightly_side.Pictures(paths, method.transform)

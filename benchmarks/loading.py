@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 
 from scotoma.data.store import MARGIN, Store
-from scotoma.methods.base import Inputs
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.rng import KeyedRNG
 from scotoma.run import hardware, versions
-from scotoma.views import Draws
 
 OUT = Path(__file__).parent / "results" / "loading.json"
 BATCH, COUNT = 128, 4096
@@ -66,7 +66,7 @@ def views() -> dict[str, float]:
     augment = Inputs(96, 1, (0.4,), (0.2,)).augmentation(scale=(0.2, 1.0), jitter=0.4, blur=0.5)
 
     def ours(k: int) -> None:
-        rng = Draws(0, k, rows)
+        rng = KeyedRNG(0, k, rows)
         augment(images, rng.of("first"))
         augment(images, rng.of("second"))
 

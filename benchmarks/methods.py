@@ -80,14 +80,14 @@ def costs(options: argparse.Namespace) -> None:
     """Seconds a step and picture of every method beside ``supervised`` with the same network, alternating, medians over rounds."""
     import torch
 
-    from scotoma import encoders
-    from scotoma.methods.base import Column, Inputs
+    from scotoma import encoder_header, encoders
+    from scotoma.methods.parts.inputs import Column, Inputs
     from scotoma.training import step_loss, tune_for_cpu
 
     def step_of(name: str, network: str) -> Any:
         chosen = plugins.method(name)
         timm_name, kwargs = encoders.resolve(network, options.size)
-        info = encoders.EncoderInfo(timm_name, kwargs, 1, options.size, (0.4,), (0.2,))
+        info = encoder_header.EncoderInfo(timm_name, kwargs, 1, options.size, (0.4,), (0.2,))
         wants = chosen.wants(chosen.settings({}))
         columns = tuple(Column(c) for c in wants.columns)
         inputs = Inputs(options.size, 1, (0.4,), (0.2,), outputs=4, pictures=1000, columns=columns)

@@ -25,12 +25,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scotoma import cpu, encoders
-from scotoma.encoders import EncoderInfo
-from scotoma.methods.base import Inputs
+from scotoma.encoder_header import EncoderInfo
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised
-from scotoma.plan import automatic_precision
+from scotoma.models.precision import automatic_precision
+from scotoma.rng import KeyedRNG
 from scotoma.run import hardware
-from scotoma.views import Draws
 
 OUT = Path(__file__).parent / "results" / "msmae_cost.json"
 DROPPED, CLASSES, ROUNDS = 0.75, 5, 9
@@ -101,7 +101,7 @@ def case(network: str, size: int, channels: int, pictures: int, timed: bool) -> 
         "targets": positions % CLASSES,
     }
     methods = {"full": method_of(encoder, inputs, 0.0), "dropped": method_of(encoder, inputs, DROPPED)}
-    views = {key: method.views(batch["images"], Draws(0, 0, positions)) for key, method in methods.items()}
+    views = {key: method.views(batch["images"], KeyedRNG(0, 0, positions)) for key, method in methods.items()}
     dropping = methods["dropped"]
     assert dropping.attention is not None
     maps = operations(lambda: dropping.attention.refresh(dropping.given, batch["images"], positions, batch["epochs"]))

@@ -93,13 +93,13 @@ def be(side: str, case: str, options: argparse.Namespace) -> None:
     """What that process does."""
     import lightly_side
 
-    from scotoma import encoders, plugins
+    from scotoma import encoder_header, encoders, plugins
 
     name, query, network = parts(case)
     chosen, given = plugins.variant(f"{name}?{query}")
     timm_name, kwargs = encoders.resolve(network or chosen.default_encoder, options.size)
     kwargs |= {"dynamic_img_size": True} if timm_name.startswith("vit") and side.startswith("lightly") else {}
-    encoder = encoders.build(encoders.EncoderInfo(timm_name, kwargs, 3, options.size, (0.4,) * 3, (0.2,) * 3))
+    encoder = encoders.build(encoder_header.EncoderInfo(timm_name, kwargs, 3, options.size, (0.4,) * 3, (0.2,) * 3))
     with DATA.open() as file:
         paths = [str(DATA.parent / row["image_path"]) for row in csv.DictReader(file) if row["split"] == "train"]
 

@@ -76,9 +76,9 @@ def train_all(name: str, runs: Path, minutes: float, size: int) -> None:
 def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
     """Predictions of linear probes by fraction and draw, the test rows' labels, and their groups."""
     from scotoma import encoders
-    from scotoma.evaluators import linear
     from scotoma.evaluators.base import Context
     from scotoma.material import gather
+    from scotoma.models import linear_probe
 
     encoder, info, _ = encoders.load(source)
     material = gather(data=str(DATA), target=["label"], size=info.image_size, channels=info.in_chans, quiet=True)
@@ -86,7 +86,7 @@ def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray
     context = Context(encoder, info, None, material.dataset, material.store, material.split, material.target, FRACTIONS, draws)
     found: dict[float, list[np.ndarray]] = {f: [] for f in FRACTIONS}
     for drawn in context.draws():
-        found[drawn.fraction].append(linear.predict(context.features, context.target, drawn, context.test))
+        found[drawn.fraction].append(linear_probe.predict(context.features, context.target, drawn, context.test))
     return list(found.values()), context.target.y[context.test], context.split.units[context.test]
 
 
@@ -137,7 +137,7 @@ def quality(options: argparse.Namespace) -> None:
     rows = compare(names, runs, options.draws)
     for row in rows:
         print(row)
-    from scotoma.encoders import read_info
+    from scotoma.encoder_header import read_info
 
     speed = {}
     for name in names:

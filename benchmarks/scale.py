@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from scotoma.data import dataset as dataset_
 from scotoma.data import store, table
 from scotoma.data.images import Display
 from scotoma.run import hardware
@@ -68,7 +69,7 @@ def make(folder: Path, rows: int) -> None:
         prepared / "facts.parquet"
     )
     hashed = frame.drop(columns="image_path").assign(patient=[f"{p:032x}" for p in patient.tolist()], row=np.arange(rows))
-    hashed.to_parquet(prepared / table.TABLE)
+    hashed.to_parquet(prepared / dataset_.TABLE)
 
 
 def step(name: str, folder: Path) -> None:

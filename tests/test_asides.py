@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from scotoma import asides
-from scotoma.data import images, table
+from scotoma.data import dataset, images, table
 from scotoma.errors import UsageError
 from scotoma.material import Material, gather
-from scotoma.methods.base import Wants
+from scotoma.methods.parts.inputs import Wants
 
 
 def made(data: object, **options: object) -> Material:
@@ -113,7 +113,7 @@ def test_the_next_slice_follows_by_place_or_frame(phantoms: Material, monkeypatc
 def test_regions_lie_on_their_pictures(tmp_path: Path) -> None:
     frame = table.load("phantom:30").table
     frame["mask_path"] = [None if k % 5 == 0 else p.split("#")[0] + "#heart" for k, p in enumerate(frame["image_path"])]
-    material = made(table.Dataset("phantoms", frame))
+    material = made(dataset.Dataset("phantoms", frame))
     positions = np.arange(3, 27)
     batches, _ = asides.batches(material, positions, Wants(regions=True), 0)
     batch = batches[np.zeros(24, np.int64), np.arange(24)]

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from scotoma.attention import AttentionMaps, patch_side
+from scotoma.data.modalities import Modality
 from scotoma.errors import UsageError
-from scotoma.views import Augmentation, Draws, Modality, plain
+from scotoma.rng import KeyedRNG
+from scotoma.views import Augmentation, plain
 
 SIZE, PATCH, GRID = 48, 8, 6
 EVERY_WAY = Modality(mirror=True, flip=True, rotation=180)
@@ -88,7 +90,7 @@ def test_weights_move_with_the_picture(kind: Modality) -> None:
         square[i, i % 4 : i % 4 + 2, i % 3 : i % 3 + 2] = 1
     images = (200 * square.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2))[:, None].to(torch.uint8)
     augment = Augmentation(SIZE, (0.0,), (200 / 255,), kind, scale=(0.3, 1.0), jitter=0.0)
-    sampled = augment.sample(Draws(0, 0, torch.arange(n)))
+    sampled = augment.sample(KeyedRNG(0, 0, torch.arange(n)))
     view = nn.functional.avg_pool2d(augment.apply(images, sampled), PATCH).flatten(1)
     found = AttentionMaps(n, PATCH, augment).warp(square.flatten(1), sampled["theta"])
     assert (view - found).abs().max() < 0.15  # bilinear pixels against nearest ones differ on the square's edges alone
@@ -96,7 +98,7 @@ def test_weights_move_with_the_picture(kind: Modality) -> None:
 
 
 def test_coordinates_keep_their_digits_under_autocast() -> None:
-    maps, sampled = maps_of(), augmentation().sample(Draws(0, 0, torch.arange(8)))
+    maps, sampled = maps_of(), augmentation().sample(KeyedRNG(0, 0, torch.arange(8)))
     maps.maps.copy_(torch.rand(8, GRID**2))
     expected = maps.weights(torch.arange(8), sampled["theta"])
     with torch.autocast("cpu", torch.bfloat16):
@@ -148,7 +150,7 @@ def test_processes_need_not_speak_to_each_other() -> None:
     """Each takes what it lacks, whichever pictures it gets; one that is resumed goes on with what it had."""
     network = Counted()
     first, second = maps_of(interval=9), maps_of(interval=9)
-    theta = augmentation().sample(Draws(0, 0, torch.arange(8)))["theta"]
+    theta = augmentation().sample(KeyedRNG(0, 0, torch.arange(8)))["theta"]
     refresh(first, network.encoder, [0, 1, 2, 3], 0)
     refresh(second, network.encoder, [4, 5, 6, 7], 0)
     resumed = maps_of(interval=9)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from scotoma import corruptions as c
 from scotoma.data import phantom
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 ALL = c.corruptions("mr")
 
@@ -21,8 +21,8 @@ def pictures(channels: int = 1, count: int = 12, side: int = 64) -> torch.Tensor
     return torch.from_numpy(drawn).float().div_(255)[:, None].expand(-1, channels, -1, -1).contiguous()
 
 
-def draws(count: int = 12, first: int = 0) -> Draws:
-    return Draws(0, 0, torch.arange(first, first + count))
+def draws(count: int = 12, first: int = 0) -> KeyedRNG:
+    return KeyedRNG(0, 0, torch.arange(first, first + count))
 
 
 @pytest.mark.parametrize("name", ALL)

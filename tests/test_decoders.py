@@ -4,9 +4,9 @@ import pytest
 import torch
 from timm.models import create_model
 
-from scotoma import decoders, encoders, initial
+from scotoma import decoders, encoder_header, encoders, initial
 from scotoma.decoders import Decoder
-from scotoma.encoders import EncoderInfo
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 
 CASES = [("resnet10t", {}, "unet"), ("resnet10t", {"output_stride": 16}, "deeplabv3plus"), ("resnet10t", {}, "upernet")]
@@ -100,7 +100,7 @@ def test_a_segmenters_file_is_read_back_and_its_encoder_is_plain_timm(tmp_path) 
 
 def test_an_encoder_is_adapted_to_another_side_or_dilated(tmp_path) -> None:
     encoder, info = made("resnet10t", {})
-    encoders.save(tmp_path / encoders.FILE, encoder, info)
+    encoders.save(tmp_path / encoder_header.FILE, encoder, info)
     same, _ = initial.adapted(tmp_path)
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in encoder.state_dict().items())
     dilated, of_dilated = initial.adapted(tmp_path, 96, decoders.STRIDE)
@@ -109,7 +109,7 @@ def test_an_encoder_is_adapted_to_another_side_or_dilated(tmp_path) -> None:
     assert all(torch.equal(v, dilated.state_dict()[k]) for k, v in encoder.state_dict().items())
     vit = EncoderInfo("vit_tiny_patch16_224", {"patch_size": 8, "img_size": 64}, 1, 64, (0.3,), (0.25,))
     network = encoders.build(vit)
-    encoders.save(tmp_path / encoders.FILE, network, vit)
+    encoders.save(tmp_path / encoder_header.FILE, network, vit)
     larger, of_larger = initial.adapted(tmp_path, 96)
     assert of_larger.timm_kwargs["img_size"] == 96 and larger.pos_embed.shape[1] == 145
     torch.testing.assert_close(larger.blocks[0].attn.qkv.weight, network.blocks[0].attn.qkv.weight)

@@ -15,8 +15,8 @@ from scotoma.cli import main
 from scotoma.data.identity import load_key, pseudonym
 from scotoma.embed import embed
 from scotoma.errors import RunError, UsageError
-from scotoma.evaluators.base import extract
 from scotoma.material import gather
+from scotoma.models.features import extract
 from scotoma.pretrain import pretrain
 
 SHORT = {"size": 16, "encoder": "resnet10t", "steps": 1, "batch_size": 8, "precision": "32-true", "quiet": True}

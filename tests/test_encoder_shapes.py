@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_initial import info_of
 
-from scotoma import encoders, initial
+from scotoma import encoder_header, encoders, initial
 from scotoma.errors import UsageError
 
 
@@ -18,12 +18,12 @@ def test_a_network_that_the_weights_are_not_of_takes_no_memory(start: str, tmp_p
     """A header may name any network: its names and shapes are compared before it is built."""
     real, built = encoders.build, []
 
-    def build(info: encoders.EncoderInfo, **more: object) -> torch.nn.Module:
+    def build(info: encoder_header.EncoderInfo, **more: object) -> torch.nn.Module:
         built.append(str(torch.get_default_device()))
         return real(info, **more)
 
     small = info_of("vit_tiny_patch8")
-    encoders.save(tmp_path / encoders.FILE, real(small), replace(small, timm_name="vit_large_patch16_224"))
+    encoders.save(tmp_path / encoder_header.FILE, real(small), replace(small, timm_name="vit_large_patch16_224"))
     monkeypatch.setattr(encoders, "build", build)
     before = torch.get_rng_state()
     what = r"not the weights of a vit_large_patch8 \(blocks.12.attn.proj.bias is missing, 144 in all\)"

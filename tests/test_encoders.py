@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from scotoma import encoders, initial
+from scotoma import encoder_header, encoders, initial
 from scotoma.data.images import Display
-from scotoma.encoders import EncoderInfo
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import RunError, UsageError
 
 NETWORKS = ("resnet10t", "vit_tiny_patch8")
@@ -32,17 +32,17 @@ def info_of(name: str, size: int = 32, channels: int = 1) -> EncoderInfo:
 def test_an_encoder_whose_images_were_prepared_otherwise_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info = info_of("resnet10t")
     levelled = {"side": 48, "protocol": 3, "display": Display(levels=(("uint16", 0, 4000),)).settings()}
-    encoders.save(tmp_path / encoders.FILE, encoders.build(info), replace(info, pixels=levelled))
+    encoders.save(tmp_path / encoder_header.FILE, encoders.build(info), replace(info, pixels=levelled))
     ours = {"side": 96, "protocol": 4, "display": Display(levels=(("uint16", 10, 8000),)).settings()}
-    initial.say_unlike(tmp_path, "scans", ours)
+    encoder_header.say_unlike(tmp_path, "scans", ours)
     said = capsys.readouterr().err
     assert said.startswith("scans: the encoder's images were prepared by version 3 of the reader of images, these by version 4; ")
     assert said.endswith("with uint16 values shown from 0 to 4000, these from 10 to 8000\n") and said.count("\n") == 1
-    initial.say_unlike(tmp_path, "scans", levelled | {"side": 96})
+    encoder_header.say_unlike(tmp_path, "scans", levelled | {"side": 96})
     initial.start(encoders.build(info), replace(info, pixels=ours), str(tmp_path))  # --init, and a run as a study's control
     assert capsys.readouterr().err.count("these by version 4") == 1
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    initial.say_unlike(tmp_path / "other.safetensors", "scans", ours)
+    encoder_header.say_unlike(tmp_path / "other.safetensors", "scans", ours)
     assert capsys.readouterr().err == ""
 
 
@@ -51,9 +51,9 @@ def test_an_encoder_whose_images_were_prepared_otherwise_says_so(tmp_path: Path,
 def test_the_file_loads_strictly_by_timm_alone(name: str, channels: int, tmp_path: Path) -> None:
     info = info_of(name, channels=channels)
     network = encoders.build(info).eval().to(memory_format=torch.channels_last)
-    path = tmp_path / encoders.FILE
+    path = tmp_path / encoder_header.FILE
     encoders.save(path, network, info)
-    assert [p.name for p in tmp_path.iterdir()] == [encoders.FILE]  # nothing half-written is left
+    assert [p.name for p in tmp_path.iterdir()] == [encoder_header.FILE]  # nothing half-written is left
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["scotoma"])
     plain = timm.create_model(header["timm_name"], num_classes=0, in_chans=header["in_chans"], **header["timm_kwargs"]).eval()
@@ -76,20 +76,20 @@ def test_encoder_header_and_head_come_back(name: str, tmp_path: Path) -> None:
     assert found == info and found.name == name
     assert found_head is not None
     torch.testing.assert_close(found_head(again.eval()(images)), logits)
-    encoders.save(tmp_path / encoders.FILE, network, info)
-    assert encoders.load(tmp_path / encoders.FILE)[2] is None
+    encoders.save(tmp_path / encoder_header.FILE, network, info)
+    assert encoders.load(tmp_path / encoder_header.FILE)[2] is None
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     info = info_of("resnet10t")
     network = encoders.build(info)
-    path = tmp_path / encoders.FILE
+    path = tmp_path / encoder_header.FILE
     header = {"scotoma": json.dumps(info.__dict__)}
     weights = dict(network.state_dict())
     with pytest.raises(UsageError, match=r"nowhere: there is no such folder or file; name a finished run or a weights file"):
-        encoders.find(tmp_path / "nowhere")
+        encoder_header.find(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"no encoder.safetensors or model.safetensors there"):
-        encoders.read_info(tmp_path)
+        encoder_header.read_info(tmp_path)
     for changed in (
         {k: v for k, v in weights.items() if k != "bn1.weight"},
         weights | {"extra": torch.zeros(1)},
@@ -248,8 +248,8 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_header_is_data_within_bounds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = info_of("resnet10t")
-    encoders.save(tmp_path / encoders.FILE, encoders.build(info), info)
-    path = rewritten(tmp_path / encoders.FILE, **HOSTILE[kind])
+    encoders.save(tmp_path / encoder_header.FILE, encoders.build(info), info)
+    path = rewritten(tmp_path / encoder_header.FILE, **HOSTILE[kind])
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("opened a connection"))
     with pytest.raises(UsageError, match=r"encoder.safetensors|no network 'resnet11x'") as caught:
         encoders.load(path)
@@ -260,26 +260,26 @@ def test_a_header_that_is_no_json_or_nested_without_end_is_refused(tmp_path: Pat
     for text in ("{", "[1]", "1", "[" * 200_000, '{"seed": ' + "9" * 5000 + "}"):
         save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"scotoma": text})
         with pytest.raises(UsageError, match=r"x.safetensors"):
-            encoders.read_info(tmp_path / "x.safetensors")
+            encoder_header.read_info(tmp_path / "x.safetensors")
 
 
 def test_a_header_without_a_record_is_still_read(tmp_path: Path) -> None:
     info = info_of("resnet10t")
-    encoders.save(tmp_path / encoders.FILE, encoders.build(info), info)
-    assert encoders.read_info(rewritten(tmp_path / encoders.FILE, trained_on=...)).trained_on is None
+    encoders.save(tmp_path / encoder_header.FILE, encoders.build(info), info)
+    assert encoder_header.read_info(rewritten(tmp_path / encoder_header.FILE, trained_on=...)).trained_on is None
 
 
 def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:
     info = info_of("resnet10t")
     network = encoders.build(info)
-    encoders.save(tmp_path / encoders.FILE, network, info)
-    before = (tmp_path / encoders.FILE).read_bytes()
+    encoders.save(tmp_path / encoder_header.FILE, network, info)
+    before = (tmp_path / encoder_header.FILE).read_bytes()
     with torch.no_grad():
         network.layer3[0].conv1.weight[0, 0, 0, 0] = float("inf")
     with pytest.raises(RunError, match=r"layer3.0.conv1.weight is not finite"):
-        encoders.save(tmp_path / encoders.FILE, network, info)
-    assert (tmp_path / encoders.FILE).read_bytes() == before
-    weights = load_file(tmp_path / encoders.FILE)
+        encoders.save(tmp_path / encoder_header.FILE, network, info)
+    assert (tmp_path / encoder_header.FILE).read_bytes() == before
+    weights = load_file(tmp_path / encoder_header.FILE)
     weights["bn1.running_var"][0] = float("nan")
     save_file(weights, tmp_path / "nan.safetensors", metadata={"scotoma": json.dumps(asdict(info))})
     with pytest.raises(UsageError, match=r"bn1.running_var is not finite"):
@@ -306,6 +306,6 @@ def test_a_classifier_whose_header_names_no_class_is_refused_in_a_true_line(tmp_
     network = encoders.build(info)
     encoders.save(tmp_path / "model.safetensors", network, info, torch.nn.Linear(512, 3))
     with pytest.raises(UsageError, match=r"it names no class for a head of 3 outputs"):
-        encoders.read_info(tmp_path)
+        encoder_header.read_info(tmp_path)
     encoders.save(tmp_path / "model.safetensors", network, info, torch.nn.Linear(512, 1))  # of a number
-    assert encoders.read_info(tmp_path).numeric
+    assert encoder_header.read_info(tmp_path).numeric

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scotoma import encoders, files
+from scotoma import encoder_header, files
 from scotoma.cli import main
 from scotoma.data import table, targets
 from scotoma.data.splits import Split
 from scotoma.errors import RunError, UsageError
-from scotoma.evaluate import _say_other_classes, evaluate, material_rows
+from scotoma.evaluate import _say_other_classes, evaluate
 from scotoma.evaluators import knn, majority
 from scotoma.finetune import finetune
-from scotoma.material import gather
+from scotoma.material import gather, material_rows
 from scotoma.pretrain import pretrain
 from scotoma.report import facts
 from scotoma.run import read_rows, status
@@ -106,7 +106,7 @@ def test_figures_are_drawn_once_the_rows_are_there(encoder: Path, tmp_path: Path
 
 def test_retrieval_from_the_command_line(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    line = f"evaluate {encoder / encoders.FILE} --data phantom:150 --target cardiomegaly --with retrieval --out {out} --quiet"
+    line = f"evaluate {encoder / encoder_header.FILE} --data phantom:150 --target cardiomegaly --with retrieval --out {out} --quiet"
     assert main(line.split()) == 0
     printed = capsys.readouterr().out
     assert "retrieval map: 0." in printed and "retrieval map_chance: 0." in printed

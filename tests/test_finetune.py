@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from scotoma import encoders
+from scotoma import encoder_header, encoders
 from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
 from scotoma.finetune import finetune
@@ -66,7 +66,7 @@ def test_the_verbs_from_pictures_to_a_tested_classifier(grey_folder, tmp_path: P
     assert len(read_rows(tmp_path / "own")) == len(own) and counts(read_rows(encoder)) == counts(again)
 
     with pytest.raises(UsageError, match="name one for the rows with --out"):
-        evaluate(encoder / encoders.FILE, data, ["knn"], ["label"], quiet=True)
+        evaluate(encoder / encoder_header.FILE, data, ["knn"], ["label"], quiet=True)
     with pytest.raises(UsageError, match="name what to predict with --target"):
         evaluate(encoder, data, quiet=True)
     with pytest.raises(UsageError, match="did you mean 'linear'"):

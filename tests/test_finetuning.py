@@ -9,17 +9,18 @@ import pytest
 import torch
 
 from scotoma import decisions, encoders, finetuning, metrics
+from scotoma.data.label_draws import Draw, draw
 from scotoma.data.splits import Split
 from scotoma.data.store import Store
 from scotoma.data.targets import Target
-from scotoma.encoders import EncoderInfo
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
-from scotoma.evaluators import linear
-from scotoma.evaluators.base import Draw, draw, extract
 from scotoma.finetuning import check, operating_point, predict, probe, sampled, tune, validated
 from scotoma.losses import classification
-from scotoma.methods.base import Inputs
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised
+from scotoma.models import linear_probe
+from scotoma.models.features import extract
 from scotoma.plan import Plan
 from scotoma.rehearsal import range_test
 from scotoma.training import Batches
@@ -53,7 +54,7 @@ def test_a_probe_gives_the_linear_probes_probabilities(made) -> None:
     network, info, store, rows, target, drawn = made
     head = probe(network, info, store, rows, target, drawn)
     test = np.arange(50, N)
-    expected = linear.predict(extract(network, info, store, rows), target, drawn, test)
+    expected = linear_probe.predict(extract(network, info, store, rows), target, drawn, test)
     np.testing.assert_allclose(predict(network, head, info, store, rows[test], False), expected, atol=1e-4)
 
 

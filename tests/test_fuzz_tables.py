@@ -268,10 +268,10 @@ def through_all_verbs(capsys: pytest.CaptureFixture[str], source: Path, table: d
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network of random weights."""
-    from scotoma import encoders
+    from scotoma import encoder_header, encoders
 
-    info = encoders.EncoderInfo("test_efficientnet", {}, 1, 32, (0.5,), (0.25,), {"protocol": PROTOCOL})
-    path = tmp_path_factory.mktemp("encoder") / encoders.FILE
+    info = encoder_header.EncoderInfo("test_efficientnet", {}, 1, 32, (0.5,), (0.25,), {"protocol": PROTOCOL})
+    path = tmp_path_factory.mktemp("encoder") / encoder_header.FILE
     encoders.save(path, encoders.build(info), info)
     return path
 

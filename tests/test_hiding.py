@@ -11,8 +11,8 @@ from scotoma import encoders
 from scotoma.errors import UsageError
 from scotoma.hiding import KINDS, Hiding
 from scotoma.masks import patch_entropy, patch_gradient, random_order
-from scotoma.methods.base import Inputs
-from scotoma.views import Draws
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.rng import KeyedRNG
 
 SIZE, GRID, COUNT = 16, 4, 16
 NOBODY = nn.Identity()  # most kinds do not ask the encoder
@@ -41,8 +41,8 @@ def view_of(n: int = 6, channels: int = 1) -> Tensor:
     return torch.randn(n, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def rng_of(n: int = 6, epoch: int = 0) -> Draws:
-    return Draws(0, epoch, torch.arange(n))
+def rng_of(n: int = 6, epoch: int = 0) -> KeyedRNG:
+    return KeyedRNG(0, epoch, torch.arange(n))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,14 +62,14 @@ def test_fixed_masks_are_alike_in_every_epoch_others_are_not(kind: str) -> None:
     first, second = (chooser.order(view, chooser.draw(rng_of(epoch=e)), encoder)[2] for e in (0, 1))
     assert torch.equal(first, second) == (kind == "fixed")
     assert len({tuple(row.tolist()) for row in first}) == 6  # every picture is hidden in its own way
-    other = hiding(kind, 0.5).draw(Draws(1, 0, torch.arange(6)))
+    other = hiding(kind, 0.5).draw(KeyedRNG(1, 0, torch.arange(6)))
     assert not torch.equal(other, chooser.draw(rng_of()))  # and in every run
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_numbers_go_by_picture(kind: str) -> None:
     chooser = hiding(kind)
-    assert torch.equal(chooser.draw(Draws(0, 3, torch.tensor([4]))), chooser.draw(rng_of(epoch=3))[4:5])
+    assert torch.equal(chooser.draw(KeyedRNG(0, 3, torch.tensor([4]))), chooser.draw(rng_of(epoch=3))[4:5])
 
 
 def test_random_is_one_number_a_patch() -> None:
@@ -199,7 +199,7 @@ def test_the_agent_finds_the_corner_that_cannot_be_guessed() -> None:
     losses = []
     for step in range(60):
         view = picture(16)
-        mask = chooser.order(view, chooser.draw(Draws(0, step, torch.arange(16))), NOBODY)[2]
+        mask = chooser.order(view, chooser.draw(KeyedRNG(0, step, torch.arange(16))), NOBODY)[2]
         errors = corner + 0.05 * torch.rand(16, COUNT, generator=generator)
         loss = chooser.loss(view, errors, mask)
         optimizer.zero_grad()

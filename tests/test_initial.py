@@ -10,8 +10,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from scotoma import encoders, initial, preflight
-from scotoma.encoders import EncoderInfo
+from scotoma import encoder_header, encoders, initial, preflight, provenance
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 
 
@@ -23,7 +23,7 @@ def info_of(name: str, channels: int = 1, size: int = 32) -> EncoderInfo:
 def test_a_run_of_the_same_network_is_taken_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info = info_of("resnet10t")
     source, encoder = encoders.build(info), encoders.build(info)
-    encoders.save(tmp_path / encoders.FILE, source, info)
+    encoders.save(tmp_path / encoder_header.FILE, source, info)
     initial.start(encoder, info, str(tmp_path))
     assert initial.network(str(tmp_path)) == "resnet10t"
     assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), encoder.state_dict().values(), strict=True))
@@ -244,9 +244,14 @@ def test_only_what_another_program_wrote_is_of_another_program(tmp_path: Path) -
         (".", "no encoder.safetensors or model.safetensors there"),
         ("half.safetensors", "not a whole safetensors"),
     ):
-        for look in (initial.record, initial.network, initial.header, lambda source: initial.say_unlike(source, "x", {})):
+        for look in (
+            provenance.record,
+            initial.network,
+            encoder_header.info_or_none,
+            lambda source: encoder_header.say_unlike(source, "x", {}),
+        ):
             with pytest.raises(UsageError, match=message):
                 look(str(tmp_path / name))  # type: ignore[operator]
     for name in ("theirs.safetensors", "theirs.pth"):
-        assert initial.network(str(tmp_path / name)) is initial.header(tmp_path / name) is None
-        assert "another program" in initial.record(tmp_path / name).unknown[0]
+        assert initial.network(str(tmp_path / name)) is encoder_header.info_or_none(tmp_path / name) is None
+        assert "another program" in provenance.record(tmp_path / name).unknown[0]

@@ -39,7 +39,7 @@ def test_a_study_takes_other_columns_and_the_target_itself(material: Material, m
 
 
 def test_pairs_of_equal_labels_are_trained_on_the_labels_of_a_draw(material: Material) -> None:
-    from scotoma.evaluators.base import draw
+    from scotoma.data.label_draws import draw
 
     assert material.target is not None
     assert _reads_labels("simclr?positives=cardiomegaly", material.target)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import scotoma
 from scotoma import initial
-from scotoma.data import identity, splits, table
+from scotoma.data import dataset, identity, splits, table
 from scotoma.errors import UsageError
 from scotoma.material import USED, Material, earlier_split, gather
 
@@ -82,7 +82,7 @@ def test_the_same_data_keep_their_split_for_the_encoder_they_made(phantoms: Mate
     assert np.array_equal(again.split.of, phantoms.split.of)
     more = made("phantom:150", encoder_run=tmp_path)
     assert np.array_equal(more.split.of[:120], phantoms.split.of)
-    assert set(more.split.of[120:]) <= set(table.SPLITS)
+    assert set(more.split.of[120:]) <= set(dataset.SPLITS)
 
 
 def test_an_encoder_is_not_tested_on_what_it_was_pretrained_on(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -177,7 +177,7 @@ def test_a_table_that_the_run_has_never_seen_is_tested_whole(phantoms: Material,
     seen = made("phantom:120", encoder_run=tmp_path, rows="auto")
     assert np.array_equal(seen.split.of, phantoms.split.of) and "120 rows that the training run knows" in seen.rule
     drawn = made("phantom:40:9", encoder_run=tmp_path, rows="test")
-    assert set(drawn.split.of) == set(table.SPLITS) and "drawn" in drawn.rule
+    assert set(drawn.split.of) == set(dataset.SPLITS) and "drawn" in drawn.rule
     frame = new.dataset.table.drop(columns="row").assign(split=["train"] * 10 + ["test"] * 30, patient=range(40))
     own = made(frame, encoder_run=tmp_path, rows="auto")
     assert (own.split.of == "test").sum() == 30 and "own split" in own.rule

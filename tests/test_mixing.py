@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from scotoma import mixing
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 def test_beta_numbers_have_their_distribution() -> None:
@@ -56,7 +56,7 @@ def test_rectangles_equal_a_slow_version() -> None:
 
 def test_erasing_takes_whole_rectangles_of_some_pictures() -> None:
     x = torch.ones(400, 1, 40, 40)
-    gone = mixing.erased(x, Draws(0, 0, torch.arange(400)), 0.5) == 0
+    gone = mixing.erased(x, KeyedRNG(0, 0, torch.arange(400)), 0.5) == 0
     share = gone.float().mean((1, 2, 3))
     hit = share > 0
     assert 0.42 < float(hit.float().mean()) < 0.58
@@ -65,7 +65,7 @@ def test_erasing_takes_whole_rectangles_of_some_pictures() -> None:
     for picture in gone[hit][:20, 0]:
         rows, columns = picture.any(1), picture.any(0)
         assert torch.equal(picture, rows[:, None] & columns), "a rectangle"
-    part = mixing.erased(x[:10], Draws(0, 0, torch.arange(10, 20)), 0.5) == 0
+    part = mixing.erased(x[:10], KeyedRNG(0, 0, torch.arange(10, 20)), 0.5) == 0
     assert torch.equal(part, gone[10:20]), "whatever the batch"
 
 

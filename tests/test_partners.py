@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from scotoma.partners import Partners, Successors
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
-def draws(rows: np.ndarray, epoch: int = 0) -> Draws:
-    return Draws(3, epoch, torch.from_numpy(rows))
+def draws(rows: np.ndarray, epoch: int = 0) -> KeyedRNG:
+    return KeyedRNG(3, epoch, torch.from_numpy(rows))
 
 
 def test_a_partner_is_another_of_the_group_and_each_is_as_likely() -> None:

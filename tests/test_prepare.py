@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scotoma import cli, encoders
+from scotoma import cli, encoder_header
 from scotoma.data import images, store, table
 from scotoma.errors import RunError, UsageError
 from scotoma.prepare import prepare
@@ -144,7 +144,7 @@ def test_what_an_encoder_was_shown_is_what_finetune_and_evaluate_show_it(tmp_pat
         f"evaluate {tmp_path}/f --data {tmp_path}/ct.csv --with metrics --out {tmp_path}/e",
     ):
         assert cli.main([*typed.split(), "--quiet"]) == 0, typed
-    assert encoders.read_info(tmp_path / "p").display == encoders.read_info(tmp_path / "f").display == shown
+    assert encoder_header.read_info(tmp_path / "p").display == encoder_header.read_info(tmp_path / "f").display == shown
     dataset = table.load(tmp_path / "ct.csv")
     _, plain = store.prepare(dataset, 16, quiet=True)
     caches = [store.open_store(p) for p in (store.cache_folder() / "stores").glob("ct-*")]

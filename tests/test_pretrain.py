@@ -15,8 +15,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from scotoma import encoders, pretraining, training
-from scotoma.encoders import EncoderInfo
+from scotoma import encoder_header, encoders, pretraining, training
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.methods.simsiam import SimSiam
 from scotoma.pretrain import pretrain
@@ -31,7 +31,7 @@ def metrics(path: Path) -> list[dict[str, str]]:
 
 
 def same_weights(a: Path, b: Path) -> bool:
-    first, second = load_file(a / encoders.FILE), load_file(b / encoders.FILE)
+    first, second = load_file(a / encoder_header.FILE), load_file(b / encoder_header.FILE)
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
@@ -46,7 +46,8 @@ def test_pretrain_leaves_what_a_run_is_and_its_configuration_repeats_it(grey_fol
     data = grey_folder(count=10)
     run = pretrain(data, out=tmp_path / "a", steps=12, **SHORT)
     assert run == tmp_path / "a"
-    for name in ("config.yaml", "rows.jsonl", "metrics.csv", encoders.FILE, "used.parquet", "figures/views.png", "status.json"):
+    written = ("config.yaml", "rows.jsonl", "metrics.csv", encoder_header.FILE, "used.parquet", "figures/views.png", "status.json")
+    for name in written:
         assert (run / name).is_file(), name
     rows = {row["metric"]: row for row in read_rows(run)}
     assert {"images_seen", "steps", "seconds", "images_per_second", "peak_memory_bytes", "loss", "feature_spread"} <= rows.keys()
@@ -172,7 +173,7 @@ def test_it_goes_on_from_given_weights(grey_folder, tmp_path: Path) -> None:  # 
         data, out=tmp_path / "b", init=str(first), steps=1, learning_rate=1e-12, weight_decay=0.0, **rest | {"method": "byol"}
     )
     before, after = (encoders.load(run)[0].state_dict() for run in (first, second))
-    assert encoders.read_info(second).name == "resnet10t" and read_config(second)["init"] == str(first)
+    assert encoder_header.read_info(second).name == "resnet10t" and read_config(second)["init"] == str(first)
     assert all(torch.allclose(after[k], v) for k, v in before.items() if "running" not in k and "batches" not in k)
     with pytest.raises(UsageError, match="not weights of a resnet18"):
         pretrain(data, out=tmp_path / "c", init=str(first), encoder="resnet18", steps=1, **rest)

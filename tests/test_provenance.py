@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from scotoma import encoders, initial, provenance
+from scotoma import encoder_header, encoders, initial, provenance
 from scotoma.data import identity, table
 from scotoma.embed import embed
-from scotoma.encoders import EncoderInfo
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.lookalikes import Copies
 from scotoma.material import Material, Source, gather
@@ -284,9 +284,9 @@ def test_weights_that_stand_as_controls_are_looked_at_too(frame: pd.DataFrame, t
 def test_a_file_of_another_program_or_without_a_record_says_so(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    assert initial.record(network(tmp_path / "old", None)).unknown == (NO_RECORD,)
+    assert provenance.record(network(tmp_path / "old", None)).unknown == (NO_RECORD,)
     save_file({"a": torch.zeros(1)}, tmp_path / "theirs.safetensors")
-    assert "another program" in initial.record(tmp_path / "theirs.safetensors").unknown[0]
+    assert "another program" in provenance.record(tmp_path / "theirs.safetensors").unknown[0]
 
 
 def test_a_file_of_a_newer_version_is_not_taken_for_one_of_another_program(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_file_of_a_newer_version_is_not_taken_for_one_of_another_program(tmp_p
         header = json.loads(opened.metadata()["scotoma"])
     newer = tmp_path / "newer.safetensors"
     save_file(load_file(file), newer, {"scotoma": json.dumps(header | {"stratum": 3})})
-    for read in (initial.record, lambda f: initial.network(str(f)), lambda f: initial.say_unlike(f, "scans", {})):
+    for read in (provenance.record, lambda f: initial.network(str(f)), lambda f: encoder_header.say_unlike(f, "scans", {})):
         with pytest.raises(UsageError, match=r"fields that this version of Scotoma does not know \('stratum'\): install a newer"):
             read(newer)
 

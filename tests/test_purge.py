@@ -19,7 +19,7 @@ from pyarrow import parquet
 from safetensors.numpy import save_file
 
 import scotoma
-from scotoma import encoders, files, provenance, withdrawal
+from scotoma import encoder_header, encoders, files, provenance, withdrawal
 from scotoma.cli import main
 from scotoma.data import store, table
 from scotoma.data.identity import key_id, load_key, pseudonym
@@ -333,7 +333,7 @@ def test_all_slices_of_a_volume_go_where_one_is_known_to_be_his(
     monkeypatch.chdir(tmp_path)
     folder = volumes(tmp_path / "data")
     scotoma.prepare(folder, "stores/hip", size=16, quiet=True)
-    path, info = Path("encoder.safetensors"), encoders.EncoderInfo("resnet10t", {}, 1, 32, (0.4,), (0.2,))
+    path, info = Path("encoder.safetensors"), encoder_header.EncoderInfo("resnet10t", {}, 1, 32, (0.4,), (0.2,))
     encoders.save(path, encoders.build(info), info)
     scotoma.embed(path, folder, out="stores/e.parquet", quiet=True)
     rows = pd.DataFrame({"image_path": [str(folder / f"case_{k}.nii.gz") for k in range(3)], "patient": ["a", "b", "c"]})

@@ -12,15 +12,16 @@ from scipy.stats import pearsonr
 from sklearn import metrics as sk
 from sklearn.linear_model import Ridge
 
-from scotoma import encoders, regressing
+from scotoma import encoder_header, encoders, regressing, regression_metrics
 from scotoma.data import table, targets
-from scotoma.encoders import EncoderInfo
+from scotoma.data.label_draws import Draw, draw
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
-from scotoma.evaluators import regression
-from scotoma.evaluators.base import Draw, draw, extract
 from scotoma.finetune import finetune
 from scotoma.material import gather
+from scotoma.models import linear_probe
+from scotoma.models.features import extract
 from scotoma.regressing import Job
 from scotoma.run import read_rows
 from scotoma.tuning import Recipe
@@ -42,7 +43,7 @@ def ages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame.to_csv(folder / "table.csv", index=False)
     info = EncoderInfo("resnet10t", {}, 1, 32, (0.5,), (0.2,))
     torch.manual_seed(0)
-    encoders.save(folder / encoders.FILE, encoders.build(info), info)
+    encoders.save(folder / encoder_header.FILE, encoders.build(info), info)
     return folder
 
 
@@ -74,7 +75,7 @@ def test_errors_equal_scikit_learns_on_resamples() -> None:
     rng = np.random.default_rng(1)
     truth, found = rng.normal(50, 10, 40), rng.normal(50, 12, 40)
     weights = np.vstack([np.ones(40, int), rng.multinomial(40, np.ones(40) / 40, 3)])
-    mine = regression.errors(truth, found, weights)
+    mine = regression_metrics.errors(truth, found, weights)
     for r, w in enumerate(weights):
         a, b = np.repeat(truth, w), np.repeat(found, w)
         assert mine["mae"][r] == pytest.approx(sk.mean_absolute_error(a, b))
@@ -82,9 +83,9 @@ def test_errors_equal_scikit_learns_on_resamples() -> None:
         assert mine["r2"][r] == pytest.approx(sk.r2_score(a, b))
         assert mine["pearson"][r] == pytest.approx(pearsonr(a, b).statistic)
         assert mine["bias"][r] == pytest.approx((b - a).mean())
-    flat = regression.errors(np.ones(5), np.arange(5.0), np.ones((1, 5)))
+    flat = regression_metrics.errors(np.ones(5), np.arange(5.0), np.ones((1, 5)))
     assert np.isnan(flat["r2"]) and np.isnan(flat["pearson"]) and flat["mae"] == pytest.approx(1.4)
-    rows = {row["metric"]: row for row in regression.rows_of(truth, found, np.arange(40))}
+    rows = {row["metric"]: row for row in regression_metrics.rows_of(truth, found, np.arange(40))}
     assert rows["mae"]["low"] < rows["mae"]["value"] < rows["mae"]["high"] and rows["mae"]["n"] == 40
 
 
@@ -93,18 +94,18 @@ def test_the_probe_is_ridge_regression_chosen_on_validation_rows() -> None:
     features = rng.normal(3, [1, 5, 0.1, 2], (80, 4)).astype(np.float32)
     numbers = (features @ np.array([2, 0, 30, 0]) + 7 + rng.normal(0, 0.5, 80)).astype(np.float32)
     drawn = Draw(1.0, 0, np.arange(50), np.arange(50, 65))
-    layer = regression.fit(features, numbers, drawn)
-    found = regression.predict(layer, features)
+    layer = linear_probe.fit_ridge(features, numbers, drawn)
+    found = linear_probe.predict_numbers(layer, features)
     assert np.abs(found[65:] - numbers[65:]).mean() < 0.8
     mean, std = features[:50].mean(0), features[:50].std(0)
     errors = []
-    for strength in regression.STRENGTHS:
+    for strength in linear_probe.RIDGE_STRENGTHS:
         model = Ridge(alpha=strength).fit((features[:50] - mean) / std, numbers[:50])
         errors.append((np.square(model.predict((features[50:65] - mean) / std) - numbers[50:65]).mean(), model))
     best = min(errors, key=lambda pair: pair[0])[1]
     np.testing.assert_allclose(found, best.predict((features - mean) / std), atol=2e-3)
-    alone = regression.fit(features, numbers, Draw(1.0, 0, np.arange(50), np.arange(0)))
-    assert np.abs(regression.predict(alone, features)[65:] - numbers[65:]).mean() < 0.8
+    alone = linear_probe.fit_ridge(features, numbers, Draw(1.0, 0, np.arange(50), np.arange(0)))
+    assert np.abs(linear_probe.predict_numbers(alone, features)[65:] - numbers[65:]).mean() < 0.8
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -116,8 +117,8 @@ def test_it_learns_the_number_in_the_tables_own_units(ages: Path, frozen: bool) 
     found = made._predict(made.head, test)
     truth = made.numbers[test]
     assert np.abs(found - truth).mean() < 0.5 * np.abs(truth - made.numbers[:36].mean()).mean()
-    assert {row["metric"] for row in made.validate()} == set(regression.METRICS)
-    expected = regression.predict(made.head, extract(made.network, made.info, made.store, made.rows[36:44]))
+    assert {row["metric"] for row in made.validate()} == set(regression_metrics.METRICS)
+    expected = linear_probe.predict_numbers(made.head, extract(made.network, made.info, made.store, made.rows[36:44]))
     mae = next(row["value"] for row in made.validate() if row["metric"] == "mae")
     assert mae == pytest.approx(np.abs(expected - made.numbers[36:44]).mean())
 
@@ -143,7 +144,7 @@ def test_from_files_to_rows_and_a_figure(ages: Path, tmp_path: Path) -> None:
     run = finetune(data, ["age"], ages, tmp_path / "run", regression=True, steps=2, batch_size=8, quiet=True)
     assert {row["evaluator"] for row in read_rows(run)} == {"finetune", "regression"}
     rows = {row["metric"]: row for row in evaluate(run, data, quiet=True) if row["evaluator"] == "regression"}
-    assert {*regression.METRICS, "mae_of_mean"} == set(rows) and rows["mae"]["n"] == 11 and rows["mae"]["split"] == "test"
+    assert {*regression_metrics.METRICS, "mae_of_mean"} == set(rows) and rows["mae"]["n"] == 11 and rows["mae"]["split"] == "test"
     frame = pd.read_csv(ages / "table.csv")
     middle = pd.to_numeric(frame["age"].replace("027Y", "27"))
     assert rows["mae_of_mean"]["value"] == pytest.approx((middle[44:55] - middle[:36].mean()).abs().mean(), abs=1e-4)
@@ -176,7 +177,7 @@ def test_numbers_far_from_zero_lose_no_digits() -> None:
     truth = rng.integers(0, 100, 200).astype(float)
     found = truth + rng.normal(3, 20, 200)
     weights = np.ones((1, 200))
-    near, far = (regression.errors(truth + offset, found + offset, weights) for offset in (0, 1e9))
+    near, far = (regression_metrics.errors(truth + offset, found + offset, weights) for offset in (0, 1e9))
     assert near["r2"][0] == pytest.approx(1 - np.mean((found - truth) ** 2) / truth.var())
     assert near["pearson"][0] == pytest.approx(np.corrcoef(truth, found)[0, 1])
     assert {k: v[0] for k, v in far.items()} == pytest.approx({k: v[0] for k, v in near.items()}, rel=1e-6)

@@ -12,23 +12,23 @@ import pytest
 import torch
 from PIL import Image
 
-from scotoma import decoders, encoders, segmenting
+from scotoma import decoders, encoder_header, encoders, segmenting
+from scotoma.data.label_draws import Draw, draw
 from scotoma.data.regions import Regions
-from scotoma.encoders import EncoderInfo
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
 from scotoma.evaluators import segmentation as shown
-from scotoma.evaluators.base import Draw, draw
 from scotoma.finetune import finetune
 from scotoma.judging import OfRegions
 from scotoma.material import Material, gather
-from scotoma.methods.base import Inputs
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.overlap import OVERLAPS
+from scotoma.rng import KeyedRNG
 from scotoma.run import read_rows
 from scotoma.segmenting import Job, Segmenter, summary
 from scotoma.study import study
 from scotoma.tuning import Recipe
-from scotoma.views import Draws
 
 SIDE, COUNT = 48, 30
 
@@ -51,7 +51,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
     info = EncoderInfo("resnet10t", {}, 1, 32, (0.35,), (0.2,))
     torch.manual_seed(0)
-    encoders.save(folder / encoders.FILE, encoders.build(info), info)
+    encoders.save(folder / encoder_header.FILE, encoders.build(info), info)
     return folder
 
 
@@ -70,7 +70,7 @@ def test_views_and_labels_are_warped_alike(discs: Path) -> None:
     method = Segmenter(encoder, inputs, job.head, job.regions.codes, jitter=0.0)
     labels = torch.zeros(6, 1, 40, 40, dtype=torch.uint8)
     labels[:, :, 5:25, 8:20] = 1
-    views = method.views(labels * 255, Draws(0, 0, torch.arange(6)), labels)
+    views = method.views(labels * 255, KeyedRNG(0, 0, torch.arange(6)), labels)
     inside = views["view"][:, 0]
     assert views["labels"].dtype == torch.int64 and views["labels"].shape == (6, 32, 32)
     sure = (inside < 0.05) | (inside > 0.95)
@@ -189,7 +189,7 @@ def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatc
         str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "larger", size=48, decoder="deeplabv3plus", steps=1,
         batch_size=4, quiet=True,
     )  # fmt: skip
-    info = encoders.read_info(larger)
+    info = encoder_header.read_info(larger)
     assert (info.image_size, info.decoder, info.timm_kwargs) == (48, "deeplabv3plus", {"output_stride": 16})
     assert len(evaluate(larger, str(discs / "table.csv"), quiet=True)) > 0
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from scotoma.cli import main
+from scotoma.data import dataset as dataset_
 from scotoma.data import images, splits, store, table
 from scotoma.errors import RunError, UsageError
 from scotoma.split import split
@@ -263,7 +264,7 @@ def test_nothing_is_overwritten_or_half_written(cohort: Path, tmp_path: Path, mo
 def test_a_table_of_windows_keeps_them(tmp_path: Path) -> None:
     frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(20)], "patient": range(20)})
     shown = images.Display(((40.0, 80.0), (80.0, 200.0), (600.0, 2800.0)))
-    data = table.Dataset("bleeds", frame, display=shown)
+    data = dataset_.Dataset("bleeds", frame, display=shown)
     with pytest.raises(UsageError, match=r"a CSV cannot say: write --out .*s.parquet"):
         split(data, tmp_path / "s.csv", quiet=True)
     path = split(data, tmp_path / "s.parquet", quiet=True)

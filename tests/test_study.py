@@ -15,7 +15,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from scotoma import encoders, extrapolation
+from scotoma import encoder_header, encoders, extrapolation
 from scotoma.errors import UsageError
 from scotoma.evaluate import evaluate
 from scotoma.run import read_rows, status
@@ -169,7 +169,7 @@ def test_methods_with_other_arguments_and_given_weights_stand_beside_each_other(
     }
     differences = rows[rows["metric"] == "auroc_difference"]
     assert set(differences["method"]) == set(scores["method"]) - {"random"}
-    info = encoders.read_info(out / "pretrain" / "simclr_temperature=0.5_jitter=0.1")
+    info = encoder_header.read_info(out / "pretrain" / "simclr_temperature=0.5_jitter=0.1")
     assert (info.method["temperature"], info.method["jitter"]) == (0.5, 0.1)
     inside = read_rows(out / "pretrain" / "simclr_temperature=0.5_jitter=0.1")
     assert {r["method"] for r in inside} == {"simclr?temperature=0.5&jitter=0.1"}, "the report must not take it for another run"

@@ -13,12 +13,14 @@ from torch import nn
 from scotoma import rehearsal, training
 from scotoma.data.store import Store
 from scotoma.errors import RunError, UsageError
-from scotoma.methods.base import Inputs
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised
-from scotoma.plan import Plan, automatic_precision, schedule
+from scotoma.models.features import features, spread
+from scotoma.models.precision import automatic_precision
+from scotoma.plan import Plan, schedule
 from scotoma.rehearsal import measure_rate
 from scotoma.training import Batches, Order, step_loss
-from scotoma.watch import drop_lines_after, features, spread
+from scotoma.watch import drop_lines_after
 
 INPUTS = Inputs(16, 1, (0.4,), (0.2,), outputs=2)
 

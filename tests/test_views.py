@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scotoma import views
+from scotoma.data.modalities import MODALITIES, modality
 from scotoma.errors import UsageError
-from scotoma.views import MODALITIES, Augmentation, Draws, modality, places, plain
+from scotoma.rng import KeyedRNG
+from scotoma.views import Augmentation, places, plain
 
 KIND = modality("grey")
 ROWS = torch.arange(1000)
@@ -40,52 +42,52 @@ def raw(size: int = 24, channels: int = 1, **changes: object) -> Augmentation:
 
 
 def test_draws_do_not_depend_on_batch_or_order() -> None:
-    whole = Draws(3, 5, ROWS)
+    whole = KeyedRNG(3, 5, ROWS)
     order = torch.from_numpy(np.random.default_rng(0).permutation(1000))
     for draw in (lambda d: d.uniform("a", 4), lambda d: d.normal("a"), lambda d: d.of("view").uniform("a")):
         expected = draw(whole)
-        assert torch.equal(draw(Draws(3, 5, ROWS[order])), expected[order])
-        assert torch.equal(torch.cat([draw(Draws(3, 5, part)) for part in ROWS.split(7)]), expected)
+        assert torch.equal(draw(KeyedRNG(3, 5, ROWS[order])), expected[order])
+        assert torch.equal(torch.cat([draw(KeyedRNG(3, 5, part)) for part in ROWS.split(7)]), expected)
     assert torch.equal(whole.uniform("a"), whole.uniform("a"))
 
 
 def test_draws_of_a_tensor_of_epochs_equal_those_of_each_epoch() -> None:
     epochs = torch.tensor([0, 1, 7]).repeat(10)
     rows = torch.arange(30)
-    mixed = Draws(1, epochs, rows).uniform("a", 3)
+    mixed = KeyedRNG(1, epochs, rows).uniform("a", 3)
     for epoch in (0, 1, 7):
         chosen = epochs == epoch
-        assert torch.equal(mixed[chosen], Draws(1, epoch, rows[chosen]).uniform("a", 3))
+        assert torch.equal(mixed[chosen], KeyedRNG(1, epoch, rows[chosen]).uniform("a", 3))
 
 
 def test_draws_differ_by_seed_epoch_row_name_and_view() -> None:
-    base = Draws(0, 0, ROWS).uniform("a")
+    base = KeyedRNG(0, 0, ROWS).uniform("a")
     others = [
-        Draws(1, 0, ROWS).uniform("a"),
-        Draws(-1, 0, ROWS).uniform("a"),
-        Draws(2**63, 0, ROWS).uniform("a"),
-        Draws(0, 1, ROWS).uniform("a"),
-        Draws(0, 0, ROWS + 1).uniform("a"),
-        Draws(0, 0, ROWS).uniform("b"),
-        Draws(0, 0, ROWS).of("first").uniform("a"),
-        Draws(0, 0, ROWS).of("second").uniform("a"),
+        KeyedRNG(1, 0, ROWS).uniform("a"),
+        KeyedRNG(-1, 0, ROWS).uniform("a"),
+        KeyedRNG(2**63, 0, ROWS).uniform("a"),
+        KeyedRNG(0, 1, ROWS).uniform("a"),
+        KeyedRNG(0, 0, ROWS + 1).uniform("a"),
+        KeyedRNG(0, 0, ROWS).uniform("b"),
+        KeyedRNG(0, 0, ROWS).of("first").uniform("a"),
+        KeyedRNG(0, 0, ROWS).of("second").uniform("a"),
     ]
     numbers = torch.stack([base, *others])
-    numbers[5, :] = Draws(0, 0, ROWS + 5000).uniform("a")  # rows of their own, so that all nine should be unrelated
+    numbers[5, :] = KeyedRNG(0, 0, ROWS + 5000).uniform("a")  # rows of their own, so that all nine should be unrelated
     correlation = np.corrcoef(numbers.numpy()) - np.eye(len(numbers))
     assert abs(correlation).max() < 5 / math.sqrt(1000)
 
 
 def test_exchanging_seed_epoch_and_row_gives_other_numbers() -> None:
     triples = [(s, e, r) for s in range(6) for e in range(6) for r in range(6)]
-    found = {Draws(s, e, torch.tensor([r])).uniform("a").item() for s, e, r in triples}
+    found = {KeyedRNG(s, e, torch.tensor([r])).uniform("a").item() for s, e, r in triples}
     assert len(found) > 0.99 * len(triples)  # 216 of 2**24 numbers: a collision is rare
 
 
 @pytest.mark.parametrize("shape", [(), (100,)])
 def test_uniform_is_uniform_and_neighbours_are_unrelated(shape: tuple[int, ...]) -> None:
     count = 100_000 if not shape else 1000
-    u = Draws(11, 2, torch.arange(count)).uniform("x", *shape).double().numpy()
+    u = KeyedRNG(11, 2, torch.arange(count)).uniform("x", *shape).double().numpy()
     flat = u.ravel()
     assert flat.min() >= 0 and flat.max() < 1
     assert stats.kstest(flat, "uniform").pvalue > 1e-3
@@ -93,18 +95,18 @@ def test_uniform_is_uniform_and_neighbours_are_unrelated(shape: tuple[int, ...])
     assert abs(np.corrcoef(flat[:-1], flat[1:])[0, 1]) < 5 / math.sqrt(flat.size)
     rows = u.reshape(count, -1)
     assert abs(np.corrcoef(rows[:-1].ravel(), rows[1:].ravel())[0, 1]) < 5 / math.sqrt(flat.size)
-    next_epoch = Draws(11, 3, torch.arange(count)).uniform("x", *shape).double().numpy().ravel()
+    next_epoch = KeyedRNG(11, 3, torch.arange(count)).uniform("x", *shape).double().numpy().ravel()
     assert abs(np.corrcoef(flat, next_epoch)[0, 1]) < 5 / math.sqrt(flat.size)
 
 
 def test_uniform_keeps_its_bounds() -> None:
-    u = Draws(0, 0, ROWS).uniform("x", 50, low=-2.0, high=3.0)
+    u = KeyedRNG(0, 0, ROWS).uniform("x", 50, low=-2.0, high=3.0)
     assert u.dtype == torch.float32 and u.shape == (1000, 50)
     assert stats.kstest(u.numpy().ravel(), stats.uniform(-2, 5).cdf).pvalue > 1e-3
 
 
 def test_normal_is_normal() -> None:
-    z = Draws(4, 0, torch.arange(100_000)).normal("z").double().numpy()
+    z = KeyedRNG(4, 0, torch.arange(100_000)).normal("z").double().numpy()
     assert np.isfinite(z).all()
     assert stats.kstest(z, "norm").pvalue > 1e-3
     assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < 5 / math.sqrt(len(z))
@@ -145,17 +147,17 @@ def test_mirror_flip_and_quarter_turns_equal_torchs() -> None:
 def test_a_sampled_quarter_turn_is_a_rotation_of_the_picture() -> None:
     still = replace(KIND, rotation=0.0)
     images = pictures(8)
-    theta = raw(kind=replace(KIND, rotation=90.0), scale=(1, 1), ratio=(1, 1)).sample(Draws(0, 0, torch.arange(8)))["theta"]
+    theta = raw(kind=replace(KIND, rotation=90.0), scale=(1, 1), ratio=(1, 1)).sample(KeyedRNG(0, 0, torch.arange(8)))["theta"]
     angle = torch.atan2(theta[:, 1, 0], theta[:, 0, 0])
     assert angle.abs().max() <= math.pi / 2 and angle.abs().min() > 0
     torch.testing.assert_close(theta[:, :, :2] @ theta[:, :, :2].mT, torch.eye(2).expand(8, 2, 2), atol=1e-6, rtol=0)
-    params = raw(kind=still, scale=(1, 1), ratio=(1, 1), jitter=0.0).sample(Draws(0, 0, torch.arange(8)))
+    params = raw(kind=still, scale=(1, 1), ratio=(1, 1), jitter=0.0).sample(KeyedRNG(0, 0, torch.arange(8)))
     torch.testing.assert_close(raw(kind=still, jitter=0.0).apply(images, params), images / 255, atol=2e-5, rtol=0)
 
 
 def test_crops_stay_inside_and_have_the_area_and_aspect_asked_for() -> None:
     augment = raw(kind=replace(KIND, rotation=0.0), scale=(0.2, 0.6))
-    theta = augment.sample(Draws(0, 0, torch.arange(20_000)))["theta"]
+    theta = augment.sample(KeyedRNG(0, 0, torch.arange(20_000)))["theta"]
     corners = torch.tensor([[-1.0, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]])
     assert (theta @ corners.T).abs().max() <= 1 + 1e-6
     width, height = theta[:, 0, 0], theta[:, 1, 1]
@@ -169,14 +171,14 @@ def test_crops_stay_inside_and_have_the_area_and_aspect_asked_for() -> None:
 @pytest.mark.parametrize("name", sorted(MODALITIES))
 def test_modalities_forbid_what_they_forbid(name: str) -> None:
     kind = modality(name)
-    theta = raw(kind=replace(kind, rotation=min(kind.rotation, 45.0))).sample(Draws(0, 0, torch.arange(4000)))["theta"]
+    theta = raw(kind=replace(kind, rotation=min(kind.rotation, 45.0))).sample(KeyedRNG(0, 0, torch.arange(4000)))["theta"]
     mirrored, flipped = theta[:, 0, 0] < 0, theta[:, 1, 1] < 0
     for allowed, found in ((kind.mirror, mirrored), (kind.flip, flipped)):
         share = found.double().mean().item()
         assert abs(share - 0.5) < 0.04 if allowed else share == 0
-    determinant = torch.linalg.det(raw(kind=kind).sample(Draws(0, 0, torch.arange(4000)))["theta"][:, :, :2])
+    determinant = torch.linalg.det(raw(kind=kind).sample(KeyedRNG(0, 0, torch.arange(4000)))["theta"][:, :, :2])
     assert ((determinant < 0).any() == (kind.mirror or kind.flip)).item()
-    angle = raw(kind=replace(kind, mirror=False, flip=False), ratio=(1, 1)).sample(Draws(0, 0, torch.arange(4000)))["theta"]
+    angle = raw(kind=replace(kind, mirror=False, flip=False), ratio=(1, 1)).sample(KeyedRNG(0, 0, torch.arange(4000)))["theta"]
     degrees = torch.rad2deg(torch.atan2(angle[:, 1, 0], angle[:, 0, 0]))
     assert kind.rotation * 0.99 < degrees.abs().max() <= kind.rotation + 1e-3
 
@@ -211,7 +213,7 @@ def test_intensity_changes_have_their_closed_forms() -> None:
 
 
 def test_the_strength_of_jitter_bounds_what_is_sampled() -> None:
-    params = raw(jitter=0.3, blur=0.25, blur_sigma=(0.5, 1.0)).sample(Draws(0, 0, torch.arange(20_000)))
+    params = raw(jitter=0.3, blur=0.25, blur_sigma=(0.5, 1.0)).sample(KeyedRNG(0, 0, torch.arange(20_000)))
     assert stats.kstest(params["brightness"].numpy(), stats.uniform(-0.15, 0.3).cdf).pvalue > 1e-3
     assert stats.kstest(params["contrast"].numpy(), stats.uniform(0.7, 0.6).cdf).pvalue > 1e-3
     assert params["gamma"].min() >= 0.7 - 1e-6 and params["gamma"].max() <= 1 / 0.7 + 1e-5
@@ -245,19 +247,19 @@ def test_a_view_does_not_depend_on_its_neighbours() -> None:
     images = pictures(6, channels=3)
     augment = raw(channels=3, kind=modality("dermoscopy"), blur=0.5)
     rows = torch.arange(6)
-    together = augment(images, Draws(0, 0, rows))
+    together = augment(images, KeyedRNG(0, 0, rows))
     for i in range(6):
-        torch.testing.assert_close(augment(images[i : i + 1], Draws(0, 0, rows[i : i + 1]))[0], together[i], atol=1e-6, rtol=0)
-    back = augment(images.flip(0), Draws(0, 0, rows.flip(0)))
+        torch.testing.assert_close(augment(images[i : i + 1], KeyedRNG(0, 0, rows[i : i + 1]))[0], together[i], atol=1e-6, rtol=0)
+    back = augment(images.flip(0), KeyedRNG(0, 0, rows.flip(0)))
     torch.testing.assert_close(back.flip(0), together, atol=1e-6, rtol=0)
-    assert not torch.allclose(augment(images, Draws(0, 1, rows)), together, atol=0.05)
+    assert not torch.allclose(augment(images, KeyedRNG(0, 1, rows)), together, atol=0.05)
 
 
 def test_layout_of_the_batch_does_not_matter() -> None:
     images = pictures(4, channels=3)
     augment = raw(channels=3, blur=0.5)
     last = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    assert torch.equal(augment(last, Draws(0, 0, torch.arange(4))), augment(images, Draws(0, 0, torch.arange(4))))
+    assert torch.equal(augment(last, KeyedRNG(0, 0, torch.arange(4))), augment(images, KeyedRNG(0, 0, torch.arange(4))))
 
 
 def test_plain_is_the_identity_at_equal_size() -> None:

@@ -10,7 +10,7 @@ from scotoma.data.readings import label_text
 from scotoma.errors import UsageError
 from scotoma.label_columns import NEXT, pair_column
 from scotoma.material import Material
-from scotoma.methods.base import Column, Wants
+from scotoma.methods.parts.inputs import Column, Wants
 from scotoma.partners import Partners, Successors
 from scotoma.training import Batches
 

@@ -15,8 +15,8 @@ from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
     from scotoma.data.audit import Finding, Pictures
+    from scotoma.data.dataset import Dataset
     from scotoma.data.store import Store
-    from scotoma.data.table import Dataset
     from scotoma.data.targets import Target
 
 Row = dict[str, Any]

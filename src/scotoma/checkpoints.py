@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scotoma.encoder_header import is_pickled
 from scotoma.errors import UsageError
 
 COUNTER = "num_batches_tracked"  # of batch norm; files of before 2018 lack it, and nothing that Scotoma does reads it
@@ -77,12 +78,6 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not any(True for _ in _tables(found)):
         raise UsageError(f"{path}: holds no table of weights by name")
     return found
-
-
-def is_pickled(path: Path) -> bool:
-    """Whether a file is no safetensors file but one of ``torch.save``."""
-    with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02") or path.suffix in (".pt", ".pth", ".bin", ".ckpt")
 
 
 def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str) -> Found:

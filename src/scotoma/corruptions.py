@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 SEVERITIES = (1, 2, 3, 4, 5)
-Corruption = Callable[[Tensor, int, Draws], Tensor]
+Corruption = Callable[[Tensor, int, KeyedRNG], Tensor]
 
 
-def poisson(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def poisson(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Photon noise: counts with mean ``photons`` where the picture is white."""
     photons = (60.0, 25.0, 12.0, 5.0, 3.0)[severity - 1]
     return poisson_quantile(rng.uniform("poisson", *x.shape[1:]), x * photons).div_(photons).clamp_(max=1)
@@ -40,23 +40,23 @@ def poisson_quantile(u: Tensor, rate: Tensor) -> Tensor:
     return count
 
 
-def gaussian(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def gaussian(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Additive normal noise."""
     return (x + (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1] * rng.normal("gaussian", *x.shape[1:])).clamp_(0, 1)
 
 
-def speckle(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def speckle(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Multiplicative normal noise, as of ultrasound."""
     return (x + x * (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1] * rng.normal("speckle", *x.shape[1:])).clamp_(0, 1)
 
 
-def impulse(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def impulse(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Dead and saturated pixels, over all channels."""
     u, half = rng.uniform("impulse", 1, *x.shape[2:]), (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1] / 2
     return torch.where(u < half, 0.0, torch.where(u >= 1 - half, 1.0, x))
 
 
-def gaussian_blur(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def gaussian_blur(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Out of focus, or too thick a slice."""
     from torchvision.transforms.v2.functional import gaussian_blur as blur
 
@@ -65,7 +65,7 @@ def gaussian_blur(x: Tensor, severity: int, rng: Draws) -> Tensor:
     return blur(x, [side, side], [sigma, sigma])
 
 
-def motion_blur(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def motion_blur(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """The patient moved along a straight line: the mean over its places, in a direction of each picture's own."""
     length = (0.03, 0.05, 0.07, 0.1, 0.14)[severity - 1] * 2  # in grid_sample's units, a picture being 2 wide
     angle = rng.uniform("direction", high=math.pi)
@@ -73,31 +73,31 @@ def motion_blur(x: Tensor, severity: int, rng: Draws) -> Tensor:
     return torch.stack(places).mean(0)
 
 
-def brightness(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def brightness(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Brighter or darker by a constant."""
     return (x + _sign(rng, "brightness") * (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]).clamp_(0, 1)
 
 
-def contrast(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def contrast(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Flatter, about the picture's mean."""
     middle = x.mean((1, 2, 3), keepdim=True)
     return middle + (x - middle) * (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
 
 
-def gamma(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def gamma(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Another display curve, up or down."""
     power = (1.25, 1.5, 2.0, 2.5, 3.0)[severity - 1]
     return x ** (power ** _sign(rng, "gamma"))
 
 
-def down_sampling(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def down_sampling(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """A smaller picture, enlarged again."""
     small = [max(1, round(n * (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1])) for n in x.shape[2:]]
     low = F.interpolate(x, small, mode="bilinear", antialias=True, align_corners=False)
     return F.interpolate(low, x.shape[2:], mode="bilinear", align_corners=False)
 
 
-def jpeg(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def jpeg(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """JPEG at low quality."""
     from torchvision.io import decode_jpeg, encode_jpeg
 
@@ -106,14 +106,14 @@ def jpeg(x: Tensor, severity: int, rng: Draws) -> Tensor:
     return torch.stack([decode_jpeg(file) for file in files]).to(x.device).float().div_(255)
 
 
-def rotation(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def rotation(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Turned to the left or right; what comes in is black."""
     angle = math.radians((5, 10, 15, 20, 30)[severity - 1]) * _sign(rng, "rotation").flatten()
     zero = torch.zeros_like(angle)
     return _warped(x, torch.stack([angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero], 1).view(-1, 2, 3))
 
 
-def cropping(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def cropping(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """A part of the picture, enlarged to the whole."""
     side = math.sqrt((0.9, 0.8, 0.7, 0.6, 0.5)[severity - 1])
     u, v = (rng.uniform(f"crop {axis}", low=-1, high=1) * (1 - side) for axis in "xy")
@@ -121,7 +121,7 @@ def cropping(x: Tensor, severity: int, rng: Draws) -> Tensor:
     return _warped(x, torch.stack([one, zero, u, zero, one, v], 1).view(-1, 2, 3))
 
 
-def bias_field(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def bias_field(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Uneven sensitivity of a receiver coil: exp of a polynomial of third order of the place."""
     h, w = x.shape[2:]
     rows, columns = torch.meshgrid(*(torch.linspace(-1, 1, n, device=x.device) for n in (h, w)), indexing="ij")
@@ -130,7 +130,7 @@ def bias_field(x: Tensor, severity: int, rng: Draws) -> Tensor:
     return (x * torch.einsum("bt,thw->bhw", weights, terms).exp()[:, None]).clamp_(max=1)
 
 
-def ghosting(x: Tensor, severity: int, rng: Draws) -> Tensor:
+def ghosting(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Periodic motion while the lines of k-space are read: every n-th line is weaker, n from 4 to 9; the centre stays."""
     strength = (0.2, 0.4, 0.6, 0.8, 1.0)[severity - 1]
     every = 4 + (rng.uniform("ghosts") * 6).long()
@@ -153,7 +153,7 @@ def corruptions(modality: str) -> dict[str, Corruption]:
     return EVERYWHERE | (MAGNETIC if modality == "mr" else {})
 
 
-def order_of_patches(count: int, rng: Draws) -> Tensor:
+def order_of_patches(count: int, rng: KeyedRNG) -> Tensor:
     """(B, count) int64: patches of each picture in the order in which they are hidden; a larger share holds a smaller one."""
     return rng.uniform("patches", count).argsort(1)
 
@@ -175,7 +175,7 @@ def hide_patches(x: Tensor, hidden: Tensor, cells: int, fill: Tensor) -> Tensor:
     return x * seen + fill.view(1, -1, 1, 1) * (1 - seen)
 
 
-def _sign(rng: Draws, name: str) -> Tensor:
+def _sign(rng: KeyedRNG, name: str) -> Tensor:
     """(B, 1, 1, 1): -1 or 1."""
     return torch.where(rng.uniform(f"sign of {name}") < 0.5, -1.0, 1.0).view(-1, 1, 1, 1)
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.encoders import DECODER, EncoderInfo, embed, find, is_vit
+from scotoma.encoder_header import EncoderInfo, find
+from scotoma.encoders import DECODER, embed, is_vit
 from scotoma.errors import UsageError
 
 OF_CNNS = ("unet", "deeplabv3plus", "upernet")

@@ -12,8 +12,10 @@ import numpy as np
 
 from scotoma import files, preflight
 from scotoma.arguments import checked
+from scotoma.data import dataset as dataset_
 from scotoma.data import phi, splits, store, table
-from scotoma.data.table import IDENTIFIERS, SPLITS
+from scotoma.data.dataset import SPLITS
+from scotoma.data.table import IDENTIFIERS
 from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
@@ -86,15 +88,15 @@ def embed(
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
     preflight.weights_file(run)
-    from scotoma import encoders, initial
+    from scotoma import encoder_header
     from scotoma.material import Source
 
-    info = encoders.read_info(run)
+    info = encoder_header.read_info(run)
     dataset = replace(table.load(data, labels, on, readers, missing), display=info.display)
     for name in set(target or ()) - set(store.FROM_HEADERS):
         dataset.column(name)  # a wrong column is found before anything is decoded
     dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)
-    initial.say_unlike(run, dataset.name, opened.preparation)
+    encoder_header.say_unlike(run, dataset.name, opened.preparation)
     source = Source(str(run), dataset, opened)
     sides = _sides(dataset, opened, source.sides())
     chosen = np.arange(len(dataset)) if rows == "all" else np.flatnonzero(sides == rows)
@@ -108,7 +110,7 @@ def embed(
     return path
 
 
-def _sides(dataset: table.Dataset, opened: store.Store, earlier: dict[str, str]) -> np.ndarray:
+def _sides(dataset: dataset_.Dataset, opened: store.Store, earlier: dict[str, str]) -> np.ndarray:
     """(n,) the split of each row, None where it is not known; what stands on several sides counts as trained on."""
     given = dataset.table["split"] if "split" in dataset.table.columns else None
     if given is not None and given.notna().any():
@@ -117,7 +119,7 @@ def _sides(dataset: table.Dataset, opened: store.Store, earlier: dict[str, str])
     return np.array([next((side for side in SPLITS if side in of_row), None) for of_row in known], object)
 
 
-def _columns(dataset: table.Dataset, opened: store.Store, sides: np.ndarray, target: list[str]) -> pd.DataFrame:
+def _columns(dataset: dataset_.Dataset, opened: store.Store, sides: np.ndarray, target: list[str]) -> pd.DataFrame:
     """What stands beside the features; where rows name no patient also by what else `scotoma purge` finds his."""
     import pandas as pd
     from pandas.api.types import infer_dtype
@@ -142,14 +144,14 @@ def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    from scotoma import encoders
-    from scotoma.evaluators.base import extract
+    from scotoma import encoder_header, encoders
+    from scotoma.models.features import extract
 
     network, _, _ = encoders.load(run)
     width = encoders.width(network)
     said = {
         "encoder": info.name, "method": info.method["name"], "fingerprint": info.data, "image_size": info.image_size,
-        "weights": hashlib.blake2b(encoders.find(run).read_bytes(), digest_size=16).hexdigest(), **provenance,
+        "weights": hashlib.blake2b(encoder_header.find(run).read_bytes(), digest_size=16).hexdigest(), **provenance,
     }  # fmt: skip
     beside = pa.Schema.from_pandas(columns, preserve_index=False).remove_metadata()
     features = pa.field(COLUMN, pa.list_(pa.float32(), width))

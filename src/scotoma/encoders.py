@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import encoder_header, encoder_shapes, files, preflight
-from scotoma.data.images import Display
+from scotoma import encoder_shapes, files
+from scotoma.encoder_header import HEAD, HEADER, EncoderInfo, find, read_info
 from scotoma.errors import RunError, UsageError
 from scotoma.masks import patchify
 
-FILE = preflight.ENCODER
-find = preflight.weights_file
-HEADER = encoder_header.KEY
-HEAD = ("head.weight", "head.bias")  # a model file is an encoder file with these beside it; some networks have other names in head.
 DECODER = "decoder."  # before the names of a segmentation model's further weights
 BESIDE = (*HEAD, DECODER)
-
-
-class ForeignError(UsageError):
-    """A file of weights has no header of Scotoma's: another program wrote it."""
-
-
-@dataclass
-class EncoderInfo:
-    """What the header of an encoder file says.
-
-    Args:
-        timm_name: the name ``timm.create_model`` knows.
-        timm_kwargs: its arguments.
-        in_chans: channels of the input.
-        image_size: side of the input, pixels.
-        mean: mean a channel of pixels in [0, 1].
-        std: standard deviation a channel.
-        pixels: how pixels were prepared (side and version of the store, ``display``).
-        modality: which augmentations are plausible.
-        method: the method that trained it, with its configuration; ``{"name": "random"}`` for none.
-        seed: of the run.
-        versions: of the libraries.
-        data: fingerprint of the training pictures.
-        targets: for a model: the columns it predicts.
-        classes: for a model: the classes of a categorical target.
-        temperature: for a model: its logits are divided by this before they are probabilities (chosen on validation rows).
-        thresholds: for a model: the probability from which on each class is called positive, chosen on validation rows; () for 0.5.
-        decoder: for a segmentation model: the name of its decoder.
-        trained_on: what it was trained on, through every step (``provenance.Record``); None in files of older versions.
-    """
-
-    timm_name: str
-    timm_kwargs: dict[str, Any]
-    in_chans: int
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    pixels: dict[str, Any] = field(default_factory=dict)
-    modality: str = "grey"
-    method: dict[str, Any] = field(default_factory=lambda: {"name": "random"})
-    seed: int = 0
-    versions: dict[str, str] = field(default_factory=dict)
-    data: str = ""
-    targets: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    temperature: float = 1.0
-    thresholds: tuple[float, ...] = ()
-    decoder: str = ""
-    trained_on: dict[str, Any] | None = field(default=None, repr=False)
-
-    @property
-    def numeric(self) -> bool:
-        """Whether this is a model that predicts a number."""
-        return bool(self.targets) and not self.classes
-
-    @property
-    def display(self) -> Display:
-        """How stored values became grey levels."""
-        return Display.of(self.pixels.get("display"))
-
-    @property
-    def name(self) -> str:
-        """The name a user types for this network."""
-        patch = self.timm_kwargs.get("patch_size")
-        pool = "_avg" if self.timm_kwargs.get("global_pool") == "avg" else ""
-        return re.sub(r"_patch16_224$", f"_patch{patch}{pool}", self.timm_name) if patch else self.timm_name
 
 
 def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
@@ -330,39 +260,6 @@ def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | No
 def _not_finite(weights: dict[str, Tensor]) -> str | None:
     """The name of the first tensor that is not finite."""
     return next((k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()), None)
-
-
-def read_info(source: str | Path) -> EncoderInfo:
-    """The header of an encoder or model file.
-
-    Raises:
-        ForeignError: it was not written by Scotoma.
-        UsageError: no such file, or it was written by another version of Scotoma.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = find(source)
-    try:
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            outputs = file.get_slice(HEAD[0]).get_shape()[0] if HEAD[1] in file.keys() else 0  # noqa: SIM118
-    except SafetensorError as error:
-        raise UsageError(f"{path}: not a whole safetensors file ({error})") from error
-    if header is None:
-        raise ForeignError(f"{path}: a safetensors file without Scotoma's header; pretrain or finetune writes one")
-    try:
-        fields = encoder_header.require(json.loads(header), str(path), outputs)
-        if unknown := sorted(set(fields) - set(encoder_header.FIELDS)):
-            told = ", ".join(repr(name[:40]) for name in unknown[:5])
-            raise UsageError(
-                f"{path}: its header has fields that this version of Scotoma does not know ({told}): install a newer one"
-            )
-        fields |= {name: tuple(fields[name]) for name in encoder_header.LISTS if name in fields}
-        info = EncoderInfo(**fields)
-        _ = info.display  # is read from it
-        return info
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise UsageError(f"{path}: its header was written by another version of Scotoma ({error})") from error
 
 
 def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, nn.Linear | None]:

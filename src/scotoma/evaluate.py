@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from scotoma import evaluated_images, plugins, preflight
 from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError, notice
+from scotoma.material import TESTED_ON, material_rows
 from scotoma.run import Row, Run, read_rows, status
 
 if TYPE_CHECKING:
-    import numpy as np  # nothing heavy: the command line's parser imports what stands here
+    pass  # nothing heavy: the command line's parser imports what stands here
 
 ROWS = ("auto", "test", "all")  # that can be tested
-TESTED_ON = "tested_on"  # the key of a row by which the images tested and the target are known again
 
 
 @checked
@@ -87,10 +87,10 @@ def evaluate(
         preflight.refuse_folder(Path(out), "evaluate", overwrite)
     elif status(Path(run)) != "finished":
         raise UsageError(f"{run} is no finished run folder: name one for the rows with --out")
-    from scotoma import encoders, label_columns
+    from scotoma import encoder_header, encoders, label_columns
     from scotoma.material import gather
 
-    info = encoders.read_info(run)
+    info = encoder_header.read_info(run)
     _refuse_by_header(evaluators or [], info)
     target = target or list(info.targets)
     numbers = info.numeric if info.targets == tuple(target) else "regression" in (evaluators or ())
@@ -224,43 +224,10 @@ def _refuse_by_header(evaluators: list[str], info: Any) -> None:
 
 def _stamp(run: Path) -> tuple[int, ...]:
     """By which a weights file is known from one that took its place."""
-    from scotoma import encoders
+    from scotoma import encoder_header
 
-    entry = encoders.find(run).stat()
+    entry = encoder_header.find(run).stat()
     return entry.st_ino, entry.st_size, entry.st_mtime_ns
-
-
-def material_rows(material: Any) -> list[Row]:
-    """Rows about the data: how many pictures, patients and unreadable files."""
-    import numpy as np
-
-    from scotoma.data.copies import NOT_LOOKED_FOR
-    from scotoma.data.splits import cohort, count_shared
-
-    target = material.target
-    rows: list[Row] = list(cohort(material.split, target.y if target else None, target.classes if target else ()))
-    if target is not None:
-        test = material.split.rows("test")
-        tested = {
-            "metric": "tested",
-            "split": "test",
-            "value": int(target.known[test].sum()),
-            "n": len(test),
-            "rule": material.rule,
-            "unit": material.split.unit,
-            "patients": len(np.unique(material.split.units[test[target.known[test]]])),
-            TESTED_ON: _tested_on(material, test[target.known[test]]),
-        }
-        rows.append({"evaluator": "data", **tested})
-    if not material.split.made and len(set(material.split.of.tolist()) - {""}) > 1:  # the table's own
-        copied = material.split.copied
-        told = {"reason": NOT_LOOKED_FOR} if copied is None else {}
-        rows.append({"evaluator": "data", "metric": "altered_copies_across_splits", "value": copied, **told})
-    rows += [{**copies.row(), "weights": Path(source).name} for source, copies in material.copies.items()]
-    for what, count in count_shared(material.dataset, material.store, material.split):  # which --allow_leakage let pass
-        rows.append({"evaluator": "data", "metric": "shared_between_sides", "value": count, "what": what})
-    unreadable = int(material.store.facts["error"].notna().sum())
-    return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
 
 
 def say_few(material: Any) -> None:
@@ -294,15 +261,6 @@ def _say_other_classes(material: Any) -> None:
         notice(
             material.dataset.name, f"{others} of {len(rows)} test images have another class than the model's ({known}): not tested"
         )
-
-
-def _tested_on(material: Any, rows: np.ndarray) -> str:
-    """A keyed hash of the images that are tested and of the target's columns."""
-    from scotoma.data import identity
-    from scotoma.data.splits import contents
-
-    images = sorted(map(str, contents(material.dataset, material.store)[rows]))
-    return identity.pseudonym("\n".join([*material.target.columns, *images]), identity.load_key())
 
 
 def _replace(run: Run, rows: list[Row]) -> list[Row]:

@@ -12,8 +12,8 @@ from scotoma.data import splits, units
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
+    from scotoma.data.dataset import Dataset
     from scotoma.data.store import Store
-    from scotoma.data.table import Dataset
 
 TESTED = "tested.parquet"  # in the run folder: keyed hashes of patients and contents
 

@@ -123,10 +123,10 @@ def finetune(
         preflight.refuse_folder(Path(out), "finetune", overwrite, resume)
     from dataclasses import replace
 
-    from scotoma import encoders, initial, label_columns
+    from scotoma import encoder_header, encoders, initial, label_columns
     from scotoma.material import gather
 
-    info = encoders.read_info(encoder)
+    info = encoder_header.read_info(encoder)
     material = gather(
         data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
         target=target, classes=classes, numbers=regression, size=size or info.image_size, channels=info.in_chans,
@@ -136,8 +136,8 @@ def finetune(
     assert material.target is not None
     label_columns.say(material, info.method)
     from scotoma import decoders, finetuning, regressing, resuming, segmenting
+    from scotoma.data.label_draws import draw
     from scotoma.data.targets import require_classes
-    from scotoma.evaluators.base import draw
     from scotoma.methods.supervised import Supervised
     from scotoma.tuning import Recipe
 

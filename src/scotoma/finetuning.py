@@ -11,17 +11,19 @@ import torch
 from torch import nn
 
 from scotoma import decisions, metrics
+from scotoma.data.label_draws import Draw
 from scotoma.data.store import Store
 from scotoma.data.targets import Target
-from scotoma.encoders import EncoderInfo
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
-from scotoma.evaluators import linear
-from scotoma.evaluators.base import Draw, draw_rows, extract
 from scotoma.losses import classification
 from scotoma.material import Material
-from scotoma.methods.base import Inputs
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised
+from scotoma.models import linear_probe
+from scotoma.models.features import extract
 from scotoma.run import Row, Run
+from scotoma.summaries import draw_rows
 from scotoma.training import Batches, cost_rows
 from scotoma.tuning import Recipe
 
@@ -127,7 +129,7 @@ def validated(method: Supervised, info: EncoderInfo, store: Store, rows: np.ndar
     logits = method.head(torch.from_numpy(extract(method.encoder, info, store, rows)).to(device)).float().cpu()
     if monitor == "loss":
         return -classification(logits, torch.from_numpy(y)).item()
-    value = float(metrics.score(monitor, y, linear.probabilities(logits.double().numpy(), y.ndim == 2)))
+    value = float(metrics.score(monitor, y, linear_probe.probabilities(logits.double().numpy(), y.ndim == 2)))
     return -float("inf") if np.isnan(value) else -value if monitor in LOWER_IS_BETTER else value
 
 
@@ -171,7 +173,7 @@ def probe(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray,
     found = extract(encoder, info, store, rows[seen])
     features = np.zeros((len(rows), found.shape[1]), np.float32)
     features[seen] = found
-    return linear.layer(*linear.fit(features, target, drawn))
+    return linear_probe.layer(*linear_probe.fit(features, target, drawn))
 
 
 def predict(encoder: nn.Module, head: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, multilabel: bool) -> np.ndarray:
@@ -179,7 +181,7 @@ def predict(encoder: nn.Module, head: nn.Module, info: EncoderInfo, store: Store
     features = torch.from_numpy(extract(encoder, info, store, rows))
     with torch.no_grad():
         logits = head.cpu()(features).double().numpy()
-    return linear.probabilities(logits, multilabel)
+    return linear_probe.probabilities(logits, multilabel)
 
 
 def operating_point(encoder: nn.Module, head: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target,

@@ -14,8 +14,8 @@ from scotoma import across
 from scotoma.encoders import class_attention, is_vit
 from scotoma.errors import UsageError
 from scotoma.masks import BLOCKS, block_scores, patch_entropy, patch_gradient, random_order, visible_count, weighted_scores
-from scotoma.methods.base import Inputs
-from scotoma.views import Draws
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.rng import KeyedRNG
 
 KINDS = ("random", "block", "fixed", "attention", "agent", "entropy", "saliency")
 
@@ -64,7 +64,7 @@ class Hiding(nn.Module):
         self.register_buffer("mean", torch.tensor(inputs.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(inputs.std).view(-1, 1, 1), persistent=False)
 
-    def draw(self, rng: Draws) -> Tensor:
+    def draw(self, rng: KeyedRNG) -> Tensor:
         """The random numbers of a batch that ``scores`` needs, (B, M), keyed by picture: to be drawn in a method's ``views``."""
         noise = (rng.still() if self.kind == "fixed" else rng).uniform("mask", self.count)
         more = {"block": 4 * BLOCKS, "agent": self.hidden}.get(self.kind, 0)

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scotoma import checkpoints, encoder_shapes, encoders, provenance
-from scotoma.data.store import unlike
-from scotoma.encoders import EncoderInfo
+from scotoma import checkpoints, encoder_header, encoder_shapes, encoders
+from scotoma.encoder_header import EncoderInfo, info_or_none, say_unlike
 from scotoma.errors import UsageError, notice
 
 
@@ -19,61 +18,20 @@ def network(source: str) -> str | None:
     """The name of the network that these weights are of; None where they do not say (a file of another program)."""
     if not Path(source).exists():
         return source.split(".")[0].removeprefix("hf-hub:")
-    info = header(source)
+    info = info_or_none(source)
     if info is not None:
         _require_own(source, info)
     return info.name if info else None
 
 
-def header(source: str | Path) -> EncoderInfo | None:
-    """The header of a weights file; None where another program wrote it.
-
-    Raises:
-        UsageError: there is no file, as while another process replaces the run, or its header cannot be read.
-    """
-    path = encoders.find(source)
-    try:
-        return None if checkpoints.is_pickled(path) else encoders.read_info(path)
-    except encoders.ForeignError:
-        return None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}): name a finished run or a weights file") from error
-
-
 def _require_own(source: str | Path, info: EncoderInfo) -> None:
     """Refuse a file of Scotoma's whose weights are not of the network that is about to be built."""
-    encoder_shapes.require(encoders.find(source), info.name, lambda: encoders.build(info), encoders.BESIDE)
-
-
-def record(source: str | Path) -> provenance.Record:
-    """What these weights were trained on, as far as their file says; a file of another program does not.
-
-    Raises:
-        UsageError: Scotoma wrote the file, and this version cannot read what it says.
-    """
-    if not Path(source).exists():
-        return provenance.unknown(f"{source} are public weights, which have no record of what they were trained on")
-    if (info := header(source)) is not None:
-        return provenance.Record.of_header(info.trained_on)
-    return provenance.unknown("its weights are of another program, which keeps no record of what they were trained on")
+    encoder_shapes.require(encoder_header.find(source), info.name, lambda: encoders.build(info), encoders.BESIDE)
 
 
 def without_hashes(info: EncoderInfo) -> EncoderInfo:
     """The header as it leaves the installation: without hashes of whom the weights were trained on."""
     return replace(info, trained_on=None)
-
-
-def say_unlike(source: str | Path, name: str, pixels: dict[str, Any]) -> None:
-    """Print a line where an encoder's images were prepared otherwise than these; nothing of weights that do not say.
-
-    Args:
-        source: a run folder or a file.
-        name: of the data.
-        pixels: how the data, or a network that starts from these weights, were prepared (``Store.preparation``).
-    """
-    info = header(source) if Path(source).exists() else None  # a tag has none
-    if info is not None and (line := unlike(info.pixels, pixels)):
-        notice(name, line)
 
 
 def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
@@ -92,7 +50,7 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     Raises:
         UsageError: no such weights, they cannot be had, they are another network's, or not finite.
     """
-    weights = _of_file(encoders.find(source), encoder, info) if Path(source).exists() else _of_tag(source)
+    weights = _of_file(encoder_header.find(source), encoder, info) if Path(source).exists() else _of_tag(source)
     if Path(source).exists():
         say_unlike(source, Path(source).name, info.pixels)
     encoder.load_state_dict(_fitted(weights, encoder, info, source), strict=True)
@@ -110,7 +68,7 @@ def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **ove
     Raises:
         UsageError: as ``encoders.load``; the network takes no other size, or cannot be dilated.
     """
-    info = encoders.read_info(source)
+    info = encoder_header.read_info(source)
     if size in (None, info.image_size) and not dilated:
         encoder, info, _ = encoders.load(source, **overrides)
         return encoder, info

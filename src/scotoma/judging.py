@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from scotoma import comparisons, segmenting
-from scotoma.evaluators.base import HEADLINE, Draw, draw_rows, fraction_rows
+from scotoma.data.label_draws import Draw
 from scotoma.metrics import score
 from scotoma.overlap import OVERLAPS
 from scotoma.run import Row
+from scotoma.summaries import HEADLINE, draw_rows, fraction_rows
 
 Predictions = list[np.ndarray]
 

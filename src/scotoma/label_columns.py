@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scotoma.material import Material
-    from scotoma.methods.base import Wants
+    from scotoma.methods.parts.inputs import Wants
 
 NEXT = "next:"
 

@@ -16,9 +16,9 @@ from scotoma.provenance import NONE
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scotoma.data.dataset import Dataset
     from scotoma.data.splits import Split
     from scotoma.data.store import Store
-    from scotoma.data.table import Dataset
     from scotoma.provenance import Record
 
 NOTHING = "none found"

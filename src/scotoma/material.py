@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotoma import files, initial, lookalikes, provenance
+from scotoma import encoder_header, files, lookalikes, provenance
 from scotoma.data import classes as label_columns
+from scotoma.data import dataset as dataset_
 from scotoma.data import identity, splits, store, table, targets, units
+from scotoma.data.modalities import modality
 from scotoma.errors import UsageError, notice
-from scotoma.run import USED, withdrawal_sentence, withdrawn
-from scotoma.views import modality
+from scotoma.run import USED, Row, withdrawal_sentence, withdrawn
+
+if TYPE_CHECKING:
+    import numpy as np  # nothing heavy: the command line's parser imports what stands here
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +43,7 @@ class Material:
         store: their pixels.
         split: of the rows.
         target: what is predicted; None without one.
-        modality: a key of ``scotoma.views.MODALITIES``.
+        modality: a key of ``scotoma.data.modalities.MODALITIES``.
         seconds: what preparing took.
         earlier: the run of the encoder that is tested, tuned or trained on; None without one.
         before: what that encoder was trained on.
@@ -48,7 +52,7 @@ class Material:
         copies: of test images in the training of these weights, by their source.
     """
 
-    dataset: table.Dataset
+    dataset: dataset_.Dataset
     store: store.Store
     split: splits.Split
     target: targets.Target | None
@@ -197,7 +201,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     dataset, opened = store.prepare(dataset, size, channels, strict=strict, quiet=quiet)
     seconds = time.perf_counter() - began
     if encoder_run is not None:
-        initial.say_unlike(encoder_run, dataset.name, opened.preparation)
+        encoder_header.say_unlike(encoder_run, dataset.name, opened.preparation)
     importer.join()
     found = targets.read(dataset, target, classes or (), numbers) if target else None
     sources = [Source(str(source), dataset, opened) for source in (*([encoder_run] if encoder_run else ()), *compared)]
@@ -217,7 +221,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     return Material(dataset, opened, split, found, name, seconds, there, before, overlaps, rule, copies)
 
 
-def _whole(dataset: table.Dataset, rows: str, sources: Sequence[Source]) -> tuple[bool, str]:
+def _whole(dataset: dataset_.Dataset, rows: str, sources: Sequence[Source]) -> tuple[bool, str]:
     """Whether all rows test, and in words which do."""
     if rows == "all":
         return True, "all rows, as --split all says"
@@ -237,7 +241,7 @@ def _whole(dataset: table.Dataset, rows: str, sources: Sequence[Source]) -> tupl
     )
 
 
-def _modality(dataset: table.Dataset, opened: store.Store) -> str:
+def _modality(dataset: dataset_.Dataset, opened: store.Store) -> str:
     """What most headers say; else grey or colour."""
     if "modality" in opened.facts.columns:
         most = Counter(opened.facts["modality"].iloc[dataset.table["row"]].dropna()).most_common(1)
@@ -255,8 +259,8 @@ class Source:
         opened: their store.
     """
 
-    def __init__(self, name: str, dataset: table.Dataset, opened: store.Store) -> None:
-        self.name, self.record = name, initial.record(name)
+    def __init__(self, name: str, dataset: dataset_.Dataset, opened: store.Store) -> None:
+        self.name, self.record = name, provenance.record(name)
         self.folder = Path(name) if Path(name).exists() else None
         self.run = earlier_split(self.folder)
         self.names = splits.known_by(dataset, opened)
@@ -290,10 +294,10 @@ class Source:
 def _sides(sources: Sequence[Source], seen: bool) -> dict[str, str]:
     """What all weights together know of the split; what is on several sides counts as trained on, then as validated on."""
     known = [source.sides(seen) for source in sources]
-    return {name: side for side in reversed(table.SPLITS) for of in known for name, kept in of.items() if kept == side}
+    return {name: side for side in reversed(dataset_.SPLITS) for of in known for name, kept in of.items() if kept == side}
 
 
-def _named(dataset: table.Dataset, opened: store.Store) -> tuple[np.ndarray, np.ndarray]:
+def _named(dataset: dataset_.Dataset, opened: store.Store) -> tuple[np.ndarray, np.ndarray]:
     """(n,) pseudonyms of patients, None where there is none, and (n,) keyed hashes of images."""
     return units.owners(dataset, opened), splits.contents(dataset, opened)
 
@@ -309,7 +313,7 @@ def earlier_split(run: Path | None) -> dict[str, str]:
     if used is None:
         return {}
     found: dict[str, str] = {}
-    for name in reversed(table.SPLITS):
+    for name in reversed(dataset_.SPLITS):
         rows = used[used["split"] == name]
         found |= {n: name for column in ("patient", "content") for n in rows[column] if isinstance(n, str)}
     return found
@@ -327,3 +331,48 @@ def _used(run: Path | None) -> pd.DataFrame | None:
         raise UsageError(
             f"{path}: damaged: put it back from a copy, or move it away, so that the record in the weights' file is taken"
         ) from error
+
+
+TESTED_ON = "tested_on"  # the key of a row by which the images tested and the target are known again
+
+
+def material_rows(material: Any) -> list[Row]:
+    """Rows about the data: how many pictures, patients and unreadable files."""
+    import numpy as np
+
+    from scotoma.data.copies import NOT_LOOKED_FOR
+    from scotoma.data.splits import cohort, count_shared
+
+    target = material.target
+    rows: list[Row] = list(cohort(material.split, target.y if target else None, target.classes if target else ()))
+    if target is not None:
+        test = material.split.rows("test")
+        tested = {
+            "metric": "tested",
+            "split": "test",
+            "value": int(target.known[test].sum()),
+            "n": len(test),
+            "rule": material.rule,
+            "unit": material.split.unit,
+            "patients": len(np.unique(material.split.units[test[target.known[test]]])),
+            TESTED_ON: _tested_on(material, test[target.known[test]]),
+        }
+        rows.append({"evaluator": "data", **tested})
+    if not material.split.made and len(set(material.split.of.tolist()) - {""}) > 1:  # the table's own
+        copied = material.split.copied
+        told = {"reason": NOT_LOOKED_FOR} if copied is None else {}
+        rows.append({"evaluator": "data", "metric": "altered_copies_across_splits", "value": copied, **told})
+    rows += [{**copies.row(), "weights": Path(source).name} for source, copies in material.copies.items()]
+    for what, count in count_shared(material.dataset, material.store, material.split):  # which --allow_leakage let pass
+        rows.append({"evaluator": "data", "metric": "shared_between_sides", "value": count, "what": what})
+    unreadable = int(material.store.facts["error"].notna().sum())
+    return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
+
+
+def _tested_on(material: Any, rows: np.ndarray) -> str:
+    """A keyed hash of the images that are tested and of the target's columns."""
+    from scotoma.data import identity
+    from scotoma.data.splits import contents
+
+    images = sorted(map(str, contents(material.dataset, material.store)[rows]))
+    return identity.pseudonym("\n".join([*material.target.columns, *images]), identity.load_key())

@@ -1,6 +1,6 @@
 """Regularisers of supervised training that change pictures or labels: mixup, CutMix, random erasing, label smoothing.
 
-Each picture has its own random numbers (of :class:`scotoma.views.Draws`); its partner is the next one of the batch.
+Each picture has its own random numbers (of :class:`scotoma.rng.KeyedRNG`); its partner is the next one of the batch.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 def beta(u: Tensor, alpha: float) -> Tensor:
@@ -44,7 +44,7 @@ def cut(x: Tensor, shares: Tensor, weight: Tensor, centre: Tensor) -> tuple[Tens
     return torch.where(inside[:, None], x.roll(1, 0), x), _mixed_labels(shares, own)
 
 
-def erased(x: Tensor, rng: Draws, chance: float) -> Tensor:
+def erased(x: Tensor, rng: KeyedRNG, chance: float) -> Tensor:
     """Random erasing (Zhong et al. 2017, arXiv 1708.04896, section 3): a rectangle of 2 to 33 % of a picture becomes the mean.
 
     Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 class Partners:
@@ -20,7 +20,7 @@ class Partners:
     def __init__(self, codes: np.ndarray) -> None:
         self.groups = _Groups(codes)
 
-    def draw(self, positions: np.ndarray, rng: Draws) -> tuple[np.ndarray, None]:
+    def draw(self, positions: np.ndarray, rng: KeyedRNG) -> tuple[np.ndarray, None]:
         """(B,) the partners of the pictures at these positions."""
         groups = self.groups
         others = groups.size[positions] - 1
@@ -42,7 +42,7 @@ class Successors:
     def __init__(self, codes: np.ndarray, order: np.ndarray) -> None:
         self.groups = _Groups(codes, order)
 
-    def draw(self, positions: np.ndarray, rng: Draws) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, positions: np.ndarray, rng: KeyedRNG) -> tuple[np.ndarray, np.ndarray]:
         """(B,) the partners, and (B,) float32 whether each follows its picture."""
         groups = self.groups
         size, place, start = (values[positions] for values in (groups.size, groups.place, groups.start))
@@ -71,5 +71,5 @@ class _Groups:
         self.place -= self.start
 
 
-def _uniform(rng: Draws, name: str) -> np.ndarray:
+def _uniform(rng: KeyedRNG, name: str) -> np.ndarray:
     return rng.of("pairs").uniform(name).double().numpy().ravel()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 SCHEDULES = ("cosine", "constant", "one_cycle", "plateau")
-SMALLEST_IN_BFLOAT16 = 32  # pixels, on a CPU
 BALANCES = ("weights", "oversample", "undersample", "none")
 
 
@@ -52,15 +49,3 @@ def schedule(step: int, steps: int, warmup: float, kind: str = "cosine") -> floa
     if kind in ("constant", "plateau"):
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def automatic_precision(image_size: int) -> str:
-    """``bf16-mixed`` where the processor multiplies bfloat16 matrices itself, else ``32-true``.
-
-    On a CPU small pictures get ``32-true``, too: some convolutional networks shrink them to a map of one cell before the last
-    stage, over which a step in bfloat16 reads memory that nobody wrote, and gives NaN where that held one (torch 2.15).
-    """
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if capable and image_size >= SMALLEST_IN_BFLOAT16 else "32-true"

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from scotoma import files
 from scotoma.arguments import checked
+from scotoma.data.dataset import TABLE
 from scotoma.data.images import Display, parse_windows
-from scotoma.data.table import TABLE
 from scotoma.errors import UsageError, notice, number
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scotoma.data.dataset import Dataset
     from scotoma.data.store import Store
-    from scotoma.data.table import Dataset
 
 
 @checked
@@ -79,6 +79,7 @@ def prepare(
     """
     from pandas.api.types import infer_dtype
 
+    from scotoma.data import dataset as dataset_
     from scotoma.data import phi, slices, store, table
 
     if size < 16:
@@ -115,7 +116,7 @@ def prepare(
         notice(dataset.name, f"left out of the store as identifying: {told}{hint}")
     drop = ("image_path", "mask_path", "frame", *left_out)
     keep = dataset.table.drop(columns=[c for c in drop if c in dataset.table.columns])
-    keep.attrs[table.LEFT_OUT] = {name: reason.text for name, reason in left_out.items()}
+    keep.attrs[dataset_.LEFT_OUT] = {name: reason.text for name, reason in left_out.items()}
     for column in keep.columns:  # a spreadsheet's column of numbers and words; Parquet has one type a column
         if infer_dtype(keep[column]) in ("mixed", "mixed-integer"):
             keep[column] = keep[column].map(str, na_action="ignore")

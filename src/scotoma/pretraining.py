@@ -11,12 +11,14 @@ import lightning as L
 import numpy as np
 import torch
 
-from scotoma import across, asides, encoders, initial, plugins, resuming
+from scotoma import across, asides, encoder_header, encoders, initial, plugins, resuming
 from scotoma.data.store import statistics
 from scotoma.errors import UsageError
 from scotoma.material import Material
-from scotoma.methods.base import Inputs, Method
-from scotoma.plan import Plan, automatic_precision
+from scotoma.methods.base import Method
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.models.precision import automatic_precision
+from scotoma.plan import Plan
 from scotoma.rehearsal import fits, largest, measure_rate
 from scotoma.run import Onlooker, Row, Run, versions
 from scotoma.training import Batches, cost_rows, fit, make_views
@@ -35,7 +37,7 @@ class Parts:
         batches: of them.
     """
 
-    info: encoders.EncoderInfo
+    info: encoder_header.EncoderInfo
     method: Method
     positions: np.ndarray
     batches: Batches
@@ -121,14 +123,14 @@ def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> li
     if across.rank():
         return []
     method.cpu().eval()
-    encoders.save(run.path / encoders.FILE, method.encoder, replace(info, trained_on=material.record(positions)))
+    encoders.save(run.path / encoder_header.FILE, method.encoder, replace(info, trained_on=material.record(positions)))
     figures(run, method, batches)
     run.replace_rows([])  # without those of a run that was killed between its rows and its end
     rows = cost_rows(trained, plan, method, len(positions), material.seconds)
     return run.add_rows(rows, evaluator="pretrain", method=config.get("variant", config["method"]), encoder=info.name)
 
 
-def _require_same(run: Run, info: encoders.EncoderInfo) -> None:
+def _require_same(run: Run, info: encoder_header.EncoderInfo) -> None:
     """Refuse to go on with a run as another network or method, which an argument that is left out would make it.
 
     Raises:
@@ -144,7 +146,7 @@ def _require_same(run: Run, info: encoders.EncoderInfo) -> None:
         raise UsageError(f"--resume: the interrupted run had {flag} {was}: name it again (--{flag} {was}), or say --overwrite")
 
 
-def describe(config: dict[str, Any], material: Material, name: str) -> encoders.EncoderInfo:
+def describe(config: dict[str, Any], material: Material, name: str) -> encoder_header.EncoderInfo:
     """The header of the encoder to be: its network, the statistics of the training pixels, and how it came about."""
     timm_name, kwargs = encoders.resolve(name, config["size"])
     positions = material.pretraining
@@ -153,7 +155,7 @@ def describe(config: dict[str, Any], material: Material, name: str) -> encoders.
     if "method" in config:
         method = {"name": config["method"], **plugins.method(config["method"]).settings(config["method_args"])}
     store = material.store
-    return encoders.EncoderInfo(
+    return encoder_header.EncoderInfo(
         timm_name, kwargs, store.channels, config["size"], mean, std, store.preparation, material.modality, method, config["seed"],
         versions(), material.fingerprint(positions),
     )  # fmt: skip

@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scotoma import provenance
 from scotoma.data import identity
+from scotoma.encoder_header import info_or_none
 
 MOST = 100_000  # hashes of a kind in a header; of more images patients alone are kept, of more patients nothing
 NOT_CHECKED, NONE = "not checked", "none"
@@ -272,3 +275,16 @@ def _decoded(text: Any) -> np.ndarray | None:
     if text is None:
         return None
     return np.unique(np.frombuffer(base64.b64decode(text, validate=True), ">u8").astype(np.uint64))
+
+
+def record(source: str | Path) -> provenance.Record:
+    """What these weights were trained on, as far as their file says; a file of another program does not.
+
+    Raises:
+        UsageError: Scotoma wrote the file, and this version cannot read what it says.
+    """
+    if not Path(source).exists():
+        return provenance.unknown(f"{source} are public weights, which have no record of what they were trained on")
+    if (info := info_or_none(source)) is not None:
+        return provenance.Record.of_header(info.trained_on)
+    return provenance.unknown("its weights are of another program, which keeps no record of what they were trained on")

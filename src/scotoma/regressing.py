@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from scotoma.encoders import EncoderInfo
+from scotoma import regression_metrics
+from scotoma.data.label_draws import Draw
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
-from scotoma.evaluators import regression
-from scotoma.evaluators.base import Draw, extract
 from scotoma.material import Material
-from scotoma.methods.base import Inputs
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised
+from scotoma.models import linear_probe
+from scotoma.models.features import extract
 from scotoma.run import Row, Run
 from scotoma.training import Batches, cost_rows
 from scotoma.tuning import Recipe
@@ -81,17 +83,18 @@ class Job:
         val = self.split.rows("val")[self.target.known[self.split.rows("val")]]
         if not len(val):
             return []
-        return regression.rows_of(self.numbers[val].astype(np.float64), self._predict(self.head, val), self.split.units[val])
+        truth, predicted = self.numbers[val].astype(np.float64), self._predict(self.head, val)
+        return regression_metrics.rows_of(truth, predicted, self.split.units[val])
 
     def _probe(self) -> nn.Linear:
         seen = np.union1d(self.drawn.train, self.drawn.val)
         found = extract(self.network, self.info, self.store, self.rows[seen])
         features = np.zeros((len(self.rows), found.shape[1]), np.float32)
         features[seen] = found
-        return regression.fit(features, self.numbers, self.drawn)
+        return linear_probe.fit_ridge(features, self.numbers, self.drawn)
 
     def _predict(self, head: nn.Linear, positions: np.ndarray) -> np.ndarray:
-        return regression.predict(head, extract(self.network, self.info, self.store, self.rows[positions]))
+        return linear_probe.predict_numbers(head, extract(self.network, self.info, self.store, self.rows[positions]))
 
 
 def check(recipe: Recipe, drawn: Draw) -> None:

@@ -106,9 +106,9 @@ def state(material: Material, masks: bool = False, weights: Iterable[str | Path]
 
 
 def _of_file(source: str | Path) -> str:
-    from scotoma import encoders
+    from scotoma import encoder_header
 
-    with encoders.find(source).open("rb") as file:
+    with encoder_header.find(source).open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 

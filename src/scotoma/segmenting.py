@@ -15,23 +15,26 @@ from torch import Tensor, nn
 from scotoma import decoders
 from scotoma.comparisons import bootstrap_weights, estimate, mean_over_draws, picture_means
 from scotoma.data import regions
+from scotoma.data.label_draws import Draw
 from scotoma.data.regions import Regions
 from scotoma.data.store import Store
 from scotoma.data.targets import MASKS
 from scotoma.decoders import Decoder, maps
-from scotoma.encoders import EncoderInfo, freeze, layer_groups
+from scotoma.encoder_header import EncoderInfo
+from scotoma.encoders import freeze, layer_groups
 from scotoma.errors import UsageError
-from scotoma.evaluators.base import Draw
 from scotoma.losses import segmentation
 from scotoma.material import Material
-from scotoma.methods.base import Batch, Inputs, Method, Views, decay_groups
+from scotoma.methods.base import Batch, Method, Views, decay_groups
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised, still
+from scotoma.models.precision import automatic_precision
 from scotoma.overlap import OVERLAPS, scores
-from scotoma.plan import automatic_precision
+from scotoma.rng import KeyedRNG
 from scotoma.run import Row, Run
 from scotoma.training import Batches, cost_rows
 from scotoma.tuning import Recipe
-from scotoma.views import Draws, plain
+from scotoma.views import plain
 
 ARGUMENTS = ("min_scale", "jitter", "trained_stages", "layer_decay")  # those of ``Supervised`` that mean something here
 MONITORS = ("loss", "dice")
@@ -81,7 +84,7 @@ class Segmenter(Method):
         still(self.encoder)
         return self
 
-    def views(self, images: Tensor, rng: Draws, regions: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, regions: Tensor | None = None) -> Views:
         """One mildly changed view, and the classes of its pixels under the same warp, 0 beyond the picture."""
         assert regions is not None
         drawn = self.augment.sample(rng)

@@ -16,7 +16,7 @@ from scotoma.errors import RunError, UsageError, notice
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scotoma.data.table import Dataset
+    from scotoma.data.dataset import Dataset
 
 SIZE = 96  # at which pictures are decoded where near-duplicates are the unit: the default of the other verbs, which find them done
 
@@ -257,7 +257,8 @@ def _divided(found: _Units, test: np.ndarray | None, y: np.ndarray | None, seed:
 def _kept(found: _Units, earlier: Dataset, by: str | None, y: np.ndarray | None, seed: int, shares: dict[str, float]) -> np.ndarray:
     """(n,) str: the sides of an earlier table, and sides for units that it does not know."""
     from scotoma.data import splits, units
-    from scotoma.data.table import SPLITS, values
+    from scotoma.data.dataset import SPLITS
+    from scotoma.data.table import values
 
     if "split" not in earlier.table.columns:
         raise UsageError(f"{earlier.name}: no column split: --keep takes a table that `scotoma split` wrote")
@@ -308,7 +309,7 @@ def _written(raw: Dataset, found: _Units, data: Any, by: str | None, of: np.ndar
     """The user's table with the new columns, paths as they are found from ``out``."""
     import pandas as pd
 
-    from scotoma.data.table import DISPLAY
+    from scotoma.data.dataset import DISPLAY
 
     frame = raw.table.copy()
     beside = raw.spelled is not None and Path(data).expanduser().resolve().parent == out.resolve().parent

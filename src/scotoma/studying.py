@@ -19,6 +19,7 @@ import numpy as np
 from scotoma import (
     comparisons,
     decoders,
+    encoder_header,
     encoders,
     extrapolation,
     featuremap,
@@ -30,12 +31,14 @@ from scotoma import (
     segmenting,
 )
 from scotoma.data import regions
+from scotoma.data.label_draws import Draw, draw
 from scotoma.data.targets import Target
-from scotoma.evaluate import material_rows, say_few
-from scotoma.evaluators.base import Context, Draw, draw, extract
+from scotoma.evaluate import say_few
+from scotoma.evaluators.base import Context
 from scotoma.finetuning import predict, tune
 from scotoma.judging import Judge, OfClasses, OfRegions
-from scotoma.material import Material
+from scotoma.material import Material, material_rows
+from scotoma.models.features import extract
 from scotoma.pretraining import assemble, describe, train
 from scotoma.run import Row, Run, read_config, read_rows, status
 from scotoma.tuning import Recipe
@@ -168,7 +171,7 @@ def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -
         if _reads_labels(arm.method, _target(material)):
             _pretrain(run, _only(material, drawn), arm.method, folder, quiet)
         return folder
-    if not (folder / encoders.FILE).exists():
+    if not (folder / encoder_header.FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         info = describe({"size": run.config["size"], "seed": run.config["seed"]}, material, arm.encoder)
         L.seed_everything(run.config["seed"], verbose=False)
@@ -176,8 +179,8 @@ def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -
         if given is not None:
             initial.start(network, info, given)
             info = replace(info, method={"name": arm.method})
-        record = provenance.Record() if given is None else initial.record(given)
-        encoders.save(folder / encoders.FILE, network, replace(info, trained_on=record.header()))
+        record = provenance.Record() if given is None else provenance.record(given)
+        encoders.save(folder / encoder_header.FILE, network, replace(info, trained_on=record.header()))
     return folder
 
 
@@ -324,7 +327,7 @@ def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) 
     """The map of the test pictures' features: each encoder beside its random weights."""
     if _target(material).regional:
         return  # regions have no class by which a picture could be marked
-    from scotoma.report import called
+    from scotoma.report.naming import called
 
     shown = featuremap.shown(_test(material))
     found: dict[str, np.ndarray] = {}
@@ -332,7 +335,7 @@ def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) 
         f"{called('random')}, {n}": run.path / "pretrain" / f"random-{n}" for n in networks.values()
     }
     for name, source in sources.items():
-        if (source / encoders.FILE).exists():
+        if (source / encoder_header.FILE).exists():
             encoder, info, _ = encoders.load(source)
             found[name] = extract(encoder, info, material.store, material.rows[shown])
     if found:

@@ -31,8 +31,8 @@ from scotoma.errors import RunError
 from scotoma.methods.base import Method
 from scotoma.partners import Partners, Successors
 from scotoma.plan import Plan, schedule
+from scotoma.rng import KeyedRNG
 from scotoma.run import Row
-from scotoma.views import Draws
 from scotoma.watch import Watch
 
 LOWER = "lower the learning rate (--learning_rate of pretrain and finetune)"
@@ -74,7 +74,7 @@ class Batches(Dataset[Batch]):
             if values is not None:
                 batch[name] = torch.from_numpy(values[positions])
         if self.pairs is not None:
-            partners, follows = self.pairs.draw(positions, Draws(self.seed, batch["epochs"], batch["rows"]))
+            partners, follows = self.pairs.draw(positions, KeyedRNG(self.seed, batch["epochs"], batch["rows"]))
             batch["partners"] = torch.from_numpy(self.store.batch(self.rows[partners]))
             if follows is not None:
                 batch["follows"] = torch.from_numpy(follows)
@@ -210,7 +210,7 @@ def step_loss(method: Method, batch: Batch, seed: int) -> dict[str, Tensor]:
 def make_views(method: Method, batch: Batch, seed: int) -> Batch:
     """Views of a batch, drawn from (seed, epoch, row)."""
     images = batch["images"]
-    rng = Draws(seed, batch["epochs"], batch["rows"])
+    rng = KeyedRNG(seed, batch["epochs"], batch["rows"])
     others = {name: batch[name] for name in ("partners", "regions") if name in batch}
     with torch.autocast(images.device.type, enabled=False):
         views = method.views(images, rng, **others)

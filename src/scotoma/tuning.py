@@ -15,7 +15,8 @@ from scotoma import drawing
 from scotoma.errors import UsageError
 from scotoma.methods.base import Method
 from scotoma.methods.supervised import Supervised
-from scotoma.plan import Plan, automatic_precision
+from scotoma.models.precision import automatic_precision
+from scotoma.plan import Plan
 from scotoma.rehearsal import range_test
 from scotoma.run import Run
 from scotoma.training import Batches, Trained, fit

@@ -1,6 +1,6 @@
 """Views: random numbers keyed by picture, then one fused warp and one intensity change for the whole batch.
 
-``Draws`` gives every picture its own random numbers, a pure function of (seed, epoch, row): the same picture gets the same view
+``KeyedRNG`` gives every picture its own random numbers, a pure function of (seed, epoch, row): the same picture gets the same view
 in whatever batch, order or process it comes. ``Augmentation`` samples a view's parameters from them and applies them to the
 batch on its device. ``plain`` is the view without chance that evaluation, prediction and the report use.
 """
@@ -8,117 +8,17 @@ batch on its device. ``plain`` is the view without chance that evaluation, predi
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scotoma.data.modalities import Modality
 from scotoma.errors import UsageError
+from scotoma.rng import KeyedRNG
 
 NO_BLUR = 0.01  # standard deviation in pixels that leaves a picture as it is, to the bit
-_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed 64 bits
-_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
-_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
-
-
-def _signed(number: int) -> int:
-    """A Python integer modulo 2**64, as torch's int64 holds it."""
-    return (number + 2**63) % 2**64 - 2**63
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64 (torch's is arithmetic)."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele, Lea & Flood 2014): a bijection of 64 bits, every output bit hangs on all input bits."""
-    x = (x ^ _shift(x, 30)) * _MIX_1
-    x = (x ^ _shift(x, 27)) * _MIX_2
-    return x ^ _shift(x, 31)
-
-
-class Draws:
-    """Random numbers of a batch, keyed by (seed, epoch, row): a counter-based hash, no generator and no state.
-
-    Args:
-        seed: the run's seed.
-        epoch: how often the data have been gone through; or (B,) int64, where a batch reaches into the next epoch.
-        rows: (B,) int64 row ids, on the device where the numbers are wanted.
-    """
-
-    def __init__(self, seed: int, epoch: int | Tensor, rows: Tensor) -> None:
-        turn = torch.as_tensor(epoch, dtype=torch.int64, device=rows.device)
-        start = _mix(torch.tensor(_signed(seed + 1), dtype=torch.int64, device=rows.device))
-        self._state = _mix(_mix(start + turn * _GOLDEN) + rows.to(torch.int64) * _GOLDEN)
-        self._still = _mix(_mix(start) + rows.to(torch.int64) * _GOLDEN)
-
-    def still(self) -> Draws:
-        """The stream of the same pictures that is alike in every epoch."""
-        other = object.__new__(Draws)
-        other._state = other._still = self._still
-        return other
-
-    def of(self, name: str) -> Draws:
-        """An independent stream of the same pictures: one for each view."""
-        other = object.__new__(Draws)
-        other._state = _mix(self._state + _signed(zlib.crc32(name.encode()) * _GOLDEN))
-        other._still = _mix(self._still + _signed(zlib.crc32(name.encode()) * _GOLDEN))
-        return other
-
-    def uniform(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """(B, *shape) float32, uniform in [low, high); the same name gives the same numbers."""
-        count = math.prod(shape)
-        counters = torch.arange(1, count + 1, device=self._state.device) * _GOLDEN
-        bits = _mix(self.of(name)._state[:, None] + counters)
-        unit = _shift(bits, 40).to(torch.float32) / 2**24
-        return (low + (high - low) * unit).view(-1, *shape)
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        """(B, *shape) float32, standard normal (Box and Muller 1958)."""
-        radius = torch.sqrt(-2 * torch.log1p(-self.uniform(name + " radius", *shape)))
-        return radius * torch.cos(2 * math.pi * self.uniform(name + " angle", *shape))
-
-
-@dataclass(frozen=True)
-class Modality:
-    """Which changes keep a picture plausible.
-
-    Args:
-        mirror: left and right may be exchanged (never where the heart, the liver or a marker has a side).
-        flip: up and down may be exchanged.
-        rotation: largest rotation, degrees.
-        hue: largest change of the balance between channels (colour pictures only).
-    """
-
-    mirror: bool
-    flip: bool
-    rotation: float
-    hue: float = 0.0
-
-
-MODALITIES = {
-    "grey": Modality(mirror=False, flip=False, rotation=15),
-    "xray": Modality(mirror=False, flip=False, rotation=10),
-    "ct": Modality(mirror=False, flip=False, rotation=15),
-    "mr": Modality(mirror=True, flip=False, rotation=20),
-    "colour": Modality(mirror=True, flip=False, rotation=15, hue=0.1),
-    "dermoscopy": Modality(mirror=True, flip=True, rotation=180, hue=0.1),
-    "fundus": Modality(mirror=False, flip=False, rotation=20, hue=0.1),
-}
-
-
-def modality(name: str) -> Modality:
-    """The modality of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name not in MODALITIES:
-        raise UsageError(f"unknown modality {name!r}; one of {', '.join(MODALITIES)}")
-    return MODALITIES[name]
 
 
 @dataclass(frozen=True)
@@ -154,11 +54,11 @@ class Augmentation:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UsageError(f"min_scale {self.scale[0]}: must be above 0 and at most 1")
 
-    def __call__(self, images: Tensor, rng: Draws) -> Tensor:
+    def __call__(self, images: Tensor, rng: KeyedRNG) -> Tensor:
         """(B, C, H, W) uint8 -> (B, C, size, size) float32, normalised."""
         return self.apply(images, self.sample(rng))
 
-    def sample(self, rng: Draws) -> dict[str, Tensor]:
+    def sample(self, rng: KeyedRNG) -> dict[str, Tensor]:
         """The parameters of one view for each picture: ``theta`` (B, 2, 3) and the intensity changes, each (B,) or (B, 3)."""
         log_ratio = (math.log(self.ratio[0]), math.log(self.ratio[1]))
         area, aspect = (

@@ -12,47 +12,19 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
 
 from scotoma import files, sharding
 from scotoma.data import sampling
 from scotoma.data.store import Store
 from scotoma.methods.base import Method
+from scotoma.models.features import features, spread
 from scotoma.plan import Plan
-from scotoma.views import plain
 
 WATCH, LOOKS = 256, 10  # pictures by which features are watched, and how often in a run
 AT_ONCE = 32  # of them: no more memory than a step of training takes
 COLLAPSED = 2.0  # effective rank under which features say next to nothing
 METRICS = "metrics.csv"
 COLUMNS = ("step", "loss", "lr", "images_per_second", "feature_spread", "effective_rank")
-
-
-def features(encoder: nn.Module, images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...],
-             precision: str) -> Tensor:  # fmt: skip
-    """(B, D) float32 features of (B, C, H, W) uint8 pictures, seen plainly."""
-    x = plain(images, size, mean, std).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        return encoder(x).float()
-
-
-def spread(f: Tensor) -> tuple[float, float]:
-    """How far features are from collapse.
-
-    Returns:
-        Feature spread: the mean standard deviation of the L2-normalised features' coordinates times sqrt(D), 0 when all pictures
-        look alike and near 1 when they fill the sphere (SimSiam, section 4.1). Effective rank: exp of the entropy of the
-        normalised singular values of the centred features (Roy & Vetterli 2007), between 1 and D. Both are NaN where a feature is
-        no number.
-    """
-    f = f.float()
-    if not f.isfinite().all():
-        return math.nan, math.nan
-    unit = nn.functional.normalize(f, dim=1)
-    singular = torch.linalg.svdvals(f - f.mean(0))
-    p = singular / singular.sum().clamp(min=1e-12)
-    entropy = -(p * p.clamp(min=1e-12).log()).sum()
-    return float(unit.std(0, unbiased=False).mean() * math.sqrt(f.shape[1])), float(entropy.exp())
 
 
 class Watch(Callback):

@@ -18,8 +18,8 @@ import numpy as np
 
 from scotoma import files
 from scotoma.data import caches, identity
+from scotoma.data.dataset import TABLE
 from scotoma.data.store import REGION, REGIONS
-from scotoma.data.table import TABLE
 from scotoma.errors import UsageError, notice, number
 from scotoma.evaluated_images import TESTED
 from scotoma.patient_rows import OF_TABLE, OWNER, PEOPLE, rows_of, unnamed

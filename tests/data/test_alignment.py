@@ -16,6 +16,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from scotoma.data import alignment, images, regions, store, table
+from scotoma.data import dataset as dataset_
 from scotoma.data.formats.base import ImageError
 from scotoma.data.formats.geometry import same_aspect, turn
 from scotoma.errors import RunError, UsageError
@@ -368,7 +369,7 @@ def test_smoothed_edges_are_cut_and_classes_are_not(tmp_path: Path) -> None:
         assert cut == (alignment.RIMS if classes is outline else "") and np.array_equal(kept, classes)
 
 
-def masks(folder: Path, *given: np.ndarray) -> table.Dataset:
+def masks(folder: Path, *given: np.ndarray) -> dataset_.Dataset:
     rows = []
     for k, mask in enumerate(given):
         png(folder / f"{k}.png", RNG.integers(0, 255, mask.shape).astype(np.uint8))

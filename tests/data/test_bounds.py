@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from scotoma import encoders
+from scotoma import encoder_header, encoders
 from scotoma.data import delimited, identity, images, store, table
 from scotoma.data.formats import elements, identifying, segmentation
 from scotoma.data.images import ImageError
@@ -108,7 +108,7 @@ def test_what_is_no_regular_file_is_not_opened(put: Callable[[Path], None], tmp_
         (tmp_path / "c.yaml", read_config),
         (run / "config.yaml", lambda _: read_config(run)),
         (run / "rows.jsonl", lambda _: read_rows(run)),
-        (tmp_path / "w.safetensors", encoders.read_info),
+        (tmp_path / "w.safetensors", encoder_header.read_info),
         (run / "encoder.safetensors", lambda _: encoders.load(run)),
         (tmp_path / "w.pth", lambda path: start(nn.Identity(), None, str(path))),  # type: ignore[arg-type]
         (tmp_path / "a.csv", table.load),

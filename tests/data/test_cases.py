@@ -268,7 +268,7 @@ def replace_paths(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
 def test_weights_of_other_programs_are_loaded_whole_or_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
-    from scotoma import encoders, initial
+    from scotoma import encoder_header, encoders, initial
 
     folder = case("30")
     plain = {
@@ -277,7 +277,7 @@ def test_weights_of_other_programs_are_loaded_whole_or_refused(case: Case, capsy
     for path in sorted(folder.iterdir()):
         resnet = "resnet" in path.name or path.name == "mocov2.pth"
         timm_name, kwargs = encoders.resolve("resnet18" if resnet else "vit_tiny_patch16", 224)
-        info = encoders.EncoderInfo(timm_name, kwargs, 3, 224, (0.5,) * 3, (0.5,) * 3)
+        info = encoder_header.EncoderInfo(timm_name, kwargs, 3, 224, (0.5,) * 3, (0.5,) * 3)
         network = encoders.build(info)
         try:
             initial.start(network, info, str(path))

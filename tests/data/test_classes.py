@@ -10,14 +10,15 @@ import pytest
 
 from scotoma.audit import audit
 from scotoma.data import classes, table, targets
+from scotoma.data import dataset as dataset_
 from scotoma.errors import UsageError
 
 
-def dataset(values: list[object], name: str = "dx") -> table.Dataset:
-    return table.Dataset("t", pd.DataFrame({name: pd.Series(values, dtype=object)}))
+def dataset(values: list[object], name: str = "dx") -> dataset_.Dataset:
+    return dataset_.Dataset("t", pd.DataFrame({name: pd.Series(values, dtype=object)}))
 
 
-def settled(values: list[object], chosen: tuple[str, ...] = (), separator: str | None = None) -> table.Dataset:
+def settled(values: list[object], chosen: tuple[str, ...] = (), separator: str | None = None) -> dataset_.Dataset:
     return classes.settled(dataset(values), ["dx"], chosen, separator)[0]
 
 
@@ -49,7 +50,7 @@ def test_minus_one_beside_zero_and_one_is_refused_until_it_is_settled() -> None:
     for values in ([1, -1, 1, -1], [0, 1, 1], [-2, -1, 0, 1], ["-1", "0", "1", "x"]):
         settled(values)
     with pytest.raises(UsageError, match=r"holds '-1'.*--missing=-1"):
-        targets.read(table.Dataset("t", pd.DataFrame({"a": [0, 1, -1], "b": [0, 1, 1]})), ["a", "b"])
+        targets.read(dataset_.Dataset("t", pd.DataFrame({"a": [0, 1, -1], "b": [0, 1, 1]})), ["a", "b"])
 
 
 def test_marks_numbers_and_cells_of_several_findings_are_said(capsys) -> None:  # type: ignore[no-untyped-def]
@@ -81,12 +82,12 @@ def test_a_separator_that_will_not_do_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no cell of dx holds the separator '\|'"):
         settled(["a", "b"], separator="|")
     with pytest.raises(UsageError, match="the finding 'b' of dx is the name of a column"):
-        classes.settled(table.Dataset("t", pd.DataFrame({"dx": ["a|b", "b"], "b": [1, 2]})), ["dx"], (), "|")
+        classes.settled(dataset_.Dataset("t", pd.DataFrame({"dx": ["a|b", "b"], "b": [1, 2]})), ["dx"], (), "|")
 
 
 def test_several_0_1_targets_in_any_spelling() -> None:
     frame = pd.DataFrame({"a": ["1.0", "0.00", None, "1"], "b": [True, False, True, None]})
-    found = targets.read(table.Dataset("t", frame), ["a", "b"])
+    found = targets.read(dataset_.Dataset("t", frame), ["a", "b"])
     np.testing.assert_array_equal(found.y, [[1, 1], [0, 0], [np.nan, 1], [1, np.nan]])
 
 
@@ -103,7 +104,7 @@ def test_the_audit_lists_what_labels_hold(grey_folder, tmp_path: Path) -> None: 
 
 def test_spellings_of_0_and_1_in_several_targets_are_no_classes_apart(capsys: pytest.CaptureFixture[str]) -> None:
     given = pd.DataFrame({"image_path": ["phantom:1"] * 4, "a": ["0", "1", "0.0", "1.0"], "b": [0, 1, 1, 0]})
-    dataset = table.Dataset("t", given)
+    dataset = dataset_.Dataset("t", given)
     assert targets.read(classes.settled(dataset, ["a", "b"])[0], ["a", "b"]).y[:, 0].tolist() == [0, 1, 0, 1]
     assert "kept apart" not in capsys.readouterr().err
     classes.settled(dataset, ["a"])

@@ -9,7 +9,7 @@ import pytest
 
 from scotoma import plugins
 from scotoma.data import known, table
-from scotoma.data.table import Dataset
+from scotoma.data.dataset import Dataset
 from scotoma.errors import UsageError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scotoma.data import readings, table, targets
+from scotoma.data import dataset, readings, table, targets
 from scotoma.errors import UsageError
 
 
@@ -42,7 +42,7 @@ def test_soft_readings_keep_the_share_of_each_class() -> None:
         {"0": 0.5, "1": 0.5},
     ]
     assert cells(found, "dx") == [1.0, None]
-    one = targets.read(table.Dataset("t", found.assign(dx=[1, 0])), ["dx"])
+    one = targets.read(dataset.Dataset("t", found.assign(dx=[1, 0])), ["dx"])
     assert one.shares == pytest.approx(np.array([[1 / 3, 2 / 3], [0.5, 0.5]]))
     assert one.aims is one.shares
 
@@ -118,7 +118,7 @@ def test_a_table_with_several_rows_of_a_picture(grey_folder) -> None:  # type: i
     found = table.load(frame, readers="soft").table
     assert found["image_path"].tolist() == paths
     assert found["u"].tolist() == [1, 0]
-    target = targets.read(table.Dataset("t", found), ["u", "v"])
+    target = targets.read(dataset.Dataset("t", found), ["u", "v"])
     assert target.shares == pytest.approx(np.array([[2 / 3, 0], [0, 1]], np.float32))
 
 

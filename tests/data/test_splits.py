@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scotoma.data import dataset as dataset_
 from scotoma.data import splits, store, table
-from scotoma.data.table import Dataset
+from scotoma.data.dataset import Dataset
 from scotoma.errors import UsageError
 
 
@@ -72,7 +73,7 @@ def test_no_patient_and_no_picture_stands_on_two_sides(drawn: tuple[list[int], l
         return
     assert split.made
     assert split.unit == "patient"
-    assert set(split.of) <= set(table.SPLITS)
+    assert set(split.of) <= set(dataset_.SPLITS)
     assert sides(patients, split.of) == 1
     assert sides(contents, split.of) == 1
     assert np.array_equal(split.of, splits.make(dataset, facts, np.array(strata), seed).of)  # type: ignore[arg-type]
@@ -229,7 +230,7 @@ def test_a_row_that_bridges_two_sides_is_left_out_and_nothing_known_moves(capsys
     of = splits.make(dataset, facts, None, 0, earlier=earlier).of  # type: ignore[arg-type]
     # row 2 is patient A's and B's picture; N, new, has one picture of either; M has a training picture, so all of M trains
     assert of[[0, 1, 2, 3, 4, 5, 6]].tolist() == ["train", "train", "", "test", "test", "", ""]
-    assert of[7] in table.SPLITS
+    assert of[7] in dataset_.SPLITS
     assert of[[8, 9, 10]].tolist() == ["test", "train", "train"]
     assert "3 pictures bridge two sides" in capsys.readouterr().err
 
@@ -242,8 +243,8 @@ def test_new_units_bring_the_whole_to_its_shares() -> None:
     y = np.arange(400) // 2 % 4 == 0
     of = splits.make(dataset, facts, y.astype(int), 0, earlier=earlier).of  # type: ignore[arg-type]
     assert set(of[:200]) == {"train"}
-    assert [(of == s).sum() for s in table.SPLITS] == pytest.approx([280, 40, 80], abs=2)  # a patient has two rows
-    assert [(of[y] == s).sum() for s in table.SPLITS] == pytest.approx([70, 10, 20], abs=2)
+    assert [(of == s).sum() for s in dataset_.SPLITS] == pytest.approx([280, 40, 80], abs=2)  # a patient has two rows
+    assert [(of[y] == s).sum() for s in dataset_.SPLITS] == pytest.approx([70, 10, 20], abs=2)
 
 
 def test_label_fractions_are_nested_and_count_each_class() -> None:

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from scotoma.data import building, decode, hashes, identity, images, levelling, store, table
+from scotoma.data import dataset as dataset_
 from scotoma.data.sampling import spread
 from scotoma.errors import RunError, UsageError
 
@@ -130,7 +131,7 @@ def test_a_column_named_row_does_not_lead_astray(grey_folder) -> None:  # type: 
     assert store.prepare(table.load(frame), 32, quiet=True)[0].table["row"].tolist() == [0, 1, 2, 3]
 
 
-def killed(partial: Path, dataset: table.Dataset, settings: dict[str, object], tail: bytes = b"") -> int:
+def killed(partial: Path, dataset: dataset_.Dataset, settings: dict[str, object], tail: bytes = b"") -> int:
     """Leave what a killed build leaves: one of two workers' chunks, and the line that a process was writing."""
     building._allocate(partial, dataset, settings)
     decode.decode(partial, 1, 2, decode.SECONDS)
@@ -140,7 +141,7 @@ def killed(partial: Path, dataset: table.Dataset, settings: dict[str, object], t
     return int(np.count_nonzero(np.fromfile(partial / "status.u1", np.uint8)))
 
 
-def settings_of(dataset: table.Dataset) -> dict[str, object]:
+def settings_of(dataset: dataset_.Dataset) -> dict[str, object]:
     settings = {"protocol": store.PROTOCOL, "name": dataset.name, "side": 48, "channels": 1, "labels": False}
     return settings | {"display": dataset.display.settings(), "fingerprint": store._fingerprint(dataset, 48, 1)}
 

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from scotoma.data import dataset as dataset_
 from scotoma.data import identity, images, table
 from scotoma.errors import UsageError
 from scotoma.prepare import prepare
 
 
-def names(dataset: table.Dataset) -> list[str]:
+def names(dataset: dataset_.Dataset) -> list[str]:
     return [Path(p).name for p in dataset.table["image_path"]]
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scotoma.data import targets
-from scotoma.data.table import Dataset
+from scotoma.data.dataset import Dataset
 from scotoma.errors import UsageError
 
 

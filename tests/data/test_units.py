@@ -16,7 +16,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from scotoma.data import splits, store, table, units
-from scotoma.data.table import Dataset
+from scotoma.data.dataset import Dataset
 from scotoma.errors import UsageError
 
 N = None

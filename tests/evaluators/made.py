@@ -9,12 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from scotoma.data.dataset import Dataset
+from scotoma.data.label_draws import Draw
 from scotoma.data.splits import Split
 from scotoma.data.store import Store
-from scotoma.data.table import Dataset
 from scotoma.data.targets import Target
-from scotoma.encoders import EncoderInfo
-from scotoma.evaluators.base import Context, Draw
+from scotoma.encoder_header import EncoderInfo
+from scotoma.evaluators.base import Context
 
 
 class Means(nn.Module):

@@ -8,8 +8,11 @@ from made import context
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from scotoma import plugins
-from scotoma.evaluators.base import SUMMARY, draw, draw_rows, evaluate_draws, extract, fraction_rows
+from scotoma.data.label_draws import draw
+from scotoma.evaluators.base import evaluate_draws
 from scotoma.metrics import score
+from scotoma.models.features import extract
+from scotoma.summaries import SUMMARY, draw_rows, fraction_rows
 
 
 def test_features_follow_the_table_not_the_store(tmp_path: Path) -> None:

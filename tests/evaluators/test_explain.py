@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from scotoma import overlays
 from scotoma.data.splits import Split
-from scotoma.encoders import EncoderInfo, build
+from scotoma.encoder_header import EncoderInfo
+from scotoma.encoders import build
 from scotoma.errors import UsageError
 from scotoma.evaluators import explain
 from scotoma.evaluators.base import Context, Row

@@ -16,7 +16,7 @@ from scotoma.data.splits import Split
 from scotoma.encoders import forward_visible
 from scotoma.evaluators import linear, robustness
 from scotoma.evaluators.base import Context
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def slow_auroc(made: Context, name: str, severity: int) -> float:
     scores = []
     for number in made.dataset.table["row"].to_numpy()[test]:
         x = torch.from_numpy(made.store.batch(np.array([number]))).float() / 255
-        x = corruptions.EVERYWHERE[name](x, severity, Draws(0, 0, torch.tensor([int(number)])).of(name))
+        x = corruptions.EVERYWHERE[name](x, severity, KeyedRNG(0, 0, torch.tensor([int(number)])).of(name))
         logits = head(made.encoder(x)).detach()
         scores.append(float(logits[0, 1] - logits[0, 0]))
     return float(roc_auc_score(made.target.y[test], scores))
@@ -93,7 +93,7 @@ def test_tokens_are_dropped_and_pixels_painted_alike(made: Context) -> None:
     """A ViT sees the same patches either way, but painted ones still speak: the two must differ, and each equal its definition."""
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, in_chans=1, num_classes=0, depth=2).eval()
-    x, rng = torch.rand(3, 1, 32, 32), Draws(0, 0, torch.arange(3))
+    x, rng = torch.rand(3, 1, 32, 32), KeyedRNG(0, 0, torch.arange(3))
     found = {
         c: robustness._features(vit, made.info, images, keep)
         for c, images, keep in robustness._conditions(x, replace(made.info, mean=(0.3,), std=(0.2,)), rng, 8, drop=True)

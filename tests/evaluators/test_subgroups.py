@@ -12,9 +12,11 @@ from sklearn import metrics as sk
 from torch import nn
 
 from scotoma.comparisons import bootstrap_weights, interval
+from scotoma.data.label_draws import draw
 from scotoma.errors import UsageError
-from scotoma.evaluators import linear, subgroups
-from scotoma.evaluators.base import Context, draw
+from scotoma.evaluators import subgroups
+from scotoma.evaluators.base import Context
+from scotoma.models import linear_probe
 
 N = 800  # of which 200 test rows, of 100 patients
 
@@ -73,7 +75,7 @@ def test_each_subgroup_has_scikit_learns_values(tmp_path: Path) -> None:
 def test_an_encoder_is_tested_by_a_probe_on_all_training_labels(tmp_path: Path) -> None:
     one = made(tmp_path, classifier=False, sex=SEX)
     row = pick(subgroups.evaluate(one, resamples=20), "auroc", "sex")["M"]
-    p = linear.predict(one.features, one.target, draw(one.target, one.split, 1.0, 0), one.test)
+    p = linear_probe.predict(one.features, one.target, draw(one.target, one.split, 1.0, 0), one.test)
     of = SEX[one.test] == "M"
     assert row["value"] == pytest.approx(sk.roc_auc_score(one.target.y[one.test][of], p[of, 1]), abs=1e-6)
 
@@ -183,7 +185,7 @@ def test_several_classes_are_compared_class_by_class(tmp_path: Path) -> None:
     test = one.test
     of = one.dataset.table["site"].to_numpy()[test] == "a"
     truth, logits = y[test][of], one.features[test][of]
-    p = linear.probabilities(logits.astype(float), False)
+    p = linear_probe.probabilities(logits.astype(float), False)
     found = pick(rows, "auroc", "site")
     assert list(found) == ["a"]  # at b the mean would be over two classes only
     assert found["a"]["value"] == pytest.approx(sk.roc_auc_score(truth, p, multi_class="ovr"), abs=1e-6)

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scotoma.methods.base import Inputs, Method
-from scotoma.views import Draws, plain
-from scotoma.watch import spread
+from scotoma.methods.base import Method
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.models.features import spread
+from scotoma.rng import KeyedRNG
+from scotoma.views import plain
 
 SIDE = 20
 SIZE = 16
@@ -43,7 +45,7 @@ def train(method: Method, images: Tensor, targets: Tensor, steps: int, learning_
     method.train()
     for epoch in range(steps):
         rows = torch.randperm(len(images), generator=generator)[:size]
-        views = method.views(images[rows], Draws(0, epoch, rows))
+        views = method.views(images[rows], KeyedRNG(0, epoch, rows))
         loss = method.loss(views, {"targets": targets[rows], "positions": rows})["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from scotoma.errors import UsageError
 from scotoma.losses import classification, soft_classification
 from scotoma.methods.autoencoder import Autoencoder
-from scotoma.methods.base import Inputs, Wants
-from scotoma.views import Draws
+from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.rng import KeyedRNG
 
 
 def method_of(images: Tensor, outputs: int = 0, **arguments: float) -> Autoencoder:
@@ -20,8 +20,8 @@ def method_of(images: Tensor, outputs: int = 0, **arguments: float) -> Autoencod
     return Autoencoder(encoder, inputs_of(images, outputs), **{"decoder_dim": 32, **arguments})
 
 
-def draws(n: int) -> Draws:
-    return Draws(0, 0, torch.arange(n))
+def draws(n: int) -> KeyedRNG:
+    return KeyedRNG(0, 0, torch.arange(n))
 
 
 def regions_of(n: int) -> Tensor:

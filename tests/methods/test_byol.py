@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scotoma.methods.byol import BYOL
 from scotoma.nets import momentum_at
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 def method_of(images: Tensor, network: str = "resnet10t", **arguments: object) -> BYOL:
@@ -37,7 +37,7 @@ def test_heads_are_the_papers() -> None:
 def test_the_loss_is_the_distance_of_predictions_and_targets_both_ways() -> None:
     images, _ = bars(8)
     method = shaken(method_of(images))
-    first, second = method.views(images, Draws(0, 0, torch.arange(8))).values()
+    first, second = method.views(images, KeyedRNG(0, 0, torch.arange(8))).values()
     found = method.loss({"first view": first, "second view": second}, {})["loss"]
     torch.testing.assert_close(found, method.loss({"first view": second, "second view": first}, {})["loss"])
     total = 0.0
@@ -51,7 +51,7 @@ def test_the_loss_is_the_distance_of_predictions_and_targets_both_ways() -> None
 def test_no_gradient_reaches_the_target() -> None:
     images, _ = bars(8)
     method = method_of(images)
-    method.loss(method.views(images, Draws(0, 0, torch.arange(8))), {})["loss"].backward()
+    method.loss(method.views(images, KeyedRNG(0, 0, torch.arange(8))), {})["loss"].backward()
     targets = [*method.target_encoder.parameters(), *method.target_projector.parameters()]
     assert all(p.grad is None and not p.requires_grad for p in targets)
     online = [*method.encoder.parameters(), *method.projector.parameters(), *method.predictor.parameters()]
@@ -78,7 +78,7 @@ def test_the_target_follows_at_the_papers_pace() -> None:
 
 def test_the_second_view_is_of_the_partner() -> None:
     images, _ = bars(8)
-    method, rng = method_of(images, positives="patient"), Draws(0, 0, torch.arange(4))
+    method, rng = method_of(images, positives="patient"), KeyedRNG(0, 0, torch.arange(4))
     views, own = method.views(images[:4], rng, partners=images[4:]), method.views(images[:4], rng)
     assert torch.equal(views["first view"], own["first view"])
     assert torch.equal(views["second view"], method.views(images[4:], rng)["second view"])

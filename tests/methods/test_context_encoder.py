@@ -9,7 +9,7 @@ from torch import Tensor
 from scotoma.errors import UsageError
 from scotoma.methods.base import Views
 from scotoma.methods.context_encoder import ContextEncoder
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 CELLS, CELL = 4, 4
 
@@ -21,7 +21,7 @@ def method_of(images: Tensor, **arguments: object) -> ContextEncoder:
 
 
 def views_of(method: ContextEncoder, images: Tensor) -> Views:
-    return method.views(images, Draws(0, 0, torch.arange(len(images))))
+    return method.views(images, KeyedRNG(0, 0, torch.arange(len(images))))
 
 
 def pixels(mask: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scotoma import encoders, plugins, views
-from scotoma.encoders import EncoderInfo
-from scotoma.methods.base import Column, Inputs, Method, Wants
+from scotoma.encoder_header import EncoderInfo
+from scotoma.methods.base import Method
+from scotoma.methods.parts.inputs import Column, Inputs, Wants
 from scotoma.training import make_views
 
 SIZE = 32

@@ -11,10 +11,10 @@ from learning import bars, features, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.methods.base import Inputs
 from scotoma.methods.dino import DINO, _Head, dino_loss
-from scotoma.views import Draws
-from scotoma.watch import spread
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.models.features import spread
+from scotoma.rng import KeyedRNG
 
 
 def cnn() -> nn.Module:
@@ -33,7 +33,7 @@ def method_of(encoder: nn.Module, **arguments: object) -> DINO:
 
 
 def views_of(method: DINO, epoch: int = 0, n: int = 6) -> dict[str, Tensor]:
-    return method.views(bars(n)[0], Draws(0, epoch, torch.arange(n)))
+    return method.views(bars(n)[0], KeyedRNG(0, epoch, torch.arange(n)))
 
 
 def shaken(method: DINO) -> DINO:
@@ -187,7 +187,7 @@ def test_it_learns_without_collapse() -> None:
     method.teacher_head.register_forward_hook(lambda _m, _i, out: seen.append(out))
 
     def gain() -> float:
-        views = method.views(images, Draws(1, 0, torch.arange(64)))
+        views = method.views(images, KeyedRNG(1, 0, torch.arange(64)))
         with torch.no_grad():
             centre, loss = method.centre.clone(), method.loss(views, {})["loss"].item()
         mean = ((seen[-1] - centre) / method.temperature()).softmax(1).mean(0)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from scotoma import encoders
 from scotoma.errors import UsageError
-from scotoma.methods.base import Inputs
 from scotoma.methods.ijepa import IJEPA, block_shape, context_block, context_patches, target_blocks
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import sincos_positions
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 SMALL = {"predictor_dim": 16, "predictor_depth": 1, "predictor_heads": 2}
 
@@ -43,7 +43,7 @@ def apart(method: IJEPA) -> IJEPA:
 
 def views_of(method: IJEPA, n: int = 5) -> dict[str, Tensor]:
     images = torch.randint(0, 256, (n, 1, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return method.views(images, Draws(0, 0, torch.arange(n)))
+    return method.views(images, KeyedRNG(0, 0, torch.arange(n)))
 
 
 def places(block: Tensor, grid: int) -> set[tuple[int, int]]:
@@ -75,7 +75,7 @@ def test_wrong_requests_are_refused() -> None:
 @pytest.mark.parametrize("grid", [4, 6, 12])
 def test_target_blocks_are_whole_blocks_anywhere(grid: int) -> None:
     shape = block_shape(grid, 0.175, 4)
-    blocks = target_blocks(Draws(0, 0, torch.arange(300)).uniform("targets", 4, 3), grid, shape)
+    blocks = target_blocks(KeyedRNG(0, 0, torch.arange(300)).uniform("targets", 4, 3), grid, shape)
     seen, shapes, corners = set(), set(), set()
     for block in blocks.flatten(0, 1):
         found = places(block, grid)
@@ -103,7 +103,7 @@ def test_the_context_block_is_a_square_of_its_size() -> None:
 def test_context_is_of_its_block_and_of_no_target() -> None:
     method = ijepa(96, 8)
     assert method.grid == 12 and method.visible == 12 * 12 - 4 * 24
-    rng = Draws(0, 0, torch.arange(400))
+    rng = KeyedRNG(0, 0, torch.arange(400))
     views = method.views(torch.zeros(400, 1, 8, 8, dtype=torch.uint8), rng)
     assert views["context"].shape == (400, 48) and views["targets"].shape == (400, 4, 24)
     counts = torch.zeros(144)

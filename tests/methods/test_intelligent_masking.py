@@ -10,9 +10,10 @@ from torch import Tensor
 
 from scotoma.errors import UsageError
 from scotoma.inpainting import HistoricalInpainter, to_pixels
-from scotoma.methods.base import Inputs, Views
+from scotoma.methods.base import Views
 from scotoma.methods.intelligent_masking import IntelligentMasking
-from scotoma.views import Draws
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.rng import KeyedRNG
 
 ONE_STEP = {"steps_per_episode": 1, "gamma": 0.0, "replay": 0, "epsilon_decay": 0.0, "epsilon_end": 0.0}
 
@@ -47,7 +48,7 @@ def images_of(n: int = 4, seed: int = 0) -> Tensor:
 
 
 def views_of(method: IntelligentMasking, epoch: int = 0, n: int = 4) -> Views:
-    return method.views(images_of(n), Draws(0, epoch, torch.arange(n)))
+    return method.views(images_of(n), KeyedRNG(0, epoch, torch.arange(n)))
 
 
 def block_of(corner: tuple[int, int], cells: int, block: int = 2) -> Tensor:
@@ -388,7 +389,7 @@ def test_the_agent_learns_to_hide_what_is_hard_to_guess() -> None:
     method = IntelligentMasking(encoder, inputs_of(images), **arguments)
     train(method, images, torch.zeros(64), steps=20, learning_rate=3e-3, size=16)
     method.eval()
-    views = method.views(images, Draws(0, 99, torch.arange(64)))
+    views = method.views(images, KeyedRNG(0, 99, torch.arange(64)))
     right = [(method.episode(views, torch.tensor(e)) % 7 >= 3).float().mean().item() for e in (0.0, 1.0)]
     assert right[0] > 0.95 and right[1] < 0.7  # 4 of 7 columns of corners
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from scotoma.errors import UsageError
 from scotoma.methods.lejepa import LeJEPA, epps_pulley, prediction_loss, sketched_normality
+from scotoma.rng import KeyedRNG
 from scotoma.training import make_views
-from scotoma.views import Draws
 
 
 def method_of(images: Tensor, network: str = "test_resnet", **arguments: float) -> LeJEPA:
@@ -76,7 +76,7 @@ def test_loss_and_gradient_equal_lightly(monkeypatch: pytest.MonkeyPatch) -> Non
     images, _ = bars(6)
     method = method_of(images, local_views=3, sigreg_weight=0.1, slices=50, projection_dim=8).eval()
     monkeypatch.setattr(lightly.SIGReg, "_generate_unit_vectors", lambda *_: method.directions().T)
-    views = method.views(images, Draws(0, 0, torch.arange(6)))
+    views = method.views(images, KeyedRNG(0, 0, torch.arange(6)))
     z = [method.projector(method.encoder(view)) for view in views.values()]  # without batch statistics: one by one
     expected = lightly.LeJEPALoss(0.1)(global_proj=torch.stack(z[:2]), local_proj=torch.stack(z[2:]))
     result = method.loss(views, {})
@@ -156,7 +156,7 @@ def test_without_sigreg_it_collapses() -> None:
     spreads = []
     for method in (kept, lost):
         train(method, images, targets, steps=30, learning_rate=3e-3)
-        views = method.views(images, Draws(0, 0, torch.arange(64)))
+        views = method.views(images, KeyedRNG(0, 0, torch.arange(64)))
         with torch.no_grad():
             spreads.append(method.projector(method.embed(views["global view 1"])).std(0).mean().item())
     assert spreads[0] > 0.5 and spreads[1] < 0.2

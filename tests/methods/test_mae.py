@@ -9,12 +9,13 @@ from learning import assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma import encoders
+from scotoma.data.modalities import Modality
 from scotoma.errors import UsageError
 from scotoma.hiding import KINDS
 from scotoma.masks import random_order
-from scotoma.methods.base import Inputs
 from scotoma.methods.mae import MAE
-from scotoma.views import Draws, Modality
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.rng import KeyedRNG
 
 SIZE, PATCH, COUNT = 32, 8, 16
 
@@ -189,8 +190,8 @@ def test_positions_are_fixed_and_exported() -> None:
     method = mae()
     assert not method.encoder.pos_embed.requires_grad
     assert method.encoder.pos_embed[0, 0].abs().max() == 0  # the class token has none
-    views = method.views(torch.zeros(4, 1, 40, 40, dtype=torch.uint8), Draws(0, 0, torch.arange(4)))
-    assert torch.equal(views["noise"], Draws(0, 0, torch.arange(4)).uniform("mask", COUNT))
+    views = method.views(torch.zeros(4, 1, 40, 40, dtype=torch.uint8), KeyedRNG(0, 0, torch.arange(4)))
+    assert torch.equal(views["noise"], KeyedRNG(0, 0, torch.arange(4)).uniform("mask", COUNT))
     assert len({tuple(row.tolist()) for row in views["noise"]}) == 4  # every picture is hidden in its own way
 
 
@@ -214,7 +215,7 @@ def gradients(method: MAE, part: str, views: dict[str, Tensor]) -> dict[str, Ten
 @pytest.mark.parametrize("masking", KINDS)
 def test_every_kind_of_masking_hides_as_much_and_learns(masking: str) -> None:
     method = mae(masking=masking)
-    views = method.views(torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8), Draws(0, 0, torch.arange(5)))
+    views = method.views(torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8), KeyedRNG(0, 0, torch.arange(5)))
     assert method.reconstruct(views)[2].sum(1).eq(12).all()
     found = gradients(method, "loss", views)
     assert all(g is not None and torch.isfinite(g).all() for g in found.values())
@@ -223,7 +224,7 @@ def test_every_kind_of_masking_hides_as_much_and_learns(masking: str) -> None:
 
 def test_the_agent_and_the_reconstruction_do_not_teach_each_other() -> None:
     method = mae(masking="agent")
-    views = method.views(torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8), Draws(0, 0, torch.arange(5)))
+    views = method.views(torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8), KeyedRNG(0, 0, torch.arange(5)))
     for part, own in (("agent", True), ("reconstruction", False)):
         found = gradients(method, part, views)
         for name, gradient in found.items():
@@ -247,10 +248,10 @@ def test_the_agent_hides_what_the_decoder_cannot_guess() -> None:
     for step in range(60):
         rows = torch.arange(64).view(4, 16)[step % 4]
         optimizer.zero_grad()
-        method.loss(method.views(images[rows], Draws(0, step, rows)), {})["loss"].backward()
+        method.loss(method.views(images[rows], KeyedRNG(0, step, rows)), {})["loss"].backward()
         optimizer.step()
         method.after_step((step + 1) / 60)
-    mask = method.reconstruct(method.views(images, Draws(0, 99, torch.arange(64))))[2]
+    mask = method.reconstruct(method.views(images, KeyedRNG(0, 99, torch.arange(64))))[2]
     assert mask[:, [0, 1, 4, 5]].mean() > 0.9  # of 0.25 at random
 
 
@@ -262,8 +263,8 @@ def test_pictures_show_the_true_visible_patches() -> None:
     method = mae().eval()
     images = torch.randint(0, 256, (3, 1, 40, 40), dtype=torch.uint8)
     with torch.no_grad():
-        shown = method.pictures(method.views(images, Draws(0, 0, torch.arange(3))), {})
-        mask = random_order(method.views(images, Draws(0, 0, torch.arange(3)))["noise"], 0.75)[2]
+        shown = method.pictures(method.views(images, KeyedRNG(0, 0, torch.arange(3))), {})
+        mask = random_order(method.views(images, KeyedRNG(0, 0, torch.arange(3)))["noise"], 0.75)[2]
     visible = patch_pixels(1 - mask).bool()
     torch.testing.assert_close(shown["reconstruction"][visible], shown["view"][visible])
     assert torch.equal(shown["visible"][visible], shown["view"][visible])

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from scotoma.losses import info_nce
 from scotoma.methods import moco_v1
-from scotoma.methods.base import Inputs
 from scotoma.methods.moco_v1 import MoCoV1
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.rng import KeyedRNG
 from scotoma.training import make_views
-from scotoma.views import Draws
 
 
 class Pooled(nn.Module):
@@ -110,7 +110,7 @@ def test_keys_do_not_share_batch_statistics_with_their_queries() -> None:
         assert [len(g) for g in found] == [8] * 4 and set.union(*found) == set(range(32))
     shared = [len(q & k) for q in groups["query"] for k in groups["key"]]
     assert max(shared) < 6  # of 8: statistics of a key's group are not those of any query's
-    again = method.views(images, Draws(0, 1, torch.arange(32)))["shuffle"]
+    again = method.views(images, KeyedRNG(0, 1, torch.arange(32)))["shuffle"]
     assert not torch.equal(again.argsort(), views["shuffle"].argsort())  # anew in each epoch
 
 
@@ -176,7 +176,7 @@ def test_a_resumed_run_is_the_same_to_the_bit() -> None:
 
 def test_the_key_is_of_the_partner_and_the_head_is_linear() -> None:
     images, _ = bars(8)
-    method, rng = method_of(positives="patient"), Draws(0, 0, torch.arange(4))
+    method, rng = method_of(positives="patient"), KeyedRNG(0, 0, torch.arange(4))
     views = method.views(images[:4], rng, partners=images[4:])
     own = method.views(images[:4], rng)
     assert torch.equal(views["query"], own["query"]) and torch.equal(views["shuffle"], own["shuffle"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scotoma.losses import info_nce
 from scotoma.methods import moco_v2
 from scotoma.methods.moco_v2 import MoCoV2
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 def method_of(images: Tensor, network: str = "resnet10t", **arguments: object) -> MoCoV2:
@@ -29,7 +29,7 @@ def test_the_head_has_a_hidden_layer_without_norm() -> None:
 
 def test_half_of_the_views_are_blurred() -> None:
     images = torch.randint(0, 256, (64, 1, 20, 20), dtype=torch.uint8)
-    rng = Draws(0, 0, torch.arange(64))
+    rng = KeyedRNG(0, 0, torch.arange(64))
     blurred, sharp = (method_of(images, blur=blur).views(images, rng) for blur in (0.5, 0.0))
     for name in ("query", "key"):
         changed = (blurred[name] - sharp[name]).abs().mean((1, 2, 3)) > 1e-3
@@ -48,7 +48,7 @@ def test_keys_join_the_queue_after_the_loss(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(moco_v2, "info_nce", spy)
     for epoch, rows in enumerate((torch.arange(4), torch.arange(4, 8), torch.tensor([8, 4, 9, 5]))):
-        losses = method.loss(method.views(images[rows], Draws(0, epoch, rows)), {"positions": rows})
+        losses = method.loss(method.views(images[rows], KeyedRNG(0, epoch, rows)), {"positions": rows})
         losses["loss"].backward()
     first, second, third = steps
     assert first[2].all() and losses["loss"] > 0
@@ -67,7 +67,7 @@ def test_queries_and_shuffled_keys_have_other_groups() -> None:
     for net in (method.encoder, method.key_encoder):
         net.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
     rows = torch.arange(16)
-    views = method.views(images, Draws(0, 0, rows))
+    views = method.views(images, KeyedRNG(0, 0, rows))
     method.loss(views, {"positions": rows})
     assert sizes == [16, 16]
     alone = copy.deepcopy(method.key_encoder)
@@ -83,7 +83,7 @@ def test_queries_and_shuffled_keys_have_other_groups() -> None:
 
 def test_the_key_is_of_the_partner() -> None:
     images, _ = bars(8)
-    method, rng = method_of(images, positives="study"), Draws(0, 0, torch.arange(4))
+    method, rng = method_of(images, positives="study"), KeyedRNG(0, 0, torch.arange(4))
     views, own = method.views(images[:4], rng, partners=images[4:]), method.views(images[:4], rng)
     assert torch.equal(views["query"], own["query"])
     assert torch.equal(views["key"], method.views(images[4:], rng)["key"]) and not torch.equal(views["key"], own["key"])

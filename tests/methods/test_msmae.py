@@ -10,10 +10,10 @@ from learning import assert_learned, bars, features, inputs_of
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.methods.base import Inputs
 from scotoma.methods.mae import MAE
 from scotoma.methods.msmae import MSMAE
-from scotoma.views import Draws
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.rng import KeyedRNG
 
 SIZE, PATCH, COUNT = 32, 8, 16
 MASKED, VISIBLE = 7, 4  # 0.45 and 0.25 of 16
@@ -41,7 +41,7 @@ def batch_of(epoch: int, n: int = 8) -> dict[str, Tensor]:
 
 
 def views_of(method: MSMAE, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return method.views(batch["images"], Draws(0, batch["epochs"], batch["positions"]))
+    return method.views(batch["images"], KeyedRNG(0, batch["epochs"], batch["positions"]))
 
 
 def losses_of(method: MSMAE, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -141,10 +141,10 @@ def test_masks_are_drawn_in_proportion_and_anew_each_epoch() -> None:
     method = msmae(inputs(pictures=4000), mask_ratio=0.07, throw_ratio=0.5)
     assert method.masked == 1
     weights = torch.arange(1.0, COUNT + 1).expand(4000, -1)
-    noise = Draws(0, 2, torch.arange(4000)).uniform("mask", COUNT)
+    noise = KeyedRNG(0, 2, torch.arange(4000)).uniform("mask", COUNT)
     found = method.driven(weights, noise)[1].flatten().bincount(minlength=COUNT) / 4000
     torch.testing.assert_close(found, weights[0] / weights[0].sum(), atol=0.015, rtol=0)
-    again = method.driven(weights, Draws(0, 3, torch.arange(4000)).uniform("mask", COUNT))[1]
+    again = method.driven(weights, KeyedRNG(0, 3, torch.arange(4000)).uniform("mask", COUNT))[1]
     assert (again != method.driven(weights, noise)[1]).double().mean() > 0.8
 
 
@@ -279,7 +279,7 @@ def test_it_learns_without_collapse() -> None:
     for step in range(100):
         rows = torch.randperm(64, generator=generator)[:32]
         batch = {"images": images[rows], "positions": rows, "epochs": torch.full((32,), step // 2), "targets": targets[rows]}
-        loss = method.loss(method.views(batch["images"], Draws(0, step, rows)), batch)["loss"]
+        loss = method.loss(method.views(batch["images"], KeyedRNG(0, step, rows)), batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from scotoma.errors import UsageError
 from scotoma.masks import random_order
-from scotoma.methods.base import Column, Inputs
 from scotoma.methods.msn import MSN, encode_columns, msn_loss, sinkhorn
-from scotoma.views import Draws
-from scotoma.watch import spread
+from scotoma.methods.parts.inputs import Column, Inputs
+from scotoma.models.features import spread
+from scotoma.rng import KeyedRNG
 
 SEX, AGE = Column("sex", ("f", "m", "x")), Column("age", (), 50.0, 20.0)
 
@@ -31,7 +31,7 @@ def method_of(described: tuple[Column, ...] = (), **arguments: object) -> MSN:
 
 
 def views_of(method: MSN, n: int = 6, partners: Tensor | None = None) -> dict[str, Tensor]:
-    return method.views(bars(n)[0], Draws(0, 0, torch.arange(n)), partners)
+    return method.views(bars(n)[0], KeyedRNG(0, 0, torch.arange(n)), partners)
 
 
 def shaken(method: MSN) -> MSN:
@@ -157,7 +157,7 @@ def test_the_target_view_is_of_the_partner() -> None:
     method, images = method_of(positives="patient"), bars(6)[0]
     alone, paired = views_of(method), views_of(method, partners=images.flip(0))
     assert [k for k in alone if not torch.equal(alone[k], paired[k])] == ["target view"]
-    rows = Draws(0, 0, torch.arange(6))
+    rows = KeyedRNG(0, 0, torch.arange(6))
     assert torch.equal(paired["target view"], method.views(images.flip(0), rows)["target view"])
     assert MSN.wants(MSN.settings({"positives": "age:10", "columns": ("sex",)})).pairs == "age:10"
 
@@ -201,7 +201,7 @@ def test_it_learns_without_collapse() -> None:
     method = MSN(vit(2), inputs_of(images), momentum=0.95, **arguments).train()
 
     def gain() -> float:
-        views = method.views(images, Draws(1, 0, torch.arange(64)))
+        views = method.views(images, KeyedRNG(1, 0, torch.arange(64)))
         with torch.no_grad():
             loss = method.loss(views, {})["loss"].item()
             z = nn.functional.normalize(method.target_head(method.encoder(views["target view"])), dim=1)

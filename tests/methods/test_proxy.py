@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from learning import assert_learned, bars, inputs_of
 
 from scotoma.errors import UsageError
-from scotoma.methods.base import Column, Inputs
+from scotoma.methods.parts.inputs import Column, Inputs
 from scotoma.methods.proxy import Proxy
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 COLUMNS = (Column("age", (), 50.0, 20.0), Column("sex", ("F", "M")), Column("view", ("AP", "L", "PA")))
 
@@ -25,7 +25,7 @@ def test_the_loss_is_the_sum_over_what_is_known_of_each_column() -> None:
     images, _ = bars(4)
     method = method_of(COLUMNS).eval()
     columns = torch.tensor([[0.5, 0, 2], [-1.0, 1, torch.nan], [torch.nan, torch.nan, 0], [2.0, 1, 1]])
-    views = method.views(images, Draws(0, 0, torch.arange(4)))
+    views = method.views(images, KeyedRNG(0, 0, torch.arange(4)))
     with torch.no_grad():
         found = method.loss(views, {"columns": columns})
         out = method.head(method.encoder(views["view"]))
@@ -39,7 +39,7 @@ def test_the_loss_is_the_sum_over_what_is_known_of_each_column() -> None:
 def test_a_batch_that_knows_nothing_moves_nothing() -> None:
     images, _ = bars(4)
     method = method_of(COLUMNS)
-    loss = method.loss(method.views(images, Draws(0, 0, torch.arange(4))), {"columns": torch.full((4, 3), torch.nan)})["loss"]
+    loss = method.loss(method.views(images, KeyedRNG(0, 0, torch.arange(4))), {"columns": torch.full((4, 3), torch.nan)})["loss"]
     loss.backward()
     assert loss == 0 and all(p.grad is None or not p.grad.any() for p in method.parameters())
 
@@ -61,7 +61,7 @@ def test_it_learns_the_column_and_nothing_collapses() -> None:
     losses = []
     for epoch in range(40):
         rows = torch.from_numpy(np.random.default_rng(epoch).permutation(64)[:32])
-        loss = method.loss(method.views(images[rows], Draws(0, epoch, rows)), {"columns": columns[rows]})["loss of kind"]
+        loss = method.loss(method.views(images[rows], KeyedRNG(0, epoch, rows)), {"columns": columns[rows]})["loss of kind"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -7,7 +7,7 @@ from learning import assert_learned, bars, inputs_of, train
 
 from scotoma.losses import nt_xent
 from scotoma.methods.simclr import SimCLR
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 def method_of(images: torch.Tensor, network: str = "resnet10t", **arguments: object) -> SimCLR:
@@ -17,7 +17,7 @@ def method_of(images: torch.Tensor, network: str = "resnet10t", **arguments: obj
 
 def test_two_views_of_a_picture_differ() -> None:
     images, _ = bars(8)
-    views = method_of(images).views(images, Draws(0, 0, torch.arange(8)))
+    views = method_of(images).views(images, KeyedRNG(0, 0, torch.arange(8)))
     first, second = views.values()
     assert (first - second).abs().mean((1, 2, 3)).min() > 0.05
 
@@ -25,7 +25,7 @@ def test_two_views_of_a_picture_differ() -> None:
 def test_the_loss_is_that_of_projections_of_both_views() -> None:
     images, _ = bars(8)
     method = method_of(images, temperature=0.3).eval()  # without batch statistics, views may pass the network one by one
-    views = method.views(images, Draws(0, 0, torch.arange(8)))
+    views = method.views(images, KeyedRNG(0, 0, torch.arange(8)))
     with torch.no_grad():
         found = method.loss(views, {})["loss"]
         first, second = (method.projector(method.encoder(v)) for v in views.values())
@@ -42,7 +42,7 @@ def test_it_learns_without_collapse() -> None:
 
 def test_the_second_view_is_of_the_partner() -> None:
     images, _ = bars(8)
-    method, rng = method_of(images, positives="patient"), Draws(0, 0, torch.arange(4))
+    method, rng = method_of(images, positives="patient"), KeyedRNG(0, 0, torch.arange(4))
     views, own = method.views(images[:4], rng, partners=images[4:]), method.views(images[:4], rng)
     assert torch.equal(views["first view"], own["first view"])
     assert torch.equal(views["second view"], method.views(images[4:], rng)["second view"])
@@ -57,7 +57,7 @@ def test_a_step_with_the_networks_of_the_papers(network: str, features: int) -> 
     encoder = timm.create_model(network, num_classes=0, in_chans=1)
     method = SimCLR(encoder, inputs_of(images), **SimCLR.reference["method_args"]).train()
     assert [m.weight.shape for m in method.projector[::3]] == [(features, features), (128, features)]
-    loss = method.loss(method.views(images, Draws(0, 0, torch.arange(4))), {})["loss"]
+    loss = method.loss(method.views(images, KeyedRNG(0, 0, torch.arange(4))), {})["loss"]
     loss.backward()
     assert torch.isfinite(loss)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters())

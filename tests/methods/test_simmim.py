@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from scotoma.errors import UsageError
 from scotoma.hiding import KINDS
 from scotoma.masks import finer
-from scotoma.methods.base import Inputs
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.simmim import SimMIM
+from scotoma.rng import KeyedRNG
 from scotoma.training import make_views
-from scotoma.views import Draws
 
 SIZE, PATCH, UNIT = 32, 8, 16
 
@@ -33,7 +33,7 @@ def views_of(method: SimMIM, channels: int = 1, n: int = 5, epoch: int = 0, pair
     images, partners = torch.randint(
         0, 256, (2, n, channels, 40, 40), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
     )
-    return method.views(images, Draws(0, epoch, torch.arange(n)), **({"partners": partners} if pair else {}))
+    return method.views(images, KeyedRNG(0, epoch, torch.arange(n)), **({"partners": partners} if pair else {}))
 
 
 def hidden_pixels(method: SimMIM, views: dict[str, Tensor], side: int = UNIT) -> Tensor:

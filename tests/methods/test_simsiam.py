@@ -7,7 +7,7 @@ from learning import assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.methods.simsiam import SimSiam
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 def method_of(images: Tensor, network: str = "resnet10t", **arguments: object) -> SimSiam:
@@ -31,7 +31,7 @@ def test_heads_are_the_papers() -> None:
 def test_the_loss_is_symmetric_and_that_of_its_parts() -> None:
     images, _ = bars(8)
     method = method_of(images)
-    views = method.views(images, Draws(0, 0, torch.arange(8)))
+    views = method.views(images, KeyedRNG(0, 0, torch.arange(8)))
     first, second = views.values()
     swapped = {"first view": second, "second view": first}
     found, other = method.loss(views, {})["loss"], method.loss(swapped, {})["loss"]
@@ -50,7 +50,7 @@ def test_the_loss_is_symmetric_and_that_of_its_parts() -> None:
 def test_the_gradient_is_that_of_constant_targets() -> None:
     images, _ = bars(8)
     method = method_of(images)
-    first, second = method.views(images, Draws(0, 0, torch.arange(8))).values()
+    first, second = method.views(images, KeyedRNG(0, 0, torch.arange(8))).values()
     weight = method.encoder.conv1[0].weight
     (found,) = torch.autograd.grad(method.loss({"first view": first, "second view": second}, {})["loss"], weight)
 
@@ -67,7 +67,7 @@ def test_the_gradient_is_that_of_constant_targets() -> None:
 
 def test_the_second_view_is_of_the_partner() -> None:
     images, _ = bars(8)
-    method, rng = method_of(images, positives="patient"), Draws(0, 0, torch.arange(4))
+    method, rng = method_of(images, positives="patient"), KeyedRNG(0, 0, torch.arange(4))
     views, own = method.views(images[:4], rng, partners=images[4:]), method.views(images[:4], rng)
     assert torch.equal(views["first view"], own["first view"])
     assert torch.equal(views["second view"], method.views(images[4:], rng)["second view"])

@@ -10,9 +10,9 @@ from learning import assert_learned, bars, features, inputs_of, train
 
 from scotoma.encoders import forward_visible
 from scotoma.errors import UsageError
-from scotoma.methods.base import Inputs
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import HEAD_SCALE, Supervised
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 def encoder() -> torch.nn.Module:
@@ -23,7 +23,7 @@ def encoder() -> torch.nn.Module:
 def test_before_the_first_step_every_class_is_as_likely() -> None:
     images, _ = bars(8)
     method = Supervised(encoder(), inputs_of(images, 4))
-    views = method.views(images, Draws(0, 0, torch.arange(8)))
+    views = method.views(images, KeyedRNG(0, 0, torch.arange(8)))
     loss = method.loss(views, {"targets": torch.tensor([0, 1, 2, 3, -1, 0, 1, 2])})["loss"]
     assert loss.item() == pytest.approx(math.log(4))
     several = method.loss(views, {"targets": torch.ones(8, 4)})["loss"]
@@ -34,7 +34,7 @@ def test_class_weights_count_in_the_loss() -> None:
     images, _ = bars(4)
     method = Supervised(encoder(), Inputs(16, 1, (0.3,), (0.2,), outputs=2, class_weights=(1.0, 3.0))).eval()
     torch.nn.init.normal_(method.head.weight)
-    views = method.views(images, Draws(0, 0, torch.arange(4)))
+    views = method.views(images, KeyedRNG(0, 0, torch.arange(4)))
     with torch.no_grad():
         found = method.loss(views, {"targets": torch.tensor([0, 1, 1, -1])})["loss"]
         log_p = method.head(method.encoder(views["view"])).log_softmax(1)
@@ -82,7 +82,7 @@ def dropping(drop_tokens: float = 0.75) -> tuple[Supervised, dict[str, torch.Ten
 def test_it_drops_where_the_class_token_looks() -> None:
     """Of patches that are looked at much, little and hardly at all, the last remain; what is dropped leaves no trace."""
     method, batch = dropping(0.75)
-    views = method.views(batch["images"], Draws(0, 0, batch["positions"]))
+    views = method.views(batch["images"], KeyedRNG(0, 0, batch["positions"]))
     views["theta"] = torch.eye(2, 3).expand(8, -1, -1)
     place = torch.stack([torch.randperm(COUNT) for _ in range(8)])
     weights = torch.tensor([1000.0] * 6 + [1.0] * 6 + [1e-5] * 4)
@@ -103,12 +103,12 @@ def test_maps_are_those_of_the_network_as_it_was_given() -> None:
     assert trained == {id(p) for p in [*method.encoder.parameters(), *method.head.parameters()]}
     expected = method.attention.take(method.encoder, batch["images"])
     first = {k: v[:4] for k, v in batch.items()}
-    method.loss(method.views(first["images"], Draws(0, 0, first["positions"])), first)["loss"].backward()
+    method.loss(method.views(first["images"], KeyedRNG(0, 0, first["positions"])), first)["loss"].backward()
     assert all(p.grad is None for p in method.given.parameters())
     for p in method.encoder.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
     batch["epochs"] += 50
-    method.loss(method.views(batch["images"], Draws(0, 50, batch["positions"])), batch)
+    method.loss(method.views(batch["images"], KeyedRNG(0, 50, batch["positions"])), batch)
     assert method.attention.stamps.tolist() == [0] * 4 + [50] * 4
     torch.testing.assert_close(method.attention.maps.float(), expected, atol=1e-3, rtol=1e-3)
     assert (method.attention.take(method.encoder, batch["images"]) - expected).abs().max() > 0.01
@@ -116,11 +116,12 @@ def test_maps_are_those_of_the_network_as_it_was_given() -> None:
 
 def test_without_dropping_nothing_is_added() -> None:
     method, batch = dropping(0.0)
-    views = method.views(batch["images"], Draws(0, 0, batch["positions"]))
-    assert list(views) == ["view"] and torch.equal(views["view"], method.augment(batch["images"], Draws(0, 0, batch["positions"])))
+    views = method.views(batch["images"], KeyedRNG(0, 0, batch["positions"]))
+    again = method.augment(batch["images"], KeyedRNG(0, 0, batch["positions"]))
+    assert list(views) == ["view"] and torch.equal(views["view"], again)
     assert {name.split(".")[0] for name in method.state_dict()} == {"encoder", "head"}
     other, _ = dropping(0.5)
-    assert torch.equal(other.views(batch["images"], Draws(0, 0, batch["positions"]))["view"], views["view"])
+    assert torch.equal(other.views(batch["images"], KeyedRNG(0, 0, batch["positions"]))["view"], views["view"])
 
 
 def test_only_tokens_can_be_dropped() -> None:
@@ -140,7 +141,7 @@ def test_it_learns_from_a_quarter_of_the_patches_and_uses_all() -> None:
     for epoch in range(60):
         at = torch.arange(64)
         batch = {"images": images, "positions": at, "epochs": torch.full((64,), epoch), "targets": targets}
-        loss = method.loss(method.views(images, Draws(0, epoch, at)), batch)["loss"]
+        loss = method.loss(method.views(images, KeyedRNG(0, epoch, at)), batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -155,7 +156,7 @@ def test_mixed_labels_are_those_of_the_mixed_pictures() -> None:
     images, targets = bars(32)
     method = Supervised(encoder(), inputs_of(images, 2), mixup=0.8, cutmix=1.0, min_scale=1.0, jitter=0.0)
     plain = Supervised(encoder(), inputs_of(images, 2), min_scale=1.0, jitter=0.0)
-    draws = Draws(0, 0, torch.arange(32))
+    draws = KeyedRNG(0, 0, torch.arange(32))
     views, before = method.views(images, draws), plain.views(images, draws)["view"]
     mixed, shares = method.mix(views, torch.nn.functional.one_hot(targets, 2).float())
     assert torch.allclose(shares.sum(1), torch.ones(32))
@@ -178,7 +179,7 @@ def test_smoothing_and_focus_reach_the_loss() -> None:
     images, _ = bars(6)
     y = torch.tensor([0, 1, 1, 0, 1, -1])
     several = torch.tensor([[0.0, 1.0]]).repeat(6, 1)
-    draws = Draws(0, 0, torch.arange(6))
+    draws = KeyedRNG(0, 0, torch.arange(6))
 
     def loss(targets: torch.Tensor, **settings: float) -> tuple[float, torch.Tensor]:
         method = Supervised(encoder(), inputs_of(images, 2), **settings).eval()

@@ -8,7 +8,7 @@ import torch
 from learning import assert_learned, bars, inputs_of, train
 
 from scotoma.methods.vicreg import VICReg, vicreg_terms
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 def embeddings(n: int = 12, dim: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +45,7 @@ def test_loss_and_gradient_equal_lightly() -> None:
     lightly = pytest.importorskip("lightly.loss")
     images, _ = bars(8)
     method = method_of(images).eval()  # without batch statistics, views may pass the network one by one
-    views = method.views(images, Draws(0, 0, torch.arange(8)))
+    views = method.views(images, KeyedRNG(0, 0, torch.arange(8)))
     first, second = (method.expander(method.encoder(v)) for v in views.values())
     assert first.shape == (8, 256)
     expected = lightly.VICRegLoss()(first, second)
@@ -81,7 +81,7 @@ def test_autocast_does_not_round_the_loss() -> None:
 def test_the_second_view_is_of_the_partner() -> None:
     images, _ = bars(6)
     assert VICReg.wants({"positives": "patient"}).pairs == "patient" and not VICReg.wants(VICReg.settings({})).pairs
-    method, rng = method_of(images, positives="patient"), Draws(0, 0, torch.arange(6))
+    method, rng = method_of(images, positives="patient"), KeyedRNG(0, 0, torch.arange(6))
     own, paired = method.views(images, rng), method.views(images, rng, images.flip(0))
     swapped = method.views(images.flip(0), rng)
     assert torch.equal(paired["first view"], own["first view"])

@@ -10,9 +10,9 @@ from test_evidence import row
 from test_in_use import operating
 from test_report import auroc, make_study, write
 
-from scotoma.report import read
 from scotoma.report.build import build
 from scotoma.report.card import keep_edited
+from scotoma.report.reading import read
 from scotoma.report.recipe import header, networks, pixels
 
 SAID = {

@@ -8,10 +8,10 @@ from pathlib import Path
 from test_card import finetuned
 from test_report import write
 
-from scotoma.report import frame, read
 from scotoma.report.build import build
 from scotoma.report.checklist import ITEMS, checklist
 from scotoma.report.facts import facts
+from scotoma.report.reading import frame, read
 from scotoma.report.results import results
 
 

@@ -8,9 +8,9 @@ import pytest
 from test_report import auroc, make_study, write
 
 from scotoma.provenance import Overlap
-from scotoma.report import read
 from scotoma.report.build import build
 from scotoma.report.origin import origins
+from scotoma.report.reading import read
 
 COUNTS = [{"evaluator": "data", "metric": m, "split": "test", "value": v} for m, v in (("images", 40), ("patients", 20))]
 
@@ -47,6 +47,6 @@ def test_rows_that_say_nothing_are_not_checked(tmp_path: Path) -> None:
     build([folder])
     words = "Whether the weights were trained on test images is not checked: the runs say nothing of it."
     assert all(words in (folder / name).read_text() for name in ("report.html", "model_card.md"))
-    from scotoma.report import frame
+    from scotoma.report.reading import frame
 
     assert origins(frame(read([folder])), tested=False) == []

@@ -16,8 +16,8 @@ import yaml
 from PIL import Image
 
 from scotoma.errors import UsageError
-from scotoma.report import called
 from scotoma.report.build import build
+from scotoma.report.naming import called
 
 FRACTIONS = (0.01, 0.1, 0.5, 1.0)
 LABELS = {0.01: 50, 0.1: 496, 0.5: 2480, 1.0: 4960}

@@ -20,7 +20,7 @@ import numpy as np
 
 from scotoma import files, processes
 from scotoma.data import decode, images, levelling
-from scotoma.data.table import Dataset
+from scotoma.data.dataset import Dataset
 from scotoma.errors import RunError, UsageError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from scotoma.errors import UsageError, notice
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scotoma.data.table import Dataset
+    from scotoma.data.dataset import Dataset
 
 MOST = 100  # different values of a column of classes
 SHOWN = 4  # classes that a line names

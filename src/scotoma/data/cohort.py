@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scotoma.data import phi
-from scotoma.data.table import SPLITS
+from scotoma.data.dataset import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from scotoma import plugins
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
-    from scotoma.data.table import Dataset
+    from scotoma.data.dataset import Dataset
 
 _NAME = re.compile(r"([A-Za-z][\w-]*):(.*)", re.DOTALL)
 _INTRODUCTION = """# Public data sets

@@ -10,8 +10,8 @@ import numpy as np
 
 from scotoma.data import store
 from scotoma.data.alignment import THRESHOLDED
+from scotoma.data.dataset import Dataset
 from scotoma.data.store import Store
-from scotoma.data.table import Dataset
 from scotoma.errors import UsageError, notice
 
 MOST_VALUES = 64

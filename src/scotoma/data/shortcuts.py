@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.store import Store
-from scotoma.data.table import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd

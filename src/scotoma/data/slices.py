@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scotoma.data import images
-from scotoma.data.table import Dataset
+from scotoma.data.dataset import Dataset
 from scotoma.errors import UsageError, notice
 
 if TYPE_CHECKING:

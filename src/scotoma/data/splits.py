@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scotoma.data import copies
+from scotoma.data.dataset import SPLITS, Dataset
 from scotoma.data.store import Store
 from scotoma.data.stratify import UNDECIDED, deal
-from scotoma.data.table import SPLITS, Dataset
 from scotoma.data.units import apart, by_appearance, count_of, linked, owners, plural, units
 from scotoma.errors import UsageError, notice
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from scotoma import files
 from scotoma.data import building, caches, identity, images, looking, text_detector
+from scotoma.data.dataset import Dataset
 from scotoma.data.sampling import spread
-from scotoma.data.table import Dataset
 from scotoma.data.text_detector import MISSING
 from scotoma.errors import RunError, UsageError, notice
 

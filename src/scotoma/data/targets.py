@@ -10,10 +10,10 @@ from itertools import pairwise
 import numpy as np
 
 from scotoma.data import phi
+from scotoma.data.dataset import Dataset
 from scotoma.data.formats.headers import age_in_years
 from scotoma.data.readings import SHARES, label_text
 from scotoma.data.store import REGION
-from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 MOST_CLASSES = 100

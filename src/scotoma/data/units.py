@@ -12,8 +12,8 @@ import numpy as np
 
 from scotoma.data import identity, images
 from scotoma.data.copies import copies_of_store
+from scotoma.data.dataset import Dataset
 from scotoma.data.duplicates import near_duplicates
-from scotoma.data.table import Dataset
 from scotoma.errors import notice
 
 if TYPE_CHECKING:

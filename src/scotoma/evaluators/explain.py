@@ -27,8 +27,9 @@ from scotoma.encoders import build, width
 from scotoma.errors import UsageError, notice
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, class_name
+from scotoma.rng import KeyedRNG
 from scotoma.run import Run
-from scotoma.views import Draws, normalise_, resized
+from scotoma.views import normalise_, resized
 
 PROTOCOL = 2
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
@@ -87,7 +88,7 @@ def evaluate(context: Context) -> list[Row]:
     cases = gather(context, classifier, chosen(context))
     methods = available(classifier, cases.images[:1])
     maps, fresh = (explain(c, cases, methods) for c in (classifier, _fresh(context, classifier)))
-    rng = Draws(SEED, 0, torch.from_numpy(cases.rows).to(cases.images.device))
+    rng = KeyedRNG(SEED, 0, torch.from_numpy(cases.rows).to(cases.images.device))
     shape = cases.masks.shape[1:]
     noise = rng.uniform("ties", *shape)
     found: list[Row] = []
@@ -117,7 +118,7 @@ def chosen(context: Context, count: int = CASES) -> np.ndarray:
     """
     test, y = context.test, context.target.y[context.test]
     kind = np.nansum(y, 1) > 0 if context.target.multilabel else y
-    key = Draws(SEED, 0, torch.from_numpy(_row_ids(context, test))).uniform("cases").numpy()
+    key = KeyedRNG(SEED, 0, torch.from_numpy(_row_ids(context, test))).uniform("cases").numpy()
     turn = np.zeros(len(test), np.int64)
     for k in np.unique(kind):
         of_kind = np.flatnonzero(kind == k)

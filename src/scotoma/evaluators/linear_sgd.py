@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scotoma.data.label_draws import Draw
 from scotoma.data.targets import Target
-from scotoma.evaluators import linear
-from scotoma.evaluators.base import Context, Draw, Row, evaluate_draws
+from scotoma.evaluators.base import Context, Row, evaluate_draws
 from scotoma.losses import classification
+from scotoma.models import linear_probe
 from scotoma.plan import schedule
 
 PROTOCOL = 1
@@ -36,7 +37,7 @@ def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray)
             losses = [float(classification(head(x[drawn.val]), y[drawn.val])) for head in heads]
         chosen = heads[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
     with torch.no_grad():
-        return linear.probabilities(chosen(x[rows]).double().numpy(), target.multilabel)
+        return linear_probe.probabilities(chosen(x[rows]).double().numpy(), target.multilabel)
 
 
 def _trained(x: Tensor, y: Tensor, classes: int, rate: float, seed: int) -> nn.Linear:

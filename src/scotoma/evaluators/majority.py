@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from scotoma.data.label_draws import Draw
 from scotoma.data.targets import Target
-from scotoma.evaluators.base import Context, Draw, Row, evaluate_draws
+from scotoma.evaluators.base import Context, Row, evaluate_draws
 
 PROTOCOL = 1
 CONTROL = True

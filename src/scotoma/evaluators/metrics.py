@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from scotoma import comparisons, decisions, metrics
-from scotoma.encoders import EncoderInfo
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
-from scotoma.evaluators.base import ROC_GRID, Context, Row, own_head
+from scotoma.evaluators.base import Context, Row, own_head
+from scotoma.summaries import ROC_GRID
 
 PROTOCOL = 1
 NEEDED = "--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder"

@@ -12,10 +12,11 @@ import numpy as np
 from scotoma import decisions
 from scotoma.comparisons import bootstrap_weights, estimate
 from scotoma.errors import notice
-from scotoma.evaluators.base import HEADLINE, Context, Row
+from scotoma.evaluators.base import Context, Row
 from scotoma.evaluators.metrics import probabilities
 from scotoma.evaluators.metrics import require as require
 from scotoma.metrics import score
+from scotoma.summaries import HEADLINE
 
 PROTOCOL = 1
 TRAINS = False

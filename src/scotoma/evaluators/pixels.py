@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from scotoma.data.label_draws import Draw
 from scotoma.data.targets import Target
-from scotoma.evaluators import linear
-from scotoma.evaluators.base import Context, Draw, Row, evaluate_draws
+from scotoma.evaluators.base import Context, Row, evaluate_draws
+from scotoma.models import linear_probe
 from scotoma.views import plain
 
 PROTOCOL = 1
@@ -33,7 +34,7 @@ def inputs(context: Context) -> np.ndarray:
 
 def predict(x: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
     """Logistic regression, as in the linear probe."""
-    return linear.predict(x, target, drawn, rows)
+    return linear_probe.predict(x, target, drawn, rows)
 
 
 def evaluate(context: Context) -> list[Row]:

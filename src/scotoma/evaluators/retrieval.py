@@ -21,8 +21,8 @@ from scotoma.comparisons import bootstrap_weights, estimate
 from scotoma.drawing import COLOURS
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row, class_name
+from scotoma.rng import KeyedRNG
 from scotoma.run import Run
-from scotoma.views import Draws
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +96,7 @@ def search(context: Context, most: int | None = None) -> list[Found]:
     target, units, features = context.target, context.split.units, context.features
     unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     test = context.test
-    key = Draws(SEED, 0, torch.from_numpy(_row_ids(context, test))).uniform("queries").numpy()
+    key = KeyedRNG(SEED, 0, torch.from_numpy(_row_ids(context, test))).uniform("queries").numpy()
     test, train = test[np.argsort(key, kind="stable")], context.split.rows("train")
     found = []
     for k, label in enumerate(target.classes):

@@ -15,11 +15,15 @@ from torch import Tensor, nn
 
 from scotoma.comparisons import estimate, samples
 from scotoma.corruptions import SEVERITIES, corruptions, hide_patches, order_of_patches
-from scotoma.encoders import EncoderInfo, forward_visible, is_vit
+from scotoma.encoder_header import EncoderInfo
+from scotoma.encoders import forward_visible, is_vit
 from scotoma.evaluators import linear
-from scotoma.evaluators.base import HEADLINE, Context, Row
-from scotoma.plan import automatic_precision
-from scotoma.views import Draws, normalise_, resized
+from scotoma.evaluators.base import Context, Row
+from scotoma.models import linear_probe
+from scotoma.models.precision import automatic_precision
+from scotoma.rng import KeyedRNG
+from scotoma.summaries import HEADLINE
+from scotoma.views import normalise_, resized
 
 PROTOCOL = 1
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
@@ -61,11 +65,11 @@ def _probabilities(context: Context, batch_size: int = 256) -> dict[Condition, n
     for start in range(0, len(numbers), batch_size):
         rows = numbers[start : start + batch_size]
         x = resized(torch.from_numpy(context.store.batch(rows)).to(device), context.info.image_size)
-        rng = Draws(SEED, 0, torch.from_numpy(rows).to(device))
+        rng = KeyedRNG(SEED, 0, torch.from_numpy(rows).to(device))
         for condition, images, keep in _conditions(x, context.info, rng, patch=_patch(encoder), drop=is_vit(encoder)):
             logits = head(_features(encoder, context.info, images, keep)).double().cpu().numpy()
             found.setdefault(condition, []).append(logits)
-    return {c: linear.probabilities(np.concatenate(logits), context.target.multilabel) for c, logits in found.items()}
+    return {c: linear_probe.probabilities(np.concatenate(logits), context.target.multilabel) for c, logits in found.items()}
 
 
 def _patch(encoder: nn.Module) -> int:
@@ -81,7 +85,7 @@ def _features(encoder: nn.Module, info: EncoderInfo, images: Tensor, keep: Tenso
         return (encoder(x) if keep is None else vit.forward_head(forward_visible(vit, x, keep))).float()
 
 
-def _conditions(x: Tensor, info: EncoderInfo, rng: Draws, patch: int,
+def _conditions(x: Tensor, info: EncoderInfo, rng: KeyedRNG, patch: int,
                 drop: bool) -> Iterator[tuple[Condition, Tensor, Tensor | None]]:  # fmt: skip
     """Each condition with its pictures, and the patches that are kept where some are dropped."""
     yield CLEAN, x, None

@@ -8,7 +8,7 @@ from scotoma.data import regions
 from scotoma.data.regions import Regions
 from scotoma.decoders import Decoder
 from scotoma.drawing import outlined
-from scotoma.encoders import EncoderInfo
+from scotoma.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row
 from scotoma.metrics import mean_of_known

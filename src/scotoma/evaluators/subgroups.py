@@ -23,6 +23,7 @@ from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row
 from scotoma.evaluators.metrics import probabilities
 from scotoma.metrics import Cases, check_cases, classwise
+from scotoma.models import linear_probe
 
 PROTOCOL = 1
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
@@ -113,7 +114,7 @@ def _predicted(context: Context) -> np.ndarray:
         return probabilities(context)
     with torch.no_grad():
         logits = linear.head(context)(torch.from_numpy(context.features))
-    return linear.probabilities(logits.double().numpy(), context.target.multilabel)
+    return linear_probe.probabilities(logits.double().numpy(), context.target.multilabel)
 
 
 def _part(cases: Cases, inside: np.ndarray) -> Cases:

@@ -11,8 +11,9 @@ from scotoma.encoders import width
 from scotoma.errors import UsageError
 from scotoma.inpainting import CodeDecoder
 from scotoma.losses import classification, soft_classification
-from scotoma.methods.base import Batch, Inputs, Method, Views, Wants
-from scotoma.views import Draws
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.rng import KeyedRNG
 
 
 class Autoencoder(Method):
@@ -57,7 +58,7 @@ class Autoencoder(Method):
         weights = next(encoder.parameters()).new_tensor(inputs.class_weights) if inputs.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def views(self, images: Tensor, rng: Draws, regions: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, regions: Tensor | None = None) -> Views:
         """One mildly changed view, and its region under the same warp, without interpolation."""
         drawn = self.augment.sample(rng)
         views = {"view": self.augment.apply(images, drawn)}

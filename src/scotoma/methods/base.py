@@ -4,89 +4,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.views import Augmentation, Draws, modality
+from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.rng import KeyedRNG
 
 Views = dict[str, Tensor]
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table that a method predicts or is told.
-
-    Args:
-        name: of the column.
-        classes: of a categorical one, whose values are class ids; empty for numbers, which are standardised.
-        mean: what was subtracted of numbers.
-        std: what they were divided by.
-    """
-
-    name: str
-    classes: tuple[str, ...] = ()
-    mean: float = 0.0
-    std: float = 1.0
-
-
-@dataclass(frozen=True)
-class Wants:
-    """What a batch must bring beside the pictures.
-
-    Args:
-        labels: ``batch["targets"]``, the target's classes or 0/1 labels.
-        unlabelled: with labels, pictures without one too.
-        columns: ``batch["columns"]`` (B, K) float32, NaN where missing: these columns, described by ``Inputs.columns``.
-        pairs: ``partners``, to ``views``: for each picture another that has the same value in this column (``patient``), or lies in
-            the same band of so many units (``age:10``); itself where there is none. ``next:study``: the one that follows it in its
-            study or, half the time, one that does not; ``batch["follows"]`` (B,) says which by 1 and 0.
-        regions: ``regions``, to ``views``: (B, 1, H, W) uint8, above 0 in the region of ``mask_path``; all 0 where there is none.
-    """
-
-    labels: bool = False
-    unlabelled: bool = False
-    columns: tuple[str, ...] = ()
-    pairs: str = ""
-    regions: bool = False
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a method is told about its pictures.
-
-    Args:
-        image_size: side of what the encoder sees, pixels.
-        in_chans: channels.
-        mean: mean a channel of the training pixels in [0, 1].
-        std: standard deviation a channel.
-        modality: a key of ``scotoma.views.MODALITIES``.
-        outputs: classes of a categorical target, or number of 0/1 targets; 0 without targets.
-        class_weights: weight of each class (or of the positives of each 0/1 target) in the loss; empty for none.
-        soft: whether a categorical target comes as (B, C) shares of readers, not as (B,) class ids.
-        pictures: how many different ones there are to train on; ``batch["positions"]`` (B,) numbers them from 0.
-        columns: those that the method ``wants``.
-        trained: whether the encoder starts from trained weights (``--init``), which a method must not initialise anew.
-    """
-
-    image_size: int
-    in_chans: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    modality: str = "grey"
-    outputs: int = 0
-    class_weights: tuple[float, ...] = ()
-    soft: bool = False
-    pictures: int = 0
-    columns: tuple[Column, ...] = ()
-    trained: bool = False
-
-    def augmentation(self, **changes: Any) -> Augmentation:
-        """A random view of these pictures, as its modality allows."""
-        return Augmentation(self.image_size, self.mean, self.std, modality(self.modality), **changes)
 
 
 class Method(nn.Module):
@@ -164,7 +91,7 @@ class Method(nn.Module):
         self.encoder = encoder
         self.inputs = inputs
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """Make the views of a batch: (B, C, H, W) uint8 on the device -> named tensors.
 
         A method that ``wants`` pairs or regions takes them as further arguments, ``partners`` and ``regions``, by default None.

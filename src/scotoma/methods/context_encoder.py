@@ -11,8 +11,9 @@ from scotoma.errors import UsageError
 from scotoma.hiding import Hiding
 from scotoma.inpainting import MapDecoder, fill_in
 from scotoma.masks import paint, patchify
-from scotoma.methods.base import Batch, Inputs, Method, Views
-from scotoma.views import Draws
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.rng import KeyedRNG
 
 
 class ContextEncoder(Method):
@@ -57,7 +58,7 @@ class ContextEncoder(Method):
         self.hiding = Hiding(masking, mask_ratio, cells, inputs, encoder)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One view and the random numbers by which its cells are hidden."""
         return {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
 

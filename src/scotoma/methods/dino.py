@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from scotoma import across
 from scotoma.encoders import forward_visible, is_vit, small_side, width
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import momentum_at, momentum_copy
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 BOTTLENECK = 256  # appendix C, "Output dimension": d = 256
 CENTRE_MOMENTUM = 0.9  # appendix D, "Online centering": m from 0 to 0.99 works, 0.999 collapses
@@ -92,7 +93,7 @@ class DINO(Method):
         size = small_side(encoder, inputs.image_size, local_size, 1 / 2) if local_views else inputs.image_size
         self.narrow = replace(self.wide, size=size, scale=(local_scale, min_scale))
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """Two global views, then the local ones, which are smaller (section 3.1: "multi-crop")."""
         views = {name: self.wide(images, rng.of(name)) for name in ("first view", "second view")}
         for name in (f"local view {i + 1}" for i in range(self.local_views)):

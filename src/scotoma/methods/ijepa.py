@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from scotoma.encoders import forward_visible, is_vit
 from scotoma.errors import UsageError
 from scotoma.masks import paint
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import follow, sincos_positions, transformer
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 WIDEST = 1.5  # section 3, "Targets": aspect ratio in (0.75, 1.5)
 TOLERANCE = 0.0251  # about the middle of section 3's scale in (0.15, 0.2); table 8: smaller and larger targets both cost much
@@ -90,7 +91,7 @@ class IJEPA(Method):
         self.predictor = _Predictor(int(vit.embed_dim), self.grid, self.prefix, predictor_dim, predictor_depth, predictor_heads)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One cropped view; where its target blocks lie, and its visible patches."""
         targets = target_blocks(rng.uniform("targets", self.targets, 3), self.grid, self.shape)
         hidden = torch.zeros(len(images), self.grid**2, device=images.device).scatter_(1, targets.flatten(1), 1.0)

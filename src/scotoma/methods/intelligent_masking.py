@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from scotoma import across
 from scotoma.errors import UsageError
 from scotoma.inpainting import Agent, MapDecoder, fill_in, to_pixels
-from scotoma.methods.base import Batch, Inputs, Method, Views, decay_groups
+from scotoma.methods.base import Batch, Method, Views, decay_groups
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import follow, momentum_copy
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 POLICIES = ("agent", "random")
 
@@ -124,7 +125,7 @@ class IntelligentMasking(Method):
         inpainter = decay_groups(nn.ModuleList([self.encoder, self.decoder]))
         return inpainter if self.agent is None else [*inpainter, *decay_groups(self.agent)]
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One view, and its random numbers: whether each action is random, which one then, and of which hide the agent learns."""
         return {
             "view": self.augment(images, rng),

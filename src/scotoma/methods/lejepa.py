@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from scotoma import across
 from scotoma.encoders import forward_visible, is_vit, small_side, width
 from scotoma.errors import UsageError
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import projector
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 KNOTS, T_MAX = 17, 3.0  # of the integral over frequencies: the published code's, and table 1a: [-3, 3] as good as [-5, 5]
 
@@ -79,7 +80,7 @@ class LeJEPA(Method):
         self.narrow = replace(self.wide, size=side, scale=(local_scale, min_scale))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """Global views, and local ones, which show less at a smaller size."""
         crops = dict.fromkeys(self.wide_names, self.wide) | dict.fromkeys(self.narrow_names, self.narrow)
         return {name: crop(images, rng.of(name)) for name, crop in crops.items()}
@@ -98,7 +99,7 @@ class LeJEPA(Method):
         on as an undisturbed one.
         """
         rows = torch.arange(self.slices, device=self.steps.device)
-        return F.normalize(Draws(0, self.steps, rows).normal("directions", self.projection_dim), dim=1)
+        return F.normalize(KeyedRNG(0, self.steps, rows).normal("directions", self.projection_dim), dim=1)
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation "LeJEPA" of section 5.1, as in algorithm 2: (1 - lambda) x prediction + lambda x mean of SIGReg over views."""

@@ -12,9 +12,10 @@ from scotoma.errors import UsageError
 from scotoma.hiding import Hiding
 from scotoma.losses import masked_patch_loss
 from scotoma.masks import paint, patchify, unpatchify
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import TokenDecoder, sincos_positions
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 class MAE(Method):
@@ -83,7 +84,7 @@ class MAE(Method):
         )
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One cropped view and the random numbers by which patches are hidden."""
         return {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from scotoma import across
 from scotoma.encoders import width
 from scotoma.losses import info_nce
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import KeyQueue, follow, momentum_copy, normalise_in_groups
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 class MoCoV2(Method):
@@ -59,7 +60,7 @@ class MoCoV2(Method):
         self.queue = KeyQueue(max(1, min(queue_size, inputs.pictures // 2)) if inputs.pictures else queue_size, projection_dim)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
-    def views(self, images: Tensor, rng: Draws, partners: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
         """Two random views, drawn alike, the second of the partners where there are any; and what shuffles the keys."""
         return {
             "query": self.augment(images, rng.of("query")),

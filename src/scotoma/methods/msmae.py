@@ -13,9 +13,11 @@ from scotoma.encoders import forward_visible
 from scotoma.errors import UsageError
 from scotoma.losses import classification, soft_classification
 from scotoma.masks import paint, patchify, unpatchify, visible_count, weighted_scores
-from scotoma.methods.base import Batch, Inputs, Method, Views, Wants
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs, Wants
 from scotoma.nets import TokenDecoder, sincos_positions
-from scotoma.views import Draws, normalise_
+from scotoma.rng import KeyedRNG
+from scotoma.views import normalise_
 
 
 class MSMAE(Method):
@@ -119,7 +121,7 @@ class MSMAE(Method):
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
         self.attention = AttentionMaps(inputs.pictures, self.patch, self.augment, attention_interval)
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One cropped view, where it lies in the picture, and one random number a patch, by which the patches are drawn."""
         sampled = self.augment.sample(rng)
         return {

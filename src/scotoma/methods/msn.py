@@ -15,9 +15,10 @@ from scotoma import across
 from scotoma.encoders import forward_visible, is_vit, width
 from scotoma.errors import UsageError
 from scotoma.masks import paint, random_order
-from scotoma.methods.base import Batch, Column, Inputs, Method, Views, decay_groups
+from scotoma.methods.base import Batch, Method, Views, decay_groups
+from scotoma.methods.parts.inputs import Column, Inputs
 from scotoma.nets import follow, momentum_copy
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 COLUMNS_DIM = 32  # width of the embedding of metadata, beside some hundred features
 SINKHORN_ROUNDS = 3  # published code
@@ -107,7 +108,7 @@ class MSN(Method):
         networks = [*decay_groups(self.online), *decay_groups(self.online_head)]
         return [*networks, {"params": [self.prototypes], "weight_decay": 0.0}]
 
-    def views(self, images: Tensor, rng: Draws, partners: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
         """The target view, of the partners where there are any; the random view and by what its patches drop; the small views."""
         views = {
             "target view": self.large(images if partners is None else partners, rng.of("target")),

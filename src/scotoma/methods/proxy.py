@@ -11,8 +11,9 @@ from scotoma import across
 from scotoma.encoders import width
 from scotoma.errors import UsageError
 from scotoma.losses import classification
-from scotoma.methods.base import Batch, Column, Inputs, Method, Views
-from scotoma.views import Draws
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Column, Inputs
+from scotoma.rng import KeyedRNG
 
 
 class Proxy(Method):
@@ -45,7 +46,7 @@ class Proxy(Method):
         self.head = nn.Linear(width(encoder), sum(self.outputs))
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One mildly changed view."""
         return {"view": self.augment(images, rng)}
 

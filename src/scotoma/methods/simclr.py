@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from scotoma import across
 from scotoma.encoders import width
 from scotoma.losses import nt_xent
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import projector
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 class SimCLR(Method):
@@ -49,7 +50,7 @@ class SimCLR(Method):
         self.projector = projector([features, hidden_dim or features, projection_dim])
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
-    def views(self, images: Tensor, rng: Draws, partners: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
         """Two random views, drawn alike (figure 2: t and t' from the same family); the second of the partners, if there are any."""
         return {
             "first view": self.augment(images, rng.of("first")),

@@ -12,8 +12,9 @@ from scotoma.encoders import embed, is_vit, through_blocks, width
 from scotoma.errors import UsageError
 from scotoma.hiding import Hiding
 from scotoma.masks import finer, paint, patchify, unpatchify
-from scotoma.methods.base import Batch, Inputs, Method, Views, Wants
-from scotoma.views import Draws
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.rng import KeyedRNG
 
 
 class SimMIM(Method):
@@ -81,7 +82,7 @@ class SimMIM(Method):
         self.next = nn.Sequential(nn.Linear(2 * features, features), nn.Tanh(), nn.Linear(features, 1)) if next_task else None
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
 
-    def views(self, images: Tensor, rng: Draws, partners: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
         """One cropped view and its random numbers; another crop of the partner, whose random numbers go by the picture, too."""
         views = {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
         if partners is not None:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from scotoma.encoders import width
 from scotoma.losses import negative_cosine
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import projector
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 
 class SimSiam(Method):
@@ -46,7 +47,7 @@ class SimSiam(Method):
         self.predictor = projector([dim, bottleneck, dim])
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
-    def views(self, images: Tensor, rng: Draws, partners: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
         """Two random views, drawn alike, the second of the partners where there are any."""
         return {
             "first view": self.augment(images, rng.of("first")),

@@ -13,10 +13,11 @@ from scotoma.encoders import forward_visible, freeze, layer_groups, width
 from scotoma.errors import UsageError
 from scotoma.losses import classification, one_hot, regression, soft_classification
 from scotoma.masks import visible_count, weighted_scores
-from scotoma.methods.base import Batch, Inputs, Method, Views, decay_groups
+from scotoma.methods.base import Batch, Method, Views, decay_groups
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.mixing import beta, cut, erased, mixed, smoothed
 from scotoma.nets import momentum_copy
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 HEAD_SCALE = 10.0
 
@@ -89,7 +90,7 @@ class Supervised(Method):
         still(self.encoder)
         return self
 
-    def views(self, images: Tensor, rng: Draws) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One mildly changed view; where tokens are dropped, where it lies in the picture and a random number a patch too."""
         sampled = self.augment.sample(rng)
         found = {"view": self.augment.apply(images, sampled)}

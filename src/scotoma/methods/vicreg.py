@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from scotoma import across
 from scotoma.encoders import width
-from scotoma.methods.base import Batch, Inputs, Method, Views
+from scotoma.methods.base import Batch, Method, Views
+from scotoma.methods.parts.inputs import Inputs
 from scotoma.nets import projector
-from scotoma.views import Draws
+from scotoma.rng import KeyedRNG
 
 EPSILON = 1e-4  # section 4.2: "epsilon is 0.0001 in Eq. (1)"
 
@@ -57,7 +58,7 @@ class VICReg(Method):
         self.expander = projector([width(encoder), hidden_dim, hidden_dim, expander_dim])
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
-    def views(self, images: Tensor, rng: Draws, partners: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
         """Two random views, drawn alike (figure 1: t and t' from one family); the second of the partner where there is one."""
         other = images if partners is None else partners
         return {"first view": self.augment(images, rng.of("first")), "second view": self.augment(other, rng.of("second"))}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.report import decimals, missing, p_value
+from scotoma.report.cells import decimals, missing, p_value
 from scotoma.report.page import templates
 from scotoma.run import write_atomically
 

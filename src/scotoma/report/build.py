@@ -16,33 +16,18 @@ import pandas as pd
 
 from scotoma.arguments import checked
 from scotoma.errors import UsageError, notice
-from scotoma.report import (
-    CONTROLS,
-    SECTIONS,
-    USES,
-    Folder,
-    asked,
-    canvas,
-    course,
-    data_name,
-    decimals,
-    evidence,
-    figures,
-    frame,
-    interval,
-    label_of,
-    pictures_of,
-    read,
-    tasks,
-)
+from scotoma.report import canvas, course, evidence, figures, tasks
 from scotoma.report.card import card, keep_edited
+from scotoma.report.cells import decimals, interval
 from scotoma.report.checklist import checklist
 from scotoma.report.csv_tables import Sheets
 from scotoma.report.facts import facts
 from scotoma.report.in_use import in_use
+from scotoma.report.naming import CONTROLS, SECTIONS, USES, data_name, label_of
 from scotoma.report.origin import origins
 from scotoma.report.page import templates
 from scotoma.report.planning import planning
+from scotoma.report.reading import Folder, asked, frame, pictures_of, read
 from scotoma.report.results import results, select_test, target_view
 from scotoma.run import withdrawal_sentence, withdrawn, write_atomically
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.report import CONTROLS, METRICS, USES, Folder, asked, decimals, interval, missing, plain, same
+from scotoma.report.cells import decimals, interval, missing, plain, same
+from scotoma.report.naming import CONTROLS, METRICS, USES
+from scotoma.report.reading import Folder, asked
 from scotoma.report.recipe import networks, pixels
 from scotoma.report.tasks import headlines
 from scotoma.run import write_atomically

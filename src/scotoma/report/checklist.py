@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scotoma.report import plain
+from scotoma.report.cells import plain
 from scotoma.report.facts import TO_FILL
 
 SOURCES = {

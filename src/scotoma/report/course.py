@@ -9,8 +9,10 @@ import pandas as pd
 
 from scotoma.comparisons import caution
 from scotoma.data.units import plural
-from scotoma.report import COSTS, Folder, Table, count, label_of, method_of, missing
+from scotoma.report.cells import Table, count, missing
 from scotoma.report.csv_tables import Sheets
+from scotoma.report.naming import COSTS, label_of, method_of
+from scotoma.report.reading import Folder
 
 
 def curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.DataFrame]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from scotoma.errors import RunError
-from scotoma.report import NUMBERS, TEXT
+from scotoma.report.reading import NUMBERS, TEXT
 from scotoma.run import write_atomically
 
 INDEX = "index.csv"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from scotoma.report import METRICS, Table, cell, count, decimals, interval
+from scotoma.report.cells import Table, cell, count, decimals, interval
 from scotoma.report.csv_tables import Sheets
+from scotoma.report.naming import METRICS
 
 CORRUPTIONS = {
     "poisson": "Photon (Poisson) noise", "gaussian": "Gaussian noise", "speckle": "Speckle noise",

@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.report import METRICS, USES, Folder, data_name, decimals, finding, interval, label_of, same
+from scotoma.report.cells import decimals, interval, same
 from scotoma.report.course import cautions
+from scotoma.report.naming import METRICS, USES, data_name, finding, label_of
 from scotoma.report.origin import origins
+from scotoma.report.reading import Folder
 from scotoma.report.recipe import made, recipe
 from scotoma.report.tasks import headlines
 from scotoma.run import WITHDRAWN, withdrawal_sentence, withdrawn

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from scotoma.report import CONTROLS, USES, at, canvas, same
+from scotoma.report import canvas
 from scotoma.report.canvas import FAINT, INK, RULE, Style
+from scotoma.report.cells import at, same
+from scotoma.report.naming import CONTROLS, USES
 
 
 def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style], metric: str) -> str:

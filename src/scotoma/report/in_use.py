@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from scotoma.report import METRICS, Table, canvas, cell, count, decimals, figures, finding, line, missing, square
+from scotoma.report import canvas, figures
+from scotoma.report.cells import Table, cell, count, decimals, line, missing, square
 from scotoma.report.csv_tables import Sheets
+from scotoma.report.naming import METRICS, finding
 
 DECIDED = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
 WORDS = METRICS | {"ppv": "PPV", "npv": "NPV", "log_loss": "Log loss"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from scotoma.report import label_of
+from scotoma.report.naming import label_of
 
 NOT_CHECKED = "not checked"
 

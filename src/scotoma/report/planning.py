@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scotoma.report import USES, Table, cell, count, decimals, finding, line, square
+from scotoma.report.cells import Table, cell, count, decimals, line, square
 from scotoma.report.csv_tables import Sheets
+from scotoma.report.naming import USES, finding
 
 FLAT = 0.002  # AUROC that twice to ten times the labels must bring to count as growth
 LOOSE = 0.02  # AUROC that a measured mean may lie off the law before the page warns

@@ -11,7 +11,9 @@ import pandas as pd
 
 from scotoma import encoder_header
 from scotoma.errors import UsageError
-from scotoma.report import Folder, asked, called, method_of, missing
+from scotoma.report.cells import missing
+from scotoma.report.naming import called, method_of
+from scotoma.report.reading import Folder, asked
 from scotoma.run import parse_config
 
 NETWORKS = ("model.safetensors", "encoder.safetensors")

@@ -12,21 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scotoma.report import (
-    CALIBRATION,
-    CONTROLS,
-    METRICS,
-    USES,
-    Table,
-    at,
-    called,
-    decimals,
-    label_of,
-    missing,
-    p_value,
-    same,
-)
+from scotoma.report.cells import Table, at, decimals, missing, p_value, same
 from scotoma.report.csv_tables import Sheets
+from scotoma.report.naming import CALIBRATION, CONTROLS, METRICS, USES, called, label_of
 
 MARKS = {1: "▲", -1: "▼", 0: "○"}  # of a difference by its interval
 CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr"]

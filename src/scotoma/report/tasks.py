@@ -11,8 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.report import METRICS, NAMES, Table, at, canvas, cell, figures, label_of, line, missing, same, square
+from scotoma.report import canvas, figures
+from scotoma.report.cells import Table, at, cell, line, missing, same, square
 from scotoma.report.csv_tables import Sheets
+from scotoma.report.naming import METRICS, NAMES, label_of
 from scotoma.report.results import MARKS, head, select_test, sign_of
 
 OVERLAPS = {

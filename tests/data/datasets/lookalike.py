@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from scotoma.data import identity
-from scotoma.data.table import Dataset, values
+from scotoma.data.dataset import Dataset
+from scotoma.data.table import values
 
 
 def picture(path: Path, level: int = 90, size: tuple[int, int] = (12, 10), colour: bool = False) -> Path:

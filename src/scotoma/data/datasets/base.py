@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from scotoma.data import images
-from scotoma.data.table import Dataset, from_frame
+from scotoma.data.dataset import Dataset
+from scotoma.data.table import from_frame
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 
 SOURCE = "Kaggle, https://www.kaggle.com/datasets/masoudnickparvar/brain-tumor-mri-dataset"
 TERMS = "CC0 as its publisher says; put together from three earlier sets, whose own terms differ"

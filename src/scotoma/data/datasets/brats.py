@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scotoma.data import images
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 SOURCE = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 
 SOURCE = "Cairo University, https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
 TERMS = "copies differ (Kaggle's says CC0, MedMNIST's CC BY 4.0): see the publisher's page; cite the paper"

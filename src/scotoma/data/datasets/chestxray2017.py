@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 
 SOURCE = "Mendeley Data, https://data.mendeley.com/datasets/rscbjbr9sj, or Kaggle, paultimothymooney/chest-xray-pneumonia"
 TERMS = "CC BY 4.0: commercial use allowed, attribution"

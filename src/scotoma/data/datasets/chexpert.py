@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
 from scotoma.data.datasets.base import Blank, Unknown
-from scotoma.data.table import Dataset
 
 SOURCE = "Stanford AIMI, https://aimi.stanford.edu/datasets/chexpert-chest-x-rays (registration)"
 TERMS = "Stanford University Dataset Research Use Agreement: research, not commercial; no redistribution"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
 from scotoma.data.formats.base import WINDOWS, Display
-from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 SOURCE = "NIH Clinical Center, https://nihcc.app.box.com/v/DeepLesion"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 
 SOURCE = "Kaggle, https://www.kaggle.com/c/diabetic-retinopathy-detection"
 TERMS = "the rules of the competition, to be accepted there: see the publisher's page"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 
 SOURCE = "Harvard Dataverse, https://doi.org/10.7910/DVN/DBW86T"
 TERMS = "CC BY-NC 4.0: not commercial, attribution"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 
 SOURCE = "ISIC Archive, https://challenge.isic-archive.com/data/#2018"
 TERMS = "CC BY-NC 4.0: not commercial, attribution"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from scotoma.data import images
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 SOURCE = (

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from scotoma.data import table
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 SOURCE = "Zenodo, https://zenodo.org/records/10519652, or https://medmnist.com"

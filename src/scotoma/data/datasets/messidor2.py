@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.table import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd

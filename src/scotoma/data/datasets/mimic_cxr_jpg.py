@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
 from scotoma.data.datasets.base import Blank, Unknown
-from scotoma.data.table import Dataset
 
 SOURCE = "PhysioNet, https://physionet.org/content/mimic-cxr-jpg/ (credentialed access, training course)"
 TERMS = "PhysioNet Credentialed Health Data License and use agreement: research; no redistribution, no attempt to identify anyone"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
 from scotoma.data.formats.base import WINDOWS, Display
-from scotoma.data.table import Dataset
 from scotoma.errors import UsageError
 
 SOURCE = "Kaggle, https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection"
