@@ -27,8 +27,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from scotoma.data import images, lettering, phantom, text_detector
-from scotoma.run import hardware
+from scotoma.data.io import burned_in_text, text_detector
+from scotoma.data.io import read as images
+from scotoma.data.phantom import phantom
+from scotoma.run_folder import hardware
 
 ROOT = Path(os.environ.get("SCOTOMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 OUT = Path(__file__).parent / "results" / "burned_in_text.json"
@@ -222,7 +224,7 @@ SAMPLE = {
     "covid_chestxray": 110, "brain_tumor_yesno": 30, "cxr_pneumonia": 15, "ham10000": 15, "brain_tumor_mri": 15,
     "retina_vessels": 5, "ct_age_contrast": 10,
 }  # fmt: skip
-FINDERS = {"detector": text_detector.text_lines, "rule": lettering.text_lines}
+FINDERS = {"detector": text_detector.text_lines, "rule": burned_in_text.text_lines}
 
 
 def synthetic(part: Part, texts: int, without: int) -> Iterator[dict[str, Any]]:

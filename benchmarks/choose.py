@@ -22,13 +22,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scotoma import encoders, plugins
-from scotoma.encoders import is_vit
+from scotoma import plugins
+from scotoma.commands.pretrain import pretrain
+from scotoma.data.datamodule import gather
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context
-from scotoma.material import gather
-from scotoma.pretrain import pretrain
-from scotoma.pretraining import describe
+from scotoma.models import encoders
+from scotoma.models.encoders import is_vit
+from scotoma.training.pretraining import describe
 
 DATA = Path(os.environ.get("SCOTOMA_DATA", "../shared/data")) / "brain_tumor_mri" / "table.csv"
 PICTURES = {"simclr": 12_800, "mae": 44_800, "ijepa": 16_000}  # what two cores see in three minutes, about

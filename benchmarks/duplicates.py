@@ -23,9 +23,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageEnhance
 
-from scotoma.data import copies, duplicates, images, store, table
-from scotoma.data.hashes import cells, difference
-from scotoma.run import hardware
+from scotoma.data import sources as table
+from scotoma.data.io import read
+from scotoma.data.splits import altered_copies, near_duplicates
+from scotoma.data.store import store
+from scotoma.data.store.hashes import cells, difference
+from scotoma.run_folder import hardware
 
 ROOT = Path(os.environ.get("SCOTOMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 OUT = Path(__file__).parent / "results" / "duplicates.json"
@@ -84,15 +87,15 @@ def near(left: np.ndarray, right: np.ndarray, bits: int) -> np.ndarray:
     """(n, m) bool of hashes (n, 32) and (m, 32): by the rule of `duplicates`, written plainly."""
     words = (np.ascontiguousarray(h).view(np.uint64) for h in (left, right))
     distance = np.bitwise_count(next(words)[:, None] ^ next(words)[None]).sum(2, dtype=np.int64)
-    a, b = duplicates.information(left), duplicates.information(right)
-    limit = np.minimum(bits, (a[:, None] + b[None]) // (2 * duplicates.SHARE))
-    return (distance <= limit) & (a[:, None] >= duplicates.LEAST_SET) & (b[None] >= duplicates.LEAST_SET)
+    a, b = near_duplicates.information(left), near_duplicates.information(right)
+    limit = np.minimum(bits, (a[:, None] + b[None]) // (2 * near_duplicates.SHARE))
+    return (distance <= limit) & (a[:, None] >= near_duplicates.LEAST_SET) & (b[None] >= near_duplicates.LEAST_SET)
 
 
 def stored(pixels: np.ndarray) -> Image.Image:
     """A picture as it comes out of the store, in grey."""
     side, (height, width) = store.side_for(SIZE), pixels.shape[:2]
-    return copies.without_padding(images.square(pixels, side, 1), width, height)
+    return altered_copies.without_padding(read.square(pixels, side, 1), width, height)
 
 
 def quality(name: str, unit: str) -> list[dict[str, Any]]:
@@ -102,24 +105,24 @@ def quality(name: str, unit: str) -> list[dict[str, Any]]:
     units = pd.factorize(frame[unit])[0]
     plain = opened.hashes[rows]
     began = time.process_time()
-    originals = copies.greys(opened, rows)
-    altered = np.stack([copies.alterations(g) for g in originals])
+    originals = altered_copies.greys(opened, rows)
+    altered = np.stack([altered_copies.alterations(g) for g in originals])
     seconds = time.process_time() - began
     drawn = frame.drop_duplicates(unit).sample(COPIES, random_state=0).index.to_numpy()
     found = []
     for change, make in CHANGES.items():
-        made = [np.asarray(make(Image.fromarray(images.read(frame["image_path"][i]).pixels))) for i in drawn]
+        made = [np.asarray(make(Image.fromarray(read.read(frame["image_path"][i]).pixels))) for i in drawn]
         hashes = np.stack([difference(cells(m)) for m in made])
         greys = [stored(m) for m in made]
-        their = np.stack([copies.alterations(g) for g in greys])
-        by_hash = near(hashes, plain, duplicates.NEAR_DUPLICATE_BITS)
+        their = np.stack([altered_copies.alterations(g) for g in greys])
+        by_hash = near(hashes, plain, near_duplicates.NEAR_DUPLICATE_BITS)
         by_both = by_hash.copy()
-        for v in range(copies.PLAIN + 1):
-            looks = (plain, hashes) if v == copies.PLAIN else (altered[:, v], their[:, v])
-            for a, b in np.argwhere(near(hashes, looks[0], duplicates.MOST_BITS) & ~by_both):
-                by_both[a, b] = copies.alike(originals[b], v, greys[a])
-            for a, b in np.argwhere(near(looks[1], plain, duplicates.MOST_BITS) & ~by_both):
-                by_both[a, b] = copies.alike(greys[a], v, originals[b])
+        for v in range(altered_copies.PLAIN + 1):
+            looks = (plain, hashes) if v == altered_copies.PLAIN else (altered[:, v], their[:, v])
+            for a, b in np.argwhere(near(hashes, looks[0], near_duplicates.MOST_BITS) & ~by_both):
+                by_both[a, b] = altered_copies.alike(originals[b], v, greys[a])
+            for a, b in np.argwhere(near(looks[1], plain, near_duplicates.MOST_BITS) & ~by_both):
+                by_both[a, b] = altered_copies.alike(greys[a], v, originals[b])
         same = units[drawn][:, None] == units[None]
         row: dict[str, Any] = {"data": name, "change": change, "copies": COPIES, "pictures": len(frame)}
         for way, joined in (("hash", by_hash), ("altered", by_both)):
@@ -143,8 +146,8 @@ def between() -> dict[str, int]:
         labels.append(dataset.table["label"].to_numpy(object))
     label = labels[0]
     result: dict[str, int] = {}
-    hashed = duplicates.near_duplicates(np.concatenate([s.hashes[r] for s, r in parts]))
-    for way, groups in (("hash", hashed), ("altered", copies.across(parts))):
+    hashed = near_duplicates.near_duplicates(np.concatenate([s.hashes[r] for s, r in parts]))
+    for way, groups in (("hash", hashed), ("altered", altered_copies.across(parts))):
         small = np.isin(groups[: len(label)], groups[len(label) :])
         result |= {f"{way}_{k}": int(small[label == k].sum()) for k in ("no", "yes")}
     return result
@@ -164,7 +167,7 @@ def planted(n: int, kind: str) -> dict[str, Any]:
     hashes = np.packbits(bits, axis=1)
     del bits
     began = time.process_time()  # of one core; other work on the machine does not count
-    groups = duplicates.near_duplicates(hashes)
+    groups = near_duplicates.near_duplicates(hashes)
     seconds = time.process_time() - began
     found = float((groups[made] == groups[sources]).mean())
     return {"hashes": n, "kind": kind, "seconds": round(seconds, 2), "found": round(found, 5), "groups": int(groups.max()) + 1}

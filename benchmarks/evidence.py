@@ -22,12 +22,12 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.evaluate import evaluate
-from scotoma.finetune import finetune
-from scotoma.prepare import prepare
-from scotoma.pretrain import pretrain
-from scotoma.run import read_rows, status
-from scotoma.study import study
+from scotoma.commands.evaluate import evaluate
+from scotoma.commands.finetune import finetune
+from scotoma.commands.prepare import prepare
+from scotoma.commands.pretrain import pretrain
+from scotoma.commands.study import study
+from scotoma.run_folder import read_rows, status
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -51,9 +51,10 @@ def untrained(folder: Path, data: Any, encoder: str, size: int, modality: str) -
     """The same network with random weights."""
     import torch
 
-    from scotoma import encoder_header, encoders
-    from scotoma.material import gather
-    from scotoma.pretraining import describe
+    from scotoma.data import encoder_header
+    from scotoma.data.datamodule import gather
+    from scotoma.models import encoders
+    from scotoma.training.pretraining import describe
 
     material = gather(data=data, size=size, modality_name=modality, quiet=True)
     info = describe({"size": size, "seed": 0}, material, encoder)
@@ -97,7 +98,7 @@ def robustness(options: argparse.Namespace, runs: Path) -> None:
 
 def chest_xrays(runs: Path) -> str:
     """The table of covid_chestxray with another split, the same for all ways: its own has six identical pictures on two sides."""
-    from scotoma.material import gather
+    from scotoma.data.datamodule import gather
 
     folder, file = DATA / "covid_chestxray", runs / "covid_chestxray.csv"
     table = pd.read_csv(folder / "table.csv", dtype=str).drop(columns="split")
@@ -198,7 +199,7 @@ def segmentation(options: argparse.Namespace, runs: Path) -> None:
 
 def following(options: argparse.Namespace, runs: Path) -> None:
     """Made-up X-rays: masked modelling, also told whether one visit's picture follows another of the patient, and age and sex."""
-    from scotoma.data import phantom
+    from scotoma.data.phantom import phantom
 
     table = phantom.table(3000)
     table["study"] = table["patient"]  # a patient's visits in turn

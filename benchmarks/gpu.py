@@ -28,14 +28,16 @@ from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scotoma import encoder_header, encoders, plugins
-from scotoma.data import phantom
-from scotoma.material import gather
+from scotoma import plugins
+from scotoma.commands.pretrain import pretrain
+from scotoma.data import encoder_header
+from scotoma.data.datamodule import gather
+from scotoma.data.phantom import phantom
+from scotoma.models import encoders
 from scotoma.models.precision import automatic_precision
-from scotoma.pretrain import pretrain
-from scotoma.pretraining import assemble, make_plan
-from scotoma.run import hardware, read_rows, versions
-from scotoma.training import Order, make_optimizer, make_views
+from scotoma.run_folder import hardware, read_rows, versions
+from scotoma.training.pretraining import assemble, make_plan
+from scotoma.training.trainer import Order, make_optimizer, make_views
 
 RESULTS = Path(__file__).parent / "results"
 

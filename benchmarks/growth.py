@@ -22,7 +22,7 @@ from typing import Any
 import paces
 import scale
 
-from scotoma.run import hardware, read_config, read_rows, versions
+from scotoma.run_folder import hardware, read_config, read_rows, versions
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = (10_000, 100_000, 1_000_000)

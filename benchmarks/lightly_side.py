@@ -20,8 +20,8 @@ from lightly.utils.scheduler import cosine_schedule
 from PIL import Image
 from torch import Tensor, nn
 
-from scotoma import encoders
-from scotoma.plan import schedule
+from scotoma.models import encoders
+from scotoma.training.schedule import schedule
 
 WORKERS = 2
 NORMALIZE = transforms.utils.IMAGENET_NORMALIZE

@@ -25,10 +25,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scotoma import plugins
-from scotoma.material import gather
-from scotoma.pretraining import assemble, make_plan
-from scotoma.run import hardware, versions
-from scotoma.training import Order, make_optimizer, make_views, tune_for_cpu
+from scotoma.data.datamodule import gather
+from scotoma.run_folder import hardware, versions
+from scotoma.training.pretraining import assemble, make_plan
+from scotoma.training.trainer import Order, make_optimizer, make_views, tune_for_cpu
 
 OUT = Path(__file__).parent / "results" / "limits.json"
 DATA = Path(os.environ.get("SCOTOMA_DATA", "../shared/data")) / "brain_tumor_mri" / "table.csv"

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scotoma.data.store import MARGIN, Store
+from scotoma.data.store.store import MARGIN, Store
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.rng import KeyedRNG
-from scotoma.run import hardware, versions
+from scotoma.run_folder import hardware, versions
 
 OUT = Path(__file__).parent / "results" / "loading.json"
 BATCH, COUNT = 128, 4096

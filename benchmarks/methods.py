@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from scotoma import plugins
-from scotoma.study import study
+from scotoma.commands.study import study
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "methods.jsonl"
@@ -80,9 +80,10 @@ def costs(options: argparse.Namespace) -> None:
     """Seconds a step and picture of every method beside ``supervised`` with the same network, alternating, medians over rounds."""
     import torch
 
-    from scotoma import encoder_header, encoders
+    from scotoma.data import encoder_header
     from scotoma.methods.parts.inputs import Column, Inputs
-    from scotoma.training import step_loss, tune_for_cpu
+    from scotoma.models import encoders
+    from scotoma.training.trainer import step_loss, tune_for_cpu
 
     def step_of(name: str, network: str) -> Any:
         chosen = plugins.method(name)

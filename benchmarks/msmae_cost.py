@@ -24,13 +24,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scotoma import cpu, encoders
-from scotoma.encoder_header import EncoderInfo
+from scotoma.data.encoder_header import EncoderInfo
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised
+from scotoma.models import encoders
 from scotoma.models.precision import automatic_precision
 from scotoma.rng import KeyedRNG
-from scotoma.run import hardware
+from scotoma.run_folder import hardware
+from scotoma.training import cpu_kernels
 
 OUT = Path(__file__).parent / "results" / "msmae_cost.json"
 DROPPED, CLASSES, ROUNDS = 0.75, 5, 9
@@ -119,7 +120,7 @@ def case(network: str, size: int, channels: int, pictures: int, timed: bool) -> 
     if timed:
         bfloat16 = automatic_precision(size) == "bf16-mixed"
         for method in methods.values():
-            cpu.tune(method.to(memory_format=torch.channels_last), torch.bfloat16 if bfloat16 else torch.float32, grid)
+            cpu_kernels.tune(method.to(memory_format=torch.channels_last), torch.bfloat16 if bfloat16 else torch.float32, grid)
         took = seconds({key: lambda key=key: step(methods[key], views[key], batch, bfloat16) for key in methods})
         found |= {"batch_size": pictures, "precision": automatic_precision(size)}
         found |= {"seconds_a_step": {key: round(value, 4) for key, value in took.items()}}

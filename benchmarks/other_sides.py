@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from scotoma.masks import patchify
+from scotoma.transforms.masking import patchify
 
 MASKED, THROWN = 0.45, 0.30  # arXiv 2305.05871
 

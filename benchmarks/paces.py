@@ -20,8 +20,8 @@ DATA = Path(os.environ.get("SCOTOMA_DATA", Path(__file__).parents[2] / "shared" 
 def rate(data: str, method: str, size: int, window: float, encoder: str | None = None, modality: str = "auto") -> tuple[float, int]:
     """Steps a second of Scotoma's training loop (its store prepared beforehand), over a window of minutes; and the batch size."""
     from scotoma import plugins
-    from scotoma.pretrain import pretrain
-    from scotoma.run import read_config, read_rows
+    from scotoma.commands.pretrain import pretrain
+    from scotoma.run_folder import read_config, read_rows
 
     name = method.partition("?")[0]
     target = ["label"] if plugins.variant(method)[0].needs_labels else None

@@ -63,7 +63,7 @@ def sides(case: str, lightly_train: str | None) -> list[str]:
 def scotoma(case: str, options: argparse.Namespace, folder: Path) -> Found:
     """Its command: once for a few steps, of which the first is waited for, and once for minutes."""
     from scotoma import plugins
-    from scotoma.run import read_config, read_rows
+    from scotoma.run_folder import read_config, read_rows
 
     name, query, network = parts(case)
     command = [str(PROGRAMS / "scotoma"), "pretrain", "--data", str(DATA), "--method", name, "--size", str(options.size), "--quiet"]
@@ -93,7 +93,9 @@ def be(side: str, case: str, options: argparse.Namespace) -> None:
     """What that process does."""
     import lightly_side
 
-    from scotoma import encoder_header, encoders, plugins
+    from scotoma import plugins
+    from scotoma.data import encoder_header
+    from scotoma.models import encoders
 
     name, query, network = parts(case)
     chosen, given = plugins.variant(f"{name}?{query}")
@@ -172,7 +174,7 @@ def measured(case: str, options: argparse.Namespace, known: dict[str, Any]) -> d
 
 def speed(options: argparse.Namespace) -> None:
     """Measure method by method; the file is written after each."""
-    from scotoma.run import hardware, versions
+    from scotoma.run_folder import hardware, versions
 
     found = json.loads(FILE.read_text()) if FILE.exists() else {"rates": {}}
     found["size"] = options.size

@@ -23,8 +23,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scotoma.data import phantom, store, table
-from scotoma.run import hardware, versions
+from scotoma.data import sources
+from scotoma.data.phantom import phantom
+from scotoma.data.store import store
+from scotoma.run_folder import hardware, versions
 
 WORKERS = len(os.sched_getaffinity(0))
 RESULTS = Path(__file__).parent / "results" / "preparing.json"
@@ -72,7 +74,7 @@ def write_dicom(path: Path, pixels: np.ndarray, compressed: bool) -> None:
 def scotoma_store(folder: Path, paths: list[Path], size: int) -> int:
     """``scotoma prepare``'s own work."""
     with tempfile.TemporaryDirectory() as out:
-        _, made = store.prepare(table.load(folder), size, 1, Path(out) / "store", workers=WORKERS, quiet=True)
+        _, made = store.prepare(sources.load(folder), size, 1, Path(out) / "store", workers=WORKERS, quiet=True)
         return len(made)
 
 

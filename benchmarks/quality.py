@@ -27,9 +27,10 @@ def network(name: str, size: int) -> tuple[Any, ...]:
     """What both sides train: the network with random weights, its header, the material, and Scotoma's method class."""
     import torch
 
-    from scotoma import encoders, plugins
-    from scotoma.material import gather
-    from scotoma.pretraining import describe
+    from scotoma import plugins
+    from scotoma.data.datamodule import gather
+    from scotoma.models import encoders
+    from scotoma.training.pretraining import describe
 
     chosen = plugins.method(name)
     material = gather(data=str(DATA), size=size, channels=3, quiet=True)
@@ -49,9 +50,9 @@ def lightly_trained(name: str, size: int, steps: int, theirs: bool) -> tuple[Any
 
 def train_all(name: str, runs: Path, minutes: float, size: int) -> None:
     """Scotoma's network in ``runs/NAME``, lightly's in ``runs/NAME-SIDE.safetensors``, each of the steps that the minutes allow."""
-    from scotoma import encoders
-    from scotoma.pretrain import pretrain
-    from scotoma.run import read_rows, status
+    from scotoma.commands.pretrain import pretrain
+    from scotoma.models import encoders
+    from scotoma.run_folder import read_rows, status
 
     measured = json.loads((RESULTS / "peers_rates.json").read_text())
     pace = measured["rates"][name]
@@ -75,10 +76,9 @@ def train_all(name: str, runs: Path, minutes: float, size: int) -> None:
 
 def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
     """Predictions of linear probes by fraction and draw, the test rows' labels, and their groups."""
-    from scotoma import encoders
+    from scotoma.data.datamodule import gather
     from scotoma.evaluators.base import Context
-    from scotoma.material import gather
-    from scotoma.models import linear_probe
+    from scotoma.models import encoders, linear_probe
 
     encoder, info, _ = encoders.load(source)
     material = gather(data=str(DATA), target=["label"], size=info.image_size, channels=info.in_chans, quiet=True)
@@ -92,8 +92,8 @@ def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray
 
 def compare(names: list[str], runs: Path, draws: int) -> list[dict[str, Any]]:
     """Rows of differences (Scotoma less lightly) a method, side and fraction, and of their mean over methods (joint resamples)."""
-    from scotoma.comparisons import bootstrap_weights, interval
-    from scotoma.metrics import score
+    from scotoma.metrics.bootstrap import bootstrap_weights, interval
+    from scotoma.metrics.classification import score
 
     rows: list[dict[str, Any]] = []
     samples: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
@@ -128,7 +128,7 @@ def told(sample: np.ndarray, interval: Any) -> dict[str, float]:
 
 def quality(options: argparse.Namespace) -> None:
     """Train what is not trained yet, probe, print and save."""
-    from scotoma.run import hardware, read_rows, versions
+    from scotoma.run_folder import hardware, read_rows, versions
 
     runs, names = Path(options.runs), options.methods.split(",")
     runs.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def quality(options: argparse.Namespace) -> None:
     rows = compare(names, runs, options.draws)
     for row in rows:
         print(row)
-    from scotoma.encoder_header import read_info
+    from scotoma.data.encoder_header import read_info
 
     speed = {}
     for name in names:

@@ -23,9 +23,10 @@ import numpy as np
 import pandas as pd
 
 from scotoma.data import dataset as dataset_
-from scotoma.data import store, table
-from scotoma.data.images import Display
-from scotoma.run import hardware
+from scotoma.data import sources
+from scotoma.data.io.read import Display
+from scotoma.data.store import store
+from scotoma.run_folder import hardware
 
 OUT = Path(__file__).parent / "results" / "scale.json"
 FINDINGS = tuple(f"finding_{k}" for k in range(14))
@@ -74,11 +75,12 @@ def make(folder: Path, rows: int) -> None:
 
 def step(name: str, folder: Path) -> None:
     """Do one step."""
-    from scotoma.data import splits, targets, units
-    from scotoma.split import split
+    from scotoma.commands.split import split
+    from scotoma.data.labels import targets
+    from scotoma.data.splits import splits, units
 
     if name.startswith("load"):
-        dataset = table.load(folder / "table.csv")
+        dataset = sources.load(folder / "table.csv")
         if "split" in name:
             y = targets.read(dataset, FINDINGS).y
             of = splits.draw(units.codes_of(dataset, "patient"), y, 0, splits.SHARES)
@@ -86,7 +88,7 @@ def step(name: str, folder: Path) -> None:
     elif name == "scotoma split":
         split(folder / "table.csv", folder / "split.parquet", target=list(FINDINGS), quiet=True)
     elif name.endswith("store"):
-        dataset, opened = store.prepare(table.load(folder / "store"), 48, quiet=True)
+        dataset, opened = store.prepare(sources.load(folder / "store"), 48, quiet=True)
         opened.batch(np.random.default_rng(0).integers(0, len(dataset), 256))
         if name.startswith("split"):
             splits.make(dataset, opened, targets.read(dataset, FINDINGS).y, 0)

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from scotoma import comparisons
-from scotoma.data import copies
-from scotoma.data.units import linked
-from scotoma.material import gather
-from scotoma.run import read_config, read_rows
+from scotoma.data.datamodule import gather
+from scotoma.data.splits import altered_copies
+from scotoma.data.splits.units import linked
+from scotoma.metrics import bootstrap
+from scotoma.run_folder import read_config, read_rows
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,7 +30,7 @@ def main() -> None:
     config = read_config(run)
     material = gather(data=config["data"], target=config["target"], classes=config["classes"], size=config["size"], quiet=True)
     assert material.target is not None
-    groups = linked(material.split.units, copies.copies(material.store, material.rows))
+    groups = linked(material.split.units, altered_copies.copies(material.store, material.rows))
     test = material.split.rows("test")
     test = test[material.target.known[test]]
     free = ~np.isin(groups[test], groups[np.isin(material.split.of, ("train", "val"))])
@@ -42,10 +42,10 @@ def main() -> None:
             continue
         mine = predictions(run, row["evaluator"], row["method"], row.get("encoder"), row["fraction"], config["seeds"], free)
         if row["metric"] == "auroc":
-            new = comparisons.mean_over_draws("auroc", y, mine, units)
+            new = bootstrap.mean_over_draws("auroc", y, mine, units)
         else:
             base = predictions(run, row["evaluator"], "random", row["encoder"], row["fraction"], config["seeds"], free)
-            new = comparisons.paired_difference("auroc", y, mine, base, units)
+            new = bootstrap.paired_difference("auroc", y, mine, base, units)
         found.append({k: v for k, v in row.items() if k != "p_holm"} | new | {"n": int(free.sum())})
     (RESULTS / f"{name}_without_copies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
 

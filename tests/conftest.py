@@ -40,9 +40,9 @@ def _no_power_cut_is_waited_for() -> Iterator[None]:
 def _audits_look_for_text_in_few_images() -> Iterator[None]:
     """In three of a table, as the detector takes a third of a second for each."""
 
-    importlib.import_module("scotoma.audit")
+    importlib.import_module("scotoma.commands.audit")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["scotoma.audit"], "MOST_DETECTED", 3)
+        patch.setattr(sys.modules["scotoma.commands.audit"], "MOST_DETECTED", 3)
         yield
 
 

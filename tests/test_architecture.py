@@ -1,161 +1,106 @@
-"""The package's shape: who imports whom, what stays free of torch, how long modules are, and that each has its test."""
+"""The package's shape: the order of packages, no circles, what stays free of heavy imports, how long modules are, their tests."""
 
 from __future__ import annotations
 
 import ast
-import fnmatch
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import scotoma
+from scotoma import cli
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scotoma"
-# One line a layer: a module imports only modules of the layers above its own.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
-    ("files", "processes", "encoder_header", "encoder_shapes"),
-    ("arguments", "plugins", "launch", "across", "cpu"),
-    ("data.identity", "data.fields", "data.sampling", "data.stratify", "data.readings", "data.phi"),
-    ("data.delimited", "data.workbook"),
-    ("data.sheets",),
-    ("data.columns", "data.matching"),
-    ("data.joining",),
-    ("provenance",),
-    ("data.classes",),
-    ("data.formats.base",),
-    ("data.formats.levels",),
-    ("data.formats.codecs", "data.formats.elements", "data.formats.geometry", "data.formats.headers"),
-    ("data.formats.dicom", "data.formats.tiff"),
-    ("data.formats.*",),
-    ("data.radiograph", "data.text_detector"),
-    ("data.phantom",),
-    ("data.images", "data.hashes"),
-    ("data.alignment",),
-    ("data.known", "data.folders"),
-    ("data.table",),
-    ("data.slices",),
-    ("data.datasets.base",),
-    ("data.datasets.*",),
-    ("data.levelling",),
-    ("data.decode",),
-    ("data.looking",),
-    ("data.building", "data.caches"),
-    ("data.store",),
-    ("data.targets", "data.regions"),
-    ("data.duplicates",),
-    ("data.copies", "data.cohort", "data.lettering", "data.shortcuts"),
-    ("data.oddities",),
-    ("data.units", "data.determined"),
-    ("data.splits",),
-    ("data.audit",),
-    ("run",),
-    ("preflight",),
-    ("views",),
-    ("partners", "corruptions", "mixing"),
-    ("masks",),
-    ("encoders", "checkpoints"),
-    ("initial", "decoders", "sharding"),
-    ("nets",),
-    ("losses",),
-    ("methods.base",),
-    ("attention", "hiding", "inpainting"),
-    ("methods.*",),
-    ("lookalikes", "evaluated_images"),
-    ("material",),
-    ("label_columns",),
-    ("metrics", "overlap", "resuming"),
-    ("comparisons",),
-    ("confounding", "drawing", "decisions", "extrapolation", "overlays", "secondary"),
-    ("featuremap",),
-    ("plan",),
-    ("watch",),
+# A package imports only what stands on a line above its own; modules of the first line import one another.
+ORDER = (
+    ("errors", "files", "processes", "arguments", "rng", "preflight", "distributed", "run_folder", "plugins"),
+    ("data",),
+    ("transforms", "metrics", "visualization"),
+    ("models", "quality"),
+    ("methods", "explain", "reporting"),
     ("training",),
-    ("rehearsal",),
-    ("asides",),
-    ("attributions", "faithfulness"),
-    ("tuning",),
-    ("evaluators.base",),
-    ("segmenting",),
-    ("evaluators.linear", "evaluators.metrics"),
-    ("evaluators.*",),
-    ("judging",),
-    ("pretraining", "finetuning", "regressing"),
-    ("report", "report.*"),
-    ("audit", "prepare", "split", "pretrain"),
-    ("patient_rows",),
-    ("withdrawal",),
-    ("find",),
-    ("finetune", "evaluate", "embed", "purge"),
-    ("studying",),
-    ("study",),
-    ("demo",),
-    ("listing",),
+    ("tasks",),
+    ("evaluators",),
+    ("studies",),
+    ("serving",),
+    ("commands",),
     ("cli",),
+    ("__main__",),
 )
-TOGETHER = {"report"}  # a package whose modules are one layer
-# Modules whose test has another name, or that another test covers.
+HEAVY = ("torch", "timm", "lightning", "torchvision")
+# Modules whose test has another name: what they do is seen in another module's.
 TESTED_BY = {
-    "checkpoints": "test_initial.py",
-    "encoder_header": "test_encoders.py",
+    "__main__": "test_processes.py",
     "errors": "test_cli.py",
-    "evaluated_images": "test_purge.py",
-    "withdrawal": "test_purge.py",
-    "patient_rows": "test_purge.py",
-    "find": "test_purge.py",
     "plugins": "test_cli.py",
-    "plan": "test_training.py",
-    "listing": "test_cli.py",
-    "launch": "test_across.py",
-    "sharding": "test_across.py",
-    "rehearsal": "test_training.py",
-    "watch": "test_training.py",
-    "drawing": "test_study.py",
-    "evaluators.metrics": "evaluators/test_metrics_evaluator.py",
-    "evaluators.segmentation": "test_segmenting.py",
-    "tuning": "test_finetuning.py",
-    "judging": "test_segmenting.py",
-    "evaluators.regression": "test_regressing.py",
+    "commands.list": "test_cli.py",
+    "data.patient_rows": "commands/test_purge.py",
+    "data.evaluated_images": "commands/test_purge.py",
+    "rng": "transforms/test_augmentation.py",
+    "distributed.launcher": "distributed/test_collectives.py",
+    "commands.find": "commands/test_purge.py",
+    "commands.report": "reporting/test_build.py",
+    "data.dataset": "data/test_sources.py",
+    "data.encoder_header": "models/test_encoders.py",
+    "data.modalities": "transforms/test_augmentation.py",
+    "data.withdrawal": "commands/test_purge.py",
+    "data.io.burned_in_text": "quality/test_findings.py",
+    "data.io.dicom": "data/io/test_read.py",
+    "data.io.base": "data/io/test_read.py",
+    "data.io.dicom_codecs": "data/io/test_conformance.py",
+    "data.io.dicom_elements": "data/io/test_bounds.py",
+    "data.io.dicom_headers": "data/io/test_read.py",
+    "data.io.dicom_phi": "commands/test_audit.py",
+    "data.io.dicom_seg": "data/io/test_alignment.py",
+    "data.io.geometry": "data/io/test_alignment.py",
+    "data.io.levels": "data/io/test_read.py",
+    "data.io.raster": "data/io/test_read.py",
+    "data.io.tiff": "data/io/test_read.py",
+    "data.io.volumes": "data/io/test_read.py",
+    "data.labels.delimited": "data/labels/test_spreadsheets.py",
+    "data.labels.matching": "data/labels/test_joining.py",
+    "data.labels.workbook": "data/labels/test_spreadsheets.py",
+    "data.phantom.drawing": "data/phantom/test_phantom.py",
+    "data.phantom.radiograph": "data/phantom/test_phantom.py",
+    "data.splits.label_draws": "evaluators/test_base.py",
+    "data.store.builder": "data/store/test_store.py",
+    "data.store.decode_worker": "data/store/test_store.py",
+    "evaluators.segmentation": "tasks/test_segmentation.py",
+    "evaluators.regression": "tasks/test_regression.py",
     "methods.base": "methods/test_contract.py",
-    "confounding": "data/test_audit_checks.py",
-    "data.audit": "data/test_audit_checks.py",
-    "data.lettering": "data/test_audit_checks.py",
-    "data.oddities": "data/test_audit_checks.py",
-    "data.shortcuts": "data/test_audit_checks.py",
-    "data.formats.elements": "data/test_bounds.py",
-    "data.formats.identifying": "test_audit.py",
-    "report.audit": "test_audit.py",
-    "data.decode": "data/test_store.py",
-    "data.delimited": "data/test_sheets.py",
-    "data.workbook": "data/test_sheets.py",
-    "data.matching": "data/test_joining.py",
-    "data.building": "data/test_store.py",
-    "data.datasets.base": "data/datasets/test_dataset_base.py",
-    "data.fields": "data/test_phantom.py",
-    "data.radiograph": "data/test_phantom.py",
-    "data.formats.base": "data/test_images.py",
-    "data.formats.codecs": "data/test_conformance.py",
-    "data.formats.dicom": "data/test_images.py",
-    "data.formats.equalize": "data/test_equalize.py",
-    "data.formats.geometry": "data/test_alignment.py",
-    "data.formats.headers": "data/test_images.py",
-    "data.formats.levels": "data/test_images.py",
-    "data.formats.raster": "data/test_images.py",
-    "data.formats.tiff": "data/test_images.py",
-    "data.formats.segmentation": "data/test_alignment.py",
-    "data.formats.volumes": "data/test_images.py",
-    "report.build": "report/test_report.py",
-    "report.page": "report/test_report.py",
-    "report.figures": "report/test_report.py",
-    "report.canvas": "report/test_report.py",
-    "report.course": "report/test_report.py",
-    "report.results": "report/test_report.py",
-    "report.facts": "report/test_card.py",
-    "report.recipe": "report/test_card.py",
-    "studying": "test_study.py",
-    "pretraining": "test_pretrain.py",
-    "finetuning": "test_finetune.py",
+    "methods.parts.inputs": "methods/test_contract.py",
+    "metrics.regression": "tasks/test_regression.py",
+    "metrics.summaries": "evaluators/test_base.py",
+    "models.checkpoints": "models/test_pretrained_weights.py",
+    "models.features": "training/test_trainer.py",
+    "models.linear_probe": "evaluators/test_linear.py",
+    "models.precision": "training/test_trainer.py",
+    "quality.confounding": "quality/test_findings.py",
+    "quality.outliers": "quality/test_findings.py",
+    "quality.shortcuts": "quality/test_findings.py",
+    "reporting.audit": "commands/test_audit.py",
+    "reporting.cells": "reporting/test_build.py",
+    "reporting.figures": "reporting/test_build.py",
+    "reporting.naming": "reporting/test_build.py",
+    "reporting.page": "reporting/test_build.py",
+    "reporting.provenance": "reporting/test_model_card.py",
+    "reporting.reading": "reporting/test_build.py",
+    "reporting.sections.results": "reporting/test_build.py",
+    "reporting.statements": "reporting/test_model_card.py",
+    "reporting.svg": "reporting/test_build.py",
+    "studies.runner": "commands/test_study.py",
+    "tasks.base": "tasks/test_classification.py",
+    "tasks.judging": "tasks/test_segmentation.py",
+    "training.callbacks": "training/test_trainer.py",
+    "training.fsdp": "distributed/test_collectives.py",
+    "training.lr_finder": "training/test_trainer.py",
+    "training.pretraining": "commands/test_pretrain.py",
+    "training.schedule": "training/test_trainer.py",
+    "visualization.plots": "commands/test_study.py",
 }
 
 
@@ -167,10 +112,8 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(p): p for p in sorted(SOURCE.rglob("*.py"))}
 
 
-def layer_of(module: str) -> int:
-    exact = [i for i, layer in enumerate(LAYERS) if module in layer]
-    found = exact or [i for i, layer in enumerate(LAYERS) if any(fnmatch.fnmatch(module, pattern) for pattern in layer)]
-    return found[0] if found else -1
+def level(module: str) -> int:
+    return next(i for i, packages in enumerate(ORDER) if module.split(".")[0] in packages)
 
 
 def imported(path: Path) -> set[str]:
@@ -192,45 +135,61 @@ def imported(path: Path) -> set[str]:
     return found - {""}
 
 
-@pytest.mark.parametrize("module", [m for m, p in MODULES.items() if p.name != "__init__.py" or m == "report"])
-def test_a_module_imports_only_modules_above_it(module: str) -> None:
-    own = layer_of(module)
-    assert own >= 0, f"{module} has no layer: name it in LAYERS"
-    below = {
-        other
-        for other in imported(MODULES[module])
-        if layer_of(other) >= own and other != module and module.split(".")[0] not in TOGETHER & {other.split(".")[0]}
-    }
-    assert not below
+IMPORTS = {module: imported(path) for module, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m])
+def test_a_package_imports_only_packages_before_it(module: str) -> None:
+    package = module.split(".")[0]
+    others = {other for other in IMPORTS[module] if other.split(".")[0] != package}
+    assert {other for other in others if level(other) >= level(module)} <= {o for o in others if level(o) == level(module) == 0}
+
+
+def test_no_circle_of_imports() -> None:
+    waiting = {module: set(others) & set(MODULES) for module, others in IMPORTS.items()}
+    while free := [module for module, others in waiting.items() if not others & set(waiting)]:
+        for module in free:
+            del waiting[module]
+    assert not waiting
 
 
 def test_packages_hold_no_imports() -> None:
     for module, path in MODULES.items():
-        if path.name == "__init__.py" and module not in ("", "report"):
-            assert not imported(path), module
+        if path.name == "__init__.py" and module:
+            assert not IMPORTS[module], module
+
+
+def test_nothing_directly_in_the_package_has_a_verbs_name() -> None:
+    """Python would bind it over the verb: every module is imported, and then each verb is still a function."""
+    for module in MODULES:
+        if module != "__main__":
+            importlib.import_module(f"scotoma.{module}".rstrip("."))
+    for verb in (v for v in cli.VERBS if v != "list"):
+        assert getattr(scotoma, verb) is cli.function_of(verb) and verb in dir(scotoma)
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "import scotoma.data.images",
-        "import scotoma.data.decode",
-        "import scotoma.data.store, scotoma.data.splits, scotoma.data.targets, scotoma.run",
+        "import scotoma.data.io.read",
+        "import scotoma.data.store.decode_worker",
+        "import scotoma.data.store.store, scotoma.data.splits.splits, scotoma.data.labels.targets, scotoma.run_folder",
+        "import scotoma.data.datamodule, scotoma.data.encoder_header",
         "from scotoma.cli import main; assert main(['--help']) == 0",
         "from scotoma.cli import main; assert main(['list', 'methods']) == 0",
         "from scotoma.cli import main; assert main(['prepare', '--help']) == 0",
-        "import scotoma.report.build",
+        "import scotoma.reporting.build",
     ],
 )
 def test_starts_without_torch(statement: str) -> None:
-    heavy = "[m for m in ('torch', 'timm', 'lightning', 'torchvision') if m in sys.modules]"
+    heavy = f"[m for m in {HEAVY} if m in sys.modules]"
     check = f"import sys; {statement}; found = {heavy}; sys.exit(str(found) if found else 0)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_decoding_processes_and_help_start_without_pandas() -> None:
-    for statement in ("import scotoma.data.decode", "from scotoma.cli import main; main(['--help'])"):
+    for statement in ("import scotoma.data.store.decode_worker", "from scotoma.cli import main; main(['--help'])"):
         check = f"import sys; {statement}; sys.exit('pandas' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", check], stdout=subprocess.DEVNULL, check=False).returncode == 0, statement
 
@@ -248,12 +207,4 @@ def test_every_module_has_its_test() -> None:
         if p.name != "__init__.py"
     }
     assert {m: t for m, t in expected.items() if not (tests / t).exists()} == {}
-
-
-def test_the_verbs_are_the_functions() -> None:
-    """`scotoma.prepare` stays the function after a module of that name was imported."""
-    check = (
-        "import scotoma, scotoma.prepare, scotoma.evaluate; from scotoma.prepare import prepare; "
-        "assert scotoma.prepare is prepare and callable(scotoma.evaluate) and scotoma.prepare is prepare"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
+    assert {m for m in TESTED_BY if (tests / Path(*m.split(".")[:-1], f"test_{m.split('.')[-1]}.py")).exists()} == set()

@@ -81,9 +81,9 @@ def test_every_public_function_checks_its_arguments(tmp_path: Path) -> None:
 
 def test_a_name_stands_for_a_list_of_it_in_earnest(tmp_path: Path, clinic_table: Path) -> None:
     with pytest.raises(UsageError, match="has no column 'lable'; did you mean 'label'"):
-        scotoma.split(clinic_table, tmp_path / "split.csv", target="lable")
+        scotoma.commands.split(clinic_table, tmp_path / "split.csv", target="lable")
     with pytest.raises(UsageError, match="simclrr"):
-        scotoma.study(clinic_table, target="label", methods="simclrr", out=tmp_path / "study")
+        scotoma.commands.study(clinic_table, target="label", methods="simclrr", out=tmp_path / "study")
 
 
 def test_a_number_is_finite() -> None:

@@ -25,8 +25,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
 
     def parse(*arguments: str) -> dict[str, Any]:
         verb, *rest = arguments
-        module, name = cli._FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))
-        return cli._parse(verb, getattr(importlib.import_module(module), name), rest)
+        return cli._parse(verb, cli.function_of(verb), rest)
 
     return parse
 
@@ -178,7 +177,7 @@ def test_wrong_usage_is_one_line_and_leaves_nothing(
     frame.assign(patient=[1, 2, 3, 4, 5, 1]).to_csv("leak.csv", index=False)
     (tmp_path / "typo.yaml").write_text("data: phantom:20\nsede: 1\n")
     (tmp_path / "study.yaml").write_text("command: study\ndata: phantom:20\n")
-    monkeypatch.setattr("scotoma.material.threading", SimpleNamespace(Thread=Mock))  # the imports that run beside decoding
+    monkeypatch.setattr("scotoma.data.datamodule.threading", SimpleNamespace(Thread=Mock))  # the imports that run beside decoding
     before = sorted(p.name for p in tmp_path.iterdir())
     assert said in refused(capsys, *command.format(tmp=tmp_path).split())
     assert sorted(p.name for p in tmp_path.iterdir()) == before
@@ -272,7 +271,7 @@ def test_a_preset_gives_the_arguments_of_the_method_that_are_not_typed() -> None
     """The parser's defaults are not given by anyone: a preset's arguments came to nothing on the command line."""
     from scotoma.cli import _parse
 
-    function = importlib.import_module("scotoma.pretrain").pretrain
+    function = importlib.import_module("scotoma.commands.pretrain").pretrain
     for typed, expected in (
         ([], {}),
         (["--method.mask_ratio", "0.5"], {"mask_ratio": 0.5}),

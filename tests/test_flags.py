@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -18,16 +17,16 @@ SOURCE = Path(cli.__file__).parent
 MODULES = {".".join(p.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): p for p in SOURCE.rglob("*.py")}
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)?)")
 # Of a module whose verbs lack it: said where a decoder was asked for; of the verb that made the run.
-EXCEPTED = {("initial", "decoder"), ("report", "resume")}
+EXCEPTED = {("models.pretrained_weights", "decoder"), ("reporting.reading", "resume")}
 OTHERS = {"nproc_per_node", "markdown"}  # of torchrun; of `scotoma list`
 # Said by whoever starts from weights or trains, not by every verb that imports the module.
 LOADED = {"methods": ("pretrain", "finetune", "study"), "evaluators": ("evaluate",)}
 # Where only some verbs can say it, those.
 SPOKEN = {
-    "initial": ("pretrain", "finetune", "evaluate", "embed", "study"),
-    "training": ("pretrain", "finetune", "study"),
-    "watch": ("pretrain", "study"),
-    "rehearsal": ("pretrain", "finetune", "study"),
+    "models.pretrained_weights": ("pretrain", "finetune", "evaluate", "embed", "study"),
+    "training.trainer": ("pretrain", "finetune", "study"),
+    "training.callbacks": ("pretrain", "study"),
+    "training.lr_finder": ("pretrain", "finetune", "study"),
 }
 
 
@@ -35,8 +34,7 @@ def flags() -> dict[str, set[str]]:
     """The flags of each verb, those of its methods included."""
     found = {}
     for verb in (v for v in cli.VERBS if v != "list"):
-        module, name = cli._FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        parameters = inspect.signature(cli.function_of(verb)).parameters
         found[verb] = {flag_name(p) for p in parameters} | {"config", "help"}
         if "method_args" in parameters:
             made = [plugins.method(m).__init__ for m in plugins.summaries("methods")]
@@ -72,7 +70,7 @@ def who_speaks() -> dict[str, set[str]]:
     edges = {module: imported(module) for module in MODULES}
     found: dict[str, set[str]] = {module: set() for module in MODULES}
     for verb in (v for v in cli.VERBS if v != "list"):
-        waiting = [cli._FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))[0].removeprefix("scotoma.")]
+        waiting = [f"commands.{verb}"]
         waiting += [m for m in MODULES if verb in LOADED.get(m.partition(".")[0], ())]
         seen: set[str] = set()
         while waiting:
@@ -101,7 +99,7 @@ def lacking(module: str, text: str, speakers: set[str], known: dict[str, set[str
     for flag in FLAG.findall(text):
         if flag in OTHERS or (module, flag) in EXCEPTED or any(flag in known[verb] for verb in named):
             continue
-        own = [module] if module in known else every
+        own = [verb] if (verb := module.removeprefix("commands.")) in known else every
         if not all(flag in known[verb] for verb in own) or not any(flag in known[verb] for verb in speakers):
             missing.append(flag)
     return missing
@@ -119,10 +117,10 @@ def test_every_flag_in_a_message_can_be_given(known: dict[str, set[str]]) -> Non
 def test_a_flag_of_another_verb_is_found(known: dict[str, set[str]]) -> None:
     """The test's own judgement, on texts that were wrong once or could be."""
     speakers = who_speaks()
-    assert "finetune" in speakers["initial"] and speakers["evaluators.knn"] >= {"evaluate"}
-    assert lacking("initial", "--init {}: no weights", speakers["initial"], known) == ["init"]
-    assert lacking("split", "say --allow_leakage", speakers["split"], known) == ["allow_leakage"]
-    assert lacking("data.table", "give it with --labbels", speakers["data.table"], known) == ["labbels"]
-    assert lacking("data.table", "give it with --labels", speakers["data.table"], known) == []
-    assert lacking("data.units", "`scotoma split --copies` does", speakers["data.units"], known) == []
+    assert "finetune" in speakers["models.pretrained_weights"] and speakers["evaluators.knn"] >= {"evaluate"}
+    assert lacking("models.pretrained_weights", "--init {}: no weights", speakers["models.pretrained_weights"], known) == ["init"]
+    assert lacking("commands.split", "say --allow_leakage", speakers["commands.split"], known) == ["allow_leakage"]
+    assert lacking("data.sources", "give it with --labbels", speakers["data.sources"], known) == ["labbels"]
+    assert lacking("data.sources", "give it with --labels", speakers["data.sources"], known) == []
+    assert lacking("data.splits.units", "`scotoma split --copies` does", speakers["data.splits.units"], known) == []
     assert list(texts(ast.parse("'''doc --a'''\nf'x --b {1} --c'"))) == [(2, "x --b {} --c")]

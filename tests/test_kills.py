@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from scotoma import files
-from scotoma import run as runs
-from scotoma.data import building, decode, levelling, store, table
-from scotoma.run import Run, read_rows, status
+from scotoma import run_folder as runs
+from scotoma.data import sources
+from scotoma.data.store import builder, decode_worker, levelling, store
+from scotoma.run_folder import Run, read_rows, status
 
 POINTS = ("put", "sync", "rename", "acquire")  # through these goes all writing
 KILLED = 77
@@ -171,15 +172,15 @@ def test_rows_added_and_killed_anywhere_are_all_there_or_not_at_all(tmp_path: Pa
 
 def test_a_store_killed_anywhere_is_whole_after_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(folder: Path, n: int, workers: int, quiet: bool, *of_levels: object) -> None:
-        (levelling.measure if of_levels else decode.decode)(folder, 0, 1, decode.SECONDS)
+        (levelling.measure if of_levels else decode_worker.decode)(folder, 0, 1, decode_worker.SECONDS)
 
-    monkeypatch.setattr(building, "_run_workers", run)
+    monkeypatch.setattr(builder, "_run_workers", run)
     for k in range(3):
         Image.fromarray(np.random.default_rng(k).integers(0, 255, (30, 30), dtype=np.uint8)).save(tmp_path / f"{k}.png")
     frame = pd.DataFrame({"image_path": [str(tmp_path / f"{k}.png") for k in range(3)]})
 
     def prepare(out: Path) -> store.Store:
-        return store.prepare(table.load(frame), 16, 1, out, quiet=True)[1]
+        return store.prepare(sources.load(frame), 16, 1, out, quiet=True)[1]
 
     expected = content(prepare(tmp_path / "alone").path)
     point = 0
@@ -197,7 +198,7 @@ def test_a_store_killed_anywhere_is_whole_after_the_next_try(tmp_path: Path, mon
 @pytest.mark.long
 def test_twenty_kills_at_any_moment_lose_no_row(tmp_path: Path) -> None:
     """SIGKILL while rows are added, again and again, without regard to what is being done."""
-    code = "import sys; from pathlib import Path; from scotoma.run import Run\n"
+    code = "import sys; from pathlib import Path; from scotoma.run_folder import Run\n"
     code += "for k in range(10**6): Run(Path(sys.argv[1]), {}).add_rows([{'value': k}]); print(k, flush=True)"
     out, chance, expected = tmp_path / "r", random.Random(0), 2
     train(out, 5)

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scotoma import material, preflight, resuming
+from scotoma import preflight
 from scotoma.cli import main
-from scotoma.data import table
+from scotoma.data import datamodule, sources
 from scotoma.errors import UsageError
-from scotoma.run import Run, status
+from scotoma.run_folder import Run, status
+from scotoma.training import resuming
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def read(*_: Any, **__: Any) -> None:
         raise AssertionError("data were read")
 
-    monkeypatch.setattr(table, "load", read)
+    monkeypatch.setattr(sources, "load", read)
     monkeypatch.chdir(tmp_path)
     Run.open(Path("done"), "audit", {}).finish()
     begun = Run.open(Path("begun"), "audit", {})
@@ -119,7 +120,7 @@ def test_a_requeued_pretraining_that_had_ended_exits_well(
     assert said.out == f"{out}\n"
     assert "nothing to do" in said.err
     assert (out / "encoder.safetensors").read_bytes() == before
-    monkeypatch.setattr(material.table, "load", lambda *_, **__: pytest.fail("data were read"))
+    monkeypatch.setattr(datamodule.table, "load", lambda *_, **__: pytest.fail("data were read"))
     assert main([*command, "--seed", "3"]) == 2
     assert "the finished run had seed 0, not 3" in capsys.readouterr().err
     assert np.isfinite(len(before))

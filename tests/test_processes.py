@@ -52,7 +52,7 @@ def test_processes_look_into_no_empty_entry_of_the_path(tmp_path: Path, monkeypa
     monkeypatch.setenv("PYTHONPATH", f":{ROOT / 'src'}")
     env = processes.environment()
     done = subprocess.run(
-        [*processes.COMMAND, "-c", "import random, json, scotoma.data.decode"], cwd=tmp_path, env=env, check=False
+        [*processes.COMMAND, "-c", "import random, json, scotoma.data.store.decode_worker"], cwd=tmp_path, env=env, check=False
     )
     assert done.returncode == 0 and not mark.exists()
     assert env["PYTHONPATH"] == str(ROOT / "src")

@@ -2,36 +2,29 @@
 
 The public functions are the command's verbs: ``scotoma.pretrain(data=..., method="mae")`` is
 ``scotoma pretrain --data ... --method mae``. They are imported when first used, because torch, timm and lightning take seconds to
-import. (The report's function is ``scotoma.report.build.build``.)
+import.
 """
 
 import sys
 
 if getattr(sys, "argv", [])[:1] == ["-m"] and not sys.flags.safe_path:
-    del sys.path[0]  # `python -m scotoma.cli` puts the working directory there, where a `typing.py` may lie among the images
+    del sys.path[0]  # `python -m scotoma` puts the working directory there, where a `typing.py` may lie among the images
 
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = ("pretrain", "finetune", "evaluate", "embed", "study", "prepare", "split", "audit", "find", "purge", "demo")
-__all__ = ["__version__", *_FUNCTIONS]
-
-
-class _Package(ModuleType):
-    """A verb's module bears its function's name, and Python binds it here when it is imported: the function takes its place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, getattr(value, name) if name in _FUNCTIONS and isinstance(value, ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package
+_VERBS = ("pretrain", "finetune", "evaluate", "embed", "study", "prepare", "split", "audit", "find", "purge", "demo", "report")
+__all__ = ["__version__", *_VERBS]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public function when it is first asked for."""
-    if name not in _FUNCTIONS:
+    """Import a verb when it is first used."""
+    if name not in _VERBS:
         raise AttributeError(f"module 'scotoma' has no attribute {name!r}")
-    return getattr(import_module(f"scotoma.{name}"), name)
+    return getattr(import_module(f"scotoma.commands.{name}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_VERBS])

@@ -20,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scotoma import launch, listing, plugins, processes
+from scotoma import plugins, processes
 from scotoma.arguments import RENAMED, flag_name, wanted
+from scotoma.distributed import launcher
 from scotoma.errors import ScotomaError, UsageError
 
 VERBS = {
@@ -49,9 +50,6 @@ _POSITIONAL = {
     "find": ("patient",),
     "purge": ("patient",),
 }
-_FUNCTIONS = {"report": ("scotoma.report.build", "build")}  # where not scotoma.VERB.VERB
-
-
 TRACEBACK = "SCOTOMA_TRACEBACK"  # set: an unforeseen error is shown in full
 
 
@@ -59,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is 0, 2 for wrong usage, 1 for a failed run."""
     if argv is None:  # this process is the command
         os.environ["PYTHONSAFEPATH"] = "1"  # libraries start processes, too
-        if not processes.end_with_parent() and not launch.several():  # of several, one that waits for others would not end
+        if not processes.end_with_parent() and not launcher.several():  # of several, one that waits for others would not end
             processes.end_like_interrupted()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -73,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(arguments[0], arguments[1:])
     except (ScotomaError, OSError) as error:  # of the latter: a full disk, a file that may not be read
-        if launch.is_first() or not isinstance(error, UsageError):  # all processes would say the same
+        if launcher.is_first() or not isinstance(error, UsageError):  # all processes would say the same
             print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code if isinstance(error, ScotomaError) else 1
     except KeyboardInterrupt:
@@ -88,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _is_unfinished(arguments: list[str]) -> bool:
     """Whether the run folder of these arguments holds a run that ``--resume`` goes on with."""
-    from scotoma.run import RESUMED, resumable
+    from scotoma.run_folder import RESUMED, resumable
 
     verb, *rest = arguments
     if verb not in RESUMED:
@@ -98,13 +96,13 @@ def _is_unfinished(arguments: list[str]) -> bool:
     except ScotomaError:  # it was stopped before it had found this
         return False
     if out is None:
-        out = inspect.signature(_function(verb)).parameters["out"].default
+        out = inspect.signature(function_of(verb)).parameters["out"].default
     return resumable(Path(str(out)))
 
 
-def _function(verb: str) -> Callable[..., Any]:
-    module, name = _FUNCTIONS.get(verb, (f"scotoma.{verb}", verb))
-    return typing.cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+def function_of(verb: str) -> Callable[..., Any]:
+    """The function of a verb: ``scotoma.commands.VERB.VERB``."""
+    return typing.cast("Callable[..., Any]", getattr(importlib.import_module(f"scotoma.commands.{verb}"), verb))
 
 
 def _fault(error: Exception) -> str:
@@ -134,16 +132,18 @@ def _run(verb: str, arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         raise UsageError(f"unknown verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}"))
     if verb == "list":
+        from scotoma.commands import list as listing
+
         return listing.show(arguments, VERBS[verb])
-    function = _function(verb)
+    function = function_of(verb)
     if "--help" in arguments or "-h" in arguments:
         _help(verb, function, arguments)
         return 0
     values = _parse(verb, function, arguments)
-    if values.get("devices", 1) > 1 and not launch.several():
-        return launch.start(values["devices"], [verb, *arguments])
+    if values.get("devices", 1) > 1 and not launcher.several():
+        return launcher.start(values["devices"], [verb, *arguments])
     result = function(**values)
-    if result is not None and verb not in ("audit", "evaluate", "find", "purge") and launch.is_first():
+    if result is not None and verb not in ("audit", "evaluate", "find", "purge") and launcher.is_first():
         print(result)
     if verb == "evaluate":
         _print_rows(result)
@@ -277,7 +277,7 @@ def _config(verb: str, arguments: list[str]) -> dict[str, Any]:
     path = _named(arguments, "--config")
     if path is None:
         return {}
-    from scotoma.run import read_config
+    from scotoma.run_folder import read_config
 
     config = read_config(Path(path))
     command = config.pop("command", verb)

@@ -7,7 +7,7 @@ from typing import Any
 
 from scotoma import files
 from scotoma.errors import UsageError
-from scotoma.run import RESUMED, read_config, refuse_other, status
+from scotoma.run_folder import RESUMED, read_config, refuse_other, status
 
 ENCODER, MODEL = "encoder.safetensors", "model.safetensors"
 _ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scotoma.data import classes, regions, store, table, targets
+from scotoma.data import sources
+from scotoma.data.labels import classes, masks, targets
+from scotoma.data.store import store
 from scotoma.errors import ScotomaError
 
 SIZE = 64  # of a store of side 96, for which the expected values are
@@ -41,7 +43,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Case:
 
 def labels_of(folder: Path, sheet: str, on: str, target: str) -> dict[str, str]:
     """Image name -> label, of the images that have one."""
-    dataset, columns = classes.settled(table.load(folder / "scans", folder / sheet, on), [target])
+    dataset, columns = classes.settled(sources.load(folder / "scans", folder / sheet, on), [target])
     found = targets.read(dataset, columns)
     names = [str(Path(p).relative_to(folder / "scans")) for p in dataset.table["image_path"]]
     return {n: found.classes[k] for n, k in zip(names, found.y.tolist(), strict=True) if k >= 0}
@@ -60,7 +62,7 @@ def far_off(folder: Path, rows: pd.DataFrame) -> dict[str, float]:
     expected = np.load(folder / "expected.npy")[rows.index]
     frame = rows[["image_path", *(["frame"] if rows["frame"].notna().any() else [])]].reset_index(drop=True)
     frame["image_path"] = [str(folder / p) for p in frame["image_path"]]
-    dataset, opened = store.prepare(table.load(frame), SIZE, 3, quiet=True)
+    dataset, opened = store.prepare(sources.load(frame), SIZE, 3, quiet=True)
     pixels = opened.pixels[dataset.table["row"].to_numpy()].astype(int)
     assert len(pixels) == len(rows), "not all can be read"
     off = np.abs(pixels - expected).reshape(len(rows), -1).max(1)
@@ -90,14 +92,14 @@ def test_images_have_the_expected_grey_levels(case: Case) -> None:
 
 
 def test_a_slide_is_one_image(case: Case) -> None:
-    dataset = table.load(case("13") / "slides")
+    dataset = sources.load(case("13") / "slides")
     assert len(dataset) == 8
     assert dataset.table["label"].value_counts().to_dict() == {"benign": 4, "tumour": 4}
 
 
 def test_a_folder_from_a_pacs_is_read_whole(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     root = case("14") / "scans"
-    dataset = table.load(root)
+    dataset = sources.load(root)
     names = [Path(p.split("#")[0]).name for p in dataset.table["image_path"]]
     counts = {name: names.count(name) for name in set(names)}
     assert counts == {
@@ -127,7 +129,7 @@ def test_none_and_na_are_classes(case: Case, sheet: str, capsys: pytest.CaptureF
 @pytest.mark.parametrize("kind", ["a", "b", "c"])
 def test_ids_are_text(case: Case, kind: str) -> None:
     folder = case("22")
-    dataset = table.load(folder / kind, folder / f"{kind}.csv", "accession")
+    dataset = sources.load(folder / kind, folder / f"{kind}.csv", "accession")
     sheet = pd.read_csv(folder / f"{kind}.csv", dtype=str, keep_default_na=False)
     wanted = dict(zip(sheet["accession"], sheet["label"], strict=True))
     found = {Path(p).stem: str(v) for p, v in zip(dataset.table["image_path"], dataset.table["label"], strict=True)}
@@ -137,7 +139,7 @@ def test_ids_are_text(case: Case, kind: str) -> None:
 def test_text_in_label_columns(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     folder = case("23")
     source = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
-    dataset = table.load(folder / "table.csv")
+    dataset = sources.load(folder / "table.csv")
 
     def read(*names: str, separator: str | None = None) -> tuple[targets.Target, str]:
         """A target as the verbs read it, and what they say of it."""
@@ -205,7 +207,7 @@ def test_one_table_as_programs_write_it(case: Case, form: str) -> None:
     except ScotomaError as error:
         assert form == "dup_rows_same.csv", error  # twice the same row: once, or refused
     if form in PLAIN_FORMS:  # decimal commas between commas: text, which a regression refuses
-        dataset = table.load(folder / "scans", folder / sheet, "datei")
+        dataset = sources.load(folder / "scans", folder / sheet, "datei")
         ages = targets.read(dataset, ["alter"], numbers=True).numbers
         found = {Path(p).name: a for p, a in zip(dataset.table["image_path"], ages, strict=True)}
         assert found == pytest.approx({n: 40.5 + i if i < 12 else 61.5 for i, n in enumerate(names)})
@@ -222,7 +224,7 @@ def test_names_in_other_spellings_are_matched_and_counted(case: Case, capsys: py
 
 @pytest.mark.parametrize("column", ["block", "ways"])
 def test_a_patient_stands_on_one_side(case: Case, column: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from scotoma.split import split
+    from scotoma.commands.split import split
 
     folder = case("29")
     try:
@@ -247,13 +249,13 @@ def test_masks_lie_on_their_images(case: Case) -> None:
     wrong = {}
     for kind, part in rows.groupby(rows["name"].str.replace(r"_\d+$", "", regex=True)):
         frame = part[["image_path", "mask_path", "patient", *(["frame"] if part["frame"].notna().any() else [])]]
-        dataset = table.load(replace_paths(frame.reset_index(drop=True), folder))
+        dataset = sources.load(replace_paths(frame.reset_index(drop=True), folder))
         readable, opened = store.prepare(dataset, SIZE, 1, quiet=True)
         if kind in NO_PLACE:
-            said = refused(functools.partial(regions.read, readable, opened.side))
+            said = refused(functools.partial(masks.read, readable, opened.side))
             wrong |= {kind: said} if NO_PLACE[kind] not in said else {}
             continue
-        maps = regions.read(readable, opened.side).maps(np.arange(len(part)))
+        maps = masks.read(readable, opened.side).maps(np.arange(len(part)))
         truth = expected[part.index]
         if not np.array_equal(maps, truth):
             wrong[kind] = f"{int((maps != truth).sum())} pixels"
@@ -268,7 +270,8 @@ def replace_paths(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
 def test_weights_of_other_programs_are_loaded_whole_or_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
-    from scotoma import encoder_header, encoders, initial
+    from scotoma.data import encoder_header
+    from scotoma.models import encoders, pretrained_weights
 
     folder = case("30")
     plain = {
@@ -280,7 +283,7 @@ def test_weights_of_other_programs_are_loaded_whole_or_refused(case: Case, capsy
         info = encoder_header.EncoderInfo(timm_name, kwargs, 3, 224, (0.5,) * 3, (0.5,) * 3)
         network = encoders.build(info)
         try:
-            initial.start(network, info, str(path))
+            pretrained_weights.start(network, info, str(path))
         except ScotomaError as error:
             assert path.name in str(error)
             continue

@@ -13,7 +13,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from scotoma.data import folders, images, table
+from scotoma.data import folders, sources
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 GREY = (np.add.outer(np.arange(16), np.arange(20)) * 7).astype(np.uint8)
@@ -62,7 +63,7 @@ def test_dicom_without_suffix_or_preamble_gives_all_its_frames(tmp_path: Path, s
     dicom(tmp_path / "1.2.3.4" / "7.5", 3, syntax, preamble)
     assert names(tmp_path) == [("1.2.3.4/7.5", 0), ("1.2.3.4/7.5", 1), ("1.2.3.4/7.5", 2), ("IM1", None)]
     for k in range(3):
-        assert np.array_equal(images.read(str(tmp_path / "1.2.3.4" / "7.5"), k).pixels, GREY + k)
+        assert np.array_equal(read.read(str(tmp_path / "1.2.3.4" / "7.5"), k).pixels, GREY + k)
 
 
 def test_bytes_that_begin_otherwise_are_no_dicom(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_bytes_that_begin_otherwise_are_no_dicom(tmp_path: Path) -> None:
         path = tmp_path / f"f{k}"
         noise = rng.integers(0, 256, 600, np.uint8).tobytes()
         path.write_bytes((b"", b"\x08\x00", b"\x08\x00\x05\x00\x04\x00\x00\x00")[k % 3] + noise)
-        assert not images.is_image(str(path)), k
+        assert not read.is_image(str(path)), k
 
 
 def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,8 +117,8 @@ def test_webp_gif_and_jpeg_2000_are_images_and_an_animation_gives_its_frames(tmp
     steps = [Image.fromarray(np.full((12, 12), 50 * k, np.uint8)) for k in range(1, 4)]
     steps[0].save(tmp_path / "d.gif", save_all=True, append_images=steps[1:])
     assert names(tmp_path) == [("a.webp", None), ("b.jfif", None), ("c.jp2", None), ("d.gif", 0), ("d.gif", 1), ("d.gif", 2)]
-    assert [int(images.read(str(tmp_path / "d.gif"), k).pixels.max()) for k in range(3)] == [50, 100, 150]
-    assert np.array_equal(images.read(str(tmp_path / "c.jp2")).pixels, GREY)
+    assert [int(read.read(str(tmp_path / "d.gif"), k).pixels.max()) for k in range(3)] == [50, 100, 150]
+    assert np.array_equal(read.read(str(tmp_path / "c.jp2")).pixels, GREY)
 
 
 def _flagged(tiff: tifffile.TiffWriter, a: np.ndarray) -> None:
@@ -165,7 +166,7 @@ def test_reduced_and_side_pages_of_a_tiff_are_no_images(tmp_path: Path, write, w
         write(tiff, full)
     assert [frame for _, frame in names(tmp_path)] == wanted
     for frame in {wanted[0], None}:
-        assert np.array_equal(images.read(str(tmp_path / "a.tif"), frame).pixels, full)
+        assert np.array_equal(read.read(str(tmp_path / "a.tif"), frame).pixels, full)
 
 
 def test_truncated_files_stay_so_that_they_are_listed(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_a_folder_a_patient_is_a_group_and_no_label(
         for k in range(each):
             (tmp_path / unit / "cc").mkdir(parents=True, exist_ok=True)
             (tmp_path / unit / "cc" / f"{k}.png").write_bytes(b"")
-    found = table.load(tmp_path).table
+    found = sources.load(tmp_path).table
     assert "label" not in found.columns
     folder = found["image_path"].map(lambda p: Path(p).parts[-3])
     assert found.groupby(folder)["group"].nunique().eq(1).all() and found["group"].nunique() == len(units)
@@ -268,7 +269,7 @@ def test_a_folder_of_masks_beside_its_images_is_left_out(tmp_path: Path, capsys:
 def test_nothing_but_other_files_is_an_error_that_counts_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(UsageError, match="no pictures in this folder"):
-        table.load(tmp_path)
+        sources.load(tmp_path)
     assert "left out: 1 .txt" in capsys.readouterr().err
 
 
@@ -330,7 +331,7 @@ def test_the_channels_of_a_case_are_one_unit(channels: tuple[str, ...], tmp_path
     for case in ("BRATS_001", "BRATS_002", "BRATS_003"):
         for channel in channels if case != "BRATS_003" else channels[:1]:
             nibabel.save(volume, tmp_path / f"{case}{channel}.nii.gz")
-    found = table.load(str(tmp_path)).table
+    found = sources.load(str(tmp_path)).table
     assert "2 cases, kept together" in capsys.readouterr().err
     groups = found.groupby(found["image_path"].map(lambda p: Path(p).name[:9]))["group"].agg(lambda g: set(g.dropna()))
     assert [len(groups[case]) for case in ("BRATS_001", "BRATS_002", "BRATS_003")] == [1, 1, 0]
@@ -343,5 +344,5 @@ def test_numbers_that_count_images_are_no_channels(tmp_path: Path, capsys: pytes
         put(tmp_path / f"IMG_000{k}.png")
         put(tmp_path / f"DSC_000{k}.png")
         nibabel.save(volume, tmp_path / f"scan_000{k}.nii.gz")
-    assert "group" not in table.load(str(tmp_path)).table.columns
+    assert "group" not in sources.load(str(tmp_path)).table.columns
     assert "cases" not in capsys.readouterr().err

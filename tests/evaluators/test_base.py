@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import context
+from helpers.contexts import context
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from scotoma import plugins
-from scotoma.data.label_draws import draw
+from scotoma.data.splits.label_draws import draw
 from scotoma.evaluators.base import evaluate_draws
-from scotoma.metrics import score
+from scotoma.metrics.classification import score
+from scotoma.metrics.summaries import SUMMARY, draw_rows, fraction_rows
 from scotoma.models.features import extract
-from scotoma.summaries import SUMMARY, draw_rows, fraction_rows
 
 
 def test_features_follow_the_table_not_the_store(tmp_path: Path) -> None:

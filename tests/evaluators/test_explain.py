@@ -11,20 +11,20 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
-from made import Means, context
+from helpers.contexts import Means, context
 from PIL import Image
 from scipy.integrate import trapezoid
 from scipy.special import expit
 from torch import Tensor, nn
 
-from scotoma import overlays
-from scotoma.data.splits import Split
-from scotoma.encoder_header import EncoderInfo
-from scotoma.encoders import build
+from scotoma.data.encoder_header import EncoderInfo
+from scotoma.data.splits.splits import Split
 from scotoma.errors import UsageError
 from scotoma.evaluators import explain
 from scotoma.evaluators.base import Context, Row
-from scotoma.run import Run
+from scotoma.models.encoders import build
+from scotoma.run_folder import Run
+from scotoma.visualization import overlays
 
 GENERIC = ["saliency", "integrated_gradients", "gradient_shap", "occlusion"]
 SLOPE, THRESHOLD = 20.0, 60 / 255  # the classes' left halves have a mean of 40 and of 80

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from made import context
+from helpers.contexts import context
 
-from scotoma.data.store import Store
+from scotoma.data.store.store import Store
 from scotoma.evaluators import header
 
 

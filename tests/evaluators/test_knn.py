@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made import draw_of
+from helpers.contexts import draw_of
 from sklearn.neighbors import KNeighborsClassifier
 
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
 from scotoma.evaluators import knn
 
 TRAIN, TEST = np.arange(90), np.arange(90, 130)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made import draw_of
+from helpers.contexts import draw_of
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
 from scotoma.models import linear_probe
 
 TRAIN, VAL, TEST = np.arange(0, 80), np.arange(80, 120), np.arange(120, 160)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from made import draw_of
+from helpers.contexts import draw_of
 from sklearn.metrics import log_loss, roc_auc_score
 
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
 from scotoma.evaluators import linear, linear_sgd
 
 TRAIN, VAL, TEST = np.arange(0, 200), np.arange(200, 260), np.arange(260, 400)

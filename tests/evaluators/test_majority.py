@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from made import context, draw_of
+from helpers.contexts import context, draw_of
 
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
 from scotoma.evaluators import majority
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from made import context
+from helpers.contexts import context
 from sklearn.decomposition import PCA
 
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
 from scotoma.evaluators import pixels
 
 

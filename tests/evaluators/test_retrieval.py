@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made import context
+from helpers.contexts import context
 from sklearn.metrics import average_precision_score
 from torchmetrics.retrieval import RetrievalMAP, RetrievalPrecision
 
-from scotoma.data.splits import Split
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
+from scotoma.data.splits.splits import Split
 from scotoma.errors import UsageError
 from scotoma.evaluators import retrieval
 from scotoma.evaluators.base import Context, Row
-from scotoma.run import Run
+from scotoma.run_folder import Run
 
 NAMES = ["precision_at_1", "precision_at_5", "precision_at_10", "precision_chance", "map", "map_chance"]
 

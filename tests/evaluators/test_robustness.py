@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import timm
 import torch
-from made import context
+from helpers.contexts import context
 from sklearn.metrics import roc_auc_score
 
-from scotoma import corruptions
-from scotoma.data.splits import Split
-from scotoma.encoders import forward_visible
+from scotoma.data.splits.splits import Split
 from scotoma.evaluators import linear, robustness
 from scotoma.evaluators.base import Context
+from scotoma.models.encoders import forward_visible
 from scotoma.rng import KeyedRNG
+from scotoma.transforms import corruptions
 
 
 @pytest.fixture(scope="module")

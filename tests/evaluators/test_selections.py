@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import context
-from test_operating import head
+from helpers.contexts import context, head
 
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
 from scotoma.errors import UsageError
 from scotoma.evaluators import metrics, operating, regression, retrieval, robustness, subgroups
 from scotoma.evaluators.base import Context, Row

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made import context
+from helpers.contexts import context
 from sklearn import metrics as sk
 from torch import nn
 
-from scotoma.comparisons import bootstrap_weights, interval
-from scotoma.data.label_draws import draw
+from scotoma.data.splits.label_draws import draw
 from scotoma.errors import UsageError
 from scotoma.evaluators import subgroups
 from scotoma.evaluators.base import Context
+from scotoma.metrics.bootstrap import bootstrap_weights, interval
 from scotoma.models import linear_probe
 
 N = 800  # of which 200 test rows, of 100 patients

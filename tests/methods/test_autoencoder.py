@@ -4,13 +4,13 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from learning import SIZE, assert_learned, bars, inputs_of, train
+from helpers.learning import SIZE, assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.losses import classification, soft_classification
 from scotoma.methods.autoencoder import Autoencoder
 from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.methods.parts.losses import classification, soft_classification
 from scotoma.rng import KeyedRNG
 
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.methods.byol import BYOL
-from scotoma.nets import momentum_at
+from scotoma.models.heads import momentum_at
 from scotoma.rng import KeyedRNG
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from learning import SIZE, assert_learned, bars, inputs_of, train
+from helpers.learning import SIZE, assert_learned, bars, inputs_of, train
 from torch import Tensor
 
 from scotoma.errors import UsageError

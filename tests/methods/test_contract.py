@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scotoma import encoders, plugins, views
-from scotoma.encoder_header import EncoderInfo
+from scotoma import plugins
+from scotoma.data.encoder_header import EncoderInfo
 from scotoma.methods.base import Method
 from scotoma.methods.parts.inputs import Column, Inputs, Wants
-from scotoma.training import make_views
+from scotoma.models import encoders
+from scotoma.training.trainer import make_views
+from scotoma.transforms import augmentation
 
 SIZE = 32
 PICTURES = 40
@@ -146,7 +148,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize(("name", "network", "channels"), [case for case in CASES if case[2] == 1])
 def test_no_step_waits_for_the_device(name: str, network: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_to_blur", lambda sigma: slice(None))  # as on a GPU
+    monkeypatch.setattr(augmentation, "_to_blur", lambda sigma: slice(None))  # as on a GPU
     method, batch = make(name, network, channels), batch_of(name, channels)
     optimizer = torch.optim.AdamW(method.param_groups(), fused=True)
     step(method, batch).backward()  # what the first step alone does may wait

@@ -7,7 +7,7 @@ import math
 import pytest
 import timm
 import torch
-from learning import bars, features, inputs_of, train
+from helpers.learning import bars, features, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import timm
 import torch
-from learning import SIZE, assert_learned, bars, features, inputs_of, train
+from helpers.learning import SIZE, assert_learned, bars, features, inputs_of, train
 from torch import Tensor, nn
 
-from scotoma import encoders
 from scotoma.errors import UsageError
 from scotoma.methods.ijepa import IJEPA, block_shape, context_block, context_patches, target_blocks
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import sincos_positions
+from scotoma.models import encoders
+from scotoma.models.heads import sincos_positions
 from scotoma.rng import KeyedRNG
 
 SMALL = {"predictor_dim": 16, "predictor_depth": 1, "predictor_heads": 2}

@@ -5,14 +5,14 @@ import copy
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor
 
 from scotoma.errors import UsageError
-from scotoma.inpainting import HistoricalInpainter, to_pixels
 from scotoma.methods.base import Views
 from scotoma.methods.intelligent_masking import IntelligentMasking
 from scotoma.methods.parts.inputs import Inputs
+from scotoma.models.inpainting_decoders import HistoricalInpainter, to_pixels
 from scotoma.rng import KeyedRNG
 
 ONE_STEP = {"steps_per_episode": 1, "gamma": 0.0, "replay": 0, "epsilon_decay": 0.0, "epsilon_end": 0.0}

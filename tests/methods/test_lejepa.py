@@ -5,13 +5,13 @@ import math
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor
 
 from scotoma.errors import UsageError
 from scotoma.methods.lejepa import LeJEPA, epps_pulley, prediction_loss, sketched_normality
 from scotoma.rng import KeyedRNG
-from scotoma.training import make_views
+from scotoma.training.trainer import make_views
 
 
 def method_of(images: Tensor, network: str = "test_resnet", **arguments: float) -> LeJEPA:

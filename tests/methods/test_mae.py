@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
-from scotoma import encoders
 from scotoma.data.modalities import Modality
 from scotoma.errors import UsageError
-from scotoma.hiding import KINDS
-from scotoma.masks import random_order
 from scotoma.methods.mae import MAE
 from scotoma.methods.parts.inputs import Inputs
+from scotoma.methods.parts.mask_strategies import KINDS
+from scotoma.models import encoders
 from scotoma.rng import KeyedRNG
+from scotoma.transforms.masking import random_order
 
 SIZE, PATCH, COUNT = 32, 8, 16
 

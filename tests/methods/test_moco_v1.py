@@ -6,15 +6,15 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
-from scotoma.losses import info_nce
 from scotoma.methods import moco_v1
 from scotoma.methods.moco_v1 import MoCoV1
 from scotoma.methods.parts.inputs import Inputs
+from scotoma.methods.parts.losses import info_nce
 from scotoma.rng import KeyedRNG
-from scotoma.training import make_views
+from scotoma.training.trainer import make_views
 
 
 class Pooled(nn.Module):

@@ -5,12 +5,12 @@ import copy
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
-from scotoma.losses import info_nce
 from scotoma.methods import moco_v2
 from scotoma.methods.moco_v2 import MoCoV2
+from scotoma.methods.parts.losses import info_nce
 from scotoma.rng import KeyedRNG
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, features, inputs_of
+from helpers.learning import assert_learned, bars, features, inputs_of
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError

@@ -5,15 +5,15 @@ import math
 import pytest
 import timm
 import torch
-from learning import bars, features, inputs_of, train
+from helpers.learning import bars, features, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.masks import random_order
 from scotoma.methods.msn import MSN, encode_columns, msn_loss, sinkhorn
 from scotoma.methods.parts.inputs import Column, Inputs
 from scotoma.models.features import spread
 from scotoma.rng import KeyedRNG
+from scotoma.transforms.masking import random_order
 
 SEX, AGE = Column("sex", ("f", "m", "x")), Column("age", (), 50.0, 20.0)
 

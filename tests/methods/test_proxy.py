@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from learning import assert_learned, bars, inputs_of
+from helpers.learning import assert_learned, bars, inputs_of
 
 from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Column, Inputs

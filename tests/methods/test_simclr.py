@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 
-from scotoma.losses import nt_xent
+from scotoma.methods.parts.losses import nt_xent
 from scotoma.methods.simclr import SimCLR
 from scotoma.rng import KeyedRNG
 

@@ -4,16 +4,16 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.hiding import KINDS
-from scotoma.masks import finer
 from scotoma.methods.parts.inputs import Inputs
+from scotoma.methods.parts.mask_strategies import KINDS
 from scotoma.methods.simmim import SimMIM
 from scotoma.rng import KeyedRNG
-from scotoma.training import make_views
+from scotoma.training.trainer import make_views
+from scotoma.transforms.masking import finer
 
 SIZE, PATCH, UNIT = 32, 8, 16
 

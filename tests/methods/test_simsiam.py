@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.methods.simsiam import SimSiam

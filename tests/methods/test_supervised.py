@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, features, inputs_of, train
+from helpers.learning import assert_learned, bars, features, inputs_of, train
 
-from scotoma.encoders import forward_visible
 from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import HEAD_SCALE, Supervised
+from scotoma.models.encoders import forward_visible
 from scotoma.rng import KeyedRNG
 
 

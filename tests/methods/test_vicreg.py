@@ -5,7 +5,7 @@ import math
 import pytest
 import timm
 import torch
-from learning import assert_learned, bars, inputs_of, train
+from helpers.learning import assert_learned, bars, inputs_of, train
 
 from scotoma.methods.vicreg import VICReg, vicreg_terms
 from scotoma.rng import KeyedRNG

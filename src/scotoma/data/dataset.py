@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.data import images
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Dataset:
     name: str
     table: pd.DataFrame
     store: Path | None = None  # set where the pictures lie prepared already
-    display: images.Display = images.AS_STORED  # how stored values become grey levels
+    display: read.Display = read.AS_STORED  # how stored values become grey levels
     plain: bool = False  # identifiers are as they came, no hashes: inside ``load``, and for `scotoma split`
     spelled: pd.DataFrame | None = None  # of a plain one: the file's own cells, for `scotoma split`, which writes them again
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.data import images
-from scotoma.data.columns import SPLIT_NAMES
+from scotoma.data.io import read as images
+from scotoma.data.labels.columns import SPLIT_NAMES
 from scotoma.errors import UsageError, notice
 
 if TYPE_CHECKING:

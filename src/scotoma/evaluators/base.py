@@ -11,14 +11,16 @@ import numpy as np
 from torch import nn
 
 from scotoma.data.dataset import Dataset
-from scotoma.data.label_draws import Draw, draw
-from scotoma.data.splits import Split
-from scotoma.data.store import Store
-from scotoma.data.targets import Target
-from scotoma.encoder_header import EncoderInfo
-from scotoma.errors import UsageError
+from scotoma.data.encoder_header import EncoderInfo
+from scotoma.data.labels.targets import Target
+from scotoma.data.splits.label_draws import Draw, draw
+from scotoma.data.splits.splits import Split
+from scotoma.data.splits.units import plural
+from scotoma.data.store.store import Store
+from scotoma.errors import UsageError, notice
+from scotoma.metrics.bootstrap import caution
+from scotoma.metrics.summaries import draw_rows, fraction_rows
 from scotoma.models.features import extract
-from scotoma.summaries import draw_rows, fraction_rows
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -149,3 +151,11 @@ def evaluate_draws(context: Context, inputs: np.ndarray, predict: Predict) -> li
         labels = len(drawn[0].train)
         found += fraction_rows(y, predictions, context.split.units[test], context.target.classes, fraction, labels)
     return found
+
+
+def say_few(material: Any) -> None:
+    """Say where so few patients (or other units) are tested that intervals over them say little or nothing."""
+    test, split = material.split.rows("test"), material.split
+    count = len({*split.units[test[material.target.known[test]]].tolist()})
+    if text := caution(count, split.unit, plural(split.unit)):
+        notice(material.dataset.name, text)

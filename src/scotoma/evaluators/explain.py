@@ -16,20 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scotoma import faithfulness as faith
-from scotoma import overlays, secondary
-from scotoma.attributions import Attribution, Classifier, available, centred
-from scotoma.comparisons import bootstrap_weights, estimate, picture_means
-from scotoma.data import alignment
-from scotoma.data.building import jobs
-from scotoma.data.images import ImageError, square_labels
-from scotoma.encoders import build, width
+from scotoma.data.io import alignment
+from scotoma.data.io.read import ImageError, square_labels
+from scotoma.data.store.builder import jobs
 from scotoma.errors import UsageError, notice
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, class_name
+from scotoma.explain import dicom_secondary_capture
+from scotoma.explain import faithfulness as faith
+from scotoma.explain.attributions import Attribution, Classifier, available, centred
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate, picture_means
+from scotoma.models.encoders import build, width
 from scotoma.rng import KeyedRNG
-from scotoma.run import Run
-from scotoma.views import normalise_, resized
+from scotoma.run_folder import Run
+from scotoma.transforms.augmentation import normalise_, resized
+from scotoma.visualization import overlays
 
 PROTOCOL = 2
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
@@ -207,7 +208,7 @@ def _captures(context: Context, cases: list[overlays.Case], folder: Path) -> Non
         patient = patient if isinstance(patient, str) else facts["content"].iloc[case.row]
         source, frame = jobs(of_row)[0] if context.keep_identity else (None, None)
         pixels = {name: overlays.blended(case.picture, values) for name, values in case.maps.items()}
-        secondary.write(folder, case.row, pixels, case.title, patient, source, frame)
+        dicom_secondary_capture.write(folder, case.row, pixels, case.title, patient, source, frame)
 
 
 def _classifier(context: Context) -> Classifier:

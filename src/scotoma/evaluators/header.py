@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.data import shortcuts
-from scotoma.data.label_draws import Draw
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
+from scotoma.data.splits.label_draws import Draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws
 from scotoma.models import linear_probe
+from scotoma.quality import shortcuts
 
 PROTOCOL = 1
 CONTROL = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from scotoma.data.label_draws import draw
+from scotoma.data.splits.label_draws import draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws, own_head
 from scotoma.models.linear_probe import fit, layer, predict
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scotoma.data.label_draws import Draw
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
+from scotoma.data.splits.label_draws import Draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws
-from scotoma.losses import classification
+from scotoma.methods.parts.losses import classification
 from scotoma.models import linear_probe
-from scotoma.plan import schedule
+from scotoma.training.schedule import schedule
 
 PROTOCOL = 1
 EPOCHS, MOMENTUM = 90, 0.9

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.data.label_draws import Draw
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
+from scotoma.data.splits.label_draws import Draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws
 
 PROTOCOL = 1

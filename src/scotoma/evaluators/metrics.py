@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scotoma import comparisons, decisions, metrics
-from scotoma.encoder_header import EncoderInfo
+from scotoma.data.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row, own_head
-from scotoma.summaries import ROC_GRID
+from scotoma.metrics import bootstrap, classification, operating_points
+from scotoma.metrics.summaries import ROC_GRID
 
 PROTOCOL = 1
 NEEDED = "--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder"
@@ -34,7 +34,7 @@ def probabilities(context: Context) -> np.ndarray:
     with torch.no_grad():
         logits = head.cpu()(torch.from_numpy(context.features))
     p = (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)
-    return decisions.tempered(p, context.info.temperature, context.target.multilabel)
+    return operating_points.tempered(p, context.info.temperature, context.target.multilabel)
 
 
 def evaluate(context: Context) -> list[Row]:
@@ -42,26 +42,26 @@ def evaluate(context: Context) -> list[Row]:
     test = context.test
     y, p, units = context.target.y[test], probabilities(context)[test], context.split.units[test]
     classes = context.target.classes
-    found = comparisons.evaluate(y, p, units)
+    found = bootstrap.evaluate(y, p, units)
     for row in found:
         if row.get("class") is not None:
             row["class"] = classes[int(row["class"])]
     if p.shape[1] > (1 if context.target.multilabel else 2):
-        weights = np.pad(comparisons.bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
-        for name in decisions.MICRO:
-            values = comparisons.estimate(decisions.micro(name, y, p, weights))
+        weights = np.pad(bootstrap.bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
+        for name in operating_points.MICRO:
+            values = bootstrap.estimate(operating_points.micro(name, y, p, weights))
             found.append({"metric": f"{name}_micro", "n": len(y), **values})
     for k, label in enumerate(classes):
         truth = (y == k).astype(float) if y.ndim == 1 else y[:, k]
         known = ~np.isnan(truth)
         if len(np.unique(truth[known])) < 2:
             continue
-        curve = metrics.roc_curve(truth[known], p[known, k], ROC_GRID)
+        curve = classification.roc_curve(truth[known], p[known, k], ROC_GRID)
         found += [
             {"metric": "roc", "class": label, "fpr": float(x), "value": float(v)} for x, v in zip(ROC_GRID, curve, strict=True)
         ]
     if y.ndim == 1:
-        matrix = metrics.confusion(y, p)
+        matrix = classification.confusion(y, p)
         found += [
             {"metric": "confusion", "class": a, "predicted": b, "value": int(matrix[i, j])}
             for i, a in enumerate(classes)

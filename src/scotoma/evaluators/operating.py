@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma import decisions
-from scotoma.comparisons import bootstrap_weights, estimate
 from scotoma.errors import notice
 from scotoma.evaluators.base import Context, Row
 from scotoma.evaluators.metrics import probabilities
 from scotoma.evaluators.metrics import require as require
-from scotoma.metrics import score
-from scotoma.summaries import HEADLINE
+from scotoma.metrics import operating_points
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate
+from scotoma.metrics.classification import score
+from scotoma.metrics.summaries import HEADLINE
 
 PROTOCOL = 1
 TRAINS = False
@@ -57,12 +57,12 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
 
 def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray, units: np.ndarray) -> list[Row]:
     """Rates at the threshold, and predictive values at prevalences."""
-    rates = {name: np.asarray(values) for name, values in decisions.rates(truth, p, threshold, weights).items()}
+    rates = {name: np.asarray(values) for name, values in operating_points.rates(truth, p, threshold, weights).items()}
     of = {"sensitivity": units[truth == 1], "specificity": units[truth == 0]}
     common = {"threshold": threshold}
     rows = [{"metric": name, **common, **estimate(v, of.get(name))} for name, v in rates.items() if not np.isnan(v[0])]
     for prevalence in PREVALENCES:
-        values = decisions.predictive_values(rates["sensitivity"], rates["specificity"], prevalence)
+        values = operating_points.predictive_values(rates["sensitivity"], rates["specificity"], prevalence)
         for name, of_name in zip(("ppv", "npv"), values, strict=True):
             if not np.isnan(of_name[0]):
                 rows.append({"metric": name, "threshold": threshold, "prevalence": prevalence, **estimate(of_name)})
@@ -71,14 +71,14 @@ def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.nda
 
 def _calibrated(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
     """Points of the reliability diagram, and the calibration's intercept and slope where they exist."""
-    points = decisions.reliability(truth, p, weights=weights)
+    points = operating_points.reliability(truth, p, weights=weights)
     rows: list[Row] = [
         {"metric": "reliability", "confidence": float(points["confidence"][0, i]), "count": int(n), **estimate(frequency)}
         for i, (n, frequency) in enumerate(zip(points["count"][0], points["frequency"].T, strict=True))
         if n
     ]
     try:
-        found = decisions.recalibration(truth, p)
+        found = operating_points.recalibration(truth, p)
     except ValueError:  # the classes are parted without error: no slope is finite
         return rows
     return rows + [{"metric": f"calibration_{name}", "value": value} for name, value in found.items()]
@@ -87,7 +87,7 @@ def _calibrated(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[R
 def _recalibrated(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: np.ndarray) -> list[Row]:
     """Errors of the probabilities as they are, and as recalibrated here; none where no recalibration exists."""
     try:
-        corrected = decisions.cross_recalibrated(truth, p, units, FOLDS)
+        corrected = operating_points.cross_recalibrated(truth, p, units, FOLDS)
     except ValueError:
         return []
     rows: list[Row] = []
@@ -100,13 +100,13 @@ def _recalibrated(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: 
 
 def _error(name: str, truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(1 + R,) of one label."""
-    found = decisions.log_loss(truth, p, weights) if name == "log_loss" else score(name, truth[:, None], p[:, None], weights)
+    found = operating_points.log_loss(truth, p, weights) if name == "log_loss" else score(name, truth[:, None], p[:, None], weights)
     return np.asarray(found)
 
 
 def _worth(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
     """The decision curve, beside treating all (treating none is 0)."""
-    found = decisions.net_benefit(truth, p, TREATED, weights)
+    found = operating_points.net_benefit(truth, p, TREATED, weights)
     names = {"model": "net_benefit", "treat_all": "net_benefit_all"}
     return [
         {"metric": metric, "threshold": t, **estimate(found[name][:, i])}
@@ -121,7 +121,7 @@ def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resample
     ids = [f"picture {i}" if value is None or value != value else f"unit {value}" for i, value in enumerate(column)]
     if len(set(ids)) == len(ids):
         return []
-    labels = decisions.group_labels(y, ids)
+    labels = operating_points.group_labels(y, ids)
     known = np.asarray(~np.isnan(labels).all(1) if context.target.multilabel else labels >= 0)
     if left := int((~known).sum()):
         rest = "" if known.any() else ", which leaves none"
@@ -130,7 +130,7 @@ def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resample
         return []
     rows: list[Row] = []
     for how in ("mean", "max", "noisy_or") if context.target.multilabel else ("mean",):
-        _, answers = decisions.aggregate(p, ids, how, context.target.multilabel)
+        _, answers = operating_points.aggregate(p, ids, how, context.target.multilabel)
         first = np.unique(ids, return_index=True)
         of_unit = dict(zip(first[0].tolist(), context.split.units[context.test][first[1]], strict=True))
         groups = np.array([of_unit[name] for name in dict.fromkeys(ids)])[known]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scotoma.data.label_draws import Draw
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
+from scotoma.data.splits.label_draws import Draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws
 from scotoma.models import linear_probe
-from scotoma.views import plain
+from scotoma.transforms.augmentation import plain
 
 PROTOCOL = 1
 CONTROL = True

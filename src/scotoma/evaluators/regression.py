@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.data.label_draws import draw
-from scotoma.drawing import agreement
+from scotoma.data.splits.label_draws import draw
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row
+from scotoma.metrics.regression import rows_of
 from scotoma.models.linear_probe import fit_ridge, predict_numbers
-from scotoma.regression_metrics import rows_of
-from scotoma.run import Run
+from scotoma.run_folder import Run
+from scotoma.visualization.plots import agreement
 
 PROTOCOL = 1
 TRAINS = False  # of a model nothing is trained; an encoder's training rows are checked where it is tested

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from scotoma import featuremap
-from scotoma.comparisons import bootstrap_weights, estimate
-from scotoma.drawing import COLOURS
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row, class_name
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate
 from scotoma.rng import KeyedRNG
-from scotoma.run import Run
+from scotoma.run_folder import Run
+from scotoma.visualization import embedding_map
+from scotoma.visualization.plots import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,9 +161,9 @@ def figures(context: Context, run: Run) -> None:
         "label, and of neighbours the cosine; a blue frame is right, a dashed orange one wrong."
     )
     run.figure("retrieval", neighbours(context), "The most alike training pictures of some test pictures", caption, "features")
-    shown = featuremap.shown(context.test)
-    if len(shown) >= featuremap.LEAST:
-        figure, caption = featuremap.figure({context.name: context.features[shown]}, context.target, shown)
+    shown = embedding_map.shown(context.test)
+    if len(shown) >= embedding_map.LEAST:
+        figure, caption = embedding_map.figure({context.name: context.features[shown]}, context.target, shown)
         run.figure("retrieval-map", figure, "How the encoder arranges the test pictures", caption, "features")
 
 

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scotoma.comparisons import estimate, samples
-from scotoma.corruptions import SEVERITIES, corruptions, hide_patches, order_of_patches
-from scotoma.encoder_header import EncoderInfo
-from scotoma.encoders import forward_visible, is_vit
+from scotoma.data.encoder_header import EncoderInfo
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row
+from scotoma.metrics.bootstrap import estimate, samples
+from scotoma.metrics.summaries import HEADLINE
 from scotoma.models import linear_probe
+from scotoma.models.encoders import forward_visible, is_vit
 from scotoma.models.precision import automatic_precision
 from scotoma.rng import KeyedRNG
-from scotoma.summaries import HEADLINE
-from scotoma.views import normalise_, resized
+from scotoma.transforms.augmentation import normalise_, resized
+from scotoma.transforms.corruptions import SEVERITIES, corruptions, hide_patches, order_of_patches
 
 PROTOCOL = 1
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.data import regions
-from scotoma.data.regions import Regions
-from scotoma.decoders import Decoder
-from scotoma.drawing import outlined
-from scotoma.encoder_header import EncoderInfo
+from scotoma.data.encoder_header import EncoderInfo
+from scotoma.data.labels import masks
+from scotoma.data.labels.masks import Regions
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row
-from scotoma.metrics import mean_of_known
-from scotoma.overlap import OVERLAPS
-from scotoma.run import Run
-from scotoma.segmenting import evaluate as score
-from scotoma.segmenting import predict, summary
+from scotoma.metrics.classification import mean_of_known
+from scotoma.metrics.segmentation import OVERLAPS
+from scotoma.models.segmentation_decoders import Decoder
+from scotoma.run_folder import Run
+from scotoma.tasks.segmentation import evaluate as score
+from scotoma.tasks.segmentation import predict, summary
+from scotoma.visualization.plots import outlined
 
 PROTOCOL = 1
 NEEDED = "--with segmentation needs a segmenter: name a run of finetune --target mask_path"
@@ -64,7 +64,7 @@ def _parts(context: Context) -> tuple[Decoder, Regions, np.ndarray]:
         raise UsageError(NEEDED)
     if not context.target.regional:
         raise UsageError("--with segmentation finds regions: leave --target out, or say --target mask_path")
-    found = regions.read(context.dataset, context.store.side, info.classes)
+    found = masks.read(context.dataset, context.store.side, info.classes)
     test = context.test[found.at[context.test] >= 0]
     if not len(test):
         raise UsageError("no test row has a mask that can be read")

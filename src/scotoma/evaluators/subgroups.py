@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scotoma.comparisons import bootstrap_weights, estimate
 from scotoma.data import phi
-from scotoma.data.readings import SHARES, label_text
-from scotoma.data.table import values
+from scotoma.data.labels.annotators import SHARES, label_text
+from scotoma.data.sources import values
 from scotoma.errors import UsageError
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row
 from scotoma.evaluators.metrics import probabilities
-from scotoma.metrics import Cases, check_cases, classwise
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate
+from scotoma.metrics.classification import Cases, check_cases, classwise
 from scotoma.models import linear_probe
 
 PROTOCOL = 1

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scotoma.encoders import width
 from scotoma.errors import UsageError
-from scotoma.inpainting import CodeDecoder
-from scotoma.losses import classification, soft_classification
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.methods.parts.losses import classification, soft_classification
+from scotoma.models.encoders import width
+from scotoma.models.inpainting_decoders import CodeDecoder
 from scotoma.rng import KeyedRNG
 
 

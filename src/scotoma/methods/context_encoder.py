@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.hiding import Hiding
-from scotoma.inpainting import MapDecoder, fill_in
-from scotoma.masks import paint, patchify
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
+from scotoma.methods.parts.mask_strategies import Hiding
+from scotoma.models.inpainting_decoders import MapDecoder, fill_in
 from scotoma.rng import KeyedRNG
+from scotoma.transforms.masking import paint, patchify
 
 
 class ContextEncoder(Method):
     """Inpainting with any CNN; reconstruction loss only, no adversarial term. Exports the online encoder.
 
     Args:
-        masking: which cells to hide, a kind of ``scotoma.hiding``; ``block``: rectangles at random places (section 3.3, "random
-            block": the central region of the paper's figures teaches features that latch on to its border and serve worse).
+        masking: which cells to hide, a kind of ``parts.mask_strategies``; ``block``: rectangles at random places (section 3.3,
+            "random block": the central region of the paper's figures teaches features that latch on to its border and serve worse).
         mask_ratio: share of the picture that is hidden (section 3.3: "covering up to 1/4 of the image").
         cells: cells along a side of the picture, of which blocks are made.
         whole: count the error on the whole picture, not on the hidden part alone (equation 1: the hidden part).

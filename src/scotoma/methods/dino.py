@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import across
-from scotoma.encoders import forward_visible, is_vit, small_side, width
+from scotoma.distributed import collectives
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import momentum_at, momentum_copy
+from scotoma.models.encoders import forward_visible, is_vit, small_side, width
+from scotoma.models.heads import momentum_at, momentum_copy
 from scotoma.rng import KeyedRNG
 
 BOTTLENECK = 256  # appendix C, "Output dimension": d = 256
@@ -113,7 +113,7 @@ class DINO(Method):
         student = self.student_head(torch.cat(features), frozen).unflatten(0, (len(crops), -1))
         loss = dino_loss(student, teacher, self.centre, self.student_temperature, self.temperature())
         if self.training:
-            self.centre.lerp_(across.mean(teacher.mean((0, 1))), 1 - CENTRE_MOMENTUM)
+            self.centre.lerp_(collectives.mean(teacher.mean((0, 1))), 1 - CENTRE_MOMENTUM)
         return {"loss": loss}
 
     def temperature(self) -> Tensor:

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.encoders import forward_visible, is_vit
 from scotoma.errors import UsageError
-from scotoma.masks import paint
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import follow, sincos_positions, transformer
+from scotoma.models.encoders import forward_visible, is_vit
+from scotoma.models.heads import follow, sincos_positions, transformer
 from scotoma.rng import KeyedRNG
+from scotoma.transforms.masking import paint
 
 WIDEST = 1.5  # section 3, "Targets": aspect ratio in (0.75, 1.5)
 TOLERANCE = 0.0251  # about the middle of section 3's scale in (0.15, 0.2); table 8: smaller and larger targets both cost much

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scotoma import across
+from scotoma.distributed import collectives
 from scotoma.errors import UsageError
-from scotoma.inpainting import Agent, MapDecoder, fill_in, to_pixels
 from scotoma.methods.base import Batch, Method, Views, decay_groups
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import follow, momentum_copy
+from scotoma.models.heads import follow, momentum_copy
+from scotoma.models.inpainting_decoders import Agent, MapDecoder, fill_in, to_pixels
 from scotoma.rng import KeyedRNG
 
 POLICIES = ("agent", "random")
@@ -141,12 +141,12 @@ class IntelligentMasking(Method):
         added = self.holes(actions)[1]
         prediction, hidden = self.inpaint(view, added.any(1))
         error = (prediction.float() - view).square().mean(1)  # (B, H, W)
-        inpainting = error.mean() if self.whole else across.share((error * hidden.squeeze(1)).sum(), hidden.sum())
+        inpainting = error.mean() if self.whole else collectives.share((error * hidden.squeeze(1)).sum(), hidden.sum())
         if self.agent is None:
             return {"loss": inpainting}
         rewards = self.rewards(error.detach(), added)
         if self.replay is not None and self.training:
-            self.replay.remember(*(across.gathered(x) for x in (view, actions, rewards)))
+            self.replay.remember(*(collectives.gathered(x) for x in (view, actions, rewards)))
             difference = self.temporal_difference(self.agent, *self.replay.recall(views["lesson"]))
         else:
             at = (views["lesson"] * self.steps).long()

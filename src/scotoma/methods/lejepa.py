@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import across
-from scotoma.encoders import forward_visible, is_vit, small_side, width
+from scotoma.distributed import collectives
 from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import projector
+from scotoma.models.encoders import forward_visible, is_vit, small_side, width
+from scotoma.models.heads import projector
 from scotoma.rng import KeyedRNG
 
 KNOTS, T_MAX = 17, 3.0  # of the integral over frequencies: the published code's, and table 1a: [-3, 3] as good as [-5, 5]
@@ -107,7 +107,7 @@ class LeJEPA(Method):
         features = [self.embed(torch.cat([views[name] for name in names])) for names in groups]
         z = self.projector(torch.cat(features)).float()
         z = z.view(sum(map(len, groups)), -1, z.shape[1])  # (V, B, D), the global views first
-        z = across.gathered(z.transpose(0, 1)).transpose(0, 1)
+        z = collectives.gathered(z.transpose(0, 1)).transpose(0, 1)
         prediction, sigreg = prediction_loss(z, len(self.wide_names)), sketched_normality(z, self.directions())
         loss = (1 - self.sigreg_weight) * prediction + self.sigreg_weight * sigreg
         return {"loss": loss, "prediction": prediction, "sigreg": sigreg}

@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scotoma.encoders import forward_visible, is_vit
 from scotoma.errors import UsageError
-from scotoma.hiding import Hiding
-from scotoma.losses import masked_patch_loss
-from scotoma.masks import paint, patchify, unpatchify
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import TokenDecoder, sincos_positions
+from scotoma.methods.parts.losses import masked_patch_loss
+from scotoma.methods.parts.mask_strategies import Hiding
+from scotoma.models.encoders import forward_visible, is_vit
+from scotoma.models.heads import TokenDecoder, sincos_positions
 from scotoma.rng import KeyedRNG
+from scotoma.transforms.masking import paint, patchify, unpatchify
 
 
 class MAE(Method):
@@ -23,7 +23,8 @@ class MAE(Method):
 
     Args:
         mask_ratio: share of the patches hidden (figure 5: 75 % best for both fine-tuning and linear probing).
-        masking: which patches: random (table 1f: best), block, fixed, attention, agent, entropy, saliency; see ``scotoma.hiding``.
+        masking: which patches: random (table 1f: best), block, fixed, attention, agent, entropy, saliency; see
+            ``parts.mask_strategies``.
         decoder_dim: width of the decoder (table 1b: 512 for ViT-L; narrower suits a small encoder).
         decoder_depth: blocks of the decoder (table 1a: 8; one block fine-tunes as well).
         decoder_heads: attention heads of the decoder.

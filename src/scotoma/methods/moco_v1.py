@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import across
-from scotoma.encoders import width
-from scotoma.losses import info_nce
+from scotoma.distributed import collectives
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import KeyQueue, follow, momentum_copy, normalise_in_groups
+from scotoma.methods.parts.losses import info_nce
+from scotoma.models.encoders import width
+from scotoma.models.heads import KeyQueue, follow, momentum_copy, normalise_in_groups
 from scotoma.rng import KeyedRNG
 
 
@@ -76,7 +76,7 @@ class MoCoV1(Method):
         owners, queue = batch["positions"], self.queue.keys.clone()  # the gradient needs the queue as it is now
         loss = info_nce(queries, keys, queue, self.temperature, self.queue.excluded(owners))
         if self.training:
-            self.queue.enqueue(across.gathered(keys), across.gathered(owners))
+            self.queue.enqueue(collectives.gathered(keys), collectives.gathered(owners))
         return {"loss": loss}
 
     def after_step(self, progress: float) -> None:

@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scotoma import across
-from scotoma.attention import AttentionMaps, patch_side
-from scotoma.encoders import forward_visible
+from scotoma.distributed import collectives
 from scotoma.errors import UsageError
-from scotoma.losses import classification, soft_classification
-from scotoma.masks import paint, patchify, unpatchify, visible_count, weighted_scores
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs, Wants
-from scotoma.nets import TokenDecoder, sincos_positions
+from scotoma.methods.parts.losses import classification, soft_classification
+from scotoma.models.attention_cache import AttentionMaps, patch_side
+from scotoma.models.encoders import forward_visible
+from scotoma.models.heads import TokenDecoder, sincos_positions
 from scotoma.rng import KeyedRNG
-from scotoma.views import normalise_
+from scotoma.transforms.augmentation import normalise_
+from scotoma.transforms.masking import paint, patchify, unpatchify, visible_count, weighted_scores
 
 
 class MSMAE(Method):
@@ -132,7 +132,9 @@ class MSMAE(Method):
 
     def draw(self, views: Views, batch: Batch) -> tuple[Tensor, Tensor]:
         """The patches to see (B, V) and those to predict (B, M): at random in the warm-up, then where the class token looks."""
-        if int(across.gathered(batch["epochs"]).min()) < self.warmup_epochs:  # a batch between two epochs goes with the earlier
+        if (
+            int(collectives.gathered(batch["epochs"]).min()) < self.warmup_epochs
+        ):  # a batch between two epochs goes with the earlier
             order = views["noise"].argsort(1)
             return order[:, : self.visible], order[:, self.visible :]
         self.attention.refresh(self.encoder, batch["images"], batch["positions"], batch["epochs"])

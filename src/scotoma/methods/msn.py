@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import across
-from scotoma.encoders import forward_visible, is_vit, width
+from scotoma.distributed import collectives
 from scotoma.errors import UsageError
-from scotoma.masks import paint, random_order
 from scotoma.methods.base import Batch, Method, Views, decay_groups
 from scotoma.methods.parts.inputs import Column, Inputs
-from scotoma.nets import follow, momentum_copy
+from scotoma.models.encoders import forward_visible, is_vit, width
+from scotoma.models.heads import follow, momentum_copy
 from scotoma.rng import KeyedRNG
+from scotoma.transforms.masking import paint, random_order
 
 COLUMNS_DIM = 32  # width of the embedding of metadata, beside some hundred features
 SINKHORN_ROUNDS = 3  # published code
@@ -183,9 +183,9 @@ def msn_loss(anchors: Tensor, targets: Tensor, prototypes: Tensor, temperature: 
         predictions = (F.normalize(anchors.float(), dim=2) @ unit.T / temperature).log_softmax(2)  # (M, B, K)
         with torch.no_grad():
             logits = F.normalize(targets.float(), dim=1) @ unit.T / (temperature * sharpening)
-            wanted = across.own(sinkhorn(across.gathered(logits), rounds)) if rounds else logits.softmax(1)  # (B, K)
+            wanted = collectives.own(sinkhorn(collectives.gathered(logits), rounds)) if rounds else logits.softmax(1)  # (B, K)
         cross_entropy = -(wanted * predictions).sum(2).mean()
-        entropy = torch.special.entr(across.mean(predictions.exp().mean((0, 1)))).sum()
+        entropy = torch.special.entr(collectives.mean(predictions.exp().mean((0, 1)))).sum()
         return cross_entropy + mean_entropy_weight * (math.log(len(prototypes)) - entropy)
 
 

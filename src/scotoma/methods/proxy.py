@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import across
-from scotoma.encoders import width
+from scotoma.distributed import collectives
 from scotoma.errors import UsageError
-from scotoma.losses import classification
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Column, Inputs
+from scotoma.methods.parts.losses import classification
+from scotoma.models.encoders import width
 from scotoma.rng import KeyedRNG
 
 
@@ -67,4 +67,4 @@ def _loss(column: Column, found: Tensor, wanted: Tensor) -> Tensor:
     if column.classes:
         return classification(found, wanted.nan_to_num(nan=-1).long())
     error = F.mse_loss(found[:, 0], wanted.nan_to_num(), reduction="none")
-    return across.share((error * known).sum(), known.sum())
+    return collectives.share((error * known).sum(), known.sum())

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scotoma import across
-from scotoma.encoders import width
-from scotoma.losses import nt_xent
+from scotoma.distributed import collectives
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import projector
+from scotoma.methods.parts.losses import nt_xent
+from scotoma.models.encoders import width
+from scotoma.models.heads import projector
 from scotoma.rng import KeyedRNG
 
 
@@ -60,5 +60,5 @@ class SimCLR(Method):
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation 1 on the projections of both views, which pass the network together (one batch norm over 2B)."""
         z = self.projector(self.encoder(torch.cat([views["first view"], views["second view"]])))
-        first, second = (across.gathered(half.float()) for half in z.chunk(2))
+        first, second = (collectives.gathered(half.float()) for half in z.chunk(2))
         return {"loss": nt_xent(first, second, self.temperature)}

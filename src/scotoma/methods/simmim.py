@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.encoders import embed, is_vit, through_blocks, width
 from scotoma.errors import UsageError
-from scotoma.hiding import Hiding
-from scotoma.masks import finer, paint, patchify, unpatchify
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.methods.parts.mask_strategies import Hiding
+from scotoma.models.encoders import embed, is_vit, through_blocks, width
 from scotoma.rng import KeyedRNG
+from scotoma.transforms.masking import finer, paint, patchify, unpatchify
 
 
 class SimMIM(Method):
@@ -28,7 +28,7 @@ class SimMIM(Method):
         mask_unit: side of what is hidden at once, pixels; a multiple of the encoder's patch that divides the size (section 3.2:
             "we adopt 32 x 32 by default", of 192 or 224 pixels).
         masking: which units: random, drawn anew each time ("dynamic"), fixed (once for each picture), block, attention, agent,
-            entropy or saliency; see ``scotoma.hiding``.
+            entropy or saliency; see ``scotoma.methods.parts.mask_strategies``.
         next_task: also tell whether the partner is the next picture of the same study.
         next_weight: of that task's cross-entropy beside the reconstruction loss (BERT, section A.2: the plain sum).
         min_scale: smallest share of the picture that a crop keeps (section 4.1.2: "scale range of [0.67, 1]").

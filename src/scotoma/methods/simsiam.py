@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from scotoma.encoders import width
-from scotoma.losses import negative_cosine
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import projector
+from scotoma.methods.parts.losses import negative_cosine
+from scotoma.models.encoders import width
+from scotoma.models.heads import projector
 from scotoma.rng import KeyedRNG
 
 

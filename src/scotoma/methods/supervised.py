@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from scotoma.attention import AttentionMaps, patch_side
-from scotoma.encoders import forward_visible, freeze, layer_groups, width
 from scotoma.errors import UsageError
-from scotoma.losses import classification, one_hot, regression, soft_classification
-from scotoma.masks import visible_count, weighted_scores
 from scotoma.methods.base import Batch, Method, Views, decay_groups
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.mixing import beta, cut, erased, mixed, smoothed
-from scotoma.nets import momentum_copy
+from scotoma.methods.parts.losses import classification, one_hot, regression, soft_classification
+from scotoma.models.attention_cache import AttentionMaps, patch_side
+from scotoma.models.encoders import forward_visible, freeze, layer_groups, width
+from scotoma.models.heads import momentum_copy
 from scotoma.rng import KeyedRNG
+from scotoma.transforms.masking import visible_count, weighted_scores
+from scotoma.transforms.mixup import beta, cut, erased, mixed, smoothed
 
 HEAD_SCALE = 10.0
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma import across
-from scotoma.encoders import width
+from scotoma.distributed import collectives
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.nets import projector
+from scotoma.models.encoders import width
+from scotoma.models.heads import projector
 from scotoma.rng import KeyedRNG
 
 EPSILON = 1e-4  # section 4.2: "epsilon is 0.0001 in Eq. (1)"
@@ -66,7 +66,7 @@ class VICReg(Method):
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation 6. Both views pass the network together: drawn alike, their batch statistics are the same in expectation."""
         both = self.expander(self.encoder(torch.cat([views["first view"], views["second view"]])))
-        terms = vicreg_terms(*(across.gathered(half.float()) for half in both.chunk(2)))
+        terms = vicreg_terms(*(collectives.gathered(half.float()) for half in both.chunk(2)))
         return {"loss": torch.stack([self.weights[name] * term for name, term in terms.items()]).sum(), **terms}
 
 

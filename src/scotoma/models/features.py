@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scotoma.data.store import Store
-from scotoma.encoder_header import EncoderInfo
-from scotoma.encoders import width
+from scotoma.data.encoder_header import EncoderInfo
+from scotoma.data.store.store import Store
+from scotoma.models.encoders import width
 from scotoma.models.precision import automatic_precision
-from scotoma.views import plain
+from scotoma.transforms.augmentation import plain
 
 
 def features(encoder: nn.Module, images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...],

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from scotoma.data.label_draws import Draw
-from scotoma.data.targets import Target
+from scotoma.data.labels.targets import Target
+from scotoma.data.splits.label_draws import Draw
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C: small is strongly regularised
 NEVER = -30.0  # logit of a class that the labels do not hold

@@ -5,10 +5,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from lookalike import column, hashed, text, under
+from helpers.lookalike import column, hashed, text, under
 
-from scotoma.data import images
 from scotoma.data.datasets import acdc
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 
@@ -46,7 +46,7 @@ def test_slices_of_both_phases(tmp_path: Path, within: str) -> None:
     assert column(found, "patient") == [hashed("patient101")] * 4 + [hashed("patient001")] * 6
     assert column(found, "height_cm") == [184] * 10
     assert column(found, "weight_kg") == [95] * 10
-    assert images.read(found.table["image_path"][6], 2).pixels.max() > images.read(found.table["image_path"][4], 0).pixels.max()
+    assert read.read(found.table["image_path"][6], 2).pixels.max() > read.read(found.table["image_path"][4], 0).pixels.max()
 
 
 def test_what_is_absent_or_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lookalike import column, picture, text, under
+from helpers.lookalike import column, picture, text, under
 
 from scotoma.data.datasets import aptos
 

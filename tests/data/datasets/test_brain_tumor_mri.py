@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lookalike import column, picture, under
+from helpers.lookalike import column, picture, under
 
-from scotoma.data import table
+from scotoma.data import sources
 from scotoma.data.datasets import brain_tumor_mri
 
 
@@ -21,7 +21,7 @@ def test_classes_and_the_split_that_is_not_kept(tmp_path: Path) -> None:
     assert under(found, tmp_path) == names
     assert column(found, "label") == ["glioma", "notumor", "pituitary", "meningioma"]
     assert "split" not in found.table
-    assert column(table.load(f"brain-tumor-mri:{tmp_path}?published_split=1"), "split") == ["train"] * 3 + ["test"]
+    assert column(sources.load(f"brain-tumor-mri:{tmp_path}?published_split=1"), "split") == ["train"] * 3 + ["test"]
 
 
 def test_the_real_folder(data_root: Path) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from lookalike import column, hashed, under
+from helpers.lookalike import column, hashed, under
 
-from scotoma.data import images, table
+from scotoma.data import sources
 from scotoma.data.datasets import brats
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 
@@ -39,7 +40,7 @@ def test_old_and_new_names(tmp_path: Path) -> None:
 def test_modalities(tmp_path: Path, modality: str, slices: int) -> None:
     scan(tmp_path / "MICCAI_BraTS2020_TrainingData" / "BraTS20_Training_001", old=True, suffix=".nii")
     scan(tmp_path / "new" / "BraTS-GLI-00000-000", old=False)
-    found = table.load(f"brats:{tmp_path}?modality={modality}&every=1")
+    found = sources.load(f"brats:{tmp_path}?modality={modality}&every=1")
     assert len(found) == 2 * slices
     assert set(column(found, "modality")) == {modality}
 
@@ -47,11 +48,11 @@ def test_modalities(tmp_path: Path, modality: str, slices: int) -> None:
 @pytest.mark.parametrize(("axis", "slices"), [("axial", 7), ("coronal", 8), ("sagittal", 9)])
 def test_slices_along_an_axis_and_their_masks(tmp_path: Path, axis: str, slices: int) -> None:
     scan(tmp_path / "BraTS-GLI-00000-000", old=False)
-    found = table.load(f"brats:{tmp_path}?axis={axis}&every=1")
+    found = sources.load(f"brats:{tmp_path}?axis={axis}&every=1")
     assert column(found, "frame") == list(range(slices))
     last = found.table.iloc[-1]
-    picture = images.read(last["image_path"], int(last["frame"])).pixels
-    labels = images.read_labels(last["mask_path"], int(last["frame"]))
+    picture = read.read(last["image_path"], int(last["frame"])).pixels
+    labels = read.read_labels(last["mask_path"], int(last["frame"]))
     assert picture.shape == labels.shape == {"axial": (8, 9), "coronal": (7, 9), "sagittal": (7, 8)}[axis]
     assert (labels == 1).all()
 

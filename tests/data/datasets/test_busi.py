@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lookalike import column, picture, under
+from helpers.lookalike import column, picture, under
 from PIL import Image
 
-from scotoma.data import images
 from scotoma.data.datasets import busi
+from scotoma.data.io import read
 
 
 @pytest.mark.parametrize("within", ["", "Dataset_BUSI_with_GT/"])
@@ -41,10 +41,10 @@ def test_several_masks_are_read_as_their_union(tmp_path: Path) -> None:
         union[rows, 2:5] = 255
         Image.fromarray(mask).save(tmp_path / "benign" / f"benign (4)_mask{end}.png")
     path = busi.load(tmp_path).table["mask_path"][0]
-    assert np.array_equal(images.read_labels(path), union)
+    assert np.array_equal(read.read_labels(path), union)
     picture(tmp_path / "benign" / "benign (4)_mask_2.png", size=(9, 8))
-    with pytest.raises(images.ImageError, match="differ in size"):
-        images.read_labels(path)
+    with pytest.raises(read.ImageError, match="differ in size"):
+        read.read_labels(path)
     (tmp_path / "benign" / "benign (4)_mask_2.png").unlink()
-    with pytest.raises(images.ImageError, match=r"\(4\)_mask_2\.png"):
-        images.read_labels(path)
+    with pytest.raises(read.ImageError, match=r"\(4\)_mask_2\.png"):
+        read.read_labels(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from lookalike import column, hashed, picture, under
+from helpers.lookalike import column, hashed, picture, under
 
 from scotoma.data.datasets import chestxray2017
 

@@ -3,15 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, hashed, picture, text, under
+from helpers.public_sets import FINDINGS, HEADER
 
 from scotoma.data.datasets import chexpert
 
-FINDINGS = (
-    "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,"
-    "Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
-)
-HEADER = f"Path,Sex,Age,Frontal/Lateral,AP/PA,{FINDINGS}"
 PATHS = [
     "train/patient00001/study1/view1_frontal.jpg",
     "train/patient00002/study2/view1_frontal.jpg",

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, hashed, picture, text, under
 
-from scotoma.data import images, table
+from scotoma.data import sources
 from scotoma.data.datasets import deeplesion
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 HEADER = (
@@ -66,7 +67,7 @@ def test_key_slices(root: Path) -> None:
 
 
 def test_the_slices_around_are_unlabelled_and_of_the_same_patient(root: Path) -> None:
-    found = table.load(f"deeplesion:{root}?slices=all")
+    found = sources.load(f"deeplesion:{root}?slices=all")
     assert [str(p)[-7:] for p in under(found, root)] == ["109.png", "088.png", "162.png", "020.png", "019.png", "021.png"]
     assert column(found, "label")[3:] == ["soft tissue", None, None]
     assert column(found, "patient")[3:] == [hashed("3")] * 3
@@ -79,5 +80,5 @@ def test_the_slices_around_are_unlabelled_and_of_the_same_patient(root: Path) ->
 def test_pixels_are_hounsfield_units_in_three_windows(root: Path) -> None:
     """109 HU: white in the lung window, 0.5 + 69 / 400 in soft tissue, 0.5 - 291 / 1800 in bone."""
     found = deeplesion.load(root)
-    pixels = images.read(found.table["image_path"][0], display=found.display).pixels
+    pixels = read.read(found.table["image_path"][0], display=found.display).pixels
     np.testing.assert_allclose(pixels.reshape(-1, 3)[0], [709 / 1500 + 0.5, 0.5 + 69 / 400, 0.5 - 291 / 1800], atol=1e-4)

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from lookalike import hashed, text
+from helpers.lookalike import hashed, text
+from helpers.public_sets import FINDINGS, HEADER, ct_slice, table_rows
 from PIL import Image
-from test_chexpert import FINDINGS, HEADER
-from test_rsna_ich import ct_slice, table_rows
 
 from scotoma.cli import main
-from scotoma.data import store, table
-from scotoma.evaluate import evaluate
-from scotoma.finetune import finetune
-from scotoma.pretrain import pretrain
-from scotoma.run import read_rows
+from scotoma.commands.evaluate import evaluate
+from scotoma.commands.finetune import finetune
+from scotoma.commands.pretrain import pretrain
+from scotoma.data import sources
+from scotoma.data.store import store
+from scotoma.run_folder import read_rows
 
 SHORT = {"size": 16, "encoder": "resnet10t", "batch_size": 8, "precision": "32-true", "quiet": True}
 
@@ -43,8 +43,8 @@ def chest(root: Path, patients: int = 40) -> Path:
 def test_a_chest_x_ray_set(tmp_path: Path) -> None:
     data = f"chexpert:{chest(tmp_path / 'CheXpert-v1.0-small')}?uncertain=1"
     assert main(["prepare", data, "--out", str(tmp_path / "store"), "--size", "16", "--quiet"]) == 0
-    prepared = table.load(tmp_path / "store").table
-    assert prepared["patient"].tolist() == table.load(data).table["patient"].tolist()
+    prepared = sources.load(tmp_path / "store").table
+    assert prepared["patient"].tolist() == sources.load(data).table["patient"].tolist()
     assert hashed("patient00007") in set(prepared["patient"])
     assert prepared["cardiomegaly"].sum() == 20
     for path in (tmp_path / "store").iterdir():
@@ -73,7 +73,7 @@ def test_a_ct_set_of_dicom_in_three_windows(tmp_path: Path) -> None:
     text(root / "stage_2_train.csv", "ID,Label", *table_rows(labels))
     data = f"rsna-ich:{root}"
     assert main(["prepare", data, "--out", str(tmp_path / "store"), "--size", "16", "--quiet"]) == 0
-    dataset, opened = store.prepare(table.load(tmp_path / "store"), 16, quiet=True)
+    dataset, opened = store.prepare(sources.load(tmp_path / "store"), 16, quiet=True)
     assert opened.channels == 3
     expected = [[(hu - centre) / width + 0.5 for centre, width in ((40, 80), (80, 200), (400, 1800))] for hu in (20, 70)]
     found = opened.pixels[[0, 2]][:, opened.side // 8, opened.side // 8] / 255

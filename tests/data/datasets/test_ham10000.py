@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, hashed, picture, text, under
 
 from scotoma.data.datasets import ham10000
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, hashed, picture, text, under
 from PIL import Image
 
 from scotoma.data.datasets import lgg

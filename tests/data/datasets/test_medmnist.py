@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lookalike import column
+from helpers.lookalike import column
 
-from scotoma.data import images, table
+from scotoma.data import sources
 from scotoma.data.datasets import medmnist
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 COUNTS = {"train": 5, "val": 2, "test": 3}
@@ -31,12 +32,12 @@ def draw(high: int, columns: int = 1) -> dict[str, np.ndarray]:
 )
 def test_numbers_become_classes(tmp_path: Path, name: str, size: str, count: int) -> None:
     labels = draw(count)
-    found = table.load(f"medmnist:{archive(tmp_path / f'{name}{size}.npz', labels, (28, 28, 3))}")
+    found = sources.load(f"medmnist:{archive(tmp_path / f'{name}{size}.npz', labels, (28, 28, 3))}")
     numbers = np.concatenate([labels[s][:, 0] for s in COUNTS])
     assert len(medmnist.CLASSES[name]) == count
     assert column(found, "label") == [medmnist.CLASSES[name][k] for k in numbers]
     assert column(found, "split") == [s for s, n in COUNTS.items() for _ in range(n)]
-    assert images.read(found.table["image_path"][0], int(found.table["frame"][0])).pixels.shape == (28, 28, 3)
+    assert read.read(found.table["image_path"][0], int(found.table["frame"][0])).pixels.shape == (28, 28, 3)
 
 
 def test_the_numbers_that_are_easily_mistaken() -> None:

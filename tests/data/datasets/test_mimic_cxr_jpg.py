@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, hashed, picture, text, under
 
-from scotoma.data import table
+from scotoma.data import sources
 from scotoma.data.datasets import mimic_cxr_jpg
 from scotoma.errors import UsageError
 
@@ -68,7 +68,7 @@ def test_pictures_patients_studies_views_and_split(root: Path) -> None:
     ],
 )
 def test_uncertain_and_blank_are_what_the_policy_says(root: Path, query: str, atelectasis: list, pneumonia: list) -> None:
-    found = table.load(f"mimic-cxr:{root}{query}")
+    found = sources.load(f"mimic-cxr:{root}{query}")
     assert column(found, "atelectasis") == atelectasis
     assert column(found, "pneumonia") == pneumonia
     assert column(found, "cardiomegaly")[:2] == [0, 0]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scotoma.data import images
 from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 SOURCE = "CREATIS, https://www.creatis.insa-lyon.fr/Challenge/acdc/databases.html"
@@ -59,8 +59,8 @@ def _slices(root: Path, folder: str) -> list[dict[str, Any]]:
         name = f"{folder}/{patient}_frame{int(info[phase]):02}"
         volume, mask = (base.optional(root, f"{name}{end}.nii") for end in ("", "_gt"))
         try:
-            count = images.frames(str(volume)) if volume else 1
-        except images.ImageError as error:
+            count = read.frames(str(volume)) if volume else 1
+        except read.ImageError as error:
             raise UsageError(f"{folder}: {error}; copy it again") from error
         paths = {"image_path": volume and str(volume.relative_to(root)), "mask_path": mask and str(mask.relative_to(root))}
         rows += [{**paths, "frame": k, "phase": phase.lower(), **about} for k in range(count)]

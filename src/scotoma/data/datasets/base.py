@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from scotoma.data import images
 from scotoma.data.dataset import Dataset
-from scotoma.data.table import from_frame
+from scotoma.data.io import read as images
+from scotoma.data.sources import from_frame
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:

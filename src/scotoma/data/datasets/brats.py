@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from scotoma.data import images
 from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 SOURCE = (
@@ -57,13 +57,13 @@ def _slices(root: Path, folder: str, modality: str, axis: str, every: int) -> li
         return []
     mask = next((n for n in names if re.search(r"[-_]seg[^/]*$", n, re.IGNORECASE)), None)  # one is named *_Segm.nii
     try:
-        count = images.frames(images.along(str(root / volume), axis))
-    except images.ImageError as error:
+        count = read.frames(read.along(str(root / volume), axis))
+    except read.ImageError as error:
         raise UsageError(f"{folder}: {error}; copy it again") from error
     scan = folder.rpartition("/")[2]
     row = {
-        "image_path": images.along(volume, axis),
-        "mask_path": mask and images.along(mask, axis),
+        "image_path": read.along(volume, axis),
+        "mask_path": mask and read.along(mask, axis),
         "patient": re.sub(r"^(BraTS-\w+-\d+)-\d+$", r"\1", scan),
         "study": scan,
         "modality": modality,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.formats.base import WINDOWS, Display
+from scotoma.data.io.base import WINDOWS, Display
 from scotoma.errors import UsageError
 
 SOURCE = "NIH Clinical Center, https://nihcc.app.box.com/v/DeepLesion"

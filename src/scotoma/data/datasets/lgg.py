@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scotoma.data import images
 from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
+from scotoma.data.io import read
 from scotoma.errors import UsageError
 
 SOURCE = (
@@ -53,6 +53,6 @@ def load(root: Path) -> Dataset:
 def _any(root: Path, mask: str) -> int:
     """1 where a mask has anything in it, else 0."""
     try:
-        return int(images.read(str(root / mask)).pixels.any())
-    except images.ImageError as error:
+        return int(read.read(str(root / mask)).pixels.any())
+    except read.ImageError as error:
         raise UsageError(f"a mask cannot be read ({error}): copy it again") from error

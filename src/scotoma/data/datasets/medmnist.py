@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from scotoma.data import table
+from scotoma.data import sources
 from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
 from scotoma.errors import UsageError
@@ -58,7 +58,7 @@ def load(root: Path) -> Dataset:
         raise UsageError(f"{root.name} holds volumes, not pictures: save their slices, or take a two-dimensional set")
     if flag not in CLASSES:
         raise UsageError(f"{root.name} is named as none of MedMNIST's sets ({', '.join(CLASSES)}); load it by its path alone")
-    dataset, classes = table.load(root), CLASSES[flag]
+    dataset, classes = sources.load(root), CLASSES[flag]
     labels = [c for c in dataset.table.columns if c.startswith("label")]
     if flag == "chestmnist" and len(labels) == len(classes):
         return replace(dataset, table=dataset.table.rename(columns=dict(zip(labels, classes, strict=True))))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
-from scotoma.data.formats.base import WINDOWS, Display
+from scotoma.data.io.base import WINDOWS, Display
 from scotoma.errors import UsageError
 
 SOURCE = "Kaggle, https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scotoma.data.modalities import modality
-from scotoma.views import Augmentation
+from scotoma.transforms.augmentation import Augmentation
 
 
 @dataclass(frozen=True)

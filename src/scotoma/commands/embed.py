@@ -1,0 +1,172 @@
+"""``embed``: pictures -> their features, one Parquet file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scotoma import files, preflight
+from scotoma.arguments import checked
+from scotoma.data import dataset as dataset_
+from scotoma.data import phi, sources
+from scotoma.data.dataset import SPLITS
+from scotoma.data.sources import IDENTIFIERS
+from scotoma.data.splits import splits
+from scotoma.data.store import store
+from scotoma.errors import RunError, UsageError, notice
+
+if TYPE_CHECKING:
+    import pandas as pd  # and not the encoders' module: the command line's parser imports what stands here
+
+
+COLUMN = "embedding"
+HEADER = b"scotoma"
+NEVER = ("image_path", "mask_path", COLUMN)  # the first two may name a patient
+FOUND_BY = ("series", "file", "content")  # keyed hashes, of a store's facts
+BLOCK = 4096  # rows at a time, and in a row group
+
+
+@checked
+def embed(
+    run: str | Path,
+    data: Any,
+    out: str | Path = "embeddings.parquet",
+    labels: str | None = None,
+    on: str | None = None,
+    readers: str | None = None,
+    missing: list[str] | None = None,
+    target: list[str] | None = None,
+    rows: str = "all",
+    strict: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Write the encoder's features of every readable picture into a Parquet file, one row a picture.
+
+    Columns: ``row`` (the row id), ``split``, ``patient``, ``study`` and ``group`` (keyed hashes) where the table has them, the
+    target columns as the table has them, where a row has no patient the keyed hashes ``series``, ``file`` and ``content`` (of the
+    image), and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])``
+    in pandas is (n, D), and in DuckDB ``list_cosine_similarity(a.embedding, b.embedding)`` compares two rows. Under ``scotoma``
+    the file's metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights, the picture
+    size, how many images and patients it was trained on, and how many of these rows are among them (``overlap``), which is printed.
+
+    No split is drawn: ``split`` is the table's own, else the side that the run had a picture or its patient on, else missing.
+
+    Args:
+        run: a finished pretrain or finetune run, or an encoder or model file (of a model, the features that its head sees).
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        out: the Parquet file.
+        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
+        on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so.
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        target: columns of the table to write beside the features; by default those of the classifier that the table has.
+        rows: train, val or test for the pictures of that split, or all.
+        strict: stop at an unreadable picture instead of leaving it out.
+        overwrite: replace the file `out`.
+        quiet: no progress bar.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: the request is wrong; nothing was written.
+        RunError: the disk is full, nothing could be read, or an unreadable picture under `strict`.
+    """
+    path = Path(out)
+    if rows not in (*SPLITS, "all"):
+        raise UsageError(f"--rows {rows}: one of {', '.join(SPLITS)}, all")
+    wrong = next((name for name in target or () if name in NEVER), None)
+    if wrong:
+        raise UsageError(f"--target {wrong}: no column to write beside the features")
+    for name in target or ():
+        if (reason := phi.named(name)) is not None and reason.direct and name not in IDENTIFIERS:
+            raise UsageError(f"--target {name}: {reason.text} is written nowhere; join it by row in a table of your own")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
+    preflight.weights_file(run)
+    from scotoma.data import encoder_header
+    from scotoma.data.datamodule import Source
+
+    info = encoder_header.read_info(run)
+    dataset = replace(sources.load(data, labels, on, readers, missing), display=info.display)
+    for name in set(target or ()) - set(store.FROM_HEADERS):
+        dataset.column(name)  # a wrong column is found before anything is decoded
+    dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)
+    encoder_header.say_unlike(run, dataset.name, opened.preparation)
+    source = Source(str(run), dataset, opened)
+    sides = _sides(dataset, opened, source.sides())
+    chosen = np.arange(len(dataset)) if rows == "all" else np.flatnonzero(sides == rows)
+    if not len(chosen):
+        raise UsageError(f"{dataset.name}: no picture is known to be in split {rows}; see the table's column split, or --rows all")
+    wanted = target or [name for name in info.targets if name in dataset.table.columns and name not in NEVER]
+    overlap = source.look.overlap(chosen)
+    notice(dataset.name, overlap.sentence("embedded images", f"the encoder {Path(run).name}"))
+    said = source.record.statement() | {"overlap": overlap.value, "overlap_reasons": list(overlap.reasons)}
+    _write(path, _columns(dataset, opened, sides, wanted).iloc[chosen], run, info, opened, said)
+    return path
+
+
+def _sides(dataset: dataset_.Dataset, opened: store.Store, earlier: dict[str, str]) -> np.ndarray:
+    """(n,) the split of each row, None where it is not known; what stands on several sides counts as trained on."""
+    given = dataset.table["split"] if "split" in dataset.table.columns else None
+    if given is not None and given.notna().any():
+        return given.where(given.notna(), None).to_numpy(object)
+    known = [{earlier.get(name) for name in names} for names in splits.known_by(dataset, opened)]
+    return np.array([next((side for side in SPLITS if side in of_row), None) for of_row in known], object)
+
+
+def _columns(dataset: dataset_.Dataset, opened: store.Store, sides: np.ndarray, target: list[str]) -> pd.DataFrame:
+    """What stands beside the features; where rows name no patient also by what else `scotoma purge` finds his."""
+    import pandas as pd
+    from pandas.api.types import infer_dtype
+
+    kept = ["row", *(name for name in IDENTIFIERS if name in dataset.table.columns)]
+    found = dataset.table[kept].copy()
+    found.insert(1, "split", pd.Series(sides, found.index, "string"))
+    for name in (t for t in target if t not in found):
+        column = dataset.column(name)
+        mixed = infer_dtype(column) in ("mixed", "mixed-integer")  # Parquet has one type a column
+        found[name] = column.map(str, na_action="ignore") if mixed else column
+    if "patient" not in found or found["patient"].isna().any():
+        facts = opened.facts.iloc[dataset.table["row"].to_numpy()]
+        for name in (n for n in FOUND_BY if n in facts.columns and n not in found):
+            found[name] = pd.Series(facts[name].to_numpy(object), found.index, "string")
+    return found
+
+
+def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened: store.Store,
+           provenance: dict[str, Any]) -> None:  # fmt: skip
+    """Features block by block, so that no more than a block is in memory; the file appears under its name when it is whole."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    from scotoma.data import encoder_header
+    from scotoma.models import encoders
+    from scotoma.models.features import extract
+
+    network, _, _ = encoders.load(run)
+    width = encoders.width(network)
+    said = {
+        "encoder": info.name, "method": info.method["name"], "fingerprint": info.data, "image_size": info.image_size,
+        "weights": hashlib.blake2b(encoder_header.find(run).read_bytes(), digest_size=16).hexdigest(), **provenance,
+    }  # fmt: skip
+    beside = pa.Schema.from_pandas(columns, preserve_index=False).remove_metadata()
+    features = pa.field(COLUMN, pa.list_(pa.float32(), width))
+    schema = beside.append(features).with_metadata({HEADER: json.dumps(said)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {path} ({error.strerror})") from error
+    with files.replacing(path) as temporary, ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(columns), BLOCK):
+            part = columns.iloc[start : start + BLOCK]
+            x = extract(network, info, opened, part["row"].to_numpy())
+            values = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), width)
+            arrays = pa.Table.from_pandas(part, schema=beside, preserve_index=False).columns
+            writer.write_table(pa.Table.from_arrays([*arrays, values], schema=schema))

@@ -1,0 +1,28 @@
+"""``report``: run folders -> one self-contained page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scotoma.arguments import checked
+
+
+@checked
+def report(runs: list[Path], out: Path | None = None) -> Path:
+    """Write one page about these runs; beside it ``tables/``, ``model_card.md`` and ``checklist.md``.
+
+    Args:
+        runs: run folders; run folders inside them are read too.
+        out: the page to write; ``report.html`` in the first run's folder if not given. What lies beside a page of another name
+            has that name in front (``both.html``: ``both_tables/``, ``both_model_card.md``).
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UsageError: a folder is no run, cannot be read, or holds no results.
+        RunError: the page cannot be written.
+    """
+    from scotoma.reporting.build import build
+
+    return build(runs, out)

@@ -1,0 +1,203 @@
+"""``study``: methods x label fractions x label draws, with controls; can be stopped and taken up again."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from scotoma import plugins, preflight
+from scotoma.arguments import checked
+from scotoma.errors import UsageError
+from scotoma.run_folder import Run
+
+MODES = ("linear", "finetune")
+CONTROLS = ("random", "majority", "pixels", "header")
+
+
+@checked
+def study(
+    data: Any,
+    target: list[str],
+    methods: list[str],
+    out: str | Path = "runs/study",
+    fractions: list[float] | None = None,
+    seeds: int = 3,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    steps: int | dict[str, int] | None = None,
+    size: int = 96,
+    encoder: str | None = None,
+    modes: list[str] | None = None,
+    controls: list[str] | None = None,
+    finetune_steps: int = 100,
+    finetune_learning_rate: float = 5e-4,
+    finetune_size: int | None = None,
+    finetune_batch_size: int = 32,
+    decoder: str = "auto",
+    labels: str | None = None,
+    on: str | None = None,
+    readers: str | None = None,
+    missing: list[str] | None = None,
+    separator: str | None = None,
+    classes: list[str] | None = None,
+    channels: int | None = None,
+    modality: str = "auto",
+    seed: int = 0,
+    strict: bool = False,
+    allow_leakage: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Show what pretraining was worth: every method once, then classifiers on nested label fractions, beside controls.
+
+    Pretraining sees training rows only. A method that reads labels is pretrained anew for each fraction and draw.
+
+    Args:
+        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        target: one column of classes; several of 0/1/missing (multi-label); or mask_path, whose regions are to be found.
+        methods: see `scotoma list methods`; separated by commas. With other arguments than a method's defaults:
+            'mae?masking=block&mask_ratio=0.6' (quoted, for the shell's sake).
+        out: the run folder.
+        fractions: shares of the labels, separated by commas; by default 0.01, 0.1, 1.
+        seeds: label draws for each fraction.
+        minutes: wall-clock budget of each pretraining (10 where no length is given).
+        epochs: length of each pretraining as passes over the training pictures.
+        steps: length of each pretraining as optimiser steps; one number, or a number for each method.
+        size: side of what the encoder sees, pixels.
+        encoder: one network for all methods; by default each method's own.
+        modes: how encoders are used: linear (frozen), finetune; of regions finetune alone.
+        controls: random (the same network, random weights, the same budget), majority, pixels, header; and weights to compare with:
+            a run, a weights file, or a tag of timm's pretrained networks, such as resnet18.a1_in1k.
+        finetune_steps: optimiser steps of each fine-tuning.
+        finetune_learning_rate: peak of each fine-tuning.
+        finetune_size: side of what the encoder sees in fine-tuning, pixels; by default as in pretraining.
+        finetune_batch_size: pictures a step of each fine-tuning.
+        decoder: of regions: unet, deeplabv3plus, upernet or setr_pup; auto takes the first that goes with the network.
+        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
+        on: the spreadsheet's column that names the picture.
+        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
+        classes: the classes of one categorical target to tell apart; others count as unlabelled.
+        channels: 1 or 3; by default 3 where any picture has colour.
+        modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
+        seed: of the split, the weights, the order and the views.
+        strict: stop at an unreadable picture instead of leaving it out.
+        allow_leakage: go on where a patient or picture is on both sides of the split.
+        overwrite: replace a finished study in `out`.
+        resume: go on with an interrupted study in `out`.
+        quiet: no progress bars.
+
+    Returns:
+        The run folder, with `report.html`.
+
+    Raises:
+        UsageError: the request is wrong; nothing was written.
+        RunError: the run failed.
+    """
+    from scotoma.data.labels.targets import MASKS
+
+    regional = list(target) == [MASKS]
+    known_modes, known_controls = (MODES[1:], CONTROLS[:1]) if regional else (MODES, CONTROLS)
+    fractions, modes = sorted(set(fractions or [0.01, 0.1, 1.0])), list(dict.fromkeys(modes or known_modes))
+    controls = list(known_controls) if controls is None else controls
+    unknown = next((m for m in modes if m not in known_modes), None)
+    if unknown:
+        raise UsageError(f"unknown mode {unknown!r}; one of {', '.join(known_modes)}")
+    if regional:
+        _check_regional(methods, controls)
+    elif decoder != "auto":
+        raise UsageError("--decoder is for regions: --target mask_path")
+    _check_controls(controls, encoder)
+    for method in methods:
+        plugins.variant(method)
+    if not methods or len(set(methods)) < len(methods):
+        raise UsageError("--methods: name each method once, separated by commas")
+    if any(not 0 < f <= 1 for f in fractions) or min(seeds, finetune_steps, finetune_batch_size) < 1:
+        raise UsageError(
+            "--fractions must be above 0 and at most 1, --seeds, --finetune_steps and --finetune_batch_size at least 1"
+        )
+    if sum(v is not None for v in (minutes, epochs, steps)) > 1:
+        raise UsageError("give one of --minutes, --epochs and --steps")
+    if minutes is None and epochs is None and steps is None:
+        minutes = 10.0
+    arguments = {
+        "data": str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}", "target": target,
+        "methods": methods, "fractions": fractions, "seeds": seeds, "minutes": minutes, "epochs": epochs, "steps": steps,
+        "size": size, "encoder": encoder, "modes": modes, "controls": controls, "finetune_steps": finetune_steps,
+        "finetune_learning_rate": finetune_learning_rate, "finetune_size": finetune_size,
+        "finetune_batch_size": finetune_batch_size, "decoder": decoder, "labels": labels, "on": on, "readers": readers,
+        "missing": missing, "separator": separator,
+        "classes": classes, "channels": channels,
+        "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
+    }  # fmt: skip
+    finished = preflight.is_finished(Path(out), "study", arguments, overwrite, resume)
+    if not finished:
+        preflight.refuse_folder(Path(out), "study", overwrite, resume)
+    if encoder is not None:
+        from scotoma.models.encoders import resolve
+
+        resolve(encoder, size)
+    from scotoma.data.datamodule import gather
+
+    material = gather(
+        data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
+        target=target, classes=classes, size=max(size, finetune_size or 0), channels=channels, modality_name=modality,
+        seed=seed, strict=strict, allow_leakage=allow_leakage, compared=[c for c in controls if c not in CONTROLS], quiet=quiet,
+    )  # fmt: skip
+    from scotoma.data.labels.targets import require_classes
+
+    assert material.target is not None
+    for name in ("train", "test"):
+        require_classes(material.target, material.split.rows(name), f"split {name}")
+    from scotoma.training import label_columns, resuming
+
+    if finished:
+        return resuming.confirm_finished(Path(out), material, regional, [c for c in controls if c not in CONTROLS])
+    for method in methods:
+        label_columns.refuse(material, method)
+    from scotoma.studies.runner import carry_out
+
+    run = Run.open(Path(out), "study", arguments, overwrite, resume)
+    try:
+        resuming.check(run, material, regional, [c for c in controls if c not in CONTROLS])
+        carry_out(run, material, quiet)
+        run.finish()
+    finally:
+        run.close()
+    from scotoma.reporting.build import build
+
+    build([run.path])
+    return run.path
+
+
+def _check_regional(methods: list[str], controls: list[str]) -> None:
+    """Refuse what says nothing of regions, and methods that would see every label map."""
+    for method in methods:
+        chosen, given = plugins.variant(method)
+        wants = chosen.wants(chosen.settings(given))
+        if wants.labels or wants.regions:
+            raise UsageError(f"{method} reads labels or regions: for regions name methods that read none")
+    wrong = next((c for c in controls if c in CONTROLS[1:]), None)
+    if wrong:
+        raise UsageError(f"--controls {wrong} says nothing of regions: random, or weights to compare with")
+
+
+def _check_controls(controls: list[str], encoder: str | None) -> None:
+    """Refuse a control that is neither one of ``CONTROLS`` nor weights."""
+    for control in controls:
+        if control in CONTROLS:
+            continue
+        if Path(control).exists():
+            from scotoma.models.pretrained_weights import network
+
+            if network(control) is None and encoder is None:
+                raise UsageError(f"--controls {control}: say which network these weights are of with --encoder")
+            continue
+        preflight.require(control)
+        near = difflib.get_close_matches(control, CONTROLS, n=1)
+        if near or "." not in control:
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(CONTROLS)}, a run, a weights file or a timm tag"
+            raise UsageError(f"unknown control {control!r}; {hint}")

@@ -1,1 +1,0 @@
-"""The file formats, one module a family; :mod:`scotoma.data.images` chooses among them."""

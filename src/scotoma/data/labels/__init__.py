@@ -1,0 +1,1 @@
+"""Label tables: spreadsheets, joining, classes, annotators, masks."""

@@ -1,0 +1,1 @@
+"""Splits without leaks: units, strata, duplicates, label draws."""

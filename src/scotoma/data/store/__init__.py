@@ -1,0 +1,1 @@
+"""The store: images decoded once, memory-mapped."""

@@ -1,0 +1,37 @@
+"""Errors of numbers: mean absolute and squared error, bias, R squared, correlation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate, picture_means
+from scotoma.metrics.classification import FloatArray
+from scotoma.run_folder import Row
+
+METRICS = ("mae", "rmse", "bias", "r2", "pearson")
+
+
+def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[str, FloatArray]:
+    """Every one of ``METRICS`` under weights (R, n), (R,) each.
+
+    Mean absolute and root mean squared error; bias, the mean of found less true; R squared; Pearson's correlation (NaN where either
+    does not vary).
+    """
+    error, w = found - truth, weights.astype(np.float64)
+    truth, found = truth - truth.mean(), found - found.mean()  # of numbers far from 0 the difference of squares loses all digits
+    squared, mean = picture_means(error**2, w), picture_means(truth, w)
+    spread = picture_means(truth**2, w) - mean**2
+    of_found = picture_means(found, w)
+    spread_found = picture_means(found**2, w) - of_found**2
+    together = picture_means(truth * found, w) - mean * of_found
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r2 = np.where(spread > 1e-12, 1 - squared / spread, np.nan)
+        pearson = np.where((spread > 1e-12) & (spread_found > 1e-12), together / np.sqrt(spread * spread_found), np.nan)
+    return {"mae": picture_means(np.abs(error), w), "rmse": np.sqrt(squared), "bias": picture_means(error, w), "r2": r2,
+            "pearson": pearson}  # fmt: skip
+
+
+def rows_of(truth: np.ndarray, found: np.ndarray, units: np.ndarray) -> list[Row]:
+    """A row a metric, with its interval over patients."""
+    weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
+    return [{"metric": name, "n": len(truth), **estimate(values)} for name, values in errors(truth, found, weights).items()]

@@ -1,0 +1,150 @@
+"""Checkpoints as other programs write them: which table of weights, and which names in it, are the network's.
+
+Several networks can lie in one file. The rule: of student and teacher (or EMA) the teacher, as DINO, DINOv2 and I-JEPA evaluate; of
+MoCo's two the query encoder, as its authors transfer it; where two are left that differ, the file is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scotoma.data.encoder_header import is_pickled
+from scotoma.errors import UsageError
+
+COUNTER = "num_batches_tracked"  # of batch norm; files of before 2018 lack it, and nothing that Scotoma does reads it
+AVERAGED = re.compile(r"(^|[._])(ema|teacher|target_encoder)([._]|$)")
+SECOND = re.compile(r"(^|[._])(student|encoder_k|momentum_encoder|target_network)([._]|$)")
+DEPTH = 3  # of tables within tables
+
+
+@dataclass(frozen=True)
+class Found:
+    """The weights that a checkpoint has for a network.
+
+    Args:
+        weights: under the network's own names, as they stand in the file.
+        place: keys and prefix under which they were found; "" where they are the file.
+        left_out: how many other tensors the file has.
+        others: places of other networks that would fit, not taken.
+    """
+
+    weights: dict[str, Tensor]
+    place: str
+    left_out: int
+    others: tuple[str, ...] = ()
+
+    def sentence(self) -> str:
+        """What was taken, in a line."""
+        others = f"; not taken: {', '.join(self.others)}" if self.others else ""
+        where = f"{self.place}, " if self.place else ""
+        return f"{where}{len(self.weights)} tensors; {self.left_out} others left out{others}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a weights file holds, by name; nothing in it is ever run.
+
+    Raises:
+        UsageError: it holds no table of weights, or other Python objects.
+    """
+    import pickle
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if not is_pickled(path):
+            return dict(load_file(path))
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        object_in_it = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if object_in_it:
+            raise UsageError(
+                f"{path}: holds Python objects beside the weights ({object_in_it[1]}), which are not read: where it was written, "
+                "save its table of weights alone (torch.save(model.state_dict(), ...))"
+            ) from error
+        raise UsageError(
+            f"{path}: no weights can be read from it ({(str(error) or type(error).__name__).splitlines()[0]})"
+        ) from error
+    if not isinstance(found, dict) or not any(True for _ in _tables(found)):
+        raise UsageError(f"{path}: holds no table of weights by name")
+    return found
+
+
+def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str) -> Found:
+    """The weights of a network with these names out of what a file holds.
+
+    Args:
+        content: of the file.
+        wanted: names of all of the network's tensors.
+        name: of the file, for messages.
+        network: its name, likewise.
+
+    Raises:
+        UsageError: no table of the file has all of them, or several differ.
+    """
+    needed = [n for n in wanted if not n.endswith(COUNTER)]
+    tables = dict(_tables(content))
+    places = [(table, prefix) for table, weights in tables.items() for prefix in _prefixes(weights, needed)]
+    whole = [(t, p) for t, p in places if all(p + n in tables[t] for n in needed)]
+    if not whole:
+        best = max(places, key=lambda place: sum(place[1] + n in tables[place[0]] for n in needed), default=None)
+        missing = needed if best is None else [n for n in needed if best[1] + n not in tables[best[0]]]
+        raise UsageError(
+            f"{name}: not weights of a {network} ({missing[0]} is missing, {len(missing)} of {len(needed)} in all); name the "
+            "network that they are of with --encoder, or give them timm's names"
+        )
+    ranks = [_rank(t, p) for t, p in whole]
+    chosen, *equals = [place for place, rank in zip(whole, ranks, strict=True) if rank == min(ranks)]
+    weights = {n: tables[chosen[0]][chosen[1] + n] for n in wanted if chosen[1] + n in tables[chosen[0]]}
+    differing = [_place(t, p) for t, p in equals if not all(torch.equal(weights[n], tables[t][p + n]) for n in needed)]
+    if differing:
+        raise UsageError(
+            f"{name}: holds several networks that fit ({', '.join([_place(*chosen), *differing])}): save the one you mean alone"
+        )
+    left_out = sum(len(table) for table in tables.values()) - len(weights)
+    others = tuple(_place(t, p) for t, p in whole if (t, p) != chosen)
+    return Found(weights, _place(*chosen), left_out, others)
+
+
+def _tables(content: dict[Any, Any], path: str = "", depth: int = DEPTH) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Tables of tensors by name, each with the keys that lead to it; an optimiser's state goes by numbers and is none."""
+    own = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if own:
+        yield path, own
+    for key, value in content.items() if depth else ():
+        if isinstance(key, str) and isinstance(value, dict):
+            yield from _tables(value, f"{path}.{key}" if path else key, depth - 1)
+
+
+def _prefixes(weights: dict[str, Tensor], needed: list[str]) -> list[str]:
+    """What stands before names of the network in this table, the most frequent first; whole parts of names only."""
+    by_end: dict[str, list[str]] = {}
+    for name in weights:
+        by_end.setdefault(name.rpartition(".")[2], []).append(name)
+    found = Counter(
+        name[: -len(wanted)]
+        for wanted in needed
+        for name in by_end.get(wanted.rpartition(".")[2], ())
+        if name.endswith(wanted) and (name == wanted or name[-len(wanted) - 1] == ".")
+    )
+    return [prefix for prefix, _ in found.most_common()]
+
+
+def _place(table: str, prefix: str) -> str:
+    return f"{table}: {prefix}" if table and prefix else table or prefix
+
+
+def _rank(table: str, prefix: str) -> int:
+    """Averaged networks first, momentum encoders and students last."""
+    words = f"{table}.{prefix}"
+    return 2 if SECOND.search(words) else 0 if AVERAGED.search(words) else 1

@@ -1,0 +1,141 @@
+"""Weights to start from: a run, a weights file, or a pretrained network of timm; fitted to other channels and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scotoma.data import encoder_header
+from scotoma.data.encoder_header import EncoderInfo, info_or_none, say_unlike
+from scotoma.errors import UsageError, notice
+from scotoma.models import checkpoints, encoder_shapes, encoders
+
+
+def network(source: str) -> str | None:
+    """The name of the network that these weights are of; None where they do not say (a file of another program)."""
+    if not Path(source).exists():
+        return source.split(".")[0].removeprefix("hf-hub:")
+    info = info_or_none(source)
+    if info is not None:
+        _require_own(source, info)
+    return info.name if info else None
+
+
+def _require_own(source: str | Path, info: EncoderInfo) -> None:
+    """Refuse a file of Scotoma's whose weights are not of the network that is about to be built."""
+    encoder_shapes.require(encoder_header.find(source), info.name, lambda: encoders.build(info), encoders.BESIDE)
+
+
+def without_hashes(info: EncoderInfo) -> EncoderInfo:
+    """The header as it leaves the installation: without hashes of whom the weights were trained on."""
+    return replace(info, trained_on=None)
+
+
+def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
+    """Put weights into a network, in place.
+
+    The first layer's weights are summed or spread over channels, a vision transformer's positions and patches resampled, a
+    classifier's head left out (all timm's own ways); everything else must fit exactly. Files of other programs are read as
+    ``checkpoints`` says.
+
+    Args:
+        encoder: the network.
+        info: its description.
+        source: a run folder, a ``.safetensors`` file or checkpoint with timm's names, or a tag (``resnet18.a1_in1k``) whose weights
+            timm takes from its cache or downloads.
+
+    Raises:
+        UsageError: no such weights, they cannot be had, they are another network's, or not finite.
+    """
+    weights = _of_file(encoder_header.find(source), encoder, info) if Path(source).exists() else _of_tag(source)
+    if Path(source).exists():
+        say_unlike(source, Path(source).name, info.pixels)
+    encoder.load_state_dict(_fitted(weights, encoder, info, source), strict=True)
+
+
+def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **overrides: Any) -> tuple[nn.Module, EncoderInfo]:
+    """A pretrained network and its header, for pictures of another side or with a finer last map.
+
+    Args:
+        source: a run folder or an encoder file.
+        size: side of the pictures; by default as it was pretrained.
+        dilated: of how many pixels a cell of the last map is to be; 0 leaves the network as it is.
+        **overrides: timm arguments that change training, not weights (``drop_path_rate``).
+
+    Raises:
+        UsageError: as ``encoders.load``; the network takes no other size, or cannot be dilated.
+    """
+    info = encoder_header.read_info(source)
+    if size in (None, info.image_size) and not dilated:
+        encoder, info, _ = encoders.load(source, **overrides)
+        return encoder, info
+    _require_own(source, info)
+    _, kwargs = encoders.resolve(info.name, size or info.image_size)
+    kwargs = info.timm_kwargs | kwargs | ({"output_stride": dilated} if dilated else {})
+    info = replace(info, image_size=size or info.image_size, timm_kwargs=kwargs)
+    try:
+        encoder = encoders.build(info, **overrides)
+    except (TypeError, NotImplementedError) as error:
+        raise UsageError(f"{info.name} cannot be dilated ({error}): use another --decoder") from error
+    start(encoder, info, str(source))
+    return encoder, info
+
+
+def _of_file(path: Path, encoder: nn.Module, info: EncoderInfo) -> dict[str, Tensor]:
+    """The network's weights out of a file; where another program wrote it, what was taken of it is said."""
+    content, own = checkpoints.read(path), encoder.state_dict()
+    found = checkpoints.pick(content, own, str(path), info.name)
+    absent = [name for name in own if name not in found.weights]
+    if info_or_none(path) is None:
+        counters = f"; {len(absent)} {checkpoints.COUNTER} of batch norm, which it lacks, are 0" if absent else ""
+        notice(path.name, found.sentence() + counters)
+    return {name: torch.zeros_like(own[name]) for name in absent} | found.weights
+
+
+def _of_tag(tag: str) -> dict[str, Tensor]:
+    import timm
+
+    name = tag.removeprefix("hf-hub:")
+    known = tag != name or tag in timm.list_models(pretrained=True) or timm.is_model(tag)
+    if not known:
+        raise UsageError(f"{tag}: neither a run, nor a file, nor one of timm's pretrained networks")
+    try:
+        return timm.create_model(tag, pretrained=True).state_dict()
+    except Exception as error:  # whatever the hub, the network or the cache raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{tag}: its weights cannot be had ({reason}); fill timm's cache, or name a file") from error
+
+
+def _fitted(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInfo, source: str) -> dict[str, Tensor]:
+    """The weights that the network has, in the shapes that it has."""
+    from timm.layers import resample_abs_pos_embed, resample_patch_embed
+    from timm.models import adapt_input_conv
+
+    wanted, found = encoder.state_dict(), {}
+    anything: Any = encoder
+    first = anything.pretrained_cfg["first_conv"] + ".weight"
+    missing = [name for name in wanted if name not in weights]
+    if missing:
+        raise UsageError(f"{source}: not weights of a {info.name} ({missing[0]} is missing, {len(missing)} in all)")
+    for name, like in wanted.items():
+        tensor = weights[name]
+        if like.is_floating_point():
+            tensor = tensor.float()
+            if not tensor.isfinite().all():
+                raise UsageError(f"{source}: {name} is not finite: these weights are damaged")
+        if name == first and tensor.ndim == 4:
+            if tensor.shape[1] != like.shape[1]:
+                tensor = adapt_input_conv(like.shape[1], tensor)
+            if tensor.shape[2:] != like.shape[2:] and "patch_embed" in name:
+                tensor = resample_patch_embed(tensor, list(like.shape[2:]))
+        elif name == "pos_embed" and tensor.shape != like.shape:
+            prefix = 0 if anything.no_embed_class else anything.num_prefix_tokens
+            tensor = resample_abs_pos_embed(tensor, list(anything.patch_embed.grid_size), num_prefix_tokens=prefix)
+        if tensor.shape != like.shape:
+            raise UsageError(f"{source}: not weights of a {info.name} ({name} is {tuple(tensor.shape)}, not {tuple(like.shape)})")
+        found[name] = tensor
+    return found

@@ -1,0 +1,164 @@
+"""The audit's page: problems with thumbnails, what could be a shortcut, and the cohort table. It reads pixels of stores."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scotoma.reporting.cells import decimals, missing, p_value
+from scotoma.reporting.page import templates
+from scotoma.run_folder import write_atomically
+
+if TYPE_CHECKING:
+    from scotoma.data.store.store import Store
+    from scotoma.quality.findings import Finding, Picture
+
+Row = dict[str, Any]
+THUMBNAIL = 96  # pixels
+GROUPS, IN_GROUP, SINGLES = 12, 7, 14  # shown of each problem; the rows name all
+SIDES = {"train": "Training", "val": "Validation", "test": "Test"}
+MEANING = {
+    "error": "Errors make results wrong. Mend them before training.",
+    "warning": "Look at these before training: each can be harmless or spoil the results.",
+    "note": "Worth knowing.",
+}
+
+ADVICE = {
+    "unreadable": "Open one of them in a viewer: they may be damaged, or need a decoder that is not installed.",
+    "patient": "The same person is learned from and tested on: put all pictures of a person on one side (scotoma split).",
+    **dict.fromkeys(
+        ("group", "study", "series", "file"),
+        "What belongs together is learned from and tested on: put each group on one side (scotoma split).",
+    ),
+    "identical": "A network that has seen a picture in training is not tested by it. Keep one, or keep all on one side.",
+    "near_duplicate": "Look: one picture saved twice belongs on one side (scotoma split --copies); repeated films may be harmless.",
+    **dict.fromkeys(
+        ("near_duplicate_of_one_patient", "altered_copy_of_one_patient"),
+        "Nothing to do: a split by patient keeps them on one side.",
+    ),
+    "one_unit": "Look: is it one patient, or one identifier that many share?",
+    "altered_copy": "Such copies are often made to enlarge a data set: `scotoma split --copies` keeps them on one side.",
+    "contradicting_labels": "One of the labels is wrong, or the label is not in the picture: ask a reader.",
+    "header_predicts": "The classes may come from different sources. A network can learn the source: test on data from elsewhere.",
+    "border_predicts": "Markers, cropping or the source may tell the classes apart, or the disease may reach the border: look.",
+    "constant": "Leave them out, or export them anew.",
+    "nearly_blank": "Empty slices or failed exports: leave them out unless they mean something.",
+    "inverted": "A negative (MONOCHROME1 exported as it is stored) must be inverted before training.",
+    "burned_in_text": "Text may name a patient, and may tell the classes apart: look, and cover it.",
+    "identifying_header": "Scotoma keeps none of these. De-identify the files before they leave the hospital.",
+    "small_class": "Results of so small a class are uncertain: join it with another, or gather more.",
+}
+
+
+def write(path: Path, names: tuple[str, str | None], findings: Sequence[Finding], rows: Sequence[Row], stores: Sequence[Store],
+          captions: dict[Picture, str]) -> None:  # fmt: skip
+    """Write the page, one file with its pictures inside.
+
+    Args:
+        path: of the page.
+        names: of the data, and of those they were compared with (None: with none).
+        findings: worst first.
+        rows: counts, predictions and the cohort, as the run folder has them.
+        stores: of the data, and of the other.
+        captions: what stands below a thumbnail.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    environment = templates()
+    shown = {p for f in findings for p in _pictures(f)}
+    content = {
+        "name": names[0],
+        "other": names[1],
+        "meaning": MEANING,
+        "findings": [_shown(f, captions) for f in findings],
+        "counts": {s: sum(f.severity == s for f in findings) for s in MEANING},
+        "pictures": {p: _uri(stores[p[0]], p[1]) for p in sorted(shown)},
+        "shortcuts": [_shortcut(r) for r in rows if r["metric"] == "auroc"],
+        "cohort": _cohort(rows),
+        "classes": _classes(rows),
+    }
+    write_atomically(path, environment.get_template("audit.html.jinja").render(**content))
+
+
+def _pictures(f: Finding) -> list[Picture]:
+    return [p for g in f.groups[:GROUPS] for p in g[:IN_GROUP]] if f.groups else list(f.pictures[:SINGLES])
+
+
+def _shown(f: Finding, captions: dict[Picture, str]) -> dict[str, Any]:
+    """A finding with the thumbnails that are shown of it, those of a group side by side."""
+    groups = [g[:IN_GROUP] for g in f.groups[:GROUPS]] if f.groups else [f.pictures[:SINGLES]] if f.pictures else []
+    more = len(f.groups) - GROUPS if f.groups else len(f.pictures) - SINGLES
+    return {
+        "severity": f.severity,
+        "text": f.text,
+        "advice": next((words for check, words in ADVICE.items() if f.check.startswith(check)), ""),
+        "groups": [{"pictures": [(p, captions.get(p, f"row {p[1]}")) for p in g]} for g in groups],
+        "more": f"{more} more {'groups' if f.groups else 'pictures'} are named in rows.jsonl." if more > 0 else "",
+    }
+
+
+def _uri(store: Store, row: int) -> str:
+    from PIL import Image
+
+    pixels = store.pixels[row]
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _shortcut(row: Row) -> dict[str, str]:
+    what = {"header": "Size, format and header facts", "border": "Pixels along the border"}[row["from"]]
+    bounds = f"{decimals(row['low'])} to {decimals(row['high'])}"
+    verdict = "predicts it" if row["low"] > 0.5 else "no evidence"
+    return {"target": row["target"], "from": what, "value": decimals(row["value"]), "bounds": bounds, "verdict": verdict}
+
+
+def _cohort(rows: Sequence[Row]) -> dict[str, Any]:
+    """The cohort table: a line a column or category, a cell a split; empty without a split."""
+    own = [r for r in rows if r["evaluator"] == "cohort"]
+    splits = [s for s in SIDES if any(r["split"] == s for r in own)]
+    others = [s for s in splits if s != "train" and "train" in splits]
+    by = {(r["metric"], r.get("column"), r.get("class"), r["split"]): r for r in own}
+    lines = []
+    for metric, word in (("patients", "Patients"), ("images", "Pictures")):
+        if (metric, None, None, splits[0] if splits else "") in by:
+            cells = [f"{by[metric, None, None, s]['value']:,}" for s in splits]
+            lines.append({"name": word, "cells": cells, "inner": False, "tests": [("", "") for _ in others]})
+    for column in dict.fromkeys(r["column"] for r in own if r.get("column")):
+        tests = [_test(by.get(("difference", column, None, s)), by.get(("p_value", column, None, s))) for s in others]
+        if ("median", column, None, splits[0]) in by:
+            cells = [_median(by["median", column, None, s]) for s in splits]
+            lines.append({"name": f"{column}, median (quartiles)", "cells": cells, "inner": False, "tests": tests})
+            continue
+        lines.append({"name": column, "cells": ["" for _ in splits], "inner": False, "tests": tests})
+        for label in dict.fromkeys(r["class"] for r in own if r.get("column") == column and r["metric"] == "share"):
+            found = [by["share", column, label, s] for s in splits]
+            cells = [f"{r['count']:,} ({100 * r['value']:.0f} %)" if r["n"] else "\u2013" for r in found]
+            lines.append({"name": label, "cells": cells, "inner": True, "tests": [("", "") for _ in others]})
+    return {"splits": [SIDES[s] for s in splits], "others": [SIDES[s].lower() for s in others], "lines": lines}
+
+
+def _median(row: Row) -> str:
+    return f"{row['value']:.4g} ({row['lower_quartile']:.4g} to {row['upper_quartile']:.4g})" if row["n"] else "\u2013"
+
+
+def _test(difference: Row | None, p: Row | None) -> tuple[str, str]:
+    """The standardised difference and the p-value, as they are written."""
+    if difference is None or p is None or missing(difference["value"]):
+        return "\u2013", "\u2013"
+    return decimals(difference["value"]), p_value(p["value"]).removeprefix("= ")
+
+
+def _classes(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Column -> its categories with the number of pictures."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for r in rows:
+        if r["evaluator"] == "audit" and r["metric"] == "images" and "split" not in r:
+            found.setdefault(r["column"], []).append((r["class"], r["value"]))
+    return list(found.items())

@@ -1,0 +1,144 @@
+"""Run folders -> one self-contained ``report.html``, its tables as CSV, a model card and checklists.
+
+Everything comes from ``config.yaml``, ``rows.jsonl``, ``metrics.csv``, ``figures/`` and the headers of the networks in the run
+folders and in the run folders inside them; nothing is computed anew but means over label draws, and corruption errors of one run
+relative to another's. The sentences stand in the templates, the drawings in ``figures.py``, the tables of sections in modules of
+their own.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scotoma.errors import UsageError, notice
+from scotoma.reporting import figures, svg
+from scotoma.reporting.cells import decimals, interval
+from scotoma.reporting.checklist import checklist
+from scotoma.reporting.csv_tables import Sheets
+from scotoma.reporting.model_card import card, keep_edited
+from scotoma.reporting.naming import CONTROLS, SECTIONS, USES, data_name, label_of
+from scotoma.reporting.origin import origins
+from scotoma.reporting.page import templates
+from scotoma.reporting.reading import Folder, asked, frame, pictures_of, read
+from scotoma.reporting.sections import robustness, tasks, training
+from scotoma.reporting.sections.decisions import in_use
+from scotoma.reporting.sections.results import results, select_test, target_view
+from scotoma.reporting.sections.sample_size import planning
+from scotoma.reporting.statements import facts
+from scotoma.run_folder import withdrawal_sentence, withdrawn, write_atomically
+
+# evaluators with a section of their own
+TESTS = ("operating", "extrapolation", "robustness", "subgroups", "explain", "segmentation", "regression", "retrieval")
+
+
+def build(runs: list[Path], out: Path | None = None) -> Path:
+    """Write one page about these runs; beside it ``tables/``, ``model_card.md`` and ``checklist.md``.
+
+    Args:
+        runs: run folders; run folders inside them are read too.
+        out: the page to write; ``report.html`` in the first run's folder if not given. What lies beside a page of another name
+            has that name in front (``both.html``: ``both_tables/``, ``both_model_card.md``).
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UsageError: a folder is no run, cannot be read, or holds no results.
+        RunError: the page cannot be written.
+    """
+    if not runs:
+        raise UsageError("name at least one run folder")
+    folders = read([Path(run) for run in runs])
+    path = Path(out) if out else Path(runs[0]) / "report.html"
+    prefix = "" if path.stem == "report" else f"{path.stem}_"
+    rows = frame(folders)
+    several = rows.loc[rows["evaluator"].isin(USES), "encoder"].nunique() > 1
+    found, sheets = results(rows, several), Sheets(f"{prefix}tables")
+    content = _content(folders, rows, found, several, sheets)
+    environment = templates()
+    environment.globals |= {"decimals": decimals, "interval": interval}
+    beside = {"card": f"{prefix}model_card.md", "checklist": f"{prefix}checklist.md", "tables": f"{sheets.folder}/"}
+    page = environment.get_template("page.html.jinja").render(**content, beside=beside)
+    write_atomically(path, page)
+    for text in content["withdrawn"]:
+        notice("report", text)
+    sheets.write(path)
+    known = facts(folders, rows, found)
+    keep_edited(path.with_name(beside["card"]), card(content["data"], folders, known, found, rows))
+    keep_edited(path.with_name(beside["checklist"]), checklist(content["data"], known))
+    return path
+
+
+def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, several: bool, sheets: Sheets) -> dict[str, Any]:
+    """Everything that the page shows."""
+    runs = [f for f in folders if f.top not in {g.top for g in folders[: folders.index(f)]}]
+    curves = training.curves(folders, several)
+    learned = [(label, table) for label, table in curves if table["effective_rank"].notna().any()]
+    kinds = dict(zip(found["label"], found["kind"], strict=True))
+    order = ("method", "random", "pixels", "header", "majority")
+    kinds = {label: kind for kind in order for label, k in kinds.items() if k == kind}
+    style = svg.styles(kinds | {label: "method" for label, _ in curves if label not in kinds})
+    cohorts = training.cohorts(rows, sheets, {f.top for f in folders if f.config.get("allow_leakage")})
+    whole = found[found["class"].isna()]
+    auroc, targets = whole[whole["metric"] == "auroc"], list(dict.fromkeys(found["target"]))
+    views = [target_view(found[found["target"] == t], t, len(targets) > 1, sheets) for t in targets]
+    headline = views[0]["fraction"] if views else math.nan
+    pictures = [p for folder in folders for p in pictures_of(folder)]
+    counts = {f.top: withdrawn(*(g.path for g in folders if g.top == f.top)) for f in runs}
+    gone = [f"{top} {withdrawal_sentence(n)}" for top, n in counts.items() if n]
+    tested = {name: _labelled(select_test(rows[rows["evaluator"] == name]), several) for name in TESTS}
+    chosen_by = _labelled(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
+    use, plans = in_use(tested["operating"], sheets), planning(tested["extrapolation"], sheets)
+    robust = robustness.robustness(tested["robustness"], sheets)
+    of_robust = svg.styles(dict.fromkeys(robust.get("heads", ()), "method"))
+    return {
+        "data": ", ".join(dict.fromkeys(data_name(f.config) for f in runs)),
+        "runs": [asked(f) for f in runs],
+        "several_runs": len(runs) > 1,
+        "unfinished": [f.top for f in runs if f.state == "running"],
+        "cohorts": cohorts,
+        "few": training.cautions(rows),
+        "withdrawn": gone,
+        "headlines": tasks.headlines(rows).to_dict("records"),
+        "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),
+        "views": views,
+        "draws": sorted({int(d) for d in whole["draws"].dropna()}),
+        "curve": figures.auroc_by_labels(auroc, style),
+        "roc": figures.roc_by_class(found[found["metric"] == "roc"], style, headline),
+        "confusion": figures.confusions(found[found["metric"] == "confusion"], headline),
+        "losses": svg.uri(figures.losses(curves, style)) if curves else "",
+        "features": svg.uri(figures.features(learned, style)) if learned else "",
+        "costs": training.costs(rows[rows["evaluator"] == "pretrain"], several, sheets),
+        "pictures": {s: [p for p in pictures if p["section"] == s] for s in SECTIONS},
+        "use": use,
+        "plans": plans,
+        "robustness": robust,
+        "hidden": svg.uri(figures.hidden(robust["hidden"], of_robust)) if robust.get("hidden") else "",
+        "subgroups": robustness.subgroups(tested["subgroups"], sheets),
+        "explanations": robustness.explanations(tested["explain"], sheets),
+        "regions": tasks.regions(tested["segmentation"], sheets),
+        "numbers": tasks.numbers(tested["regression"], sheets),
+        "neighbours": tasks.neighbours(tested["retrieval"], sheets),
+        "validated": tasks.validation_tables(chosen_by, sheets),
+        "protocols": sorted(str(e) for e, p in found.groupby("evaluator")["protocol"].nunique().items() if p > 1),
+        "left_out": sorted(set(rows["evaluator"].dropna()) - {*USES, *CONTROLS, *TESTS, "data", "pretrain"}),
+        "paired": bool((found["metric"] == "auroc_difference").any()),
+        "folders": [
+            (f.top if f in runs else f"{f.top}: {f.path.name}", f.text)
+            for f in folders
+            if f in runs or f.config.get("command") == "pretrain"
+        ],
+    }
+
+
+def _labelled(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
+    """Rows about networks, each with a ``label``: the method's name, with the run's where several have the same."""
+    found = rows.copy()
+    names = [label_of(m, n, several) for m, n in zip(found["method"], found["encoder"], strict=True)] if len(found) else []
+    found["label"] = [f"{name}, {run}" for name, run in zip(names, found["run"], strict=True)] if names else []
+    alone = len(set(found["label"])) == len(set(names))
+    return found.assign(label=names) if alone else found

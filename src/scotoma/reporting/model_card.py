@@ -1,0 +1,133 @@
+"""The model card, as Markdown beside the page; and how such a file is written without losing what a person filled in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scotoma.reporting.cells import decimals, interval, missing, plain, same
+from scotoma.reporting.naming import CONTROLS, METRICS, USES
+from scotoma.reporting.provenance import networks, pixels
+from scotoma.reporting.reading import Folder, asked
+from scotoma.reporting.sections.tasks import headlines
+from scotoma.run_folder import write_atomically
+
+SHOWN = ("auroc", "average_precision", "balanced_accuracy", "brier", "ece")
+MARK = "<!-- written by scotoma, "  # and a hash of all before it: a file in which it fits was not edited
+OPEN = {
+    "use": (
+        "the decision that this model shall support, and who takes it",
+        "patients, body parts, scanners and views for which it may be used, and those for which it may not",
+        "what happens to a patient where it errs",
+    ),
+    "data": (
+        "where and when the pictures were taken, who was included and who was left out",
+        "who made the labels, how, and how far readers agree",
+        "consent or its waiver, ethical approval, de-identification",
+    ),
+    "limits": ("limits that only you know: known biases, changes of practice or scanners since", "how the model is watched in use"),
+    "licence": ("licence of the model; the data, and public weights where training began with such, may bind it",),
+}
+
+
+def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """The card: what the runs know, and open lines for what only the user knows.
+
+    Args:
+        name: of the data.
+        folders: run folders, those that the user named and those in them.
+        facts: sentences by key.
+        results: one row a cell, as the page shows them.
+        rows: all of them.
+    """
+    tops = [f for f in folders if f.top not in {g.top for g in folders[: folders.index(f)]}]
+    lines = [
+        f"# Model card: {plain(name)}",
+        "",
+        "Written from the run folder. Lines marked TO FILL ask for what only you know.",
+        "",
+    ]
+    lines += ["## Model", "", *_listed(facts, "kind", "model", "start", "software", "ensembles"), ""]
+    nets = [[n, s.get("timm_name"), s.get("method", {}).get("name"), s.get("image_size"), s.get("seed"), s.get("data")]
+            for n, s in networks(folders)]  # fmt: skip
+    lines += _table(("File", "Network", "Method", "Pixels", "Seed", "Fingerprint of the training pictures"), nets)
+    lines += ["## Intended use", "", *_open("use"), "- Research only: this is no medical device.", ""]
+    lines += ["## Data", "", *_listed(facts, "counts", "split", "subsets", "missing", "outcome", "identity"), *_open("data"), ""]
+    lines += ["## How pixels were prepared", ""]
+    lines += [f"- {plain(text)}" for text in dict.fromkeys(pixels(s) for _, s in networks(folders))] + [""]
+    lines += ["## Training", ""]
+    for folder in tops:
+        lines += [f"- {plain(word)}: {plain(text)}" for word, text in asked(folder)["items"] if word != "Versions"]
+        lines += [f"- Again: `{plain(asked(folder)['full'])}`"]
+    lines += [*_listed(facts, "choice", "imbalance"), "", "## Results on test pictures", ""]
+    lines += _figures(results, rows)
+    lines += [*_listed(facts, "uncertainty", "updating", "robustness", "external"), ""]
+    lines += [
+        "## Thresholds",
+        "",
+        *(_listed(facts, "thresholds", "decisions") or ["- TO FILL: from which probability one acts"]),
+        "",
+    ]
+    lines += ["## Subgroups", "", *(_listed(facts, "subgroups") or ["- TO FILL: not tested by subgroup"]), ""]
+    lines += ["## Explanations", "", *(_listed(facts, "explanations") or ["- Not tested: show no maps as evidence."]), ""]
+    lines += ["## Limits", "", *_listed(facts, "limits"), *_open("limits"), "", "## Licence", ""]
+    lines += ["- Software: Scotoma, MIT licence.", *_open("licence")]
+    return "\n".join(lines) + "\n"
+
+
+def keep_edited(path: Path, text: str) -> Path:
+    """Write a Markdown file; where a person edited the one that lies there, beside it as ``NAME.new.md``.
+
+    Returns:
+        The file that was written.
+    """
+    if path.exists():
+        before, _, mark = path.read_text().rpartition(MARK)
+        if not mark.startswith(_hash(before)):
+            path = path.with_suffix(".new.md")
+    write_atomically(path, f"{text}\n{MARK}{_hash(text + chr(10))} -->\n")
+    return path
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _open(section: str) -> list[str]:
+    return [f"- TO FILL: {question}" for question in OPEN[section]]
+
+
+def _listed(facts: Mapping[str, str], *keys: str) -> list[str]:
+    return [f"- {plain(facts[key])}" for key in keys if key in facts]
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> list[str]:
+    if not lines:
+        return []
+    shown = [["" if missing(cell) else plain(cell) for cell in line] for line in lines]
+    return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *shown)] + [""]
+
+
+def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """Overall values at the greatest share of the labels, controls below."""
+    whole = results[results["class"].isna() & results["metric"].isin(SHOWN)]
+    if whole.empty:
+        told = [
+            [row["target"], row["label"], row["words"], decimals(row["value"]), interval(row), f"{row['n']:g}"]
+            for _, row in headlines(rows).iterrows()
+        ]
+        heads = ("Target", "Method", "Measure", "Value", "Interval", "Pictures")
+        return _table(heads, told) or ["- None: nothing was tested on labelled pictures.", ""]
+    lines = []
+    most = whole["fraction"].max() if whole["fraction"].notna().any() else float("nan")
+    here = whole[same(whole["fraction"], most)].assign(order=whole["kind"] != "method").sort_values("order", kind="stable")
+    for _, row in here.iterrows():
+        use = USES[row["evaluator"]][0] if row["evaluator"] not in CONTROLS else "control"
+        lines.append(
+            [row["target"], row["label"], use, METRICS[row["metric"]], decimals(row["value"]), interval(row), f"{row['n']:g}"]
+        )
+    return _table(("Target", "Method", "Use", "Measure", "Value", "Interval", "Pictures"), lines)

@@ -1,0 +1,161 @@
+"""Run folders as the page reads them: configuration, rows, figures."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scotoma.errors import UsageError
+from scotoma.reporting.cells import missing
+from scotoma.reporting.naming import ASKED, NO_FLAGS, SECTIONS, called
+from scotoma.run_folder import REPLACED, parse_config, read_config, read_rows, status
+
+TEXT = (
+    "evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference", "corruption",
+    "column", "subgroup", "explanation", "other", "highest", "lowest", "unit", "aggregation", "use", "overlap", "reason",
+    "rule", "what",
+)  # fmt: skip
+NUMBERS = (
+    "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
+    "threshold", "prevalence", "confidence", "count", "recalibrated", "wanted", "width", "never", "points",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A run folder as it lies on the disk; ``top`` names the folder the user gave, of which this is a part."""
+
+    path: Path
+    top: str
+    config: dict[str, Any]
+    text: str
+    state: str | None
+    rows: list[dict[str, Any]]
+
+    @property
+    def metrics(self) -> list[Path]:
+        """The logs of the training steps: beside the configuration or under ``logs``, one each time a run was taken up."""
+        return [*self.path.glob("metrics.csv"), *sorted(self.path.glob("logs/**/metrics.csv"))]
+
+
+def read(runs: Sequence[Path]) -> list[Folder]:
+    """The runs and the runs inside them, each once."""
+    found: dict[Path, Folder] = {}
+    names = [run.resolve().name for run in runs]
+    for run, name in zip(runs, names, strict=True):
+        if not (run / "config.yaml").is_file():
+            raise UsageError(
+                f"{run} is no run folder: it has no config.yaml"
+                if Path(run).exists()
+                else f"{run} is no run folder: nothing is there"
+            )
+        top = name if names.count(name) == 1 else f"{run.resolve().parent.name}/{name}"
+        own = []
+        files = (f for f in run.rglob("config.yaml") if REPLACED not in f.relative_to(run).parts)
+        for file in sorted(files, key=lambda f: (len(f.parts), f)):
+            folder, path = file.parent, file.parent.resolve()
+            if path not in found:
+                _require_own(folder, file, folder / "rows.jsonl", *folder.glob("metrics.csv"), *folder.glob("logs/**/metrics.csv"))
+                try:
+                    rows = [row for row in read_rows(folder) if isinstance(row, dict)]
+                except (ValueError, RecursionError) as error:
+                    raise UsageError(f"{folder / 'rows.jsonl'} is damaged ({error}): repeat the run") from error
+                found[path] = Folder(folder, top, read_config(folder), file.read_text(), status(folder), rows)
+            own.append(found[path])
+        if not any(f.rows or any(f.path.glob("figures/*.png")) or f.metrics for f in own):
+            raise UsageError(f"{run} holds no results yet: run it first, or go on with it by --resume")
+    return list(found.values())
+
+
+def frame(folders: Iterable[Folder]) -> pd.DataFrame:
+    """All rows as a table of the known keys, text as text and numbers as numbers; repeated rows once."""
+    rows = pd.DataFrame([{**row, "run": f.top} for f in folders for row in f.rows], columns=["run", *TEXT, *NUMBERS])
+    for name in TEXT:
+        rows[name] = pd.Series([None if missing(v) else str(v) for v in rows[name]], dtype=object, index=rows.index)
+    for name in NUMBERS:
+        rows[name] = pd.to_numeric(rows[name], errors="coerce").astype(float)
+    return rows.drop_duplicates(ignore_index=True)
+
+
+def _require_own(folder: Path, *files: Path) -> None:
+    """Refuse files that are no plain files of the run folder: a page would show what lies elsewhere on this machine.
+
+    Raises:
+        UsageError: one is a link that leads out of the folder, or a pipe or device.
+    """
+    for file in files:
+        if (file.exists() or file.is_symlink()) and not (file.is_file() and file.resolve().is_relative_to(folder.resolve())):
+            raise UsageError(f"{file} is no file of this run folder but a link out of it, a pipe or a device: take it away")
+
+
+def pictures_of(folder: Folder) -> list[dict[str, Any]]:
+    """The figures that a run saved, with the words that stand beside them."""
+    found = []
+    for file in sorted((folder.path / "figures").glob("*.png")):
+        _require_own(folder.path, file, file.with_suffix(".json"))
+        try:
+            words = json.loads(file.with_suffix(".json").read_text())
+        except (OSError, ValueError, RecursionError):
+            words = {}
+        words = words if isinstance(words, dict) else {}
+        section = words.get("section")
+        found.append({
+            "title": str(words.get("title") or file.stem), "caption": str(words.get("caption") or ""),
+            "section": section if section in SECTIONS else "results",
+            "uri": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(),
+        })  # fmt: skip
+    return found
+
+
+def asked(folder: Folder) -> dict[str, Any]:
+    """What the user asked of a run, and the commands that repeat it."""
+    config, items = folder.config, []
+    for key, word in ASKED.items():
+        if not missing(value := config.get(key)):
+            if isinstance(value, dict):  # a number for each method
+                value = [f"{called(k)} {v}" for k, v in value.items()]
+            listed: list[Any] = value if isinstance(value, list) else [value]
+            if key in ("method", "methods"):
+                shown = [called(v) for v in listed]
+            elif key in ("fractions", "label_fraction") and all(isinstance(v, int | float) for v in listed):
+                shown = [f"{100 * v:g}\u00a0%" for v in listed]
+            else:
+                shown = [str(v) for v in listed]
+            items.append((word, ", ".join(shown)))
+    record = parse_config(folder.text)
+    for key in ("hardware", "versions"):
+        if isinstance(kept := record.get(key), dict):
+            kept = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in kept.items()}
+            items.append((key.capitalize(), ", ".join(f"{k} {v}" for k, v in kept.items() if v not in (None, ""))))
+    verb = str(config.get("command", "VERB"))
+    again = ["scotoma", verb, "--config", str(folder.path / "config.yaml"), "--out", "NEW_FOLDER"]
+    return {
+        "name": folder.top,
+        "verb": verb,
+        "items": items,
+        "again": shlex.join(again),
+        "full": shlex.join(["scotoma", verb, *_flags(config)]),
+    }
+
+
+def _flags(config: dict[str, Any], prefix: str = "") -> list[str]:
+    """A configuration as the flags that the user could have typed."""
+    found: list[str] = []
+    for key, value in config.items():
+        name = prefix + str(key).removesuffix("_args")
+        if missing(value) or value is False or (not prefix and key in NO_FLAGS):
+            continue
+        if isinstance(value, dict):
+            found += _flags(value, name + ".")
+        elif value is True:
+            found.append(f"--{name}")
+        else:
+            found += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return found

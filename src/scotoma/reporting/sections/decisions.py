@@ -1,0 +1,131 @@
+"""What the report says of a classifier in use: decisions, predictive values, calibration, net benefit, one answer a patient.
+
+From rows of the evaluator ``operating``, with ``label``, the classifier's name; tables for ``in_use.html.jinja``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from scotoma.reporting import figures, svg
+from scotoma.reporting.cells import Table, cell, count, decimals, line, missing, square
+from scotoma.reporting.csv_tables import Sheets
+from scotoma.reporting.naming import METRICS, finding
+
+DECIDED = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
+WORDS = METRICS | {"ppv": "PPV", "npv": "NPV", "log_loss": "Log loss"}
+CALIBRATED = {
+    "calibration_in_the_large": "On average (0 is right)",
+    "calibration_slope": "Slope (1 is right)",
+    "calibration_intercept": "Intercept (0 is right)",
+}
+ERRORS = ("brier", "ece", "log_loss")
+HOW = {"mean": "the mean of its pictures", "max": "its highest picture", "noisy_or": "any picture positive (noisy or)"}
+SUPPOSED, OF = 0.1, 1000  # prevalence and number of the patients of whom the page tells a story
+PANELS = 9  # a figure
+
+
+def in_use(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """All tables and figures of the section; empty where nothing of it was evaluated."""
+    if rows.empty:
+        return {}
+    style = svg.styles(dict.fromkeys(rows["label"], "method"))
+    points, curve = rows[rows["metric"] == "reliability"], rows[rows["metric"].str.startswith("net_benefit")]
+    panels = [list(_panels(found)) for found in (points, curve)]
+    return {
+        "decided": _decided(rows[rows["prevalence"].isna() & rows["metric"].isin(DECIDED)], sheets),
+        "stories": list(_stories(rows)),
+        "predictive": _predictive(rows[rows["prevalence"].notna()], sheets),
+        "calibrated": _calibrated(rows[rows["metric"].isin(CALIBRATED)], sheets),
+        "recalibrated": _recalibrated(rows[rows["metric"].isin([*ERRORS, *(f"{m}_change" for m in ERRORS)])], sheets),
+        "units": _units(rows[rows["unit"].notna()], sheets),
+        "reliability": [figures.reliability(panels[0][i : i + PANELS], style) for i in range(0, len(panels[0]), PANELS)],
+        "benefit": [figures.net_benefit(panels[1][i : i + PANELS], style) for i in range(0, len(panels[1]), PANELS)],
+    }
+
+
+def _named(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The classifier's name ("" where there is one), the finding's, and the rows about both."""
+    several = rows["label"].nunique() > 1
+    for (label, target, name), part in rows.groupby(["label", "target", "class"], sort=False, dropna=False):
+        yield str(label) if several else "", finding(target, name), part
+
+
+def _panels(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for (target, name), part in rows.groupby(["target", "class"], sort=False, dropna=False):
+        yield finding(target, name), part
+
+
+def _decided(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """A line a finding: what its threshold decides."""
+    lines = []
+    for label, name, part in _named(rows):
+        cells = [cell(part[part["metric"] == m]) for m in DECIDED]
+        lines.append(line(name, cells, label, f"positive from {decimals(part['threshold'].iloc[0])}"))
+    heads = [WORDS[m] for m in DECIDED]
+    return {"heads": heads, "lines": lines, "sheet": sheets.add("decisions", rows)} if lines else {}
+
+
+def _stories(rows: pd.DataFrame) -> Iterator[Table]:
+    """What the threshold would do to so many patients, in whole people."""
+    for label, name, part in _named(rows[rows["metric"].isin(["sensitivity", "specificity"]) & rows["prevalence"].isna()]):
+        rates = part.drop_duplicates("metric").set_index("metric")["value"]
+        if len(rates.dropna()) == 2:
+            ill = round(SUPPOSED * OF)
+            hit, alarms = round(rates["sensitivity"] * ill), round((1 - rates["specificity"]) * (OF - ill))
+            yield {
+                "label": label, "name": name, "of": count(OF, None), "ill": ill, "positive": hit + alarms, "hit": hit,
+                "alarms": alarms, "missed": ill - hit,
+            }  # fmt: skip
+
+
+def _predictive(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """PPV and NPV of each finding, a column a prevalence."""
+    shares = sorted(set(rows["prevalence"]))
+    lines = [
+        line(f"{name}: {WORDS[str(m)]}", [cell(part[part["prevalence"] == s]) for s in shares], label)
+        for label, name, found in _named(rows)
+        for m, part in found.groupby("metric", sort=False)
+    ]
+    heads = [f"{100 * s:g}\u00a0%" for s in shares]
+    return {"heads": heads, "lines": lines, "sheet": sheets.add("predictive values", rows)} if lines else {}
+
+
+def _calibrated(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """A line a finding: how its probabilities lie."""
+    lines = [
+        line(name, [cell(part[part["metric"] == m], sign=True) for m in CALIBRATED], label) for label, name, part in _named(rows)
+    ]
+    return {"heads": list(CALIBRATED.values()), "lines": lines, "sheet": sheets.add("calibration", rows)} if lines else {}
+
+
+def _recalibrated(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """Errors as they are, after a local recalibration, and the change with a mark where it is more than chance."""
+    lines = []
+    for label, name, part in _named(rows):
+        for m in (m for m in ERRORS if m in set(part["metric"])):
+            change = part[part["metric"] == f"{m}_change"]
+            cells = [cell(part[(part["metric"] == m) & (part["recalibrated"] == again)]) for again in (0, 1)]
+            changed = cell(change, sign=True)
+            if changed:
+                row = change.iloc[0]
+                changed["mark"] = "▼" if row["high"] < 0 else "▲" if row["low"] > 0 else "○"
+            lines.append(line(f"{name}: {WORDS[m]}", [*cells, changed], label))
+    heads = ["As the model says", "Recalibrated here", "Change"]
+    return {"heads": heads, "lines": lines, "sheet": sheets.add("local recalibration", rows)} if lines else {}
+
+
+def _units(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """AUROC of every picture for itself, and of one answer a study or patient."""
+    several, lines = rows["label"].nunique() > 1, []
+    for (label, target), part in rows.groupby(["label", "target"], sort=False, dropna=False):
+        ordered = part.assign(order=part["unit"] != "picture").sort_values("order", kind="stable")
+        for _, row in ordered.iterrows():
+            note = "" if row["unit"] == "picture" else HOW.get(row["aggregation"], row["aggregation"])
+            cells = [square(count(row["n"], None)), cell(row.to_frame().T)]
+            words = "Every picture for itself" if row["unit"] == "picture" else f"One answer a {row['unit']}"
+            name = words if missing(target) or rows["target"].nunique() == 1 else f"{target}: {words}"
+            lines.append(line(name, cells, str(label) if several else "", note))
+    return {"heads": ["Answers", "AUROC"], "lines": lines, "sheet": sheets.add("answers", rows)} if lines else {}

@@ -1,0 +1,185 @@
+"""What classifiers reached on test pictures beside their controls: tables, and the sentences of the summary.
+
+A verdict is read off an interval and never off the values alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scotoma.reporting.cells import Table, at, decimals, missing, p_value, same
+from scotoma.reporting.csv_tables import Sheets
+from scotoma.reporting.naming import CALIBRATION, CONTROLS, METRICS, USES, called, label_of
+
+MARKS = {1: "▲", -1: "▼", 0: "○"}  # of a difference by its interval
+CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr"]
+
+
+def select_test(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those about test pictures: a training writes rows about validation pictures under the same evaluators' names."""
+    return rows[rows["split"].isna() | (rows["split"] == "test")]
+
+
+def results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
+    """Rows about classifiers on test pictures, one a cell, with a ``label`` and the ``kind`` of each line."""
+    found = select_test(rows[rows["evaluator"].isin([*USES, *CONTROLS])]).copy()
+    control = found["evaluator"].isin(CONTROLS)
+    found.loc[control, ["method", "encoder"]] = None
+    found["target"] = found["target"].fillna("")
+    found["kind"] = np.where(control, found["evaluator"], np.where(found["method"] == "random", "random", "method"))
+    found["label"] = [
+        CONTROLS.get(e) or label_of(m, n, several)
+        for e, m, n in zip(found["evaluator"], found["method"], found["encoder"], strict=True)
+    ]
+    # the same control in two runs is one control
+    found = found.drop_duplicates([c for c in found.columns if c != "run"])
+    if len(found):
+        alone = found.groupby(["target", "evaluator", "label"])["run"].transform("nunique") == 1
+        found["label"] = found["label"].where(alone, found["label"] + ", " + found["run"])
+    return _over_draws(found)
+
+
+def _over_draws(found: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: the mean over draws as the run wrote it; else the only draw; else the draws' bare mean."""
+    means, drawn = found[found["seed"].isna()], found[found["seed"].notna()]
+    means = means.drop_duplicates(CELL, keep="last")  # a study that was taken up again may have written a row twice
+    if drawn.empty:
+        return means
+    groups = drawn.drop_duplicates([*CELL, "seed"], keep="last").groupby(CELL, dropna=False, sort=False)
+    single = groups.first().assign(value=groups["value"].mean(), draws=groups.size())
+    single.loc[single["draws"] > 1, ["low", "high"]] = math.nan
+    both = pd.concat([means, single.reset_index()[means.columns]], ignore_index=True)
+    return both.drop_duplicates(CELL, ignore_index=True)
+
+
+def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -> Table:
+    """Tables and sentences about one target."""
+    whole = found[found["class"].isna()]
+    auroc, differences = whole[whole["metric"] == "auroc"], whole[whole["metric"] == "auroc_difference"]
+    classes = found[found["class"].notna() & found["metric"].isin(METRICS)]
+    used = auroc[auroc["evaluator"].isin(USES)]
+    fractions = sorted(set((used if len(used) else auroc)["fraction"].dropna()))
+    fraction = min(fractions, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
+    here = whole[same(whole["fraction"], fraction)]
+    count = classes.loc[classes["metric"] == "auroc", "class"].nunique()
+    several = count > 2 or (count > 1 and "," in target)  # of two classes the AUROC is one; of two findings it is their mean
+    columns = [(f, head(f, auroc)) for f in sorted(auroc["fraction"].unique(), key=lambda f: (f != f, f))]
+    references = [called(r) or "reference" for r in differences["reference"]]
+    pairs = [f"{label} minus {r[0].lower()}{r[1:]}" for label, r in zip(differences["label"], references, strict=True)]
+    compared = [c for c in columns if c[0] in set(differences["fraction"])]
+    calibration = [(m, (METRICS[m], "lower is better")) for m in CALIBRATION if m in set(here["metric"])]
+    other = [m for m in METRICS if m in set(here["metric"]) and m != "auroc" and m not in CALIBRATION]
+    per_class = classes[same(classes["fraction"], fraction)]
+    names = list(dict.fromkeys(per_class["class"]))
+    metric = "macro AUROC" if several else "AUROC"
+    prefix = f"{target} " if named else ""
+    view = {
+        "name": target if named else "", "metric": metric, "fraction": fraction, "at": at(fraction),
+        "main": _table(sheets, f"{prefix}auroc", auroc, "fraction", columns, best=True),
+        "differences": _table(sheets, f"{prefix}differences", differences.assign(label=pairs), "fraction", compared),
+        "others": _table(sheets, f"{prefix}other measures", here, "metric", [(m, (METRICS[m], "")) for m in other]),
+        "calibration": _table(sheets, f"{prefix}calibration errors", here, "metric", calibration),
+        "classes": [
+            (METRICS[m], _table(
+                sheets, f"{prefix}{m} by class", per_class[per_class["metric"] == m], "class", [(c, (c, "")) for c in names]
+            ))
+            for m in METRICS if len(names) > 1 and m in set(per_class["metric"])
+        ],
+    }  # fmt: skip
+    return view | _findings(auroc, differences, fraction)
+
+
+def _findings(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float) -> Table:
+    """What the page's summary says at one share of the labels: each method against its controls."""
+    here, findings = auroc[same(auroc["fraction"], fraction)], []
+    pixel = _first(here[here["evaluator"] == "pixels"])
+    for _, own in here[here["kind"] == "method"].iterrows():
+        random = here[(here["kind"] == "random") & (here["evaluator"] == own["evaluator"])]
+        # the same network's control, from the same run where both have one
+        random = random[same(random["encoder"], own["encoder"])]
+        random = random.assign(other=random["run"] != own["run"]).sort_values("other", kind="stable")
+        mine = (differences["label"] == own["label"]) & (differences["evaluator"] == own["evaluator"])
+        paired = differences[mine & (differences["reference"] == "random")]
+        difference = _first(paired[same(paired["fraction"], fraction)])
+        beyond = None
+        if pixel is not None:
+            beyond = "clear" if own["low"] > pixel["high"] else "unclear" if own["value"] > pixel["value"] else "none"
+        findings.append({
+            "label": own["label"], "use": USES[own["evaluator"]], "own": own, "random": _first(random),
+            "difference": difference, "sign": None if difference is None or missing(difference["low"]) else sign_of(difference),
+            "signs": [sign_of(d) for _, d in paired.iterrows() if not missing(d["low"])], "beyond": beyond,
+        })  # fmt: skip
+    header = _first(auroc[auroc["evaluator"] == "header"].sort_values("fraction", ascending=False))
+    return {
+        "findings": findings,
+        "header": header if header is not None and header["low"] > 0.5 else None,
+        "n": _whole(here["n"]),
+        "labels": _whole(here["labels"]),
+        "pixel": pixel,
+    }
+
+
+def _first(rows: pd.DataFrame) -> pd.Series | None:
+    return rows.iloc[0] if len(rows) else None
+
+
+def _whole(column: pd.Series) -> str:
+    """The greatest of some counts, as text; empty where none is known."""
+    return f"{column.max():,.0f}" if column.notna().any() else ""
+
+
+def _table(sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Sequence[tuple[Any, tuple[str, str]]],
+           best: bool = False) -> Table:  # fmt: skip
+    """Values with intervals: a row a line, a column a value of ``key``; wide tables in pieces of six columns."""
+    pieces = []
+    sign = key == "fraction" and bool((found["metric"] == "auroc_difference").any())
+    for start in range(0, len(columns), 6):
+        part, groups = columns[start : start + 6], []
+        picked = [found[same(found[key], value)] for value, _ in part]
+        for title, evaluators in [*((USES[u][0], [u]) for u in USES), ("Controls that use no encoder", list(CONTROLS))]:
+            mine = found[found["evaluator"].isin(evaluators)]
+            lines = []
+            for label, kind in dict(zip(mine["label"], mine["kind"], strict=True)).items():
+                rows = [_first(p[(p["label"] == label) & p["evaluator"].isin(evaluators)]) for p in picked]
+                tops = [
+                    best and r is not None and len(p) > 1 and r["value"] == p["value"].max()
+                    for r, p in zip(rows, picked, strict=True)
+                ]
+                cells = [None if r is None else _cell(r, top, sign) for r, top in zip(rows, tops, strict=True)]
+                if any(cells):
+                    lines.append((kind != "method", label, cells))
+            if lines:
+                groups.append((title, [(label, cells) for _, label, cells in sorted(lines, key=lambda line: line[0])]))
+        if groups:
+            pieces.append({"heads": [head for _, head in part], "groups": groups})
+    if not pieces:
+        return {}
+    kept = found[key].isna() if any(missing(v) for v, _ in columns) else pd.Series(False, index=found.index)
+    return {"pieces": pieces, "sheet": sheets.add(name, found[kept | found[key].isin([v for v, _ in columns])])}
+
+
+def _cell(row: pd.Series, best: bool, sign: bool) -> Table:
+    """One number as the page prints it."""
+    low, high = decimals(row["low"], sign), decimals(row["high"], sign)
+    notes = [f"{word} {p_value(row[c])}" for word, c in (("p", "p_value"), ("Holm", "p_holm")) if not missing(row[c])]
+    mark = MARKS[sign_of(row)] if sign else "†" if best else ""
+    bounds = "" if missing(row["low"]) else f"[{low}, {high}]"
+    return {"value": decimals(row["value"], sign), "interval": bounds, "note": ", ".join(notes), "mark": mark}
+
+
+def head(fraction: float, rows: pd.DataFrame) -> tuple[str, str]:
+    """What stands over a column: the share of the labels, and beneath how many these were."""
+    labels = rows.loc[same(rows["fraction"], fraction), "labels"].max()
+    return ("as trained" if fraction != fraction else f"{100 * fraction:g}\u00a0% of labels"), (
+        f"n = {labels:,.0f}" if labels == labels else ""
+    )
+
+
+def sign_of(row: pd.Series) -> int:
+    """1 or -1 where the interval lies on one side of zero, otherwise 0."""
+    return 1 if row["low"] > 0 else -1 if row["high"] < 0 else 0

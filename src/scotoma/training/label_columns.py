@@ -1,0 +1,97 @@
+"""Which columns a method reads that say the target: in a study they would show it labels that no draw gave it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scotoma import plugins
+from scotoma.data.labels.targets import MASKS
+from scotoma.data.splits.determined import determined
+from scotoma.data.store.store import REGION
+from scotoma.errors import UsageError, notice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scotoma.data.datamodule import Material
+    from scotoma.methods.parts.inputs import Wants
+
+NEXT = "next:"
+
+
+def pair_column(spec: str) -> tuple[str, str]:
+    """The column of ``Wants.pairs`` and the width of its bands, "" without: ``age:10`` is ``("age", "10")``."""
+    name, _, width = spec.removeprefix(NEXT).partition(":")
+    return name, width
+
+
+def reads_target(wants: Wants, columns: tuple[str, ...]) -> bool:
+    """Whether a method is given the target itself: as labels, as a column, or by pairs of images with equal labels."""
+    return bool(wants.labels or set(wants.columns) & set(columns) or pair_column(wants.pairs)[0] in columns)
+
+
+def telling(material: Material, wants: Wants) -> list[tuple[str, str]]:
+    """Columns that a method reads and that determine the target: (column, target), with ``mask_path`` for its presence.
+
+    The target itself is among them.
+    """
+    target, table = material.target, material.dataset.table
+    if target is None or target.regional:
+        return []
+    found: list[tuple[str, str]] = []
+    for name, width in [*((column, "") for column in wants.columns), pair_column(wants.pairs)]:
+        if name in target.columns:
+            found.append((name, name))
+        elif name and name in table.columns:
+            said = determined(_banded(table[name], width), target, material.split.units)
+            found += [(name, said)] if said else []
+    if wants.regions and MASKS not in target.columns:
+        there = table[REGION] >= 0 if REGION in table.columns else table[MASKS].notna() if MASKS in table.columns else None
+        said = None if there is None else determined(there, target, material.split.units)
+        found += [(MASKS, said)] if said else []
+    return list(dict.fromkeys(found))
+
+
+def refuse(material: Material, method: str) -> None:
+    """Refuse a method of a study that reads columns which determine the target.
+
+    Raises:
+        UsageError: naming column and target.
+    """
+    chosen, given = plugins.variant(method)
+    for column, target in telling(material, chosen.wants(chosen.settings(given))):
+        if column == target:  # which a study shows the labels of each draw alone
+            continue
+        raise UsageError(
+            f"--methods {method}: column {column!r} determines the target {target!r}: the method would be shown every label; leave "
+            f"the column out, or name {target!r} itself, which a study shows the labels of each draw alone"
+        )
+
+
+def say(material: Material, method: dict[str, Any]) -> None:
+    """Say which columns that an encoder was pretrained on determine the target.
+
+    Args:
+        material: with the target.
+        method: of the encoder's header: its name and settings.
+    """
+    try:
+        chosen = plugins.method(str(method.get("name")))
+        wants = chosen.wants({k: tuple(v) if isinstance(v, list) else v for k, v in method.items() if k != "name"})
+    except UsageError:  # random weights, those of another program, or of a method that is no longer here
+        return
+    for column, target in telling(material, wants):
+        notice(
+            material.dataset.name,
+            f"the encoder was pretrained on column {column!r}, which {'is' if column == target else 'determines'} the target "
+            f"{target!r}: it has seen the labels of all its training images, however few are used now",
+        )
+
+
+def _banded(cells: pd.Series, width: str) -> pd.Series:
+    import pandas as pd
+
+    try:
+        return (pd.to_numeric(cells, errors="coerce") // float(width)).map(str, na_action="ignore") if width else cells
+    except ValueError:  # refused where the pairs are made
+        return cells

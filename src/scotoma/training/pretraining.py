@@ -1,0 +1,218 @@
+"""What ``pretrain`` and ``study`` do once table, store and run folder stand: choose, train, save, look."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from scotoma import plugins
+from scotoma.data import encoder_header
+from scotoma.data.datamodule import Material
+from scotoma.data.store.store import statistics
+from scotoma.distributed import collectives
+from scotoma.errors import UsageError
+from scotoma.methods.base import Method
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.models import encoders, pretrained_weights
+from scotoma.models.precision import automatic_precision
+from scotoma.run_folder import Onlooker, Row, Run, versions
+from scotoma.training import batches as asides
+from scotoma.training import resuming
+from scotoma.training.lr_finder import fits, largest, measure_rate
+from scotoma.training.schedule import Plan
+from scotoma.training.trainer import Batches, cost_rows, fit, make_views
+
+PICTURES = 6
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a pretraining is put together from; made before anything is written, so that a wrong request leaves nothing.
+
+    Args:
+        info: the header of the encoder to be.
+        method: around a network of random weights, or of those that ``init`` names.
+        positions: the rows of the material that it sees.
+        batches: of them.
+    """
+
+    info: encoder_header.EncoderInfo
+    method: Method
+    positions: np.ndarray
+    batches: Batches
+
+
+def assemble(config: dict[str, Any], material: Material) -> Parts:
+    """Put the method together as a configuration says.
+
+    Raises:
+        UsageError: the method has no such argument, or does not take this network; timm has no such network.
+    """
+    chosen = plugins.method(config["method"])
+    init = config.get("init")
+    name = config["encoder"] or (init and pretrained_weights.network(init)) or chosen.default_encoder
+    info = describe(config, material, name)
+    settings = chosen.settings(config["method_args"])
+    wants = chosen.wants(settings)
+    positions, outputs = material.pretraining, 0
+    weights: tuple[float, ...] = ()
+    soft = False
+    if wants.labels and material.target is not None:
+        if not wants.unlabelled:
+            positions = positions[(material.target.known | material.target.tied)[positions]]
+        soft = material.target.shares is not None and not material.target.multilabel
+        outputs, weights = len(material.target.classes), material.target.weights(positions)
+    batches, columns = asides.batches(material, positions, wants, config["seed"])
+    inputs = Inputs(
+        info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights, soft, pictures=len(positions),
+        columns=columns, trained=init is not None,
+    )  # fmt: skip
+    L.seed_everything(config["seed"], verbose=False)
+    encoder = encoders.build(info)
+    if init is not None:
+        pretrained_weights.start(encoder, info, init)
+    method = chosen(encoder, inputs, **settings)
+    if config.get("checkpointing"):
+        checkpoint_activations(method)
+    if config.get("compile"):
+        method.loss = torch.compile(method.loss)
+    return Parts(info, method, positions, batches)
+
+
+def checkpoint_activations(method: Method) -> None:
+    """Let all networks of a method compute their activations again in the backward pass.
+
+    Raises:
+        UsageError: one has batch norm, whose running statistics would see each batch twice; or cannot do it.
+    """
+    networks = [m for m in method.modules() if type(m) is type(method.encoder)]
+    if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for n in networks for m in n.modules()):
+        raise UsageError("--checkpointing is not for networks with batch norm: take a vision transformer or a ConvNeXt")
+    network: Any
+    for network in networks:
+        if not hasattr(network, "set_grad_checkpointing"):
+            raise UsageError(f"--checkpointing: timm cannot do it with {type(network).__name__}")
+        network.set_grad_checkpointing(True)
+
+
+def opened(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) -> Run:
+    """The run folder of a pretraining, into which of several processes the first alone writes."""
+    run = None if collectives.rank() else Run.open(out, "pretrain", arguments, overwrite, resume)
+    config, resumed = collectives.agreed(run and (run.config, run.resumed))
+    return run or Onlooker(out, config, resumed)
+
+
+def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> list[Row]:
+    """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
+    config, info, method, positions = run.config, parts.info, parts.method, parts.positions
+    batches = parts.batches
+    wants = plugins.method(config["method"]).wants(method.settings(config["method_args"]))
+    resuming.check(run, material, wants.regions, [config["init"]] if config.get("init") else [])
+    if not collectives.rank():
+        material.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
+    _require_same(run, info)
+    plan = make_plan(config, method, batches)
+    resolved = {
+        "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,
+        "learning_rate": plan.learning_rate, "weight_decay": plan.weight_decay, "precision": plan.precision,
+        "channels": info.in_chans, "modality": info.modality, "method_args": method.settings(config["method_args"]),
+    }  # fmt: skip
+    run.save_config(**resolved, resolved=list(resolved))
+    trained = fit(method, plan, batches, run.path, resume=run.resumed, quiet=quiet)
+    if collectives.rank():
+        return []
+    method.cpu().eval()
+    encoders.save(run.path / encoder_header.FILE, method.encoder, replace(info, trained_on=material.record(positions)))
+    figures(run, method, batches)
+    run.replace_rows([])  # without those of a run that was killed between its rows and its end
+    rows = cost_rows(trained, plan, method, len(positions), material.seconds)
+    return run.add_rows(rows, evaluator="pretrain", method=config.get("variant", config["method"]), encoder=info.name)
+
+
+def _require_same(run: Run, info: encoder_header.EncoderInfo) -> None:
+    """Refuse to go on with a run as another network or method, which an argument that is left out would make it.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in info.method.items() if k != "name"}
+    now = {"encoder": info.name, "channels": info.in_chans, "modality": info.modality, "method_args": settings}
+    known: dict[str, Any] = run.config if run.resumed else {}
+    for name in (n for n in known.get("resolved", []) if n in now and known[n] != now[n]):
+        flag, was = name, known[name]
+        if name == "method_args":
+            flag, was = next(((f"method.{k}", v) for k, v in was.items() if v != settings.get(k)), (name, was))
+        raise UsageError(f"--resume: the interrupted run had {flag} {was}: name it again (--{flag} {was}), or say --overwrite")
+
+
+def describe(config: dict[str, Any], material: Material, name: str) -> encoder_header.EncoderInfo:
+    """The header of the encoder to be: its network, the statistics of the training pixels, and how it came about."""
+    timm_name, kwargs = encoders.resolve(name, config["size"])
+    positions = material.pretraining
+    mean, std = statistics(material.store, material.rows[positions])
+    method = {"name": "random"}
+    if "method" in config:
+        method = {"name": config["method"], **plugins.method(config["method"]).settings(config["method_args"])}
+    store = material.store
+    return encoder_header.EncoderInfo(
+        timm_name, kwargs, store.channels, config["size"], mean, std, store.preparation, material.modality, method, config["seed"],
+        versions(), material.fingerprint(positions),
+    )  # fmt: skip
+
+
+def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
+    """Everything automatic, decided: batch size, learning rate, precision, and the steps that a budget of minutes allows."""
+    count = len(batches.rows)
+    parts = collectives.world() * config.get("accumulate", 1)
+    usual = max(2, min(method.batch_size, count // 2) // parts) * parts
+    automatic = config["batch_size"] == "auto"
+    if automatic and collectives.world() > 1:  # one that ran out of memory would leave the others waiting
+        raise UsageError("--batch_size auto tries batches on one device: try it there, then name the number for all of them")
+    batch_size = usual if automatic else config["batch_size"] or usual
+    if batch_size % parts:
+        raise UsageError(f"--batch_size {batch_size}: must be a multiple of {parts}, its parts (--devices times --accumulate)")
+    plan = Plan(
+        config["steps"] or 10**6, batch_size, config["learning_rate"] or method.learning_rate,
+        method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
+        config["precision"] or automatic_precision(config["size"]), config["seed"], accumulate=config.get("accumulate", 1),
+        shard=config.get("shard", False),
+    )  # fmt: skip
+    if automatic and torch.cuda.is_available():
+        size = largest(lambda n: fits(method, replace(plan, batch_size=n), batches), 2 * parts, max(2 * parts, count // 2))
+        plan = replace(plan, batch_size=size)
+    steps = config["steps"]
+    if config["epochs"]:
+        steps = max(1, round(config["epochs"] * count / plan.batch_size))
+    elif config["minutes"]:
+        began = time.perf_counter()
+        rate = measure_rate(method, plan, batches)
+        steps = collectives.agreed(max(1, int((60 * config["minutes"] - (time.perf_counter() - began)) / rate)))
+    return replace(plan, steps=steps)
+
+
+@torch.no_grad()
+def figures(run: Run, method: Method, batches: Batches) -> None:
+    """What the method saw of a few training pictures, and what it made of them."""
+    from scotoma.visualization.plots import picture_grid
+
+    chosen = np.linspace(0, len(batches.rows) - 1, min(PICTURES, len(batches.rows))).astype(int)
+    batch = batches[np.zeros(len(chosen), np.int64), chosen]
+    rows = batches.rows[chosen]
+    shown = method.pictures(make_views(method, batch, run.config["seed"]), batch)
+    inputs = method.inputs
+    columns = {"picture": batches.store.batch(rows).transpose(0, 2, 3, 1) / 255.0}
+    for name, tensor in shown.items():
+        x = tensor.float() * torch.tensor(inputs.std).view(1, -1, 1, 1) + torch.tensor(inputs.mean).view(1, -1, 1, 1)
+        columns[name] = x.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    title = f"What {type(method).__name__} sees"
+    caption = (
+        f"{len(rows)} training pictures (rows {', '.join(str(r) for r in rows)} of the store) and what the method made of them: "
+        f"{', '.join(shown)}. Augmentations that would hide or invent a finding would show here."
+    )
+    run.figure("views", picture_grid(columns), title, caption, "pretraining")

@@ -1,0 +1,1 @@
+"""Views, augmentations, corruptions, masking."""

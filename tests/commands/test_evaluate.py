@@ -1,0 +1,197 @@
+"""What ``evaluate`` does with evaluators that refuse, fail or draw; what they compute is tested beside each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scotoma import files
+from scotoma.cli import main
+from scotoma.commands.evaluate import _say_other_classes, evaluate
+from scotoma.commands.finetune import finetune
+from scotoma.commands.pretrain import pretrain
+from scotoma.data import encoder_header, sources
+from scotoma.data.datamodule import gather, material_rows
+from scotoma.data.labels import targets
+from scotoma.data.splits.splits import Split
+from scotoma.errors import RunError, UsageError
+from scotoma.evaluators import knn, majority
+from scotoma.reporting import statements
+from scotoma.run_folder import read_rows, status
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("evaluate") / "encoder"
+    return pretrain("phantom:150", out=out, size=16, encoder="resnet10t", steps=1, batch_size=8, precision="32-true", quiet=True)
+
+
+def said(folder: Path) -> set[str]:
+    return {row["evaluator"] for row in read_rows(folder)}
+
+
+def measured(run: Path, names: list[str], **more: Any) -> list[dict[str, Any]]:
+    return evaluate(run, "phantom:150", names, ["cardiomegaly"], quiet=True, **more)
+
+
+def test_one_that_refuses_leaves_the_rows_of_the_others(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    line = f"evaluate {encoder} --data phantom:150 --target cardiomegaly --with metrics,knn,operating,majority --out {out} --quiet"
+    assert main(line.split()) == 2
+    *_, text = capsys.readouterr().err.splitlines()
+    assert text.count("needs a classifier") == 1 and text.endswith(f"(the rows of knn, majority are in {out})")
+    assert said(out) == {"data", "knn", "majority"} and status(out) == "finished"
+    rows = read_rows(out)
+    assert len({json.dumps(row, sort_keys=True) for row in rows}) == len(rows)
+
+
+def test_where_all_refuse_nothing_is_written(encoder: Path, tmp_path: Path) -> None:
+    before = (encoder / "rows.jsonl").read_bytes()
+    for out in (tmp_path / "out", None):
+        with pytest.raises(UsageError, match=r"or use --with linear on an encoder$"):
+            measured(encoder, ["metrics"], out=out)
+    assert not (tmp_path / "out").exists() and (encoder / "rows.jsonl").read_bytes() == before
+
+
+def test_a_crash_leaves_the_rows_so_far(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> list[dict[str, Any]]:
+        raise RunError("full")
+
+    monkeypatch.setattr(knn, "evaluate", fail)
+    with pytest.raises(RunError, match="full"):
+        measured(encoder, ["majority", "knn"], out=tmp_path / "out")
+    assert "majority" in said(tmp_path / "out") and status(tmp_path / "out") == "running"
+
+
+def test_one_that_fails_unforeseen_takes_nothing_from_the_others(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> list[dict[str, Any]]:
+        raise ValueError("a cell of patient 7")
+
+    measured(encoder, ["linear"], out=tmp_path / "out")
+    monkeypatch.setattr(knn, "evaluate", fail)
+    with pytest.raises(ValueError, match="patient 7"):
+        measured(encoder, ["majority", "knn", "header", "metrics"], out=tmp_path / "out", overwrite=True)
+    assert said(tmp_path / "out") == {"data", "majority", "header"} and status(tmp_path / "out") == "finished"
+    *_, text = capsys.readouterr().err.splitlines()
+    assert text.endswith(f"--with knn failed; the rows of majority, header are in {tmp_path / 'out'}") and "7" not in text[:40]
+
+
+def test_a_finished_run_is_refused_before_anything_is_computed(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(encoder, ["majority"], out=tmp_path / "out")
+    monkeypatch.setattr(majority, "evaluate", lambda _: pytest.fail("computed"))
+    with pytest.raises(UsageError, match="holds a finished run"):
+        measured(encoder, ["majority"], out=tmp_path / "out")
+
+
+def test_figures_are_drawn_once_the_rows_are_there(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(knn, "figures", lambda context, run: seen.append((context.keep_identity, said(run.path))), raising=False)
+    measured(encoder, ["majority", "knn"], out=tmp_path / "out", keep_identity=True)
+    assert [(keep, "knn" in names) for keep, names in seen] == [(True, True)]
+    measured(encoder, ["knn"])  # into the encoder's own run
+    assert seen[1][0] is False and {"pretrain", "knn"} <= seen[1][1]
+
+
+def test_retrieval_from_the_command_line(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    line = f"evaluate {encoder / encoder_header.FILE} --data phantom:150 --target cardiomegaly --with retrieval --out {out} --quiet"
+    assert main(line.split()) == 0
+    printed = capsys.readouterr().out
+    assert "retrieval map: 0." in printed and "retrieval map_chance: 0." in printed
+    assert {p.name for p in (out / "figures").glob("*.png")} == {"retrieval.png", "retrieval-map.png"}
+
+
+def test_a_finished_model_is_tested_on_all_of_a_table_it_has_never_seen(encoder: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    model = finetune("phantom:150", ["cardiomegaly"], encoder, out=tmp_path / "model", steps=1, quiet=True)
+    capsys.readouterr()
+    rows = evaluate(model, "phantom:60:5", out=tmp_path / "outside", quiet=True)
+    assert next(r for r in rows if r["metric"] == "auroc")["n"] == 60
+    assert "phantom: tested on 60 labelled images: all rows" in capsys.readouterr().err
+    about = {r["metric"]: r for r in read_rows(tmp_path / "outside") if r["evaluator"] == "data" and r.get("class") is None}
+    assert (about["tested"]["value"], about["tested"]["n"]) == (60, 60)
+    evaluate(model, "phantom:60:5", out=tmp_path / "part", split="test", quiet=True)
+    assert "of a drawn split" in capsys.readouterr().err
+    inside = evaluate(model, "phantom:150", out=tmp_path / "inside", quiet=True)
+    assert 20 <= next(r for r in inside if r["metric"] == "auroc")["n"] <= 40
+    with pytest.raises(UsageError, match="--split all leaves no rows to train on"):
+        evaluate(encoder, "phantom:60:5", target=["cardiomegaly"], split="all", quiet=True)
+
+
+def test_classes_that_a_model_does_not_know_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(7)], "dx": ["a", "b", "c", "c", None, "d", "c"]})
+    dataset = sources.load(frame)
+    split = Split(np.array(["test"] * 6 + ["train"]), np.arange(7), "image", made=False)
+    material = SimpleNamespace(dataset=dataset, split=split, target=targets.read(dataset, ["dx"], ["a", "b"]))
+    _say_other_classes(material)
+    assert "3 of 6 test images have another class than the model's (a, b): not tested" in capsys.readouterr().err
+    material.target = targets.read(dataset, ["dx"])
+    _say_other_classes(material)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_that_the_run_knows_whole_leaves_none_to_test(encoder: Path, tmp_path: Path) -> None:
+    model = finetune("phantom:150", ["cardiomegaly"], encoder, out=tmp_path / "model", steps=1, quiet=True)
+    used = pd.read_parquet(model / "used.parquet")
+    used.assign(split="train").to_parquet(model / "used.parquet")
+    with pytest.raises(UsageError, match=r"none of 150 images is left to test .*around 150 rows .* that it has not seen"):
+        evaluate(model, "phantom:150", out=tmp_path / "out", quiet=True)
+
+
+def test_rows_of_another_test_do_not_take_the_place_of_those_of_a_run(encoder: Path, tmp_path: Path) -> None:
+    """Another target, or other images, would put their rows where the first ones stood; the same images once more may."""
+    run = tmp_path / "run"
+    shutil.copytree(encoder, run)
+    measured(run, ["majority"])
+    before = read_rows(run)
+    for data, target in (("phantom:150", "view"), ("phantom:150:7", "cardiomegaly")):
+        with pytest.raises(
+            UsageError, match="of a test on other images or of another target: name a run folder for these with --out"
+        ):
+            evaluate(run, data, ["majority"], [target], quiet=True, allow_leakage=True)
+        assert read_rows(run) == before
+        assert evaluate(
+            run, data, ["majority"], [target], out=tmp_path / data.replace(":", "-") / target, quiet=True, allow_leakage=True
+        )
+    measured(run, ["majority"])
+    assert read_rows(run) == before
+
+
+@pytest.mark.long
+def test_five_evaluations_of_one_run_at_once_lose_no_row(encoder: Path, tmp_path: Path) -> None:
+    """Each adds the rows of its own evaluator to the run; one whose rows are the same replaces them."""
+    names = ["knn", "majority", "retrieval", "pixels", "knn"]
+    alone, together = tmp_path / "alone" / "run", tmp_path / "together" / "run"  # rows hold the run's name
+    for copy in (alone, together):
+        shutil.copytree(encoder, copy)
+    command = [sys.executable, "-m", "scotoma.cli", "evaluate", "--quiet", "--data", "phantom:150", "--target", "cardiomegaly"]
+    running = [subprocess.Popen([*command, str(together), "--with", name]) for name in names]
+    for name in dict.fromkeys(names):
+        assert subprocess.run([*command, str(alone), "--with", name], check=False).returncode == 0
+    assert [process.wait(300) for process in running] == [0] * 5
+
+    found, expected = (sorted(json.dumps(row, sort_keys=True) for row in read_rows(run)) for run in (together, alone))
+    assert found == expected and status(together) == "finished"
+    assert [p.name for p in together.iterdir() if p.name.endswith(files.NEW)] == []
+
+
+def test_leakage_that_was_allowed_is_in_the_rows_and_in_the_card(grey_folder) -> None:  # type: ignore[no-untyped-def]
+    frame = sources.load(grey_folder(8)).table.assign(patient=[f"p{k // 2}" for k in range(16)], split=["train", "test"] * 8)
+    for of, shared in ((frame["split"], 8), (["train"] * 8 + ["test"] * 8, 0)):
+        made = gather(data=frame.assign(split=of), target=["label"], size=16, allow_leakage=True, quiet=True, imports=())
+        rows = [{**row, "run": "r"} for row in material_rows(made)]
+        assert sum(r["value"] for r in rows if r["metric"] == "shared_between_sides") == shared
+        told = statements._data(pd.DataFrame(rows), False, [])["split"]
+        assert told == ("By patient; but the run was told to allow leakage." if shared else "By patient: none is in two sets.")

@@ -1,0 +1,263 @@
+"""The study: nested draws, controls beside every result, and the same rows whether stopped, resumed or repeated."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from scotoma.commands.evaluate import evaluate
+from scotoma.commands.study import study
+from scotoma.data import encoder_header
+from scotoma.errors import UsageError
+from scotoma.metrics import learning_curves
+from scotoma.models import encoders
+from scotoma.run_folder import read_rows, status
+
+SMALL = {
+    "target": ["cardiomegaly"],
+    "fractions": [0.2, 1.0],
+    "seeds": 2,
+    "steps": 3,
+    "size": 32,
+    "finetune_steps": 2,
+    "quiet": True,
+}
+TIMED = ("seconds", "seconds_preparing", "images_per_second", "peak_memory_bytes")
+
+
+def untimed(folder: Path) -> list[dict]:
+    return [row for row in read_rows(folder) if row["metric"] not in TIMED]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return study(
+        "phantom:150", methods=["simclr", "supervised"], out=tmp_path_factory.mktemp("study") / "run", encoder="resnet10t", **SMALL
+    )
+
+
+def test_every_arm_has_every_fraction_and_draw(finished: Path) -> None:
+    rows = pd.DataFrame(read_rows(finished))
+    single = rows[(rows["metric"] == "auroc") & rows["seed"].notna()]
+    arms = single.groupby(["evaluator", "method"]).size().to_dict()
+    assert arms == {
+        ("header", "control"): 4, ("majority", "control"): 4, ("pixels", "control"): 4,
+        ("linear", "random"): 4, ("linear", "simclr"): 4, ("linear", "supervised"): 4,
+        ("finetune", "random"): 4, ("finetune", "simclr"): 4, ("finetune", "supervised"): 4,
+    }  # fmt: skip
+    assert (single[single["evaluator"] == "majority"]["value"] == 0.5).all()
+
+
+def test_means_and_differences_follow_from_the_draws(finished: Path) -> None:
+    rows = pd.DataFrame(read_rows(finished))
+    auroc = rows[(rows["metric"] == "auroc") & rows["class"].isna() & (rows["evaluator"] == "finetune") & (rows["fraction"] == 0.2)]
+    by = auroc[auroc["seed"].notna()].groupby("method")["value"].mean()
+    mean = auroc[auroc["seed"].isna()].set_index("method")["value"]
+    assert mean["simclr"] == pytest.approx(by["simclr"]) and mean["random"] == pytest.approx(by["random"])
+    difference = rows[(rows["metric"] == "auroc_difference") & (rows["evaluator"] == "finetune") & (rows["fraction"] == 0.2)]
+    value = difference.set_index("method")["value"]
+    assert value["simclr"] == pytest.approx(by["simclr"] - by["random"])
+    assert (difference["p_holm"] >= difference["p_value"]).all()
+
+
+def test_draws_are_saved_and_nested_and_never_test_rows(finished: Path) -> None:
+    labels = pd.read_csv(finished / "labels.csv")
+    used = pd.read_parquet(finished / "used.parquet")
+    split = used.set_index("row")["split"]
+    assert set(labels["fraction"]) == {0.2} and set(labels["seed"]) == {0, 1}
+    assert (split[labels["row"]].to_numpy() == labels["split"].to_numpy()).all()
+
+
+def test_a_method_that_reads_labels_is_trained_on_each_draw_alone(finished: Path) -> None:
+    folders = sorted(p.name for p in (finished / "pretrain").glob("supervised-*"))
+    assert folders == ["supervised-f0.2-s0", "supervised-f0.2-s1", "supervised-f1-s0"]  # all labels can be drawn in one way only
+    labels = pd.read_csv(finished / "labels.csv")
+    drawn = ((labels["fraction"] == 0.2) & (labels["seed"] == 0) & (labels["split"] == "train")).sum()
+    seen = [r["value"] for r in read_rows(finished / "pretrain" / "supervised-f0.2-s0") if r["metric"] == "pictures"]
+    assert seen == [drawn]
+
+
+def test_random_weights_are_those_of_the_same_network(finished: Path) -> None:
+    from scotoma.models import encoders
+
+    _, random, _ = encoders.load(finished / "pretrain" / "random-resnet10t")
+    _, trained, _ = encoders.load(finished / "pretrain" / "simclr")
+    assert (random.timm_name, random.timm_kwargs, random.mean, random.std) == (
+        trained.timm_name,
+        trained.timm_kwargs,
+        trained.mean,
+        trained.std,
+    )
+    assert random.method == {"name": "random"}
+
+
+def test_it_ends_with_a_report(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    assert status(finished) == "finished" and "SimCLR" in page and "Random weights" in page
+
+
+def test_its_own_configuration_gives_the_same_rows(finished: Path, tmp_path: Path) -> None:
+    from scotoma.cli import main
+
+    assert main(["study", "--config", str(finished / "config.yaml"), "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    assert untimed(tmp_path / "again") == untimed(finished)
+
+
+def test_a_killed_study_goes_on_where_it_stopped(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-m",
+        "scotoma.cli",
+        "study",
+        "--config",
+        str(finished / "config.yaml"),
+        "--out",
+        str(out),
+        "--quiet",
+    ]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 240
+    while len(list((out / "predictions").glob("finetune-*.npy"))) < 2:  # in the middle of its classifiers
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert status(out) == "running" and not (out / "rows.jsonl").exists()
+    done = {p: p.stat().st_mtime_ns for p in (out / "predictions").glob("*.npy")}
+    with pytest.raises(UsageError, match="--resume"):
+        study("phantom:150", methods=["simclr", "supervised"], out=out, encoder="resnet10t", **SMALL)
+    study("phantom:150", methods=["simclr", "supervised"], out=out, encoder="resnet10t", resume=True, **SMALL)
+    assert untimed(out) == untimed(finished)
+    assert all(p.stat().st_mtime_ns == at for p, at in done.items())  # nothing that was done is done again
+
+
+def test_an_encoder_of_a_study_is_not_tested_on_its_training_pictures(finished: Path, tmp_path: Path) -> None:
+    from scotoma.data.phantom.phantom import table
+
+    own = table(150)
+    own["split"] = "test"
+    own.loc[own["patient"].isin(own["patient"].unique()[:40]), "split"] = "train"
+    with pytest.raises(UsageError, match="pretraining"):
+        evaluate(finished / "pretrain" / "simclr", own, target=["cardiomegaly"], out=tmp_path / "e", quiet=True)
+
+
+def test_methods_with_other_arguments_and_given_weights_stand_beside_each_other(tmp_path: Path) -> None:
+    source = timm.create_model("resnet10t", num_classes=0)
+    save_file(source.state_dict(), tmp_path / "public.safetensors")
+    weights = str(tmp_path / "public.safetensors")
+    small = SMALL | {"fractions": [0.5], "seeds": 1, "modes": ["linear"]}
+    out = study(
+        "phantom:150", methods=["simclr?temperature=0.5&jitter=0.1", "proxy?columns=cardiomegaly"], out=tmp_path / "run",
+        encoder="resnet10t", controls=["random", weights], **small,
+    )  # fmt: skip
+    rows = pd.DataFrame(read_rows(out))
+    scores = rows[(rows["metric"] == "auroc") & rows["seed"].isna() & rows["class"].isna()]
+    assert set(scores["method"]) == {
+        "random",
+        "public.safetensors",
+        "simclr?temperature=0.5&jitter=0.1",
+        "proxy?columns=cardiomegaly",
+    }
+    differences = rows[rows["metric"] == "auroc_difference"]
+    assert set(differences["method"]) == set(scores["method"]) - {"random"}
+    info = encoder_header.read_info(out / "pretrain" / "simclr_temperature=0.5_jitter=0.1")
+    assert (info.method["temperature"], info.method["jitter"]) == (0.5, 0.1)
+    inside = read_rows(out / "pretrain" / "simclr_temperature=0.5_jitter=0.1")
+    assert {r["method"] for r in inside} == {"simclr?temperature=0.5&jitter=0.1"}, "the report must not take it for another run"
+    page = (out / "report.html").read_text()
+    assert "SimCLR (temperature 0.5, jitter 0.1)" in page and ">SimCLR</th>" not in page
+    card = (out / "model_card.md").read_text()
+    assert "pretrained by SimCLR (temperature 0.5, jitter 0.1), Proxy tasks (columns cardiomegaly)." in card
+    given, info, _ = encoders.load(out / "pretrain" / "public.safetensors-resnet10t")
+    assert info.method == {"name": "public.safetensors"}
+    kernel = "layer2.0.conv1.weight"
+    assert torch.equal(given.state_dict()[kernel], source.state_dict()[kernel])
+    # the proxy task is the target itself: it is trained on the labels of a draw alone
+    labels = pd.read_csv(out / "labels.csv")
+    pretrained = next(r for r in read_rows(out / "pretrain" / "proxy_columns=cardiomegaly-f0.5-s0") if r["metric"] == "steps")
+    assert pretrained["value"] == 3 and labels["fraction"].eq(0.5).all()
+
+
+def test_weights_of_one_name_and_of_a_methods_name_stand_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scotoma.studies.runner import _weights
+
+    monkeypatch.chdir(tmp_path)
+    for path in ("a/encoder.safetensors", "b/encoder.safetensors", "runs/simclr", "random", "c/mae"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).touch()
+    controls = ["a/encoder.safetensors", "b/encoder.safetensors", "runs/simclr", "./random", "c/mae", "resnet18.a1_in1k", "pixels"]
+    assert _weights({"controls": ["random", *controls, "c/mae"], "methods": ["simclr", "byol"]}) == {
+        **{path: path for path in controls[:4]}, "mae": "c/mae", "resnet18.a1_in1k": "resnet18.a1_in1k",
+    }  # fmt: skip
+
+
+def test_several_targets_with_missing_labels_are_one_study(tmp_path: Path) -> None:
+    from scotoma.data.phantom.phantom import table
+
+    own = table(150)
+    own.loc[own.index % 5 == 0, "effusion"] = None  # unknown, never "no"
+    run = study(
+        own, ["cardiomegaly", "effusion"], ["simclr"], tmp_path / "run", fractions=[0.5], seeds=2, steps=2, size=32,
+        encoder="resnet10t", finetune_steps=2, quiet=True,
+    )  # fmt: skip
+    rows = pd.DataFrame(read_rows(run))
+    tuned = rows[(rows["evaluator"] == "finetune") & (rows["method"] == "simclr")]
+    auroc = tuned[(tuned["metric"] == "auroc") & tuned["seed"].isna()]
+    by = auroc.set_index("class")["value"]
+    assert by[["cardiomegaly", "effusion"]].mean() == pytest.approx(auroc[auroc["class"].isna()]["value"].item())
+    n = auroc.set_index("class")["n"]
+    assert n["effusion"] < n["cardiomegaly"] and "effusion" in (run / "report.html").read_text()
+
+
+def test_curves_of_three_fractions_are_continued(tmp_path: Path) -> None:
+    small = SMALL | {"fractions": [0.2, 0.5, 1.0], "modes": ["linear"], "controls": ["random"]}
+    run = study("phantom:150", methods=["simclr"], out=tmp_path / "run", encoder="resnet10t", **small)
+    rows = pd.DataFrame(read_rows(run))
+    more = rows[rows["evaluator"] == "extrapolation"]
+    needed = more[more["metric"] == "labels_for_auroc"]
+    assert needed.groupby(["use", "method"]).size().to_dict() == dict.fromkeys([("linear", "random"), ("linear", "simclr")], 5)
+    single = rows[(rows["metric"] == "auroc") & rows["seed"].notna() & (rows["method"] == "simclr")]
+    curves = single.pivot_table(index="seed", columns="labels", values="value")
+    expected = learning_curves.curve_rows(curves.columns.astype(int).tolist(), curves.to_numpy())
+    found = {r["wanted"]: r["never"] for r in expected if r["metric"] == "labels_for_auroc"}
+    assert needed[needed["method"] == "simclr"].set_index("wanted")["never"].to_dict() == found
+    widths = more[more["metric"] == "patients_for_width"]
+    test = rows[(rows["evaluator"] == "data") & (rows["metric"] == "images") & (rows["split"] == "test")]
+    share = test.loc[test["class"] == "1", "value"].item() / test.loc[test["class"].isna(), "value"].item()
+    assert set(widths["class"]) == {"1"} and widths["prevalence"].unique() == pytest.approx([share])
+    assert "How many more labels" in (run / "report.html").read_text() and (run / "tables" / "labels_needed.csv").exists()
+
+
+def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    for change, match in (
+        ({"methods": ["simclr", "simclr"]}, "once"),
+        ({"methods": ["simcrl"]}, "did you mean 'simclr'"),
+        ({"fractions": [0.0]}, "fractions"),
+        ({"controls": ["chance"]}, "unknown control"),
+        ({"minutes": 1.0}, "one of"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            study("phantom:20", out=tmp_path / "x", **({**SMALL, "methods": ["simclr"]} | change))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_few_real_labels_go_further_after_pretraining(data_root: Path, tmp_path: Path) -> None:
+    """The main job, small: a minute's SimCLR on real brain MR beats random weights with 5 % of the labels."""
+    run = study(
+        data_root / "brain_tumor_mri" / "table.csv", ["label"], ["simclr"], tmp_path / "run", fractions=[0.05], seeds=2, steps=60,
+        size=48, modes=["linear"], controls=["random"], quiet=True,
+    )  # fmt: skip
+    rows = [r for r in read_rows(run) if r["metric"] == "auroc_difference"]
+    assert len(rows) == 1 and rows[0]["low"] > 0
+    assert np.isfinite(json.loads((run / "rows.jsonl").read_text().splitlines()[-1])["value"])

@@ -1,0 +1,56 @@
+"""The report's section on a classifier in use, from made rows."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import pandas as pd
+from helpers.report_runs import COMMON, Page, operating, page, row, write
+
+from scotoma.reporting.build import build
+
+
+def test_decisions_calibration_and_benefit_are_told_in_plain_words(tmp_path: Path) -> None:
+    units = [row("operating", "auroc", v, unit=u, aggregation=a, n=n)
+             for u, a, v, n in (("patient", "mean", 0.912, 40), ("picture", "none", 0.871, 120))]  # fmt: skip
+    found = page(tmp_path, [{**r, "target": "effusion"} for r in operating() + units])
+    text = found.text.replace("\u00a0", " ")
+    for words in (
+        "effusion positive from 0.300 0.800 [0.780, 0.820] 0.900 [0.880, 0.920] 0.611",
+        # of 100 with the finding 80 are found, of 900 without it 90 are called positive
+        "effusion: of 1,000 patients of whom 100 have it, 170 would be called positive, 80 of them rightly and 90 falsely; 20 with",
+        "effusion: PPV 0.075 [0.055, 0.095] 0.471 [0.451, 0.491]",  # 0.008 / 0.107 and 0.08 / 0.17
+        "effusion \u22120.234 [\u22120.254, \u22120.214] +0.612",
+        "effusion: Brier score 0.200 [0.180, 0.220] 0.150 [0.130, 0.170] \u22120.050 \u25bc",
+        "effusion: Log loss 0.500 [0.480, 0.520] 0.490 [0.470, 0.510] \u22120.010 \u25cb",
+        "Every picture for itself 120 0.871 [0.851, 0.891] One answer a patient the mean of its pictures 40 0.912",
+        "Reliability.", "Decision curve.", "the section \u201cIn use\u201d says more", "No comparison with controls",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "No classifier was evaluated" not in text and "Nothing here was tested" not in text
+    assert "use" in found.ids and sum(a.startswith("data:image/svg") for a in found.addresses) == 2
+
+
+def test_several_classifiers_and_findings_are_told_apart(tmp_path: Path) -> None:
+    folders = []
+    for method in ("simclr", "mae"):
+        rows = [r for k in range(11) for r in operating(f"finding {k}")]
+        folders.append(write(tmp_path / method, [{**r, "method": method} for r in rows], {"command": "evaluate"}))
+    found = Page(build(folders, tmp_path / "both.html").read_text())
+    assert "SimCLR finding 0 positive from 0.300" in found.text and "MAE finding 0 positive from 0.300" in found.text
+    assert "finding 10, MAE: of 1,000 patients" in found.text
+    drawings = [base64.b64decode(a.partition("base64,")[2]).decode() for a in found.addresses if a.startswith("data:image/svg")]
+    panels = [len(set(re.findall(r'id="axes_\d+"', drawing))) for drawing in drawings]
+    assert panels == [9, 2, 9, 2]  # nine a figure
+
+
+def test_what_was_not_evaluated_leaves_no_empty_table_or_figure(tmp_path: Path) -> None:
+    found = page(tmp_path, [r for r in operating() if r["metric"] in ("sensitivity", "specificity")])
+    assert "In whole people" in found.text
+    for words in ("Reliability", "Decision curve", "Predictive values", "Calibration in numbers", "recalibration"):
+        assert words not in found.text, words
+    assert "img" not in found.tags
+    shown = pd.read_csv(tmp_path / "run" / "tables" / "decisions.csv")
+    assert set(shown["metric"]) == {"sensitivity", "specificity"} and (shown["target"] == COMMON["target"]).all()

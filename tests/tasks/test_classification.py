@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+from scotoma.data.encoder_header import EncoderInfo
+from scotoma.data.labels.targets import Target
+from scotoma.data.splits.label_draws import Draw, draw
+from scotoma.data.splits.splits import Split
+from scotoma.data.store.store import Store
+from scotoma.errors import UsageError
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.methods.parts.losses import classification
+from scotoma.methods.supervised import Supervised
+from scotoma.metrics import classification as metrics
+from scotoma.metrics import operating_points
+from scotoma.models import encoders, linear_probe
+from scotoma.models.features import extract
+from scotoma.tasks import classification as finetuning
+from scotoma.tasks.base import Recipe, Watcher
+from scotoma.tasks.classification import check, operating_point, predict, probe, sampled, tune, validated
+from scotoma.training.lr_finder import range_test
+from scotoma.training.schedule import Plan
+from scotoma.training.trainer import Batches
+
+N = 60
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[torch.nn.Module, EncoderInfo, Store, np.ndarray, Target, Draw]:
+    """Pictures of which class 1 is brighter on the left; rows of the store in reverse."""
+    rng = np.random.default_rng(0)
+    y = np.arange(N) % 2
+    pixels = rng.integers(0, 120, (N, 20, 20, 1))
+    pixels[:, :, :10] += (y * 90)[:, None, None, None]
+    np.save(tmp_path / "pixels.npy", pixels.astype(np.uint8)[::-1])
+    info = EncoderInfo("resnet10t", {}, 1, 16, (0.3,), (0.25,))
+    torch.manual_seed(0)
+    target = Target(("side",), ("right", "left"), y)
+    return (
+        encoders.build(info),
+        info,
+        Store(tmp_path, 20, 1),
+        np.arange(N)[::-1].copy(),
+        target,
+        Draw(1.0, 0, np.arange(40), np.arange(40, 50)),
+    )
+
+
+def test_a_probe_gives_the_linear_probes_probabilities(made) -> None:
+    network, info, store, rows, target, drawn = made
+    head = probe(network, info, store, rows, target, drawn)
+    test = np.arange(50, N)
+    expected = linear_probe.predict(extract(network, info, store, rows), target, drawn, test)
+    np.testing.assert_allclose(predict(network, head, info, store, rows[test], False), expected, atol=1e-4)
+
+
+def test_tuning_learns_and_repeats(made) -> None:
+    network, info, store, rows, target, drawn = made
+    start = {k: v.clone() for k, v in network.state_dict().items()}
+    test = np.arange(50, N)
+
+    def go(seed: int) -> np.ndarray:
+        network.load_state_dict(start)
+        method, costs = tune(network, info, store, rows, target, drawn, Recipe(20, 16, precision="32-true", seed=seed))
+        assert {r["metric"]: r["value"] for r in costs}["steps"] == 20
+        return predict(method.encoder, method.head, info, store, rows[test], False)
+
+    first = go(0)
+    assert (first.argmax(1) == target.y[test]).mean() >= 0.9
+    np.testing.assert_array_equal(go(0), first)
+    assert not np.array_equal(go(1), first)
+
+
+def test_the_head_starts_as_the_probe_of_trained_weights_and_at_zero_with_random_ones(made) -> None:
+    network, info, store, rows, target, drawn = made
+    start = {k: v.clone() for k, v in network.state_dict().items()}
+    trained = replace(info, method={"name": "simclr"})
+    expected = probe(network, trained, store, rows, target, drawn)
+    for which, weight in ((trained, expected.weight), (info, torch.zeros_like(expected.weight))):
+        network.load_state_dict(start)
+        method, _ = tune(network, which, store, rows, target, drawn, Recipe(1, learning_rate=1e-9, precision="32-true"))
+        torch.testing.assert_close(method.head.weight, weight, atol=1e-6, rtol=0)
+
+
+def test_labels_outside_the_draw_are_not_seen(made) -> None:
+    network, info, store, rows, target, drawn = made
+    start = {k: v.clone() for k, v in network.state_dict().items()}
+    found = []
+    for outside in (0, 1):
+        y = target.y.copy()
+        y[50:] = outside
+        network.load_state_dict(start)
+        method, _ = tune(network, info, store, rows, Target(("side",), target.classes, y), drawn, Recipe(3, precision="32-true"))
+        found.append({k: v.clone() for k, v in method.state_dict().items()})
+    assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
+
+
+def test_early_stopping_puts_the_best_weights_back(made, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, info, store, rows, target, drawn = made
+    seen: list[tuple[float, dict[str, torch.Tensor]]] = []
+    losses = iter([0.7, 0.5, 0.6, 0.55, 0.4])  # the best at the second look; two without improvement end it
+
+    def scripted(*_: object) -> torch.Tensor:
+        value = next(losses)
+        seen.append((value, {k: v.clone() for k, v in stoppers[0].method.state_dict().items()}))
+        return torch.tensor(value)
+
+    stoppers: list[Watcher] = []
+    original = Watcher.__init__
+    monkeypatch.setattr(Watcher, "__init__", lambda self, *a: (stoppers.append(self), original(self, *a))[1])
+    monkeypatch.setattr(finetuning, "classification", scripted)
+    method, costs = tune(network, info, store, rows, target, drawn, Recipe(30, 8, precision="32-true", patience=2))
+    assert [value for value, _ in seen] == [0.7, 0.5, 0.6, 0.55]
+    assert {r["metric"]: r["value"] for r in costs}["steps"] == 12  # looks every 3 steps
+    best = seen[1][1]
+    assert all(torch.equal(v, best[k]) for k, v in method.state_dict().items())
+    other = Watcher.__new__(Watcher)
+    other.load_state_dict(stoppers[0].state_dict())
+    assert (other.best, other.waited) == (pytest.approx(-0.5), 2) and other.weights.keys() == best.keys()
+
+
+def test_the_validation_loss_is_that_of_the_plain_pictures(made) -> None:
+    network, info, store, rows, target, drawn = made
+    method, _ = tune(network, info, store, rows, target, drawn, Recipe(2, precision="32-true"))
+    expected = classification(
+        method.head(torch.from_numpy(extract(method.encoder, info, store, rows[drawn.val]))), torch.from_numpy(target.y[drawn.val])
+    )
+    found = validated(method, info, store, rows[drawn.val], target.y[drawn.val], "loss", torch.device("cpu"))
+    assert -found == pytest.approx(expected.item(), rel=1e-5)
+    stopper = Watcher(method.eval(), 10, Recipe(patience=1), lambda _: found)
+
+    class At:
+        global_step, should_stop = 1, False
+
+    class On:
+        device = torch.device("cpu")
+
+    stopper.on_train_batch_end(At(), On())
+    assert stopper.best == found and method.training
+    with pytest.raises(UsageError, match="--patience and --schedule plateau need labelled validation rows"):
+        check(Recipe(patience=1), network, info, target, Draw(1, 0, drawn.train, drawn.val[:0]))
+
+
+def test_soft_labels_train_towards_the_readers_shares_ties_included(made) -> None:
+    """Readers who agree by 3 to 1 leave a network that never sees certainty less certain than one told the majority."""
+    network, info, store, rows, target, _ = made
+    start = {k: v.clone() for k, v in network.state_dict().items()}
+    shares = np.full((N, 2), 0.25, np.float32)
+    shares[np.arange(N), target.y] = 0.75
+    y = target.y.copy()
+    y[:6], shares[:6] = -1, 0.5  # ties
+    split = Split(np.array(["train"] * 50 + ["test"] * 10), np.arange(N), "patient", False)
+
+    def sure(tested: Target) -> float:
+        network.load_state_dict(start)
+        drawn = draw(tested, split, 1.0, 0)
+        method, _ = tune(network, info, store, rows, tested, drawn, Recipe(30, 16, precision="32-true", balance="none"))
+        assert len(drawn.train) == 44
+        assert drawn.tied.tolist() == ([] if tested.shares is None else list(range(6)))
+        assert method.inputs.soft == (tested.shares is not None)
+        return float(predict(method.encoder, method.head, info, store, rows[50:], False).max(1).mean())
+
+    soft, plain = replace(target, y=y, shares=shares), replace(target, y=y)
+    assert sure(soft) < sure(plain) - 0.05
+    assert len(draw(soft, split, 0.5, 0).tied) == 3
+    assert set(draw(soft, split, 0.2, 0).tied) <= set(draw(soft, split, 0.5, 0).tied)
+    hidden = soft.only(np.array([7, 8]))
+    assert hidden.known.sum() == (~np.isnan(hidden.shares).all(1)).sum() == 2
+
+
+def test_sampling_makes_classes_alike_and_copies_differ(made) -> None:
+    _, _, _, rows, target, _ = made
+    drawn = Draw(1.0, 0, np.array([0, 1, 2, 3, 4, 6, 8, 10]), np.zeros(0, int), np.array([12]))
+    counts = np.bincount(target.y[drawn.train])
+    for how, count in (("oversample", counts.max()), ("undersample", counts.min())):
+        seen, keys = sampled(drawn, target, rows, Recipe(balance=how))
+        assert np.bincount(target.y[seen]).tolist() == [count, count]
+        assert set(seen) <= set(drawn.train), "what readers tie on belongs to no class"
+        assert keys is not None and len(set(keys)) == len(keys), "a picture that comes again must be seen another way"
+        if how == "oversample":
+            assert set(seen) == set(drawn.train)
+            spread = np.bincount(seen)[drawn.train]
+            assert np.ptp(spread[target.y[drawn.train] == counts.argmin()]) <= 1
+    assert sampled(drawn, target, rows, Recipe())[0].tolist() == sorted([*drawn.train, 12])
+
+
+def test_the_metric_that_is_monitored_is_that_of_the_validation_rows(made) -> None:
+    network, info, store, rows, target, drawn = made
+    method, _ = tune(network, info, store, rows, target, drawn, Recipe(2, precision="32-true"))
+    p = predict(method.encoder, method.head, info, store, rows[drawn.val], False)
+    for name, sign in (("auroc", 1), ("balanced_accuracy", 1), ("brier", -1)):
+        found = validated(method, info, store, rows[drawn.val], target.y[drawn.val], name, torch.device("cpu"))
+        assert found == pytest.approx(sign * metrics.score(name, target.y[drawn.val], p), abs=1e-5)
+    alone = drawn.val[target.y[drawn.val] == 0]
+    assert validated(method, info, store, rows[alone], target.y[alone], "auroc", torch.device("cpu")) == -float("inf")
+
+
+def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, info, store, rows, target, drawn = made
+    rates: list[float] = []
+
+    trainers: list[L.Trainer] = []
+
+    def scripted(*_: object) -> float:
+        rates.append(trainers[0].optimizers[0].param_groups[0]["lr"])
+        return -len(rates)  # worse and worse
+
+    monkeypatch.setattr(finetuning, "validated", scripted)
+    monkeypatch.setattr(Watcher, "on_train_start", lambda self, trainer, _: trainers.append(trainer), raising=False)
+    _, costs = tune(network, info, store, rows, target, drawn, Recipe(20, 8, 1e-3, precision="32-true", schedule="plateau"))
+    assert {r["metric"]: r["value"] for r in costs}["steps"] == 20
+    assert [round(rate / 1e-3, 4) for rate in rates] == [1, 1, 1, 0.3, 0.3, 0.09, 0.09, 0.027, 0.027, 0.0081]
+
+
+def test_the_range_test_finds_a_rate_and_leaves_no_trace(made) -> None:
+    network, info, store, rows, target, drawn = made
+    method = Supervised(network, Inputs(info.image_size, info.in_chans, info.mean, info.std, outputs=2))
+    plan = Plan(10, 16, 1e-3, 0.0, "32-true", 0)
+    batches = Batches(store, rows[drawn.train], target.y[drawn.train])
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    torch.manual_seed(5)
+    rates, losses, chosen = range_test(method, plan, batches, steps=30)
+    drawn_after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(drawn_after, torch.rand(1)), "random numbers go on as if nothing had been"
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+    assert rates[0] == pytest.approx(1e-6) and np.allclose(np.diff(np.log(rates)), np.diff(np.log(rates))[0])
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-3), "a head of zeros says one half"
+    assert rates[0] < chosen == pytest.approx(rates[losses.argmin()] / 10) and losses.min() < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe(method_args={"mixup": -1.0}), "--method.mixup"),
+        (Recipe(method_args={"erasing": 2.0}), "--method.erasing"),
+        (Recipe(method_args={"smoothing": 1.0}), "--method.smoothing"),
+        (Recipe(method_args={"drop_tokens": 0.5, "mixup": 0.8}), "drops by one picture's attention"),
+    ],
+)
+def test_recipes_are_refused_by_the_flag_that_is_wrong(made, recipe: Recipe, message: str) -> None:
+    network, info, _, _, target, drawn = made
+    with pytest.raises(UsageError, match=message):
+        check(recipe, network, info, target, drawn)
+
+
+def test_several_targets_are_not_sampled(made) -> None:
+    network, info, _, _, target, drawn = made
+    several = Target(("a", "b"), ("a", "b"), np.stack([target.y, target.y], 1).astype(np.float32))
+    with pytest.raises(UsageError, match="--balance oversample is for one target"):
+        check(Recipe(balance="oversample"), network, info, several, drawn)
+    with pytest.raises(UsageError, match="--monitor mcc is for one target"):
+        check(Recipe(monitor="mcc"), network, info, several, drawn)
+
+
+def test_temperature_and_thresholds_are_chosen_on_validation_rows(made) -> None:
+    network, info, store, rows, target, drawn = made
+    head = probe(network, info, store, rows, target, drawn)
+    many = Draw(1.0, 0, drawn.train, np.arange(20, 50))
+    temperature, thresholds = operating_point(network, head, info, store, rows, target, many, "youden")
+    p = predict(network, head, info, store, rows[many.val], False)
+    y = target.y[many.val]
+    expected = np.clip(operating_points.temperature(y, np.log(p)), 0.25, 4)
+    assert temperature == pytest.approx(expected, rel=1e-3)
+    tempered = operating_points.tempered(p, temperature, False)
+    assert thresholds == tuple(
+        pytest.approx(operating_points.threshold(y == k, tempered[:, k], "youden"), abs=1e-6) for k in range(2)
+    )
+    few = operating_point(network, head, info, store, rows, target, drawn, 0.9)
+    assert few[0] == 1.0, "ten rows do not calibrate"
+    nobody = Draw(1.0, 0, drawn.train, drawn.val[:0])
+    assert operating_point(network, head, info, store, rows, target, nobody, 0.9) == (1.0, ())
+    alone = Draw(1.0, 0, drawn.train, drawn.val[target.y[drawn.val] == 1])
+    assert operating_point(network, head, info, store, rows, target, alone, "youden")[1] == (0.5, 0.5)

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from scotoma.commands.evaluate import evaluate
+from scotoma.commands.finetune import finetune
+from scotoma.commands.study import study
+from scotoma.data import encoder_header
+from scotoma.data.datamodule import Material, gather
+from scotoma.data.encoder_header import EncoderInfo
+from scotoma.data.labels.masks import Regions
+from scotoma.data.splits.label_draws import Draw, draw
+from scotoma.errors import UsageError
+from scotoma.evaluators import segmentation as shown
+from scotoma.methods.parts.inputs import Inputs
+from scotoma.metrics.segmentation import OVERLAPS
+from scotoma.models import encoders, segmentation_decoders
+from scotoma.rng import KeyedRNG
+from scotoma.run_folder import read_rows
+from scotoma.tasks import segmentation as segmenting
+from scotoma.tasks.base import Recipe
+from scotoma.tasks.judging import OfRegions
+from scotoma.tasks.segmentation import Job, Segmenter, summary
+
+SIDE, COUNT = 48, 30
+
+
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright discs (region 1) and brighter squares (region 2) in noise; two pictures a patient; the last five have no map."""
+    folder, rng, rows = tmp_path_factory.mktemp("discs"), np.random.default_rng(0), []
+    y, x = np.mgrid[:SIDE, :SIDE]
+    for i in range(COUNT):
+        centre = rng.uniform(22, 38, 2)
+        labels = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 64).astype(np.uint8)
+        labels[2:14, 2:14] = 2
+        pixels = rng.normal(60, 10, (SIDE, SIDE)) + np.array([0, 70, 140])[labels]
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(labels).save(folder / f"{i}-map.png")
+        split = "train" if i < 16 else "val" if i < 20 else "test"
+        mask = f"{i}-map.png" if i < 25 else None
+        rows.append({"image_path": f"{i}.png", "mask_path": mask, "patient": f"p{i // 2}", "split": split})
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
+    info = EncoderInfo("resnet10t", {}, 1, 32, (0.35,), (0.2,))
+    torch.manual_seed(0)
+    encoders.save(folder / encoder_header.FILE, encoders.build(info), info)
+    return folder
+
+
+def parts(discs: Path, **recipe: object) -> tuple[torch.nn.Module, EncoderInfo, Material, Draw, Recipe]:
+    material = gather(data=str(discs / "table.csv"), target=["mask_path"], size=32, quiet=True)
+    encoder, info, _ = encoders.load(discs)
+    drawn = draw(material.target, material.split, 1.0, 0)
+    return encoder, info, material, drawn, Recipe(**{"precision": "32-true", "steps": 8, "batch_size": 4, **recipe})
+
+
+def test_views_and_labels_are_warped_alike(discs: Path) -> None:
+    """A picture that is its own label map comes out as its own label map."""
+    encoder, info, material, drawn, recipe = parts(discs)
+    job = Job(encoder, info, material, drawn, recipe, "auto", True)
+    inputs = Inputs(32, 1, (0.0,), (1.0,), "dermoscopy", 3)
+    method = Segmenter(encoder, inputs, job.head, job.regions.codes, jitter=0.0)
+    labels = torch.zeros(6, 1, 40, 40, dtype=torch.uint8)
+    labels[:, :, 5:25, 8:20] = 1
+    views = method.views(labels * 255, KeyedRNG(0, 0, torch.arange(6)), labels)
+    inside = views["view"][:, 0]
+    assert views["labels"].dtype == torch.int64 and views["labels"].shape == (6, 32, 32)
+    sure = (inside < 0.05) | (inside > 0.95)
+    assert torch.equal(inside[sure] > 0.5, views["labels"][sure] == 1)
+    assert sure.float().mean() > 0.8 and 0.05 < views["labels"].float().mean() < 0.8
+
+
+def test_it_learns_what_the_masks_show_and_beats_an_untrained_one(discs: Path) -> None:
+    encoder, info, material, drawn, recipe = parts(discs, steps=60, learning_rate=3e-3)
+    assert len(drawn.train) == 16
+    job = Job(encoder, info, material, drawn, recipe, "auto", True)
+    before = job.evaluate(np.arange(20, 25))[:, :, 0].mean(0)
+    costs = job.train(None)
+    after = job.evaluate(np.arange(20, 25))[:, :, 0].mean(0)
+    assert (after > 0.7).all() and (after > before + 0.3).all(), (before, after)
+    assert {row["metric"]: row["value"] for row in costs}["steps"] == 60
+    assert job.info.classes == ("background", "1", "2") and job.info.decoder == "unet"
+
+
+def test_scores_are_those_of_the_maps_that_it_predicts(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, info, material, drawn, recipe = parts(discs)
+    job = Job(encoder, info, material, drawn, recipe, "auto", True)
+    rows = np.arange(16, 28)  # the last three have no map
+    given = (job.network, job.head, job.info, job.store, job.rows)
+    logits = torch.cat([part for part, _ in segmenting.logits(*given, rows)])
+    found = np.concatenate([maps for maps, _ in segmenting.predict(*given, rows)])
+    np.testing.assert_array_equal(found, logits.argmax(1).numpy())
+
+    def shifted(*_: object) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in (rows[:4], rows[4:9]):
+            yield np.roll(job.regions.maps(part), -3, 2), part
+
+    monkeypatch.setattr(segmenting, "predict", shifted)
+    scores = job.evaluate(rows)
+    truth = job.regions.maps(rows[:9])
+    both = ((np.roll(truth, -3, 2) == 1) & (truth == 1)).sum((1, 2))
+    np.testing.assert_allclose(scores[:9, 0, 0], both / (truth == 1).sum((1, 2)))
+    assert np.isnan(scores[9:]).all()
+    distance = OVERLAPS.index("hausdorff95")
+    np.testing.assert_allclose(scores[:9, 0, distance], 3 * SIDE / job.store.side, rtol=0.2)
+    # a file twice as large has distances twice as long
+    twice = replace(job.store)
+    twice.__dict__["facts"] = job.store.facts.assign(width=2 * SIDE)
+    doubled = segmenting.evaluate(job.network, job.head, job.info, twice, job.rows, job.regions, rows)
+    np.testing.assert_allclose(doubled[:9, :, distance], 2 * scores[:9, :, distance])
+
+
+def test_what_is_frozen_stays_and_what_is_not_moves(discs: Path) -> None:
+    for recipe_args, moves in (({"frozen": True}, False), ({}, True), ({"method_args": {"trained_stages": 1}}, True)):
+        encoder, info, material, drawn, recipe = parts(discs, steps=2, **recipe_args)
+        before = {k: v.clone() for k, v in encoder.state_dict().items()}
+        job = Job(encoder, info, material, drawn, recipe, "auto", True)
+        job.train(None)
+        changed = {k for k, v in job.network.state_dict().items() if not torch.equal(v, before[k])}
+        assert bool(changed) == moves, recipe_args
+        if "method_args" in recipe_args:
+            assert all(name.startswith("layer4") for name in changed)
+
+
+def test_the_best_weights_by_dice_are_kept(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, info, material, drawn, recipe = parts(discs, steps=10, patience=5, monitor="dice")
+    job = Job(encoder, info, material, drawn, recipe, "auto", True)
+    seen: list[tuple[float, torch.Tensor]] = []
+    original = Job.score
+
+    def score(self: Job) -> float:
+        seen.append((original(self), self.head.head.weight.detach().clone()))
+        return seen[-1][0]
+
+    monkeypatch.setattr(Job, "score", score)
+    job.train(None)
+    best = max(seen, key=lambda pair: pair[0])
+    assert torch.equal(job.head.head.weight, best[1])
+    dice = job.evaluate(drawn.val)[:, :, 0]
+    assert best[0] == pytest.approx(np.nanmean(dice), abs=1e-6)
+    monkeypatch.setattr(Job, "score", original)
+    job.recipe = replace(recipe, monitor="loss")
+    logits = torch.cat([part for part, _ in segmenting.logits(job.network, job.head, job.info, job.store, job.rows, drawn.val)])
+    from scotoma.methods.parts.losses import segmentation
+
+    assert job.score() == pytest.approx(-float(segmentation(logits, torch.from_numpy(job.regions.maps(drawn.val)))), abs=1e-5)
+
+
+def test_summaries_are_means_of_pictures_and_of_patients() -> None:
+    found = np.full((4, 2, len(OVERLAPS)), np.nan)
+    found[:, 0, 0] = [1.0, 0.5, 0.6, np.nan]
+    found[:, 1, 0] = [0.2, 0.4, np.nan, np.nan]
+    rows = {(r["metric"], r["unit"], r.get("class")): r for r in summary(found, np.array([0, 0, 1, 2]), ("background", "a", "b"))}
+    assert rows["dice", "picture", "a"]["value"] == pytest.approx(0.7) and rows["dice", "picture", "a"]["n"] == 3
+    assert rows["dice", "picture", "b"]["value"] == pytest.approx(0.3)
+    assert rows["dice", "picture", None]["value"] == pytest.approx(0.5)
+    assert rows["dice", "patient", "a"]["value"] == pytest.approx((0.75 + 0.6) / 2) and rows["dice", "patient", "a"]["n"] == 2
+    assert rows["dice", "picture", "a"]["low"] <= 0.7 <= rows["dice", "picture", "a"]["high"]
+    assert np.isnan(rows["iou", "picture", None]["value"]) and rows["iou", "picture", None]["n"] == 0
+    single = summary(found[:, :1], np.arange(4), ("background", "a"))
+    assert {r["unit"] for r in single} == {"picture"} and not any("class" in r for r in single)
+
+
+def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finetune(str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "run", steps=3, batch_size=4, quiet=True)
+    rows = read_rows(run)
+    assert {"finetune", "segmentation"} == {r["evaluator"] for r in rows}
+    assert all(r["split"] == "val" for r in rows if r["evaluator"] == "segmentation")
+    scored, score = [], shown.score
+    monkeypatch.setattr(shown, "score", lambda *given: scored.append(score(*given)) or scored[-1])
+    found = evaluate(run, str(discs / "table.csv"), quiet=True)
+    assert len(scored) == 1, "rows and figure share what was predicted"
+    dice = [r for r in found if r["metric"] == "dice" and r["unit"] == "picture" and "class" not in r]
+    assert len(dice) == 1 and dice[0]["n"] == 5 and dice[0]["split"] == "test"
+    assert json.loads((run / "figures" / "segmentation.json").read_text())["section"] == "results"
+    with pytest.raises(UsageError, match="use --with segmentation"):
+        evaluate(run, str(discs / "table.csv"), ["metrics"], quiet=True)
+    with pytest.raises(UsageError, match="needs a segmenter"):
+        evaluate(discs, str(discs / "table.csv"), ["segmentation"], ["mask_path"], out=tmp_path / "other", quiet=True)
+    larger = finetune(
+        str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "larger", size=48, decoder="deeplabv3plus", steps=1,
+        batch_size=4, quiet=True,
+    )  # fmt: skip
+    info = encoder_header.read_info(larger)
+    assert (info.image_size, info.decoder, info.timm_kwargs) == (48, "deeplabv3plus", {"output_stride": 16})
+    assert len(evaluate(larger, str(discs / "table.csv"), quiet=True)) > 0
+
+
+def test_wrong_requests_leave_nothing(discs: Path, tmp_path: Path) -> None:
+    def tried(**given: object) -> None:
+        finetune(str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "run", quiet=True, **given)
+
+    for given, words in (
+        ({"monitor": "auroc"}, "--monitor auroc: one of loss, dice"),
+        ({"balance": "oversample"}, "--balance oversample is for one target of classes"),
+        ({"method_args": {"mixup": 0.5}}, "--method.mixup is for classifiers"),
+        ({"decoder": "setr_pup"}, "does not go with a convolutional network"),
+        ({"decoder": "pspnet"}, "--decoder pspnet: one of"),
+        ({"decoder": "deeplabv3plus", "size": 40}, "multiple of 16"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            tried(**given)
+        assert not (tmp_path / "run").exists()
+
+
+def test_regions_that_a_model_does_not_know_are_left_out(discs: Path) -> None:
+    encoder, info, material, drawn, recipe = parts(discs)
+    job = Job(encoder, info, material, drawn, recipe, "auto", True)
+    known = Regions(job.regions.store, job.regions.at, (0, 1))
+    codes = known.maps(np.arange(2))
+    assert set(np.unique(codes)) == {-1, 0, 1}
+    loss = segmenting.segmentation(torch.zeros(2, 2, *codes.shape[1:]), torch.from_numpy(codes))
+    assert torch.isfinite(loss)
+    assert segmentation_decoders.load(discs, encoder, info) is None
+
+
+def test_a_study_of_regions_compares_draw_by_draw(discs: Path, tmp_path: Path) -> None:
+    small = {"fractions": [0.25, 1.0], "seeds": 2, "steps": 2, "size": 32, "finetune_steps": 2, "finetune_batch_size": 4}
+    small |= {"encoder": "resnet10t", "quiet": True}
+    table = str(discs / "table.csv")
+    run = study(table, ["mask_path"], ["simclr"], tmp_path / "run", finetune_size=48, **small)
+    rows = pd.DataFrame([row for row in read_rows(run) if row["evaluator"] == "segmentation"])
+    dice = rows[(rows["metric"] == "dice") & rows["class"].isna() & (rows["fraction"] == 0.25)]
+    drawn, mean = dice[dice["seed"].notna()], dice[dice["seed"].isna()].set_index("method")["value"]
+    assert drawn.groupby("method").size().to_dict() == {"random": 2, "simclr": 2}
+    assert set(drawn["labels"]) == {4} and set(dice["n"]) == {5}
+    by = drawn.groupby("method")["value"].mean()
+    assert mean["simclr"] == pytest.approx(by["simclr"]) and mean["random"] == pytest.approx(by["random"])
+    difference = rows[(rows["metric"] == "dice_difference") & (rows["fraction"] == 0.25)]
+    assert difference["value"].item() == pytest.approx(by["simclr"] - by["random"]) and difference["reference"].item() == "random"
+    assert {"1", "2"} <= set(rows["class"].dropna())
+    assert "48" in (run / "config.yaml").read_text()
+    for given, words in (
+        ({"methods": ["supervised"]}, "supervised reads labels or regions"),
+        ({"methods": ["autoencoder?region_weight=2"]}, "reads labels or regions"),
+        ({"controls": ["pixels"]}, "--controls pixels says nothing of regions"),
+        ({"modes": ["linear"]}, "unknown mode 'linear'; one of finetune"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            study(table, ["mask_path"], **{"methods": ["simclr"], **given}, out=tmp_path / "other", **small)
+        assert not (tmp_path / "other").exists()
+    with pytest.raises(UsageError, match="--decoder is for regions"):
+        study(table, ["split"], ["simclr"], tmp_path / "other", decoder="unet", **small)
+
+
+def test_a_study_judges_regions_by_dice() -> None:
+    rng, units = np.random.default_rng(0), np.repeat(np.arange(10), 2)
+    ours, theirs = ([rng.uniform(low, 1, (20, 2, len(OVERLAPS))) for _ in range(2)] for low in (0.5, 0.0))
+    judge = OfRegions(units, ("background", "a", "b"))
+    found = judge.difference(ours, theirs)
+    assert found["value"] == pytest.approx(
+        np.mean([o[:, :, 0].mean() - t[:, :, 0].mean() for o, t in zip(ours, theirs, strict=True)])
+    )
+    assert found["low"] > 0 and found["p_value"] < 0.05
+    assert judge.value(ours[0]) == pytest.approx(ours[0][:, :, 0].mean())
+    rows = {(r["metric"], r.get("class")): r for r in judge.of_fraction(ours, 0.1, 3)}
+    assert rows["iou", "b"]["value"] == pytest.approx(np.mean([o[:, 1, 1].mean() for o in ours])) and rows["iou", "b"]["draws"] == 2
+    single = {r["metric"]: r["value"] for r in judge.of_draw(ours[1], Draw(0.1, 1, np.arange(3), np.arange(0)))}
+    assert single["precision"] == pytest.approx(ours[1][:, :, OVERLAPS.index("precision")].mean())
+
+
+def test_a_picture_is_shown_with_the_dice_of_the_regions_that_it_has(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    scores = np.full((2, 2, len(OVERLAPS)), np.nan)
+    scores[0, 0, 0] = 0.8  # its other region is absent, and was not marked
+    found = Regions(None, np.zeros(2, int), (0, 1, 2))  # type: ignore[arg-type]
+    monkeypatch.setattr(Regions, "maps", lambda self, rows: np.zeros((len(rows), 4, 4), int))
+    monkeypatch.setattr(shown, "_parts", lambda context: (None, found, np.arange(2)))
+    monkeypatch.setattr(shown, "_scores", lambda context: scores)
+    monkeypatch.setattr(shown, "predict", lambda *given: [(np.zeros((2, 4, 4), np.uint8), given[-1])])
+    monkeypatch.setattr(shown, "outlined", lambda pictures, truth, maps, words: titles.extend(words))
+    context = SimpleNamespace(
+        encoder=None, info=None, store=SimpleNamespace(batch=lambda rows: np.zeros((len(rows), 1, 4, 4), np.uint8)),
+        dataset=SimpleNamespace(table=pd.DataFrame({"row": [0, 1]})),
+    )  # fmt: skip
+    shown.figures(context, SimpleNamespace(figure=lambda *_: None))
+    assert titles == ["nothing to find", "Dice 0.80"]
