@@ -154,7 +154,7 @@ def background(part: Part, index: int, rng: np.random.Generator) -> tuple[str, n
     """A film without text: two of three are phantoms (with a side marker of their own), the third is real."""
     if index % 3 < 2:
         side = part.sides[index // 3 % len(part.sides)]
-        return f"phantom {side}", phantom.picture(f"phantom:{part.seed}", index, side).copy()
+        return f"phantom {side}", phantom.render(f"phantom:{part.seed}", index, side).copy()
     name = part.data[index // 3 % len(part.data)]
     paths = pd.read_csv(ROOT / name / "table.csv")["image_path"]
     read = images.to_uint8(images.read(str(ROOT / name / paths[int(rng.integers(len(paths)))])).pixels)
@@ -261,9 +261,9 @@ def real() -> list[dict[str, Any]]:
 def speed() -> list[dict[str, Any]]:
     """Seconds of one core for a large film without text."""
     rows = []
-    text_detector.text_lines(phantom.picture("phantom:77", 0, 128))  # loads the networks
+    text_detector.text_lines(phantom.render("phantom:77", 0, 128))  # loads the networks
     for side in (3072,):  # smaller ones are among the synthetic films
-        pixels = phantom.picture("phantom:77", 1, side)
+        pixels = phantom.render("phantom:77", 1, side)
         began = time.process_time()
         text_detector.text_lines(pixels)
         rows.append({"side": side, "seconds": round(time.process_time() - began, 2)})

@@ -3,8 +3,8 @@
 python benchmarks/choose.py METHOD [SETTING ...] --out FILE     adds a line for each setting (all of the method's by default)
 
 The table is $SCOTOMA_DATA/brain_tumor_mri without its test rows: its validation rows stand in as test rows, and an eighth of its
-training groups as validation rows. All settings of a method see as many pictures, so the result does not depend on what else
-runs; ``patch8`` costs about five times as much a picture and sees a fifth of them. Prints and keeps the macro AUROC of the
+training groups as validation rows. All settings of a method see as many images, so the result does not depend on what else
+runs; ``patch8`` costs about five times as much an image and sees a fifth of them. Prints and keeps the macro AUROC of the
 linear probe with 1, 5 and 10 % of the labels, five draws each; for vision transformers with the class token and with the mean
 over patches.
 """
@@ -32,7 +32,7 @@ from scotoma.models.encoders import is_vit
 from scotoma.training.pretraining import describe
 
 DATA = Path(os.environ.get("SCOTOMA_DATA", "../shared/data")) / "brain_tumor_mri" / "table.csv"
-PICTURES = {"simclr": 12_800, "mae": 44_800, "ijepa": 16_000}  # what two cores see in three minutes, about
+IMAGES = {"simclr": 12_800, "mae": 44_800, "ijepa": 16_000}  # what two cores see in three minutes, about
 FRACTIONS = (0.01, 0.05, 0.1)
 START: dict[str, Any] = {"learning_rate": 5e-4, "batch_size": 64}
 # each setting changes one thing of START, or of another setting; None leaves the weights random
@@ -87,9 +87,9 @@ def scores(method: str, given: dict[str, Any] | None) -> dict[str, Any]:
         info = describe({"size": 96, "seed": 0}, material, chosen.default_encoder)
         encoder = encoders.build(info)
     else:
-        pictures = PICTURES[method] // (5 if given.get("encoder") else 1)
+        images = IMAGES[method] // (5 if given.get("encoder") else 1)
         given = START | given
-        steps = pictures // given["batch_size"]
+        steps = images // given["batch_size"]
         with tempfile.TemporaryDirectory() as folder:
             run = pretrain(table, method, Path(folder) / "run", steps=steps, quiet=True, **given)
             encoder, info, _ = encoders.load(run)

@@ -1,11 +1,11 @@
-"""Near-duplicates: how many made copies of real pictures are found, what is wrongly taken for one, and how long it takes.
+"""Near-duplicates: how many made copies of real images are found, what is wrongly taken for one, and how long it takes.
 
 python benchmarks/duplicates.py            measures and writes benchmarks/results/duplicates.json
 python benchmarks/duplicates.py table      prints the tables of docs/audit.md from it
 
-Of each data set 300 pictures are drawn, one a unit (patient, lesion or published near-duplicate group); each is copied in each way
-and compared with every picture of the data set. Recall: the share of copies that are near their source. Precision: of all
-pairs (copy, picture) that are near, the share whose pictures belong to one unit.
+Of each data set 300 images are drawn, one a unit (patient, lesion or published near-duplicate group); each is copied in each way
+and compared with every image of the data set. Recall: the share of copies that are near their source. Precision: of all
+pairs (copy, image) that are near, the share whose images belong to one unit.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def near(left: np.ndarray, right: np.ndarray, bits: int) -> np.ndarray:
 
 
 def stored(pixels: np.ndarray) -> Image.Image:
-    """A picture as it comes out of the store, in grey."""
+    """An image as it comes out of the store, in grey."""
     side, (height, width) = store.side_for(SIZE), pixels.shape[:2]
     return altered_copies.without_padding(read.square(pixels, side, 1), width, height)
 
@@ -124,7 +124,7 @@ def quality(name: str, unit: str) -> list[dict[str, Any]]:
             for a, b in np.argwhere(near(looks[1], plain, near_duplicates.MOST_BITS) & ~by_both):
                 by_both[a, b] = altered_copies.alike(greys[a], v, originals[b])
         same = units[drawn][:, None] == units[None]
-        row: dict[str, Any] = {"data": name, "change": change, "copies": COPIES, "pictures": len(frame)}
+        row: dict[str, Any] = {"data": name, "change": change, "copies": COPIES, "images": len(frame)}
         for way, joined in (("hash", by_hash), ("altered", by_both)):
             row |= {
                 f"{way}_recall": round(float(joined[np.arange(COPIES), drawn].mean()), 4),
@@ -133,12 +133,12 @@ def quality(name: str, unit: str) -> list[dict[str, Any]]:
             }
         found.append(row)
         print(row, flush=True)
-    found.append({"data": name, "change": None, "alterations_ms_a_picture": round(1000 * seconds / len(frame), 3)})
+    found.append({"data": name, "change": None, "alterations_ms_a_image": round(1000 * seconds / len(frame), 3)})
     return found
 
 
 def between() -> dict[str, int]:
-    """Pictures of the smaller brain MR collection, by label, that have a copy in the larger one."""
+    """Images of the smaller brain MR collection, by label, that have a copy in the larger one."""
     parts, labels = [], []
     for name in ("brain_tumor_yesno", "brain_tumor_mri"):
         dataset, opened = store.prepare(table.load(ROOT / name / "table.csv"), SIZE, quiet=True)

@@ -1,10 +1,10 @@
 """Experiments of the published systems, done again on public data; every step a run folder of its own, so resumable.
 
-python benchmarks/evidence.py robustness    five ways to pretrain a ViT on children's chest X-rays, then corrupted test pictures
+python benchmarks/evidence.py robustness    five ways to pretrain a ViT on children's chest X-rays, then corrupted test images
 python benchmarks/evidence.py proxies       age, sex and view as proxies, autoencoders, and what balances classes, on few X-rays
 python benchmarks/evidence.py explanations  do explanations find what a classifier sees? made-up X-rays
 python benchmarks/evidence.py segmentation  lungs and retinal vessels by share of the masks, pretrained against random weights
-python benchmarks/evidence.py next          does one picture follow another in its study? and age and sex, on made-up X-rays
+python benchmarks/evidence.py next          does one image follow another in its study? and age and sex, on made-up X-rays
 
 Options: ``--runs runs/evidence``; ``--steps N`` and ``--finetune_steps N`` for other lengths. Lengths are steps, not minutes (those
 of ``robustness`` from benchmarks/paces.py, five minutes each): other work may go on beside. Writes
@@ -82,7 +82,7 @@ def write(name: str, rows: Iterable[Row]) -> None:
 
 
 def robustness(options: argparse.Namespace, runs: Path) -> None:
-    """CheXMSN's comparison: one network, minutes of pretraining alike; linear probes, tested on corrupted pictures."""
+    """CheXMSN's comparison: one network, minutes of pretraining alike; linear probes, tested on corrupted images."""
     data, network = str(DATA / "cxr_pneumonia" / "table.csv"), "vit_tiny_patch16"
     found: list[Row] = []
     ways: dict[str, dict[str, Any]] = {"random": {}}
@@ -97,7 +97,7 @@ def robustness(options: argparse.Namespace, runs: Path) -> None:
 
 
 def chest_xrays(runs: Path) -> str:
-    """The table of covid_chestxray with another split, the same for all ways: its own has six identical pictures on two sides."""
+    """The table of covid_chestxray with another split, the same for all ways: its own has six identical images on two sides."""
     from scotoma.data.datamodule import gather
 
     folder, file = DATA / "covid_chestxray", runs / "covid_chestxray.csv"
@@ -148,8 +148,8 @@ def shown(row: Row) -> bool:
 def explanations(options: argparse.Namespace, runs: Path) -> None:
     """A classifier that sees the fluid in made-up X-rays: which explanations point at it, and do they hang on its weights?
 
-    Trained on pictures of 128 px, then of 256: at 128 the fluid is a few pixels wide, and the last feature map 4 x 4 cells.
-    Nodules, of which one in three pictures has one, stay unseen after 1,500 steps of the same network (AUROC 0.48).
+    Trained on images of 128 px, then of 256: at 128 the fluid is a few pixels wide, and the last feature map 4 x 4 cells.
+    Nodules, of which one in three images has one, stay unseen after 1,500 steps of the same network (AUROC 0.48).
     """
     data = "phantom:3000"
     encoder = pretrained(
@@ -164,7 +164,7 @@ def explanations(options: argparse.Namespace, runs: Path) -> None:
 
 
 def segmentation(options: argparse.Namespace, runs: Path) -> None:
-    """Lungs at 128 px, vessels at 512 px: Dice by share of the masks, pretrained on the same pictures against random weights."""
+    """Lungs at 128 px, vessels at 512 px: Dice by share of the masks, pretrained on the same images against random weights."""
     common: dict[str, Any] = {"target": ["mask_path"], "encoder": "resnet18", "fractions": [0.1, 0.5, 1.0], "quiet": True}
     sets: dict[str, dict[str, Any]] = {
         "lungs": {
@@ -172,7 +172,7 @@ def segmentation(options: argparse.Namespace, runs: Path) -> None:
             "seeds": 3, "steps": options.steps or 400, "finetune_steps": options.finetune_steps or 150, "finetune_batch_size": 16,
             "finetune_learning_rate": 1e-3,
         },
-        # parts of the picture in pretraining, so that vessels are as wide in it as in fine-tuning, which sees the whole
+        # parts of the image in pretraining, so that vessels are as wide in it as in fine-tuning, which sees the whole
         "vessels": {
             "data": runs / "vessels-store", "methods": ["simclr?min_scale=0.05"], "size": 128, "modality": "fundus",
             "seeds": 1, "steps": options.steps or 400, "finetune_steps": options.finetune_steps or 200, "finetune_batch_size": 4,
@@ -198,7 +198,7 @@ def segmentation(options: argparse.Namespace, runs: Path) -> None:
 
 
 def following(options: argparse.Namespace, runs: Path) -> None:
-    """Made-up X-rays: masked modelling, also told whether one visit's picture follows another of the patient, and age and sex."""
+    """Made-up X-rays: masked modelling, also told whether one visit's image follows another of the patient, and age and sex."""
     from scotoma.data.phantom import phantom
 
     table = phantom.table(3000)

@@ -1,7 +1,7 @@
 """What a GPU gives: share of its matrix products, utilisation, and images a second beside lightly.
 
-python benchmarks/gpu.py [--minutes 1] [--pictures 4096] [--workers 16] [--batch_size 256]     writes benchmarks/results/gpu.json
-python benchmarks/gpu.py --small --minutes 0.05 --pictures 64 --workers 1 --out FILE            the same small, to test the script
+python benchmarks/gpu.py [--minutes 1] [--images 4096] [--workers 16] [--batch_size 256]     writes benchmarks/results/gpu.json
+python benchmarks/gpu.py --small --minutes 0.05 --images 64 --workers 1 --out FILE            the same small, to test the script
 
 Made-up chest X-rays are written as JPEG files. Scotoma decodes them into its store (told by itself) and trains end to end, from the
 store to updated weights: MAE with a ViT-B/16 at 224 px, whose operations torch counts for one step and compares with the device's
@@ -42,7 +42,7 @@ from scotoma.training.trainer import Order, make_optimizer, make_views
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_pictures(folder: Path, count: int, side: int) -> list[str]:
+def write_images(folder: Path, count: int, side: int) -> list[str]:
     """Chest X-rays as JPEG files."""
     folder.mkdir(parents=True)
     paths = []
@@ -96,7 +96,7 @@ def waited(device: str) -> None:
 
 
 def one_step(name: str, data: str, given: dict[str, Any], device: str) -> tuple[float, str]:
-    """Operations of a step for one picture (forward and backward), and a profile of three steps."""
+    """Operations of a step for one image (forward and backward), and a profile of three steps."""
     material = gather(data=data, size=given["size"], quiet=True)
     automatic = ("encoder", "init", "batch_size", "learning_rate", "weight_decay", "precision", "epochs", "minutes")
     config = dict.fromkeys(automatic) | {"method": name, "method_args": {}, "seed": 0, "steps": 1000} | given
@@ -141,9 +141,9 @@ def lightly_moco(paths: list[str], given: dict[str, Any], minutes: float, worker
     info = encoder_header.EncoderInfo(timm_name, kwargs, 3, given["size"], (0.4,) * 3, (0.2,) * 3)
     method = lightly_side.MoCo(encoders.build(info), given["size"]).to(device).train()
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-3)
-    pictures = lightly_side.Pictures(paths, method.transform)
+    images = lightly_side.Images(paths, method.transform)
     loader = torch.utils.data.DataLoader(
-        pictures, given["batch_size"], shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True, pin_memory=True
+        images, given["batch_size"], shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True, pin_memory=True
     )
     done, began, watch = 0, time.perf_counter(), Utilisation()
     while True:
@@ -168,7 +168,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1)
-    for name, value in (("pictures", 4096), ("workers", 16), ("batch_size", 256)):
+    for name, value in (("images", 4096), ("workers", 16), ("batch_size", 256)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json")
@@ -181,19 +181,19 @@ def main() -> None:
         mae["batch_size"] = moco["batch_size"] = 16
     assert {"mae", "moco_v2"} <= set(plugins.names("methods"))
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_pictures(Path(folder) / "pictures", options.pictures, round(1.5 * size))
-        data = str(Path(folder) / "pictures")
+        paths = write_images(Path(folder) / "images", options.images, round(1.5 * size))
+        data = str(Path(folder) / "images")
         operations, profile = one_step("mae", data, mae, device)
         options.out.with_name(options.out.stem + "_profile.txt").write_text(profile)
         machine = matmul_rate(device, side)
         both = (("mae", mae), ("moco_v2", moco))
         ours = {name: trained(name, data, given, options.minutes, Path(folder)) for name, given in both}
-        ours["mae"] |= {"gflops_a_picture": operations / 1e9, "matmul_gflops": machine / 1e9}
+        ours["mae"] |= {"gflops_a_image": operations / 1e9, "matmul_gflops": machine / 1e9}
         ours["mae"]["share_of_matmul"] = operations * ours["mae"]["images_per_second"] / machine
         theirs = lightly_moco(paths, moco, options.minutes, options.workers, device)
     found = {
         "scotoma": ours, "lightly_moco_v2": theirs, "ratio": ours["moco_v2"]["images_per_second"] / theirs["images_per_second"],
-        "settings": {"mae": mae, "moco_v2": moco, "pictures": options.pictures, "precision": automatic_precision(size)},
+        "settings": {"mae": mae, "moco_v2": moco, "images": options.images, "precision": automatic_precision(size)},
         "hardware": hardware(), "versions": versions(),
     }  # fmt: skip
     options.out.write_text(json.dumps(found, indent=1) + "\n")

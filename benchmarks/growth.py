@@ -1,9 +1,9 @@
-"""How cost grows with pictures, their size, and processes; run it alone on the machine.
+"""How cost grows with images, their size, and processes; run it alone on the machine.
 
 python benchmarks/growth.py [--window 0.25]     writes benchmarks/results/growth.json and growth.png
 
-Pictures: seconds of the processor for reading a table of so many rows with fourteen findings and splitting it, and for opening a
-store of them (``scale.py``'s steps, less the imports). Size: pictures a second in training, $SCOTOMA_DATA/brain_tumor_mri, the
+Images: seconds of the processor for reading a table of so many rows with fourteen findings and splitting it, and for opening a
+store of them (``scale.py``'s steps, less the imports). Size: images a second in training, $SCOTOMA_DATA/brain_tumor_mri, the
 store prepared beforehand, each method with its default network. Processes: the same at 96 pixels with one process on each of so
 many cores, beside one process on as many cores.
 """
@@ -32,7 +32,7 @@ METHODS = ("simclr", "mae")
 PACES = (25, 50, 100, 200, 400, 800)  # ticks
 
 
-def pictures() -> list[dict[str, Any]]:
+def example_images() -> list[dict[str, Any]]:
     """Processor seconds by rows."""
     found = []
     for rows in ROWS:
@@ -48,7 +48,7 @@ def pictures() -> list[dict[str, Any]]:
 
 
 def sizes(window: float) -> list[dict[str, Any]]:
-    """Pictures a second by method and size."""
+    """Images a second by method and size."""
     found = []
     for method in METHODS:
         for size in SIZES:
@@ -59,7 +59,7 @@ def sizes(window: float) -> list[dict[str, Any]]:
 
 
 def processes(window: float) -> list[dict[str, Any]]:
-    """Pictures a second of the whole by processes and cores."""
+    """Images a second of the whole by processes and cores."""
     found = []
     cores = sorted(os.sched_getaffinity(0))
     program = str(Path(sys.executable).with_name("scotoma"))
@@ -85,13 +85,13 @@ def draw(found: dict[str, Any], file: Path) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for step, mark in zip(STEPS, "os", strict=True):
-        of = [one for one in found["pictures"] if one["step"] == step]
+        of = [one for one in found["images"] if one["step"] == step]
         left.loglog([one["rows"] for one in of], [max(0.1, one["processor_seconds"]) for one in of], marker=mark, label=step)
     left.set(xlabel="rows of the table", ylabel="seconds of the processor (0.1: or less)")
     for method, mark in zip(METHODS, "os", strict=True):
         of = [one for one in found["sizes"] if one["method"] == method]
         middle.loglog([one["size"] for one in of], [one["images_per_second"] for one in of], marker=mark, label=method)
-    middle.set(xlabel="side of a picture, pixels", ylabel="pictures a second")
+    middle.set(xlabel="side of an image, pixels", ylabel="images a second")
     middle.set(xticks=SIZES, xticklabels=map(str, SIZES), yticks=PACES, yticklabels=map(str, PACES))
     middle.minorticks_off()
     kinds = list(dict.fromkeys((one["processes"], one["cores"]) for one in found["processes"]))
@@ -102,7 +102,7 @@ def draw(found: dict[str, Any], file: Path) -> None:
         for place, value in zip(places, of, strict=True):
             right.annotate(f"{value:.0f}", (place, value), ha="center", va="bottom")
     words = [f"{a} process{'es' * (a > 1)},\n{b} core{'s' * (b > 1)}" for a, b in kinds]
-    right.set(xticks=[place + 0.2 for place in range(len(kinds))], xticklabels=words, ylabel="pictures a second")
+    right.set(xticks=[place + 0.2 for place in range(len(kinds))], xticklabels=words, ylabel="images a second")
     for axes in (left, middle, right):
         axes.legend(frameon=False, fontsize="small")
     figure.savefig(file, dpi=120)
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--window", type=float, default=0.25, help="minutes of each training")
     options = parser.parse_args()
-    found: dict[str, Any] = {"processes": processes(options.window), "sizes": sizes(options.window), "pictures": pictures()}
+    found: dict[str, Any] = {"processes": processes(options.window), "sizes": sizes(options.window), "images": example_images()}
     found |= {"hardware": hardware(), "versions": versions()}
     (RESULTS / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
     draw(found, RESULTS / "growth.png")

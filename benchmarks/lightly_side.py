@@ -28,7 +28,7 @@ NORMALIZE = transforms.utils.IMAGENET_NORMALIZE
 
 
 class Example(nn.Module):
-    """Views of a batch -> loss; ``transform`` makes the views of one picture."""
+    """Views of a batch -> loss; ``transform`` makes the views of one image."""
 
     epoch = 0
     batch_size = 256  # the example's
@@ -191,8 +191,8 @@ class MSN(Example):
 METHODS: dict[str, type[Any]] = {"simclr": SimCLR, "moco_v2": MoCo, "byol": BYOL, "mae": MAE, "dino": DINO, "msn": MSN}
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Picture files, opened and transformed as lightly's own data set does."""
+class Images(torch.utils.data.Dataset):
+    """Decoded files, opened and transformed as lightly's own data set does."""
 
     def __init__(self, paths: list[str], transform: Callable[[Image.Image], list[Tensor]]) -> None:
         self.paths, self.transform = paths, transform
@@ -211,7 +211,7 @@ def train(build: Callable[[], Example], paths: list[str], steps: int, chosen: An
 
     Args:
         build: makes the example, around an encoder that is trained in place.
-        paths: picture files.
+        paths: image files.
         steps: length of the training and of its schedule.
         chosen: Scotoma's method, whose batch size, learning rate, weight decay and warm-up are taken with AdamW and a cosine.
         window: seconds after the second step; 0: ``steps`` alone count.
@@ -237,7 +237,7 @@ def train(build: Callable[[], Example], paths: list[str], steps: int, chosen: An
         kind, learning_rate = method.optimizer
         optimizer, batch_size = kind(trained, lr=learning_rate), method.batch_size
     loader = torch.utils.data.DataLoader(
-        Pictures(paths, method.transform), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
+        Images(paths, method.transform), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
     )
     done = 0
     while True:

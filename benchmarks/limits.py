@@ -89,7 +89,7 @@ def limits(name: str, size: int, rounds: int) -> dict[str, Any]:
     return {
         "method": name, "encoder": parts.info.name, "batch_size": plan.batch_size, "precision": plan.precision, "seconds": seconds,
         "images_per_second": plan.batch_size / whole, "bare_images_per_second": plan.batch_size / bare, "bare_share": bare / whole,
-        "gflops_a_picture": operations / plan.batch_size / 1e9, "matmul_gflops": machine / 1e9,
+        "gflops_a_image": operations / plan.batch_size / 1e9, "matmul_gflops": machine / 1e9,
         "share_of_matmul": operations / bare / machine,
     }  # fmt: skip
 

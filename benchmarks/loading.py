@@ -1,10 +1,10 @@
-"""Reading batches from the store, and making views, on one core: pictures a second; run it alone on the machine.
+"""Reading batches from the store, and making views, on one core: images a second; run it alone on the machine.
 
 python benchmarks/loading.py     writes benchmarks/results/loading.json
 
-Reading: batches of 128 grey pictures of 224 px in random order from a store of 4,096 that the system holds in memory, until they
-lie in an array of their own. Views: two views of 96 px, cropped from the store's 125 px, of grey pictures, with SimCLR's defaults,
-beside lightly's SimCLRTransform of the same pictures as PIL images; each with one thread.
+Reading: batches of 128 grey images of 224 px in random order from a store of 4,096 that the system holds in memory, until they
+lie in an array of their own. Views: two views of 96 px, cropped from the store's 125 px, of grey images, with SimCLR's defaults,
+beside lightly's SimCLRTransform of the same images as PIL images; each with one thread.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ OUT = Path(__file__).parent / "results" / "loading.json"
 BATCH, COUNT = 128, 4096
 
 
-def rate(work: Callable[[int], None], pictures: int, rounds: int) -> float:
-    """Pictures a second, the median over rounds."""
+def rate(work: Callable[[int], None], images: int, rounds: int) -> float:
+    """Images a second, the median over rounds."""
     seconds = []
     for k in range(rounds + 2):
         began = time.perf_counter()
         work(k)
         seconds.append(time.perf_counter() - began)
-    return pictures / float(np.median(seconds[2:]))
+    return images / float(np.median(seconds[2:]))
 
 
 def reading() -> float:
@@ -57,7 +57,7 @@ def reading() -> float:
 
 
 def views() -> dict[str, float]:
-    """Two views a picture, of both libraries."""
+    """Two views an image, of both libraries."""
     from lightly.transforms import SimCLRTransform
 
     side = round(96 * MARGIN)
@@ -71,11 +71,11 @@ def views() -> dict[str, float]:
         augment(images, rng.of("second"))
 
     transform = SimCLRTransform(input_size=96)
-    pictures = [Image.fromarray(p[0]).convert("RGB") for p in pixels]
+    pil_images = [Image.fromarray(p[0]).convert("RGB") for p in pixels]
 
     def theirs(k: int) -> None:
-        for picture in pictures:
-            transform(picture)
+        for image in pil_images:
+            transform(image)
 
     return {"scotoma": rate(ours, BATCH, 20), "lightly": rate(theirs, BATCH, 3)}
 

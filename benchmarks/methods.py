@@ -77,7 +77,7 @@ def kept() -> list[dict[str, Any]]:
 
 
 def costs(options: argparse.Namespace) -> None:
-    """Seconds a step and picture of every method beside ``supervised`` with the same network, alternating, medians over rounds."""
+    """Seconds a step and image of every method beside ``supervised`` with the same network, alternating, medians over rounds."""
     import torch
 
     from scotoma.data import encoder_header
@@ -91,7 +91,7 @@ def costs(options: argparse.Namespace) -> None:
         info = encoder_header.EncoderInfo(timm_name, kwargs, 1, options.size, (0.4,), (0.2,))
         wants = chosen.wants(chosen.settings({}))
         columns = tuple(Column(c) for c in wants.columns)
-        inputs = Inputs(options.size, 1, (0.4,), (0.2,), outputs=4, pictures=1000, columns=columns)
+        inputs = Inputs(options.size, 1, (0.4,), (0.2,), outputs=4, images=1000, columns=columns)
         method = chosen(encoders.build(info), inputs).to(memory_format=torch.channels_last).train()
         tune_for_cpu(method, "bf16-mixed")
         n = chosen.batch_size

@@ -5,7 +5,7 @@ python benchmarks/msmae_cost.py [--flops_only]     writes benchmarks/results/msm
 A step is the forward and backward of ``Supervised`` on a batch of views, with all patches and with ``drop_tokens`` 0.75 (MSMAE,
 arXiv 2305.05871: 0.45 masked + 0.30 thrown; it reports 74.08 % fewer operations). Operations are torch's own count (a product and a
 sum are two), checked against the closed form; views and optimiser are left out on both sides, and so is taking the attention maps,
-once a picture in a whole fine-tuning, which is told by itself. Seconds are medians of steps taken in turn, at the precision that
+once an image in a whole fine-tuning, which is told by itself. Seconds are medians of steps taken in turn, at the precision that
 training would choose.
 """
 
@@ -36,7 +36,7 @@ from scotoma.training import cpu_kernels
 OUT = Path(__file__).parent / "results" / "msmae_cost.json"
 DROPPED, CLASSES, ROUNDS = 0.75, 5, 9
 PAPER = 0.2592  # of the operations are left
-CASES = (  # network, side, channels, pictures a step
+CASES = (  # network, side, channels, images a step
     ("vit_tiny_patch16", 96, 1, 32),
     ("vit_small_patch16", 224, 3, 8),
     ("vit_base_patch16", 224, 3, 4),  # the paper's
@@ -51,9 +51,9 @@ def method_of(encoder: torch.nn.Module, inputs: Inputs, drop_tokens: float) -> S
 
 
 def closed_form(encoder: Any, patches: int, visible: int, channels: int) -> int:
-    """Operations of a step for one picture: matrix products only.
+    """Operations of a step for one image: matrix products only.
 
-    All patches are embedded (the backward has no gradient of the picture to find); in each block 12 D^2 weights for each token and
+    All patches are embedded (the backward has no gradient of the image to find); in each block 12 D^2 weights for each token and
     two products of size tokens x tokens x D, forward and twice that backward.
     """
     width, tokens = encoder.embed_dim, 1 + visible
@@ -88,17 +88,17 @@ def seconds(work: dict[str, Any]) -> dict[str, float]:
     return {name: median(times[2:]) for name, times in taken.items()}
 
 
-def case(network: str, size: int, channels: int, pictures: int, timed: bool) -> dict[str, Any]:
+def case(network: str, size: int, channels: int, images: int, timed: bool) -> dict[str, Any]:
     """Operations and seconds of one network."""
     torch.manual_seed(0)
     name, kwargs = encoders.resolve(network, size)
     encoder: Any = encoders.build(EncoderInfo(name, kwargs, channels, size, (0.4,) * channels, (0.2,) * channels))
-    inputs = Inputs(size, channels, (0.4,) * channels, (0.2,) * channels, outputs=CLASSES, pictures=pictures)
-    positions = torch.arange(pictures)
+    inputs = Inputs(size, channels, (0.4,) * channels, (0.2,) * channels, outputs=CLASSES, images=images)
+    positions = torch.arange(images)
     batch = {
-        "images": torch.randint(0, 256, (pictures, channels, size + size // 3, size + size // 3), dtype=torch.uint8),
+        "images": torch.randint(0, 256, (images, channels, size + size // 3, size + size // 3), dtype=torch.uint8),
         "positions": positions,
-        "epochs": torch.zeros(pictures, dtype=torch.int64),
+        "epochs": torch.zeros(images, dtype=torch.int64),
         "targets": positions % CLASSES,
     }
     methods = {"full": method_of(encoder, inputs, 0.0), "dropped": method_of(encoder, inputs, DROPPED)}
@@ -106,23 +106,23 @@ def case(network: str, size: int, channels: int, pictures: int, timed: bool) -> 
     dropping = methods["dropped"]
     assert dropping.attention is not None
     maps = operations(lambda: dropping.attention.refresh(dropping.given, batch["images"], positions, batch["epochs"]))
-    counted = {key: operations(lambda key=key: step(methods[key], views[key], batch)) / pictures for key in methods}
+    counted = {key: operations(lambda key=key: step(methods[key], views[key], batch)) / images for key in methods}
     grid = dropping.attention.grid**2
     for key, visible in (("full", grid), ("dropped", dropping.visible)):
         expected = closed_form(encoder, grid, visible, channels)
         assert abs(counted[key] / expected - 1) < 0.01, f"{network} {key}: counted {counted[key]:.3e}, expected {expected:.3e}"
     found = {
         "network": network, "size": size, "channels": channels, "patches": grid, "visible": dropping.visible,
-        "gflops_a_picture": {key: round(value / 1e9, 3) for key, value in counted.items()},
+        "gflops_a_image": {key: round(value / 1e9, 3) for key, value in counted.items()},
         "flops_ratio": round(counted["dropped"] / counted["full"], 4),
-        "maps_once_in_full_steps": round(maps / pictures / counted["full"], 4),
+        "maps_once_in_full_steps": round(maps / images / counted["full"], 4),
     }  # fmt: skip
     if timed:
         bfloat16 = automatic_precision(size) == "bf16-mixed"
         for method in methods.values():
             cpu_kernels.tune(method.to(memory_format=torch.channels_last), torch.bfloat16 if bfloat16 else torch.float32, grid)
         took = seconds({key: lambda key=key: step(methods[key], views[key], batch, bfloat16) for key in methods})
-        found |= {"batch_size": pictures, "precision": automatic_precision(size)}
+        found |= {"batch_size": images, "precision": automatic_precision(size)}
         found |= {"seconds_a_step": {key: round(value, 4) for key, value in took.items()}}
         found |= {"seconds_ratio": round(took["dropped"] / took["full"], 4)}
     return found

@@ -49,7 +49,7 @@ class ViTMAE(Example):
 class PublishedMSMAE(Example):
     """A step of MSMAE as published: float32, the attention of every block as a whole matrix, a classifier beside the decoder.
 
-    Each picture's weights over patches come with it from the workers, as its map would; taking the maps anew is left out, in its
+    Each image's weights over patches come with it from the workers, as its map would; taking the maps anew is left out, in its
     favour.
     """
 

@@ -1,13 +1,13 @@
-"""Scotoma against other programs on one machine: pictures a second, the first step, memory; and what equal time is worth.
+"""Scotoma against other programs on one machine: images a second, the first step, memory; and what equal time is worth.
 
 python benchmarks/peers.py [--methods a,b] [--window 0.5] [--rounds 1] [--again]       alone on the machine
 python benchmarks/peers.py --quality [--minutes 5] [--methods simclr,moco_v2,mae,dino,msn] [--draws 10] [--runs runs/peers]
 
-Speed, into results/peers_rates.json: every side trains in a process of its own, in turn, on the pictures of
+Speed, into results/peers_rates.json: every side trains in a process of its own, in turn, on the images of
 $SCOTOMA_DATA/brain_tumor_mri with the same network and size, ``--window`` minutes; of several rounds the median counts. A method
 may name arguments and a network, ``mae?decoder_dim=512@vit_tiny_patch8``. Scotoma is its own command, its store prepared beforehand
 (the seconds that takes are told). lightly runs as its documentation's examples show (``lightly_side.py``: its transforms on PIL
-pictures in worker processes, its heads and losses, three channels, float32), with Scotoma's batch size, AdamW and schedule
+images in worker processes, its heads and losses, three channels, float32), with Scotoma's batch size, AdamW and schedule
 (``lightly``) and with its examples' own (``lightly_own``); ViTMAE of transformers and the published MSMAE step (``other_sides.py``)
 likewise. ``lightly-train`` is its own command, where ``--lightly_train`` names its program. The first step counts from the command,
 imports included. What the file holds is not measured again without ``--again``; ``--memory`` measures Scotoma's memory anew, beside
@@ -142,7 +142,7 @@ def lightly_train(case: str, options: argparse.Namespace, folder: Path) -> Found
 
 
 def seconds_preparing(size: int) -> float:
-    """What decoding all pictures into a store takes Scotoma, which others do as they go."""
+    """What decoding all images into a store takes Scotoma, which others do as they go."""
     command = [str(PROGRAMS / "scotoma"), "prepare", "--data", str(DATA), "--size", str(size), "--quiet", "--out"]
     with tempfile.TemporaryDirectory() as folder:
         nothing = watched([str(PROGRAMS / "scotoma"), "prepare", "--help"])["seconds"]

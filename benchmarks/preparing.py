@@ -1,12 +1,12 @@
-"""Preparing pictures, files to an array of small squares: Scotoma's store beside MONAI's and torchvision's loaders, in one run.
+"""Preparing images, files to an array of small squares: Scotoma's store beside MONAI's and torchvision's loaders, in one run.
 
-python benchmarks/preparing.py [--pictures 1600] [--side 512] [--size 96] [--rounds 2] [--formats jpeg,png]
+python benchmarks/preparing.py [--images 1600] [--side 512] [--size 96] [--rounds 2] [--formats jpeg,png]
 
 The files are chest X-ray phantoms drawn at ``--side`` pixels, each turned and mirrored in eight ways: JPEG (quality 90), PNG (8
-bits), DICOM of 12 bits (raw, and JPEG 2000 lossless). Every program ends with uint8 pictures of one size in memory (Scotoma: on
+bits), DICOM of 12 bits (raw, and JPEG 2000 lossless). Every program ends with uint8 images of one size in memory (Scotoma: on
 disk, with hashes and header facts), with as many processes as there are cores; each starts its processes anew, as a user's run
 does. Imports are not counted. Programs alternate; the table holds medians over rounds, and is kept by side and format: of
-pictures of four times the wanted size Scotoma decodes a part.
+images of four times the wanted size Scotoma decodes a part.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ RESULTS = Path(__file__).parent / "results" / "preparing.json"
 KINDS = {"jpeg": ".jpg", "png": ".png", "dicom": ".dcm", "dicom_jpeg2000": ".dcm"}
 
 
-def draw(pictures: int, side: int) -> list[np.ndarray]:
+def draw(images: int, side: int) -> list[np.ndarray]:
     """Phantoms, eight of each drawing: (side, side) uint8."""
-    drawn = [phantom.picture("phantom:0", k, side) for k in range(-(-pictures // 8))]
-    return [np.ascontiguousarray(np.rot90(p, k % 4)[:: 1 if k < 4 else -1]) for p in drawn for k in range(8)][:pictures]
+    drawn = [phantom.render("phantom:0", k, side) for k in range(-(-images // 8))]
+    return [np.ascontiguousarray(np.rot90(p, k % 4)[:: 1 if k < 4 else -1]) for p in drawn for k in range(8)][:images]
 
 
-def write_files(folder: Path, kind: str, pictures: list[np.ndarray]) -> list[Path]:
-    """Pictures in one format, in a folder of one class."""
+def write_files(folder: Path, kind: str, images: list[np.ndarray]) -> list[Path]:
+    """Images in one format, in a folder of one class."""
     (folder / "all").mkdir(parents=True)
     paths = []
-    for k, pixels in enumerate(pictures):
+    for k, pixels in enumerate(images):
         paths.append(folder / "all" / f"{k:05d}{KINDS[kind]}")
         if kind in ("jpeg", "png"):
             Image.fromarray(pixels).save(paths[-1], quality=90)  # of which PNG knows nothing
@@ -108,12 +108,12 @@ def loader(dataset: object) -> torch.utils.data.DataLoader:
 def main() -> None:
     """Alternate, take medians, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("pictures", 1600), ("side", 512), ("size", 96), ("rounds", 2)):
+    for name, value in (("images", 1600), ("side", 512), ("size", 96), ("rounds", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--formats", default=",".join(KINDS))
     options = parser.parse_args()
     found = {}
-    drawn = draw(options.pictures, options.side)
+    drawn = draw(options.images, options.side)
     for kind in options.formats.split(","):
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
@@ -126,15 +126,15 @@ def main() -> None:
             for round_ in range(options.rounds + 1):
                 for name, program in programs.items():
                     began = time.perf_counter()
-                    assert program(folder, paths, options.size) == options.pictures
+                    assert program(folder, paths, options.size) == options.images
                     if round_:  # the first imports what each program needs
                         seconds[name].append(time.perf_counter() - began)
-        rates = {name: options.pictures / float(np.median(s)) for name, s in seconds.items()}
+        rates = {name: options.images / float(np.median(s)) for name, s in seconds.items()}
         best = max(rate for name, rate in rates.items() if name != "scotoma")
         found[kind] = {
-            "pictures": options.pictures,
+            "images": options.images,
             "images_per_second": {name: round(rate, 1) for name, rate in rates.items()},
-            "megabytes_per_second": {name: round(rate * megabytes / options.pictures, 1) for name, rate in rates.items()},
+            "megabytes_per_second": {name: round(rate * megabytes / options.images, 1) for name, rate in rates.items()},
             "ratio_to_the_better": round(rates["scotoma"] / best, 2),
         }
         print(kind, found[kind], flush=True)

@@ -1,7 +1,7 @@
 """What equal time is worth: Scotoma's and lightly's encoders after as many minutes, by linear probes (``peers.py --quality``).
 
 Each side trains for the steps that its pace (results/peers_rates.json, measured alone) allows in the same wall-clock time, whatever
-else the machine does meanwhile. The same network and training pictures, lightly once with Scotoma's batch size, optimiser and
+else the machine does meanwhile. The same network and training images, lightly once with Scotoma's batch size, optimiser and
 schedule, and once with its examples'; linear probes on the same test rows with the same label draws; differences bootstrapped over
 near-duplicate groups and draws. Resumable: a network that lies under ``--runs`` is not trained again.
 """

@@ -91,7 +91,7 @@ def quality_table() -> str:
 
 
 def beside_table() -> str:
-    """In short: pictures a second and AUROC at the fewest labels, beside lightly as its examples have it."""
+    """In short: images a second and AUROC at the fewest labels, beside lightly as its examples have it."""
     rates = json.loads((RESULTS / "peers_rates.json").read_text())["rates"]
     rows = [r for r in json.loads((RESULTS / "peers_quality.json").read_text())["rows"] if r["side"] == "lightly_own"]
     fewest = min(r["fraction"] for r in rows)

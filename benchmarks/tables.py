@@ -56,7 +56,7 @@ def study_table(name: str) -> str:
         parts.append(f"| {line} | " + " | ".join(cell(by.get(f), "") for f in fractions) + " |\n")
     differences = [r for r in rows if r["metric"] == "auroc_difference"]
     if differences:
-        parts += ["\nDifference from random weights, same labels and same test pictures [95 % interval]:\n\n", head]
+        parts += ["\nDifference from random weights, same labels and same test images [95 % interval]:\n\n", head]
         for line in dict.fromkeys(map(label, differences)):
             by = {r["fraction"]: r for r in differences if label(r) == line}
             parts.append(f"| {line} | " + " | ".join(cell(by.get(f), "+") for f in fractions) + " |\n")
@@ -108,7 +108,7 @@ def methods_table() -> str:
 def preparing_table() -> str:
     """Files to an array of small squares, beside two other loaders."""
     found = json.loads((RESULTS / "preparing.json").read_text())
-    lines = ["| files | pictures/s | torchvision | MONAI | MB/s | ratio to the better |", "|---" * 6 + "|"]
+    lines = ["| files | images/s | torchvision | MONAI | MB/s | ratio to the better |", "|---" * 6 + "|"]
     for side, formats in found.items():
         for name, kind in KINDS.items():
             if isinstance(formats, dict) and name in formats:
@@ -131,7 +131,7 @@ def hiding_table() -> str:
         parts.append(
             f"{name}:\n\n| hidden | "
             + " | ".join(f"{f:.0%} | over random patches" for f in fractions)
-            + " | pictures seen |\n"
+            + " | images seen |\n"
             + "|---" * (2 + 2 * len(fractions))
             + "|\n"
         )
@@ -175,7 +175,7 @@ def methods_page() -> str:
             for r in rows
             if r["method"] == "random" and r["metric"] == "auroc" and mine and r["encoder"] == mine[0]["encoder"]
         }
-        needs = ", ".join(plugins.needs(name)) or "pictures alone"
+        needs = ", ".join(plugins.needs(name)) or "images alone"
         told = text.partition(": ")[2] or text
         parts.append(f"## {name}\n\n{told[0].upper()}{told[1:]}\n\nNeeds: {needs}.")
         extra = " --target COLUMN" if chosen.needs_labels else ""

@@ -1,9 +1,9 @@
-"""A study's comparison again on the test pictures of which no altered copy was trained or chosen on.
+"""A study's comparison again on the test images of which no altered copy was trained or chosen on.
 
 python benchmarks/without_copies.py NAME RUN      adds benchmarks/results/NAME_without_copies.jsonl
 
-Brain Tumor MRI holds mirrored, flipped and brightened copies of its own pictures, which its published split does not keep together
-(docs/audit.md). The classifiers are those of the study; only the test pictures differ.
+Brain Tumor MRI holds mirrored, flipped and brightened copies of its own images, which its published split does not keep together
+(docs/audit.md). The classifiers are those of the study; only the test images differ.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     test = test[material.target.known[test]]
     free = ~np.isin(groups[test], groups[np.isin(material.split.of, ("train", "val"))])
     y, units = material.target.y[test][free], groups[test][free]
-    print(f"{free.sum()} of {len(test)} test pictures have no copy in training or validation")
+    print(f"{free.sum()} of {len(test)} test images have no copy in training or validation")
     found: list[dict[str, Any]] = []
     for row in read_rows(run):
         if row["metric"] not in ("auroc", "auroc_difference") or row.get("seed") is not None or row.get("class"):
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def predictions(run: Path, evaluator: str, method: str, encoder: str | None, fraction: float, seeds: int, free: np.ndarray) -> Any:
-    """Probabilities of the test pictures that are left, by each draw's classifier."""
+    """Probabilities of the test images that are left, by each draw's classifier."""
     stem = "-".join(part for part in (evaluator, method, encoder, f"f{fraction:g}") if part)
     return [np.load(run / "predictions" / f"{stem}-s{seed}.npy").astype(float)[free] for seed in range(seeds)]
 

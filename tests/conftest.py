@@ -1,4 +1,4 @@
-"""What all tests share: a cache and a key of their own, the real data where there are any, small pictures that can be learned."""
+"""What all tests share: a cache and a key of their own, the real data where there are any, small images that can be learned."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def data_root() -> Path:
     return root
 
 
-def grey_picture(kind: int, rng: np.random.Generator, side: int = 40) -> np.ndarray:
+def grey_image(kind: int, rng: np.random.Generator, side: int = 40) -> np.ndarray:
     """(side, side) uint8 of smooth noise, with a bright disc in the left (kind 0), right (1), upper (2) or lower (3) half."""
     noise = Image.fromarray(rng.integers(30, 110, (6, 6), dtype=np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     x, y = ((0.28, 0.5), (0.72, 0.5), (0.5, 0.28), (0.5, 0.72))[kind]
@@ -67,10 +67,10 @@ def grey_picture(kind: int, rng: np.random.Generator, side: int = 40) -> np.ndar
 
 @pytest.fixture(scope="session")
 def clinic_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty pictures for training, two a patient and study, with a ``label`` and ``age`` of some and the ``sex`` of all."""
+    """Twenty images for training, two a patient and study, with a ``label`` and ``age`` of some and the ``sex`` of all."""
     folder, rng, lines = tmp_path_factory.mktemp("clinic"), np.random.default_rng(0), []
     for k in range(20):
-        Image.fromarray(grey_picture(k % 2, rng)).save(folder / f"{k}.png")
+        Image.fromarray(grey_image(k % 2, rng)).save(folder / f"{k}.png")
         patient, label = f"p{k // 2}", ("left", "right")[k % 2] if k % 5 else ""
         lines.append({"image_path": f"{k}.png", "patient": patient, "study": patient, "label": label,
                       "age": 30 + k if k % 3 else None, "sex": "FM"[k % 2], "split": "train"})  # fmt: skip
@@ -82,7 +82,7 @@ def clinic_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def grey_folder(tmp_path: Path) -> GreyFolder:
     """``grey_folder(count=8, classes=("left", "right"), splits=(), suffix=".png", side=40, seed=0, name="scans")``.
 
-    Writes ``count`` pictures a class (and split) as ``[SPLIT/]CLASS/scan_K``; ``classes=()`` writes a flat folder. Up to four
+    Writes ``count`` images a class (and split) as ``[SPLIT/]CLASS/scan_K``; ``classes=()`` writes a flat folder. Up to four
     classes, told apart by where a bright disc lies.
     """
 
@@ -101,7 +101,7 @@ def grey_folder(tmp_path: Path) -> GreyFolder:
                 folder = root / split / label
                 folder.mkdir(parents=True, exist_ok=True)
                 for _ in range(count):
-                    Image.fromarray(grey_picture(kind, rng, side)).save(folder / f"scan_{number}{suffix}")
+                    Image.fromarray(grey_image(kind, rng, side)).save(folder / f"scan_{number}{suffix}")
                     number += 1
         return root
 

@@ -139,7 +139,7 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
         ("pretrain --data phantom:20 --steps 2 --modality xay", "xray"),
         ("pretrain --data phantom:20 --method supervised --steps 2", "--target"),
         ("pretrain --data {tmp}/absent --steps 2", "no such file or folder"),
-        ("pretrain --data {tmp}/empty --steps 2", "no pictures"),
+        ("pretrain --data {tmp}/empty --steps 2", "no images"),
         ("pretrain --data phantom:x --steps 2", "phantom:N"),
         ("pretrain --data {tmp}/bad.csv --steps 2", "needs the column image_path"),
         ("pretrain --data phantom:20 --labels {tmp}/absent.csv --on a --steps 2", "no such file"),
@@ -187,7 +187,7 @@ def test_a_failed_run_exits_with_1_and_one_line(grey_folder, tmp_path: Path, cap
     root = grey_folder(2)
     (root / "left" / "scan_0.png").write_bytes(b"")
     command = ("prepare", str(root), "--out", str(tmp_path / "store"), "--size", "16", "--quiet")
-    assert "1 of 4 pictures" in refused(capsys, *command, "--strict", code=1)
+    assert "1 of 4 images" in refused(capsys, *command, "--strict", code=1)
     assert not (tmp_path / "store").exists()
     assert main(list(command)) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'store'}\n"
@@ -286,7 +286,7 @@ def test_what_is_typed_for_a_text_stays_text(called: Callable[..., dict[str, Any
     """``scotoma purge null`` asked for a patient, and ``--out null`` was no folder."""
     assert called("purge", text)["patient"] == text
     assert called("find", text)["patient"] == text
-    for flag in ("labels", "on", "readers", "equalize", "axis", "out", "data"):
+    for flag in ("labels", "on", "annotators", "equalize", "axis", "out", "data"):
         given = {"data": "d", "out": "o", flag: text}
         assert str(called("prepare", *(f"--{k}={v}" for k, v in given.items()))[flag]) == text
     assert called("finetune", "--data", "d", "--target", "t", "--encoder", "e", "--out", text)["out"] == text
@@ -306,10 +306,10 @@ def test_list_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
 def test_rows_say_over_what_they_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"evaluator": "x", "metric": "dice", "value": 0.5, "low": 0.25, "high": 0.75}
     operating = {"metric": "auroc", "unit": "patient", "aggregation": "mean"}
-    cli._print_rows([row | {"unit": "picture"}, row | {"unit": "patient", "low": None}, row | operating, row])
+    cli._print_rows([row | {"unit": "image"}, row | {"unit": "patient", "low": None}, row | operating, row])
     interval = "(95 % interval 0.250 to 0.750)"
     assert capsys.readouterr().out.splitlines() == [
-        f"x dice by picture: 0.500 {interval}",
+        f"x dice by image: 0.500 {interval}",
         "x dice by patient: 0.500 (no interval)",
         f"x auroc by patient (mean): 0.500 {interval}",
         f"x dice: 0.500 {interval}",

@@ -20,7 +20,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import grey_picture
+from conftest import grey_image
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from pydicom.uid import generate_uid
 from safetensors.numpy import save_file
@@ -160,15 +160,15 @@ def plant(root: Path, name: str, k: int, pixels: np.ndarray, write_dicom: Callab
 
 @pytest.fixture
 def planted(write_dicom: Callable[..., Path], tmp_path: Path) -> Path:
-    """``table.csv`` of forty images of twenty patients, two of them broken, a folder a patient; and ``labels.csv`` of readers."""
+    """``table.csv`` of forty images of twenty patients, two of them broken, a folder a patient; and ``labels.csv`` of annotators."""
     rng, rows, sheet = np.random.default_rng(0), [], []
     for k in range(40):
         kind, patient = k // 2 % 2, k // 2
         name = f"FOLDERQ44_{patient}/FILEQ55-{k}"
-        path = plant(tmp_path / "scans", name, k, grey_picture(kind, rng), write_dicom)
+        path = plant(tmp_path / "scans", name, k, grey_image(kind, rng), write_dicom)
         file = Path(path.partition("#")[0])
         if k == 7:
-            file.write_bytes(b"no picture")
+            file.write_bytes(b"no image")
         if k == 8:
             file.write_bytes(file.read_bytes()[:900])
         columns = {c: text.format(patient % 28 + 1) for c, text in COLUMNS.items()}
@@ -200,7 +200,7 @@ def test_nothing_that_names_a_patient_is_in_any_output(
 ) -> None:
     out, data = tmp_path / "out", tmp_path / "table.csv"
     monkeypatch.setenv("SCOTOMA_CACHE", str(out / "cache"))
-    joined = f"--labels {tmp_path}/labels.csv --on file --readers soft"
+    joined = f"--labels {tmp_path}/labels.csv --on file --annotators soft"
     short = "--steps 2 --batch_size 8 --precision 32-true"
     told = run(
         [
@@ -215,7 +215,7 @@ def test_nothing_that_names_a_patient_is_in_any_output(
         ],
         capfd,
     )
-    assert "2 of 40 pictures of" in told
+    assert "2 of 40 images of" in told
     assert "left out of the store as identifying: patient_name (a person's name), mrn (a record number), dob" in told
     assert {p.name for p in out.rglob("*")} >= {
         "facts.parquet",
@@ -228,7 +228,7 @@ def test_nothing_that_names_a_patient_is_in_any_output(
         "model_card.md",
         "features.parquet",
     }
-    assert list(out.rglob("explain-*.dcm")), "explanations of DICOM pictures come as DICOM"
+    assert list(out.rglob("explain-*.dcm")), "explanations of DICOM images come as DICOM"
     assert leaks(out) == []
     kept = pd.read_parquet(out / "store" / "table.parquet")
     assert kept["patient"].nunique() == 20
@@ -279,7 +279,7 @@ def test_studies_and_what_keeps_or_purges_a_patient_name_nobody(
     """The verbs whose tests take longest, and the folder itself instead of the table."""
     out, data = tmp_path / "out", tmp_path / "table.csv"
     monkeypatch.setenv("SCOTOMA_CACHE", str(out / "cache"))
-    joined = f"--labels {tmp_path}/labels.csv --on file --readers majority"
+    joined = f"--labels {tmp_path}/labels.csv --on file --annotators majority"
     short = "--size 16 --steps 2 --batch_size 8 --precision 32-true"
     run(
         [

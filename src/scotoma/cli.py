@@ -27,13 +27,13 @@ from scotoma.errors import ScotomaError, UsageError
 
 VERBS = {
     "demo": "the whole way on made-up chest X-rays, in a few minutes; ends with report.html",
-    "audit": "what is wrong with the data, worst first: leaks, duplicates, shortcuts, odd pictures; changes nothing",
-    "prepare": "decode pictures once into a store (the other verbs do it by themselves, into a cache)",
+    "audit": "what is wrong with the data, worst first: leaks, duplicates, shortcuts, odd images; changes nothing",
+    "prepare": "decode images once into a store (the other verbs do it by themselves, into a cache)",
     "split": "train, val, test or folds by patient, balanced over labels, written into the table",
-    "pretrain": "unlabelled pictures -> encoder.safetensors",
+    "pretrain": "unlabelled images -> encoder.safetensors",
     "finetune": "an encoder and a few labels -> model.safetensors",
     "evaluate": "test an encoder or a classifier: rows and figures",
-    "embed": "pictures -> the encoder's features, one Parquet file",
+    "embed": "images -> the encoder's features, one Parquet file",
     "study": "methods x label fractions x label draws, with controls: what was pretraining worth?",
     "find": "which runs, stores and caches hold a patient, by keyed hash",
     "purge": "take a patient who withdraws out of caches, stores and embeddings; or empty the cache",
@@ -355,7 +355,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def _counted_by(row: dict[str, Any]) -> list[str]:
-    """Over what a value is taken (pictures, studies, patients), and of several of one how."""
+    """Over what a value is taken (images, studies, patients), and of several of one how."""
     how = row.get("aggregation", "none")
     return [f"by {row['unit']}" + (f" ({how})" if how != "none" else "")] if row.get("unit") else []
 

@@ -30,7 +30,7 @@ def summaries(kind: str) -> dict[str, str]:
 
 
 def needs(name: str) -> list[str]:
-    """What a method needs beside pictures, in words, read off its class without importing it."""
+    """What a method needs beside images, in words, read off its class without importing it."""
     words = {"needs_labels": "labels", "needs_vit": "ViT", "needs_cnn": "CNN"}
     tree = ast.parse((_ROOT / FOLDERS["methods"] / f"{name}.py").read_text())
     found = []
@@ -48,7 +48,7 @@ def needs(name: str) -> list[str]:
 
 
 def costs() -> dict[str, float]:
-    """Method -> time of a step per picture relative to ``supervised``, same network, as ``benchmarks/methods.py`` measured it."""
+    """Method -> time of a step per image relative to ``supervised``, same network, as ``benchmarks/methods.py`` measured it."""
     path = _ROOT / FOLDERS["methods"] / "costs.json"
     return dict(json.loads(path.read_text())) if path.exists() else {}
 

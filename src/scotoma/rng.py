@@ -46,13 +46,13 @@ class KeyedRNG:
         self._still = _mix(_mix(start) + rows.to(torch.int64) * _GOLDEN)
 
     def still(self) -> KeyedRNG:
-        """The stream of the same pictures that is alike in every epoch."""
+        """The stream of the same images that is alike in every epoch."""
         other = object.__new__(KeyedRNG)
         other._state = other._still = self._still
         return other
 
     def of(self, name: str) -> KeyedRNG:
-        """An independent stream of the same pictures: one for each view."""
+        """An independent stream of the same images: one for each view."""
         other = object.__new__(KeyedRNG)
         other._state = _mix(self._state + _signed(zlib.crc32(name.encode()) * _GOLDEN))
         other._still = _mix(self._still + _signed(zlib.crc32(name.encode()) * _GOLDEN))

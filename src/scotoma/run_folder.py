@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "lightning", "numpy", "pandas", "scikit-learn", "pydicom", "pillow")
+OLD_KEYS = {"readers": "annotators"}  # of a configuration
+OLD_VALUES = {"unit": {"picture": "image"}, "metric": {"pictures": "images"}}  # of a row
 RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with an interrupted run
 MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
 WITHDRAWN = "withdrawn_patients"  # the metric of a row of `scotoma purge`
@@ -308,7 +310,12 @@ def read_rows(path: Path) -> list[Row]:
     file = path / "rows.jsonl"
     if not file.exists():
         return []
-    return [json.loads(line) for line in files.regular(file).read_text().rpartition("\n")[0].splitlines()]
+    return [_renamed(json.loads(line)) for line in files.regular(file).read_text().rpartition("\n")[0].splitlines()]
+
+
+def _renamed(row: Row) -> Row:
+    """A row with today's words; those of version 0.1.0 are read for one version more."""
+    return row | {key: OLD_VALUES[key][row[key]] for key in OLD_VALUES if row.get(key) in OLD_VALUES[key]}
 
 
 def parse_config(text: str) -> Any:
@@ -338,7 +345,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: no configuration there ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file}: not a configuration (a mapping of arguments)")
-    return {k: v for k, v in content.items() if k not in ("versions", "hardware")}
+    return {OLD_KEYS.get(k, k): v for k, v in content.items() if k not in ("versions", "hardware")}
 
 
 def refuse_other(saved: dict[str, Any], given: dict[str, Any], state: str) -> None:

@@ -22,8 +22,8 @@ from scotoma.run_folder import read_rows, status
 PLACES = ((0.28, 0.5), (0.72, 0.5))
 
 
-def picture(rng: np.random.Generator, kind: int = 0, size: tuple[int, int] = (72, 72)) -> np.ndarray:
-    """Smooth noise of its own, dark border, a bright disc left (0) or right (1): what pictures of one sort have in common."""
+def draw_image(rng: np.random.Generator, kind: int = 0, size: tuple[int, int] = (72, 72)) -> np.ndarray:
+    """Smooth noise of its own, dark border, a bright disc left (0) or right (1): what images of one sort have in common."""
     coarse = Image.fromarray(rng.integers(20, 150, (9, 9), dtype=np.uint8))
     pixels = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), float)
     rows, columns = np.mgrid[: size[1], : size[0]]
@@ -33,10 +33,10 @@ def picture(rng: np.random.Generator, kind: int = 0, size: tuple[int, int] = (72
     return np.clip((pixels + 100 * disc) * inside + rng.normal(8, 2, pixels.shape), 0, 255).astype(np.uint8)
 
 
-def save(folder: Path, pictures: list[np.ndarray], **columns: Any) -> pd.DataFrame:
+def save(folder: Path, images: list[np.ndarray], **columns: Any) -> pd.DataFrame:
     folder.mkdir()
     paths = []
-    for i, pixels in enumerate(pictures):
+    for i, pixels in enumerate(images):
         paths.append(str(folder / f"DOE_JANE_{i}.png"))
         Image.fromarray(pixels).save(paths[-1])
     return pd.DataFrame({"image_path": paths, **columns})
@@ -44,15 +44,15 @@ def save(folder: Path, pictures: list[np.ndarray], **columns: Any) -> pd.DataFra
 
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, list[dict[str, Any]], Path]:
-    """120 pictures of 60 patients with one of each problem, audited."""
+    """120 images of 60 patients with one of each problem, audited."""
     rng = np.random.default_rng(0)
     labels = np.arange(120) // 2 % 2
-    pictures = [picture(rng, k) for k in labels]
-    pictures[10] = pictures[11] = pictures[0]  # row 11 in another split than 10 and 0, row 10 with another label than 0
-    pictures[20] = 255 - pictures[20]
-    pictures[30] = np.full((72, 72), 7, np.uint8)
-    pictures[40] = picture(rng, 0, (400, 72))
-    pictures[50] = pictures[2][:, ::-1]
+    images = [draw_image(rng, k) for k in labels]
+    images[10] = images[11] = images[0]  # row 11 in another split than 10 and 0, row 10 with another label than 0
+    images[20] = 255 - images[20]
+    images[30] = np.full((72, 72), 7, np.uint8)
+    images[40] = draw_image(rng, 0, (400, 72))
+    images[50] = images[2][:, ::-1]
     of = np.where(np.arange(120) // 2 % 3 == 0, "test", "train")
     patients = [f"Doe^Jane{k // 2}" for k in range(120)]
     of[[0, 1, 10]], of[11] = "train", "test"
@@ -61,11 +61,11 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, list
     label = np.array(["left", "right"], object)[labels]
     label[10], label[0] = "right", "left"
     frame = save(
-        tmp_path_factory.mktemp("audit") / "scans", pictures, label=label, patient=patients, split=of,
+        tmp_path_factory.mktemp("audit") / "scans", images, label=label, patient=patients, split=of,
         age=rng.integers(20, 90, 120).astype(float), sex=np.where(labels == 0, "F", "M"),
     )  # fmt: skip
     frame.loc[60:90, "age"] = np.nan
-    Path(frame["image_path"][119]).write_bytes(b"no picture")
+    Path(frame["image_path"][119]).write_bytes(b"no image")
     out = tmp_path_factory.mktemp("runs") / "audit"
     return frame, audit(frame, out=out, quiet=True), out
 
@@ -132,9 +132,9 @@ def test_sizes_that_go_with_the_label_are_found_and_clean_data_are_left_alone(tm
     rng = np.random.default_rng(1)
     labels = np.arange(90) % 2
     sizes = [(60, 66) if k and rng.random() < 0.8 else (66, 60) for k in labels]
-    pictures = [picture(rng, 0, s) for s in sizes]
+    images = [draw_image(rng, 0, s) for s in sizes]
     common = {"label": labels, "patient": [f"p{k}" for k in range(90)], "split": ["train", "train", "test"] * 30}
-    rows = audit(save(tmp_path / "sizes", pictures, **common), quiet=True)
+    rows = audit(save(tmp_path / "sizes", images, **common), quiet=True)
     found = of_check(rows, "header_predicts")
     assert found["severity"] == "warning"
     assert "width" in found["text"]
@@ -142,17 +142,17 @@ def test_sizes_that_go_with_the_label_are_found_and_clean_data_are_left_alone(tm
     exact = np.mean([s == (60, 66) for s, k in zip(sizes, labels, strict=True) if k])
     assert area["value"] == pytest.approx(0.5 + exact / 2, abs=0.06)
     assert area["low"] < area["value"] < area["high"]
-    clean = audit(save(tmp_path / "clean", [picture(rng, k) for k in labels], **common), quiet=True, fail_on="warning")
+    clean = audit(save(tmp_path / "clean", [draw_image(rng, k) for k in labels], **common), quiet=True, fail_on="warning")
     assert {r["severity"] for r in clean if "severity" in r} <= {"note"}
 
 
 def test_a_table_is_held_against_another(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    pictures = [picture(rng) for _ in range(24)]
-    inside = save(tmp_path / "a", pictures, patient=[f"p{k}" for k in range(24)])
-    other = [picture(rng) for _ in range(12)]
-    other[3] = pictures[5]
-    other[7] = pictures[9][::-1]
+    images = [draw_image(rng) for _ in range(24)]
+    inside = save(tmp_path / "a", images, patient=[f"p{k}" for k in range(24)])
+    other = [draw_image(rng) for _ in range(12)]
+    other[3] = images[5]
+    other[7] = images[9][::-1]
     outside = save(tmp_path / "b", other, patient=["p1", *(f"q{k}" for k in range(11))])
     rows = audit(inside, against=outside, quiet=True)
     same = of_check(rows, "identical_in_both_tables")
@@ -176,7 +176,7 @@ def test_text_and_identifying_headers_are_told_without_their_content(
 
     rng = np.random.default_rng(3)
     for i in range(3):
-        image = Image.fromarray(picture(rng, 0, (256, 256)))
+        image = Image.fromarray(draw_image(rng, 0, (256, 256)))
         if i == 1:
             ImageDraw.Draw(image).text((8, 226), "SMITH 1961", fill=255, font=ImageFont.load_default(20))
         meta = FileMetaDataset()
@@ -205,7 +205,7 @@ def test_text_and_identifying_headers_are_told_without_their_content(
 
 def test_identifying_elements_of_other_formats_are_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    image = Image.fromarray(picture(rng))
+    image = Image.fromarray(draw_image(rng))
     exif = Image.Exif()
     exif[0x013B], exif[0x9C9D] = "Dr. Who", "Dr. Who".encode("utf-16-le")
     exif.get_ifd(0x8769)[0x9003] = "2019:03:17 10:00:00"
@@ -236,8 +236,8 @@ def test_identifying_elements_of_other_formats_are_named(tmp_path: Path) -> None
 
 def test_the_command_prints_and_fails_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(4)
-    pixels = picture(rng)
-    frame = save(tmp_path / "x", [pixels, pixels, *(picture(rng) for _ in range(4))], split=["train", "test"] * 3)
+    pixels = draw_image(rng)
+    frame = save(tmp_path / "x", [pixels, pixels, *(draw_image(rng) for _ in range(4))], split=["train", "test"] * 3)
     table = tmp_path / "t.csv"
     frame.to_csv(table, index=False)
     assert cli.main(["audit", str(table)]) == 0
@@ -265,7 +265,7 @@ def test_dicom_files_of_which_some_state_no_view(tmp_path: Path, write_dicom: An
     for k in range(24):
         view = {"ViewPosition": ("PA", "AP")[k % 2]} if k % 3 else {}
         modality = {"Modality": "DX"} if k % 4 else {}
-        pixels = 255 - picture(rng) if k == 5 else picture(rng)
+        pixels = 255 - draw_image(rng) if k == 5 else draw_image(rng)
         write_dicom(tmp_path / "scans" / f"{k}.dcm", pixels, PatientID=f"p{k}", **view, **modality)
     rows = audit(tmp_path / "scans", quiet=True)
     assert next(r["value"] for r in rows if r.get("column") == "view" and r.get("class") == "PA") == 8

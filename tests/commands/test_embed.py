@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import grey_picture
+from conftest import grey_image
 
 from scotoma.cli import main
 from scotoma.commands.embed import embed
@@ -67,7 +67,7 @@ def test_rows_of_a_split_and_from_the_command_line(
         (f"embed {run} --data phantom:40 --target cardiomegali --overwrite", "did you mean 'cardiomegaly'"),
         (f"embed {run} --data phantom:40 --target image_path --overwrite", "--target image_path: no column"),
         (f"embed {tmp_path}/absent --data phantom:40 --overwrite", "absent"),
-        (f"embed {run} --data phantom:12:7 --rows test --overwrite --quiet", "no picture is known to be in split test"),
+        (f"embed {run} --data phantom:12:7 --rows test --overwrite --quiet", "no image is known to be in split test"),
     ):
         assert main(line.split()) == 2, line
         (text,) = capsys.readouterr().err.splitlines()
@@ -103,10 +103,10 @@ def test_nothing_that_names_a_patient_is_written(run: Path, tmp_path: Path, writ
     rng = np.random.default_rng(0)
     for k in range(6):
         write_dicom(
-            tmp_path / "scans" / f"FILEQ-{k}.dcm", grey_picture(k % 2, rng), PatientID=f"PIDQ{k // 2}", PatientName="Zwx^Q",
+            tmp_path / "scans" / f"FILEQ-{k}.dcm", grey_image(k % 2, rng), PatientID=f"PIDQ{k // 2}", PatientName="Zwx^Q",
             StudyInstanceUID=f"1.2.826.0.1.777777.{k // 2}",
         )  # fmt: skip
-    (tmp_path / "scans" / "FILEQ-1.dcm").write_bytes(b"no picture")
+    (tmp_path / "scans" / "FILEQ-1.dcm").write_bytes(b"no image")
     path = embed(run, tmp_path / "scans", tmp_path / "e.parquet", quiet=True)
     frame = pd.read_parquet(path)
     assert frame["row"].tolist() == [0, 2, 3, 4, 5]  # one is unreadable

@@ -15,7 +15,7 @@ from scotoma.models import encoders
 from scotoma.run_folder import read_config, read_rows
 
 
-def test_the_verbs_from_pictures_to_a_tested_classifier(grey_folder, tmp_path: Path, capsys) -> None:
+def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Path, capsys) -> None:
     data = grey_folder(count=16, splits=("train", "val", "test"))
     short = {"size": 16, "encoder": "resnet10t", "batch_size": 8, "precision": "32-true", "quiet": True}
     encoder = pretrain(data, out=tmp_path / "encoder", steps=2, **short)

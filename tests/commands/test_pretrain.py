@@ -128,7 +128,7 @@ DRIVER = """
 
 
 def test_a_killed_run_resumed_equals_one_left_alone(grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before and after the middle: whatever part is left, the pictures of each step and the schedule are the same."""
+    """Killed before and after the middle: whatever part is left, the images of each step and the schedule are the same."""
     data = grey_folder(count=10)
     driver = tmp_path / "driver.py"
     driver.write_text(textwrap.dedent(DRIVER))

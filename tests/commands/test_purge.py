@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pytest
-from conftest import grey_picture
+from conftest import grey_image
 from PIL import Image
 from pyarrow import parquet
 from safetensors.numpy import save_file
@@ -41,7 +41,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rng, rows = np.random.default_rng(0), []
     for k in range(12):
-        Image.fromarray(grey_picture(k % 2, rng)).save(tmp_path / f"{k}.png")
+        Image.fromarray(grey_image(k % 2, rng)).save(tmp_path / f"{k}.png")
         Image.fromarray(np.full((40, 40), 1 + k % 2, np.uint8)).save(tmp_path / f"mask{k}.png")
         patient = PATIENT if k in (4, 5) else f"p{k // 2}"
         rows.append({"image_path": f"{k}.png", "mask_path": f"mask{k}.png", "patient": patient, "label": "ab"[k % 2]})

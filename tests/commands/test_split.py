@@ -27,7 +27,7 @@ def text(path: Path) -> pd.DataFrame:
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Path:
-    """400 rows of 150 patients at four sites; no picture is ever read."""
+    """400 rows of 150 patients at four sites; no image is ever read."""
     rng = np.random.default_rng(0)
     patient = rng.integers(0, 150, 400)
     site = np.array(list("ABCD"))[patient % 4]
@@ -58,7 +58,7 @@ def test_the_table_comes_back_as_it_was_typed_with_a_split_by_patient(cohort: Pa
     assert after.groupby("patient")["split"].nunique().max() == 1
     for name, share in zip(NAMES, (0.7, 0.1, 0.2), strict=True):
         rows = after[after["split"] == name]
-        assert f"{name}: {len(rows)} pictures of {rows['patient'].nunique()} units (patient)" in said.err
+        assert f"{name}: {len(rows)} images of {rows['patient'].nunique()} units (patient)" in said.err
         assert len(rows) == pytest.approx(400 * share, abs=8)
         for label in ("u", "v"):
             assert (rows[label] == "1").sum() == pytest.approx(share * (before[label] == "1").sum(), abs=2)
@@ -124,7 +124,7 @@ def test_patients_who_were_at_a_test_site_and_rows_of_no_site_are_left_out(cohor
     found = text(split(cohort, tmp_path / "s.csv", test_where="site=D", quiet=True))["split"]
     assert found[rows].tolist() == ["test"] + [""] * (len(rows) - 1)
     assert found[other] == ""
-    assert f"{len(rows)} pictures are left out" in capsys.readouterr().err
+    assert f"{len(rows)} images are left out" in capsys.readouterr().err
 
 
 def test_what_came_later_tests(cohort: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_row_that_bridges_an_earlier_split_is_left_out(cohort: Path, tmp_path:
     more.to_csv(cohort.parent / "more.csv", index=False)
     second = text(split(cohort.parent / "more.csv", tmp_path / "s.csv", keep=str(cohort.parent / "first.csv"), quiet=True))
     assert second["split"].tolist() == [*first["split"], ""]
-    assert "1 pictures bridge two sides" in capsys.readouterr().err
+    assert "1 images bridge two sides" in capsys.readouterr().err
 
 
 def test_without_patients_copies_stay_together_and_the_split_holds_when_used(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -206,14 +206,14 @@ def test_labels_and_raw_patients_of_a_spreadsheet_are_written(grey_folder, tmp_p
         tmp_path / "t.parquet",
         labels=str(tmp_path / "l.csv"),
         on="scan",
-        readers="majority",
+        annotators="majority",
         shares=[0.5, 0, 0.5],
         quiet=True,
     )
     found = pd.read_parquet(out)
     assert found["patient"].tolist() == ["P0", "P0", "P1", "P1", "P2", "P2"]
     assert sources.values(found["dx"]) == ["a", "b", None, "b", "a", None]
-    assert found["dx_readers"].tolist() == [2] * 6
+    assert found["dx_annotators"].tolist() == [2] * 6
     assert found.groupby("patient")["split"].nunique().max() == 1
 
 

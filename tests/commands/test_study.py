@@ -83,7 +83,7 @@ def test_a_method_that_reads_labels_is_trained_on_each_draw_alone(finished: Path
     assert folders == ["supervised-f0.2-s0", "supervised-f0.2-s1", "supervised-f1-s0"]  # all labels can be drawn in one way only
     labels = pd.read_csv(finished / "labels.csv")
     drawn = ((labels["fraction"] == 0.2) & (labels["seed"] == 0) & (labels["split"] == "train")).sum()
-    seen = [r["value"] for r in read_rows(finished / "pretrain" / "supervised-f0.2-s0") if r["metric"] == "pictures"]
+    seen = [r["value"] for r in read_rows(finished / "pretrain" / "supervised-f0.2-s0") if r["metric"] == "images"]
     assert seen == [drawn]
 
 
@@ -142,7 +142,7 @@ def test_a_killed_study_goes_on_where_it_stopped(finished: Path, tmp_path: Path)
     assert all(p.stat().st_mtime_ns == at for p, at in done.items())  # nothing that was done is done again
 
 
-def test_an_encoder_of_a_study_is_not_tested_on_its_training_pictures(finished: Path, tmp_path: Path) -> None:
+def test_an_encoder_of_a_study_is_not_tested_on_its_training_images(finished: Path, tmp_path: Path) -> None:
     from scotoma.data.phantom.phantom import table
 
     own = table(150)

@@ -33,7 +33,7 @@ def phantoms() -> Material:
     return made("phantom:120", target=["cardiomegaly"])
 
 
-def test_gathers_pictures_split_and_target(phantoms: Material) -> None:
+def test_gathers_images_split_and_target(phantoms: Material) -> None:
     assert phantoms.modality == "grey"
     assert phantoms.split.unit == "patient"
     assert phantoms.target is not None
@@ -43,11 +43,11 @@ def test_gathers_pictures_split_and_target(phantoms: Material) -> None:
     assert len(phantoms.pretraining) == (phantoms.split.of == "train").sum()
 
 
-def test_pretraining_sees_rows_outside_the_split_unless_their_patient_or_picture_is_held_out(grey_folder) -> None:  # type: ignore[no-untyped-def]
+def test_pretraining_sees_rows_outside_the_split_unless_their_patient_or_image_is_held_out(grey_folder) -> None:  # type: ignore[no-untyped-def]
     frame = sources.load(grey_folder(4)).table
     frame["split"] = ["train", "val", "test", None, None, None, "train", None]
     frame["patient"] = ["a", "b", "c", "c", "e", "f", "g", "b"]
-    frame.loc[5, "image_path"] = frame.loc[2, "image_path"]  # the test picture again, under another name
+    frame.loc[5, "image_path"] = frame.loc[2, "image_path"]  # the test image again, under another name
     assert made(frame).pretraining.tolist() == [0, 4, 6]
 
 
@@ -102,9 +102,7 @@ def test_an_encoder_is_not_tested_on_what_it_was_pretrained_on(grey_folder, tmp_
     run = tmp_path / "run"
     run.mkdir()
     used.to_parquet(run / USED)
-    with pytest.raises(
-        UsageError, match=r"^1 of 2 test pictures of table .* were in the encoder's pretraining; .*--allow_leakage$"
-    ):
+    with pytest.raises(UsageError, match=r"^1 of 2 test images of table .* were in the encoder's pretraining; .*--allow_leakage$"):
         made(frame, encoder_run=run)
     assert made(frame, encoder_run=run, allow_leakage=True).split.of.tolist() == frame["split"].tolist()
     frame["patient"] = [f"P{k}" for k in range(10)]
@@ -127,7 +125,7 @@ def test_a_tuned_network_remembers_what_its_encoder_had_seen(grey_folder, tmp_pa
     tuned.save_used(tmp_path / "finetune")
     seen = first.iloc[pretrained.pretraining[:3]].assign(split="test")
     mixed = pd.concat([second.assign(split=tuned.split.of), seen], ignore_index=True)
-    with pytest.raises(UsageError, match=r"3 of .* test pictures"):
+    with pytest.raises(UsageError, match=r"3 of .* test images"):
         made(mixed, encoder_run=tmp_path / "finetune")
     made(second.assign(split=tuned.split.of), encoder_run=tmp_path / "finetune")
 

@@ -268,7 +268,7 @@ def test_a_folder_of_masks_beside_its_images_is_left_out(tmp_path: Path, capsys:
 
 def test_nothing_but_other_files_is_an_error_that_counts_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(UsageError, match="no pictures in this folder"):
+    with pytest.raises(UsageError, match="no images in this folder"):
         sources.load(tmp_path)
     assert "left out: 1 .txt" in capsys.readouterr().err
 

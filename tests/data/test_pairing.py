@@ -35,7 +35,7 @@ def test_partners_hang_on_epoch_and_row_alone() -> None:
     assert (pairs.draw(rows, draws(rows, 1))[0] != together).any()
 
 
-def test_half_of_the_pictures_see_their_successor_and_the_others_never() -> None:
+def test_half_of_the_images_see_their_successor_and_the_others_never() -> None:
     codes = np.array([1, 0, 1, 1, 0, 2, 1])
     order = np.array([3.0, 1, 1, 2, 0, 0, 4])  # study 1: rows 2, 3, 0, 6; study 0: rows 4, 1; study 2: row 5
     successor = {2: 3, 3: 0, 0: 6, 4: 1}
@@ -52,5 +52,5 @@ def test_half_of_the_pictures_see_their_successor_and_the_others_never() -> None
                 others[row].add(int(found[row]))
     assert np.abs(share[[0, 2, 3, 4]] - 0.5).max() < 0.11 and not share[[1, 5, 6]].any()
     assert others[2] == {0, 6} and others[3] == {6, 2} and others[0] == {2, 3} and others[6] == {2, 3, 0}
-    assert others[4] == others[1] == {0, 2, 3, 5, 6}  # two pictures: the other one follows, so it is drawn elsewhere
+    assert others[4] == others[1] == {0, 2, 3, 5, 6}  # two images: the other one follows, so it is drawn elsewhere
     assert others[5] == {0, 1, 2, 3, 4, 6}

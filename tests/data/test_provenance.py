@@ -171,7 +171,7 @@ def test_an_encoder_copied_away_from_its_run_is_known_by_its_header(
     copied = network(tmp_path / "a", Record.of_header(first.record(first.pretraining)))
     mine = first.split.of
     told = frame.assign(split=np.where(mine == "test", "train", np.where(mine == "train", "test", mine)))
-    with pytest.raises(UsageError, match=r"14 of 14 test pictures .* test copied.safetensors on others, or say --allow_leakage"):
+    with pytest.raises(UsageError, match=r"14 of 14 test images .* test copied.safetensors on others, or say --allow_leakage"):
         made(told, encoder_run=copied)
     allowed = made(told, encoder_run=copied, allow_leakage=True)
     assert allowed.overlaps[str(copied)].value == 14
@@ -230,7 +230,7 @@ def test_other_images_of_a_trained_patient_are_found(frame: pd.DataFrame, grey_f
     first = made(frame)
     copied = network(tmp_path / "a", Record.of_header(first.record(np.array([0]))))
     other = sources.load(grey_folder(3, seed=9, name="others")).table.assign(patient=["P0", "X", "X", "Y", "Y", "Z"], split="test")
-    with pytest.raises(UsageError, match=r"^1 of 6 test pictures"):
+    with pytest.raises(UsageError, match=r"^1 of 6 test images"):
         made(other, encoder_run=copied)
 
 

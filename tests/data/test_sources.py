@@ -20,7 +20,7 @@ def names(dataset: dataset_.Dataset) -> list[str]:
     return [Path(p).name for p in dataset.table["image_path"]]
 
 
-def picture(path: Path, value: int = 90, size: tuple[int, int] = (24, 20)) -> Path:
+def draw_image(path: Path, value: int = 90, size: tuple[int, int] = (24, 20)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full(size, value, np.uint8)).save(path)
     return path
@@ -30,9 +30,9 @@ def hashed(value: str) -> str:
     return pseudonyms.pseudonym(pseudonyms.canonical(value), pseudonyms.load_key())
 
 
-def test_flat_folder_in_natural_order_without_what_is_no_picture(tmp_path: Path) -> None:
+def test_flat_folder_in_natural_order_without_what_is_no_image(tmp_path: Path) -> None:
     for name in ("scan10.png", "scan2.jpg", "scan1.png", ".hidden.png"):
-        picture(tmp_path / "scans" / name)
+        draw_image(tmp_path / "scans" / name)
     (tmp_path / "scans" / "notes.txt").write_text("none")
     dataset = sources.load(tmp_path / "scans")
     assert dataset.name == "scans"
@@ -51,7 +51,7 @@ def test_folder_of_classes(grey_folder) -> None:  # type: ignore[no-untyped-def]
 def test_folder_of_splits_and_classes(tmp_path: Path) -> None:
     for split in ("Training", "valid", "TEST"):
         for label in ("a", "b"):
-            picture(tmp_path / split / label / "1.png")
+            draw_image(tmp_path / split / label / "1.png")
     counts = sources.load(tmp_path).table.groupby(["split", "label"]).size().to_dict()
     assert counts == {(s, c): 1 for s in ("train", "val", "test") for c in ("a", "b")}
 
@@ -69,7 +69,7 @@ def test_pages_of_a_file_are_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".xlsx"])
 def test_table_with_paths_relative_to_it(tmp_path: Path, suffix: str) -> None:
-    picture(tmp_path / "set" / "inner" / "a.png")
+    draw_image(tmp_path / "set" / "inner" / "a.png")
     frame = pd.DataFrame(
         {"image_path": ["inner/a.png", "/far/b.png"], "mask_path": ["m.png", None], "age": [61, None], "y": ["x", "z"]}
     )
@@ -168,11 +168,11 @@ def test_prepared_store_gives_its_table_back(grey_folder, tmp_path: Path) -> Non
         (["s/1.png", "t/1.png"], ["t/1.png", "s/1.png"], ["s/1.png", "t/1.png"]),  # paths
     ],
 )
-def test_spreadsheet_joined_by_what_names_the_picture(
+def test_spreadsheet_joined_by_what_names_the_image(
     tmp_path: Path, suffix: str, paths: list[str], keys: list, expected: list
 ) -> None:
     for path in paths:
-        picture(tmp_path / "scans" / path)
+        draw_image(tmp_path / "scans" / path)
     sheet = pd.DataFrame(
         {"key": keys, "finding": [None if k is None else f"of {str(k).removesuffix('.0')}" for k in keys], "row": range(len(keys))}
     )
@@ -213,17 +213,17 @@ def test_spreadsheet_by_a_column_of_the_table_by_patient_and_by_image_path(tmp_p
     assert sources.values(joined["split"]) == ["val", "test", "val"]  # what the spreadsheet leaves out, the table keeps
 
 
-def test_patients_of_a_spreadsheet_named_by_folders_split_the_pictures(tmp_path: Path) -> None:
+def test_patients_of_a_spreadsheet_named_by_folders_split_the_images(tmp_path: Path) -> None:
     for path in ("P1/1.png", "P1/2.png", "P2/1.png"):
-        picture(tmp_path / "scans" / path)
+        draw_image(tmp_path / "scans" / path)
     pd.DataFrame({"patient": ["P1", "P2"], "age": [50, 60]}).to_csv(tmp_path / "l.csv", index=False)
     joined = sources.load(tmp_path / "scans", tmp_path / "l.csv", "patient").table
     assert joined["patient"].tolist() == [hashed("P1"), hashed("P1"), hashed("P2")]
     assert joined["age"].tolist() == [50, 50, 60]
 
 
-def test_a_spreadsheet_never_moves_the_pictures(tmp_path: Path) -> None:
-    picture(tmp_path / "scans" / "a.png")
+def test_a_spreadsheet_never_moves_the_images(tmp_path: Path) -> None:
+    draw_image(tmp_path / "scans" / "a.png")
     pd.DataFrame({"stem": ["a"], "image_path": ["elsewhere.png"], "frame": ["left"], "mask_path": ["m/a.png"]}).to_csv(
         tmp_path / "l.csv", index=False
     )
@@ -235,7 +235,7 @@ def test_a_spreadsheet_never_moves_the_pictures(tmp_path: Path) -> None:
 
 def test_wrong_input_is_refused_by_a_line_that_helps(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    picture(tmp_path / "scans" / "a.png")
+    draw_image(tmp_path / "scans" / "a.png")
     (tmp_path / "x.txt").write_text("")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "broken.npz").write_bytes(b"no")
@@ -249,11 +249,11 @@ def test_wrong_input_is_refused_by_a_line_that_helps(tmp_path: Path) -> None:
     (tmp_path / "nothing.csv").write_text("")
     pd.DataFrame({"image_path": []}).to_csv(tmp_path / "norows.csv", index=False)
     expected = {
-        "absent": "no such file or folder", "empty": "no pictures", "x.txt": "not a folder", "broken.parquet": "cannot be read",
+        "absent": "no such file or folder", "empty": "no images", "x.txt": "not a folder", "broken.parquet": "cannot be read",
         "broken.npz": "MedMNIST", "broken.xlsx": "cannot be read", "other.npz": "train_images", "columns.csv": "image_path.*where",
         "gap.csv": "1 rows have no image_path", "numbers.csv": "numbers that are no files",
         "split.csv": "'holdout'", "frame.csv": "frame",
-        "nothing.csv": "cannot be read", "norows.csv": "holds no pictures",
+        "nothing.csv": "cannot be read", "norows.csv": "holds no images",
     }  # fmt: skip
     for name, message in expected.items():
         with pytest.raises(UsageError, match=message) as error:
@@ -262,7 +262,7 @@ def test_wrong_input_is_refused_by_a_line_that_helps(tmp_path: Path) -> None:
 
 
 def test_a_wrong_join_is_refused_by_a_line_that_helps(tmp_path: Path) -> None:
-    scans = picture(tmp_path / "scans" / "a.png").parent
+    scans = draw_image(tmp_path / "scans" / "a.png").parent
     sheet = tmp_path / "l.csv"
     pd.DataFrame({"stem": ["a", "a"], "other": ["p", "q"], "void": [None, None]}).to_csv(sheet, index=False)
     for on, message in (
@@ -300,9 +300,11 @@ def test_rows_that_name_one_image_are_told_with_what_they_differ_in(tmp_path: Pa
         {"image_path": ["a", "b", "a", "c", "c"], "frame": [0, 0, 0, 0, 1], "label": ["x", "y", "z", "x", "y"], "box": [[1]] * 5}
     )
     assert len(sources.load(frame)) == 5
-    text = "table: 2 rows name 1 images between them, with different label: each row is an example of its own; --readers majority"
+    text = (
+        "table: 2 rows name 1 images between them, with different label: each row is an example of its own; --annotators majority"
+    )
     assert text in capsys.readouterr().err
-    sources.load(frame.drop(index=2)), sources.load(frame.drop(columns="box"), readers="majority")
+    sources.load(frame.drop(index=2)), sources.load(frame.drop(columns="box"), annotators="majority")
     assert "between them" not in capsys.readouterr().err
 
 

@@ -41,7 +41,7 @@ def started(world: int, *command: str) -> list[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, clinic_table: Path) -> dict[int, Path]:
-    """The runs of all methods by one process and by two, on the same pictures."""
+    """The runs of all methods by one process and by two, on the same images."""
     folder = tmp_path_factory.mktemp("together")
     found = {}
     for world in (1, 2):

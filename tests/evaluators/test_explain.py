@@ -157,7 +157,7 @@ def test_shown_are_the_surest_and_the_least_sure(tmp_path: Path) -> None:
         place = numbers.tolist().index(case.row)
         assert case.probability == pytest.approx(seen.probability[place])
         assert case.label == f"kind = {made.target.classes[int(seen.target[place])]}"
-        np.testing.assert_allclose(case.picture, pixels[place], atol=1e-6)
+        np.testing.assert_allclose(case.image, pixels[place], atol=1e-6)
         assert list(case.maps) == GENERIC
         np.testing.assert_allclose(case.maps["saliency"], maps["saliency"][place], atol=1e-6)
     groups = {g: {c.row for c in found if c.group == g} for g in {c.group for c in found}}
@@ -186,11 +186,11 @@ def test_figures_are_sheets_and_a_folder_of_overlays_in_place_of_those_before(tm
     }
     words = json.loads((old.parents[1] / "explanations-right_unsure.json").read_text())
     assert words["section"] == "explanations" and "right but unsure" in words["caption"]
-    assert not list(tmp_path.rglob("*.dcm"))  # the pictures were PNG
+    assert not list(tmp_path.rglob("*.dcm"))  # the images were PNG
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_of_dicom_pictures_overlays_are_dicom_too(tmp_path: Path, write_dicom: Callable[..., Path], keep: bool) -> None:
+def test_of_dicom_images_overlays_are_dicom_too(tmp_path: Path, write_dicom: Callable[..., Path], keep: bool) -> None:
     made, run = judged(tmp_path / "data"), Run.open(tmp_path / "run", "evaluate", {})
     facts = pd.read_parquet(tmp_path / "data" / "facts.parquet")
     facts.assign(format="DICOM").to_parquet(tmp_path / "data" / "facts.parquet")
@@ -211,7 +211,7 @@ def test_of_dicom_pictures_overlays_are_dicom_too(tmp_path: Path, write_dicom: C
         pseudonym = facts["content"].iloc[row] if row % 2 else f"hash {row}"
         assert ds.PatientID == (f"secret {row}" if keep else pseudonym)
         assert (b"ecret" in path.read_bytes()) == keep
-        np.testing.assert_array_equal(ds.pixel_array, overlays.blended(shown[row].picture, shown[row].maps[method]))
+        np.testing.assert_array_equal(ds.pixel_array, overlays.blended(shown[row].image, shown[row].maps[method]))
         assert shown[row].title in ds.DerivationDescription
 
 

@@ -51,7 +51,7 @@ def test_a_class_without_labels_is_never_predicted(missing: int) -> None:
     np.testing.assert_allclose(found[:, present], expected(x, y, TRAIN, VAL)[TEST], atol=2e-3)
 
 
-def test_one_class_alone_is_said_of_every_picture() -> None:
+def test_one_class_alone_is_said_of_every_image() -> None:
     x, y = made(2)
     y[TRAIN] = 1
     np.testing.assert_allclose(linear_probe.predict(x, Target(("t",), ("a", "b"), y), DRAW, TEST), [[0, 1]] * 40, atol=1e-9)

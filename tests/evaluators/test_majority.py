@@ -9,7 +9,7 @@ from scotoma.data.labels.targets import Target
 from scotoma.evaluators import majority
 
 
-def test_every_picture_gets_the_shares_of_the_training_labels() -> None:
+def test_every_image_gets_the_shares_of_the_training_labels() -> None:
     y = np.array([0, 0, 0, 1, 1, 1, 1])
     p = majority.predict(
         np.zeros((7, 0)), Target(("t",), ("a", "b", "c"), y), draw_of(np.arange(4), np.arange(4, 7)), np.array([5, 6])

@@ -105,7 +105,7 @@ def test_one_answer_a_patient(tmp_path: Path) -> None:
     table = start.dataset.table.copy()
     table["patient"] = [f"p{i // 4}" for i in range(len(table))]
     table.loc[table.index[-1], "patient"] = None
-    y = np.arange(len(table)) // 4 % 2  # alike for all pictures of a patient
+    y = np.arange(len(table)) // 4 % 2  # alike for all images of a patient
     several = replace(start, dataset=replace(start.dataset, table=table), target=replace(start.target, y=y))
     rows = operating.evaluate(several, resamples=100)
     p, test = metrics.probabilities(several)[:, 1], several.test
@@ -115,7 +115,7 @@ def test_one_answer_a_patient(tmp_path: Path) -> None:
     truth = [y[next(i for i, n in zip(test, ids, strict=True) if n == name)] for name in names]
     row = only(rows, metric="auroc", unit="patient", aggregation="mean")
     assert row["value"] == pytest.approx(roc_auc_score(truth, mean)) and row["n"] == len(names)
-    single = only(rows, metric="auroc", unit="picture")
+    single = only(rows, metric="auroc", unit="image")
     assert single["value"] == pytest.approx(roc_auc_score(y[test], p[test])) and single["n"] == len(test)
     assert not [r for r in operating.evaluate(start, 50) if "unit" in r], "no patients, nothing to bring together"
     labels = replace(made(tmp_path / "labels", multilabel=True), dataset=several.dataset)

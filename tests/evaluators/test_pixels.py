@@ -21,7 +21,7 @@ def test_components_are_those_of_the_training_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[:100].mean(0), 0, atol=1e-4)  # centred by the training rows alone
 
 
-def test_few_pictures_have_few_components(tmp_path: Path) -> None:
+def test_few_images_have_few_components(tmp_path: Path) -> None:
     assert pixels.inputs(context(tmp_path, n=40)).shape == (40, 19)
 
 

@@ -88,16 +88,16 @@ def test_of_findings_with_unknown_labels_against_a_slow_loop(tmp_path: Path) -> 
     y = rng.integers(0, 2, (100, 2)).astype(np.float32)
     y[rng.random(y.shape) < 0.3] = np.nan
     rows = check(placed(tmp_path, y))
-    assert rows[0]["n"] == (y[50:] == 1).sum()  # a picture with both findings is two queries
+    assert rows[0]["n"] == (y[50:] == 1).sum()  # an image with both findings is two queries
 
 
 def test_the_querys_own_patient_is_no_neighbour(tmp_path: Path) -> None:
     y = np.arange(80) % 2
-    units = np.arange(80) % 40  # each patient has a training and a test picture, which are the same
+    units = np.arange(80) % 40  # each patient has a training and a test image, which are the same
     rng = np.random.default_rng(0)
     check(placed(tmp_path, y, units, np.tile(rng.normal(size=(40, 6)), (2, 1))))
-    # of two patients a class each: without its own picture, a query has nothing to find
-    with pytest.raises(UsageError, match="no training picture of another patient"):
+    # of two patients a class each: without its own image, a query has nothing to find
+    with pytest.raises(UsageError, match="no training image of another patient"):
         retrieval.evaluate(placed(tmp_path, np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1])))
 
 
@@ -138,10 +138,10 @@ def test_blocks_give_what_one_block_gives(tmp_path: Path, monkeypatch: pytest.Mo
                                          "high": pytest.approx(row["high"])} for row in rows]  # fmt: skip
 
 
-def test_pictures_of_one_patient_widen_the_interval(tmp_path: Path) -> None:
+def test_images_of_one_patient_widen_the_interval(tmp_path: Path) -> None:
     y = np.arange(240) % 2
     x = np.random.default_rng(0).normal(size=(240, 6)) + np.eye(6)[y]
-    x[120:] = x[120:][np.arange(120) // 20 * 20 + np.arange(120) % 2]  # each patient's pictures of a class are the same
+    x[120:] = x[120:][np.arange(120) // 20 * 20 + np.arange(120) % 2]  # each patient's images of a class are the same
     alone = placed(tmp_path, y, np.arange(240), x)
     together = placed(tmp_path, y, np.r_[np.arange(120), 120 + np.arange(120) // 20], x)
     a, b = (next(r for r in retrieval.evaluate(made) if r["metric"] == "map") for made in (alone, together))
@@ -192,7 +192,7 @@ def test_figures_are_left_in_the_run(tmp_path: Path) -> None:
     words = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "run" / "figures").glob("*.json")}
     assert words.keys() == {"retrieval", "retrieval-map"} and all(w["section"] == "features" for w in words.values())
     assert all((tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 1000 for name in words)
-    assert "of the features of 12 test pictures" in words["retrieval-map"]["caption"]
+    assert "of the features of 12 test images" in words["retrieval-map"]["caption"]
 
 
 def test_regions_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Robustness: a condition is what a classifier says of pictures corrupted one by one; drops are relative to the clean pictures."""
+"""Robustness: a condition is what a classifier says of images corrupted one by one; drops are relative to the clean images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scotoma.transforms import corruptions
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    """A third of the pictures is tested on; the two halves of a picture differ little, so that noise matters."""
+    """A third of the images is tested on; the two halves of an image differ little, so that noise matters."""
     return context(tmp_path_factory.mktemp("made"), n=160)
 
 
@@ -37,7 +37,7 @@ def value(rows: list[dict[str, object]], metric: str, corruption: str, severity:
 
 
 def slow_auroc(made: Context, name: str, severity: int) -> float:
-    """Picture by picture, without the evaluator."""
+    """Decoded by image, without the evaluator."""
     head = linear.head(made)
     test = made.test
     scores = []
@@ -50,18 +50,18 @@ def slow_auroc(made: Context, name: str, severity: int) -> float:
 
 
 @pytest.mark.parametrize(("name", "severity"), [("gaussian", 5), ("brightness", 3), ("impulse", 4)])
-def test_a_condition_equals_pictures_corrupted_one_by_one(
+def test_a_condition_equals_images_corrupted_one_by_one(
     made: Context, rows: list[dict[str, object]], name: str, severity: int
 ) -> None:
     assert value(rows, "auroc", name, severity) == pytest.approx(slow_auroc(made, name, severity), abs=0.01)  # bfloat16
 
 
-def test_clean_pictures_are_as_the_linear_probe_finds_them(made: Context, rows: list[dict[str, object]]) -> None:
+def test_clean_images_are_as_the_linear_probe_finds_them(made: Context, rows: list[dict[str, object]]) -> None:
     clean = next(r for r in linear.evaluate(made) if r["metric"] == "auroc" and "seed" not in r and "class" not in r)
     assert value(rows, "auroc", "clean", 0) == pytest.approx(clean["value"], abs=0.005)
 
 
-def test_drops_are_relative_to_the_clean_pictures(rows: list[dict[str, object]]) -> None:
+def test_drops_are_relative_to_the_clean_images(rows: list[dict[str, object]]) -> None:
     clean = value(rows, "auroc", "clean", 0)
     drops = []
     for severity in corruptions.SEVERITIES:

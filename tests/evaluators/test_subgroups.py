@@ -22,7 +22,7 @@ N = 800  # of which 200 test rows, of 100 patients
 
 
 def made(folder: Path, outputs: int = 2, classifier: bool = True, **columns: object) -> Context:
-    """Features that are noisy logits of the classes, or labels; columns of metadata; two pictures a patient, of one class."""
+    """Features that are noisy logits of the classes, or labels; columns of metadata; two images a patient, of one class."""
     multilabel = outputs == 22
     found = context(folder, n=N, classes=2 if multilabel else outputs, multilabel=multilabel)
     rng, width = np.random.default_rng(1), found.target.y.shape[1] if multilabel else outputs

@@ -38,7 +38,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def linear_model(channels: int, side: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """A linear classifier of three classes, two pictures, and the weights (2, C, H, W) of their targets."""
+    """A linear classifier of three classes, two images, and the weights (2, C, H, W) of their targets."""
     seeded()
     layer = nn.Linear(channels * side * side, 3)
     weight = layer.weight.detach()[TARGET].view(2, channels, side, side)
@@ -70,7 +70,7 @@ def test_saliency_of_a_linear_model_is_its_largest_absolute_weight() -> None:
     torch.testing.assert_close(attributions.saliency(model, images, TARGET), weight.abs().amax(1))
 
 
-def test_integrated_gradients_of_a_linear_model_are_weight_times_picture_and_complete() -> None:
+def test_integrated_gradients_of_a_linear_model_are_weight_times_image_and_complete() -> None:
     model, images, weight = linear_model(2, 8)
     found = attributions.integrated_gradients(model, images, TARGET)
     torch.testing.assert_close(found, (weight * images).sum(1), atol=1e-5, rtol=1e-5)
@@ -188,12 +188,12 @@ def test_a_centred_head_gives_the_same_probabilities_and_two_classes_opposite_ma
 
 
 def test_a_network_is_given_the_methods_that_it_takes() -> None:
-    picture = torch.zeros(1, 1, 32, 32)
+    image = torch.zeros(1, 1, 32, 32)
     assert set(available(resnet(), torch.zeros(1, 1, 64, 64))) == GENERIC | {"grad_cam", "guided_grad_cam"}
-    assert set(available(resnet(), picture)) == GENERIC  # its map is of one cell
-    assert set(available(vit(), picture)) == GENERIC | {"grad_cam", "attention_rollout", "class_attention"}
+    assert set(available(resnet(), image)) == GENERIC  # its map is of one cell
+    assert set(available(vit(), image)) == GENERIC | {"grad_cam", "attention_rollout", "class_attention"}
     averaged = vit(global_pool="avg", fc_norm=False)
-    assert set(available(averaged, picture)) == GENERIC | {"grad_cam", "attention_rollout"}
+    assert set(available(averaged, image)) == GENERIC | {"grad_cam", "attention_rollout"}
     gelu = timm.create_model("test_convnext", in_chans=1, num_classes=0)
     assert set(available(Classifier(gelu, nn.Linear(gelu.num_features, 3)).eval(), torch.zeros(1, 1, 64, 64))) == GENERIC | {
         "grad_cam"
@@ -201,7 +201,7 @@ def test_a_network_is_given_the_methods_that_it_takes() -> None:
 
 
 @pytest.mark.parametrize(("build", "side"), [(resnet, 64), (vit, 32)])
-def test_methods_leave_the_model_as_it_was_and_see_each_picture_alone(build, side: int) -> None:
+def test_methods_leave_the_model_as_it_was_and_see_each_image_alone(build, side: int) -> None:
     model, images = build(), torch.randn(2, 1, side, side, generator=seeded())
     before, weights = model(images).detach(), copy.deepcopy(model.state_dict())
     methods = available(model, images)

@@ -43,7 +43,7 @@ META = (
 )  # fmt: skip
 
 
-def pictures() -> dict[str, np.ndarray]:
+def draw_images() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {name: rng.integers(0, 256, (5, 7, 3), dtype=np.uint8) for name in ("grad_cam", "occlusion")}  # 105 bytes: odd
 
@@ -65,7 +65,7 @@ def read(paths: list[Path]) -> list[pydicom.Dataset]:
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_capture_has_all_that_the_standard_asks_for_and_the_pixels(tmp_path: Path, source: Path, keep: bool) -> None:
-    given = pictures()
+    given = draw_images()
     paths = dicom_secondary_capture.write(tmp_path / "out", 12, given, "pneumonia: 0.93", "abc", str(source) if keep else None)
     assert [p.name for p in paths] == ["explain-12-grad_cam.dcm", "explain-12-occlusion.dcm"]
     found = read(paths)
@@ -88,20 +88,20 @@ def test_a_capture_has_all_that_the_standard_asks_for_and_the_pixels(tmp_path: P
 
 
 def test_without_the_source_nothing_but_the_pseudonym_says_whose_it_is(tmp_path: Path) -> None:
-    paths = [p for row in (1, 2) for p in dicom_secondary_capture.write(tmp_path, row, pictures(), "x: 0.5", "f00d")]
+    paths = [p for row in (1, 2) for p in dicom_secondary_capture.write(tmp_path, row, draw_images(), "x: 0.5", "f00d")]
     found = read(paths)
     for ds in found:
         assert (str(ds.PatientName), ds.PatientID, ds.PatientIdentityRemoved) == ("f00d", "f00d", "YES")
         assert ds.DeidentificationMethod
         left = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
         assert all(ds[k].is_empty for k in left) and "SourceImageSequence" not in ds
-    assert len({ds.StudyInstanceUID for ds in found}) == 2  # new ones, of each picture
-    again = read(dicom_secondary_capture.write(tmp_path, 1, pictures(), "x: 0.5", "f00d"))
+    assert len({ds.StudyInstanceUID for ds in found}) == 2  # new ones, of each image
+    again = read(dicom_secondary_capture.write(tmp_path, 1, draw_images(), "x: 0.5", "f00d"))
     assert not {ds.SOPInstanceUID for ds in again} & {ds.SOPInstanceUID for ds in found}
 
 
 def test_with_the_source_its_patient_and_study_are_kept_and_nothing_else(tmp_path: Path, source: Path) -> None:
-    for ds in read(dicom_secondary_capture.write(tmp_path, 1, pictures(), "x: 0.5", "f00d", str(source))):
+    for ds in read(dicom_secondary_capture.write(tmp_path, 1, draw_images(), "x: 0.5", "f00d", str(source))):
         kept = SECRETS.keys() - {"InstitutionName"}
         assert {k: str(ds[k].value) for k in kept} == {k: SECRETS[k] for k in kept}
         assert "InstitutionName" not in ds and "PatientIdentityRemoved" not in ds
@@ -114,7 +114,7 @@ def test_a_frame_is_referred_to_by_its_number_and_an_empty_header_is_no_error(
     tmp_path: Path, write_dicom: Callable[..., Path]
 ) -> None:
     many = write_dicom(tmp_path / "many.dcm", np.zeros((4, 4), np.uint8), NumberOfFrames=3)
-    for ds in read(dicom_secondary_capture.write(tmp_path, 1, pictures(), "x: 0.5", "f00d", str(many), 2)):
+    for ds in read(dicom_secondary_capture.write(tmp_path, 1, draw_images(), "x: 0.5", "f00d", str(many), 2)):
         assert ds.SourceImageSequence[0].ReferencedFrameNumber == 3
         assert ds["PatientID"].is_empty and ds["PatientName"].is_empty and UID(ds.StudyInstanceUID).is_valid
 
@@ -127,7 +127,7 @@ def test_what_breaks_a_rule_of_the_source_is_not_said_aloud(
         odd = write_dicom(tmp_path / "odd.dcm", np.zeros((4, 4), np.uint8), PatientBirthDate="SECRETDATE", PatientID="S" * 70)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        dicom_secondary_capture.write(tmp_path, 1, pictures(), "x: 0.5", "f00d", str(odd))
+        dicom_secondary_capture.write(tmp_path, 1, draw_images(), "x: 0.5", "f00d", str(odd))
     assert not said and "SECRET" not in capfd.readouterr().err
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scotoma.explain import attributions, faithfulness
 
-PIXEL = (2, 3)  # of a picture of 4 rows and 5 columns: number 13
+PIXEL = (2, 3)  # of an image of 4 rows and 5 columns: number 13
 
 
 def uniform(*shape: int, seed: int = 0) -> Tensor:

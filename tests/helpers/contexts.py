@@ -29,7 +29,7 @@ class Means(nn.Module):
 
 
 def context(folder: Path, n: int = 120, classes: int = 2, seed: int = 0, multilabel: bool = False, **changes: object) -> Context:
-    """Pictures whose left half is the brighter the higher the class; rows in the store stand in reverse."""
+    """Images whose left half is the brighter the higher the class; rows in the store stand in reverse."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % classes
     pixels = rng.integers(0, 80, (n, 32, 32, 1))

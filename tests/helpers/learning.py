@@ -1,4 +1,4 @@
-"""A few steps on pictures made up in memory: what a method must show to have learned."""
+"""A few steps on images made up in memory: what a method must show to have learned."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def features(encoder: Callable[[Tensor], Tensor], images: Tensor, inputs: Inputs
 
 
 def assert_learned(method: Method, images: Tensor, losses: list[float], fall: float) -> None:
-    """The loss fell to less than ``fall`` of its start, and pictures still look different."""
+    """The loss fell to less than ``fall`` of its start, and images still look different."""
     start, end = np.mean(losses[:5]), np.mean(losses[-5:])
     assert end < fall * start, f"{start:.3f} -> {end:.3f}"
     method.encoder.eval()

@@ -1,4 +1,4 @@
-"""Writes look-alikes of public data sets: their folders and tables, with made-up pictures."""
+"""Writes look-alikes of public data sets: their folders and tables, with made-up images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from scotoma.data.dataset import Dataset
 from scotoma.data.sources import values
 
 
-def picture(path: Path, level: int = 90, size: tuple[int, int] = (12, 10), colour: bool = False) -> Path:
-    """A flat picture whose level says which it is; 16 bits where the level needs them."""
+def draw_image(path: Path, level: int = 90, size: tuple[int, int] = (12, 10), colour: bool = False) -> Path:
+    """A flat image whose level says which it is; 16 bits where the level needs them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     dtype = np.uint16 if level > 255 else np.uint8
     Image.fromarray(np.full((*size, 3) if colour else size, level, dtype)).save(path)

@@ -220,7 +220,7 @@ SAID = {
 }  # fmt: skip
 CONFIG = {
     "command": "finetune", "data": "phantom:200", "target": ["effusion"], "encoder": "runs/pre", "balance": "weights",
-    "patience": 3, "monitor": "auroc", "label_fraction": 0.5, "readers": "majority", "versions": {"torch": "2.15.0"},
+    "patience": 3, "monitor": "auroc", "label_fraction": 0.5, "annotators": "majority", "versions": {"torch": "2.15.0"},
 }  # fmt: skip
 
 

@@ -25,13 +25,13 @@ def draws(n: int) -> KeyedRNG:
 
 
 def regions_of(n: int) -> Tensor:
-    """The first two pictures have none."""
+    """The first two images have none."""
     regions = torch.zeros(n, 1, 20, 20, dtype=torch.uint8)
     regions[2:, :, 4:12, 6:15] = 1
     return regions
 
 
-def test_the_region_is_warped_with_the_picture() -> None:
+def test_the_region_is_warped_with_the_image() -> None:
     """Where bilinear interpolation is full or empty, all four pixels about the place are, so the nearest is too."""
     blobs = F.avg_pool2d(torch.randn(30, 1, 46, 46, generator=torch.Generator().manual_seed(0)), 7, 1) > 0
     images = blobs.to(torch.uint8) * 255
@@ -42,7 +42,7 @@ def test_the_region_is_warped_with_the_picture() -> None:
     assert region.unique().tolist() == [0.0, 1.0]
     assert (region[view == 1] == 1).all() and (region[view == 0] == 0).all()
     assert 0.1 < (view == 1).float().mean() < 0.9 and 0.1 < (view == 0).float().mean() < 0.9
-    torch.testing.assert_close(method.views(images, draws(30))["view"], view)  # the picture's warp is that without regions
+    torch.testing.assert_close(method.views(images, draws(30))["view"], view)  # the image's warp is that without regions
 
 
 @pytest.mark.parametrize("weight", [0.5, 4.0])
@@ -77,7 +77,7 @@ def test_nothing_passes_but_through_the_features() -> None:
         method.encoder(views["view"])
         nn.init.zeros_(method.encoder[1].weight)
         method.encoder[1].bias.copy_(code[0])
-        shown = method.pictures(views, {})
+        shown = method.example_images(views, {})
     torch.testing.assert_close(shown["reconstruction"], method.decoder(code).expand_as(shown["view"]))
 
 

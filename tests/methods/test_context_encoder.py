@@ -51,7 +51,7 @@ def test_the_wanted_share_is_hidden(masking: str, ratio: float) -> None:
     method = method_of(images, masking=masking, mask_ratio=ratio)
     mask = method.fill(views_of(method, images))[1]
     assert (mask.sum(1) == ratio * CELLS**2).all()
-    assert len({tuple(row.tolist()) for row in mask}) > 1  # every picture in its own way
+    assert len({tuple(row.tolist()) for row in mask}) > 1  # every image in its own way
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -108,13 +108,13 @@ def test_a_vision_transformer_is_refused() -> None:
         ContextEncoder(vit, inputs_of(images))
 
 
-def test_pictures_keep_what_is_visible() -> None:
+def test_images_keep_what_is_visible() -> None:
     images, _ = bars(3)
     method = method_of(images).eval()
     views = views_of(method, images)
     with torch.no_grad():
         prediction, mask = method.fill(views)
-        shown = method.pictures(views, {})
+        shown = method.example_images(views, {})
     hidden = pixels(mask).bool()
     assert torch.equal(shown["reconstruction"], torch.where(hidden, prediction, views["view"]))
     assert torch.equal(shown["visible"], torch.where(hidden, torch.zeros(()), views["view"]))

@@ -19,7 +19,7 @@ from scotoma.training.trainer import make_views
 from scotoma.transforms import augmentation
 
 SIZE = 32
-PICTURES = 40
+IMAGES = 40
 NETWORKS = ("resnet10t", "vit_tiny_patch8")
 CASES = [
     (name, network, channels)
@@ -47,13 +47,13 @@ def make(name: str, network: str, channels: int) -> Method:
     torch.manual_seed(0)
     columns = tuple(Column(c, () if k % 2 else ("a", "b")) for k, c in enumerate(wants_of(name).columns))
     inputs = Inputs(
-        SIZE, channels, (0.4,) * channels, (0.2,) * channels, "grey", 3, (0.5, 1.0, 1.5), pictures=PICTURES, columns=columns
+        SIZE, channels, (0.4,) * channels, (0.2,) * channels, "grey", 3, (0.5, 1.0, 1.5), images=IMAGES, columns=columns
     )
     return plugins.method(name)(network_of(network, channels), inputs).train()
 
 
 def batch_of(name: str, channels: int, n: int = 6, epoch: int = 0) -> dict[str, Tensor]:
-    """What a method wants, made up: a third of the column's cells are missing, and a third of the pictures have no region."""
+    """What a method wants, made up: a third of the column's cells are missing, and a third of the images have no region."""
     wants, generator = wants_of(name), torch.Generator().manual_seed(0)
     images, partners = torch.randint(0, 256, (2, n, channels, 40, 40), generator=generator, dtype=torch.uint8)
     batch = {"images": images, "rows": torch.arange(n) * 7, "positions": torch.arange(n), "epochs": torch.full((n,), epoch)}
@@ -161,11 +161,11 @@ def test_no_step_waits_for_the_device(name: str, network: str, channels: int, mo
 
 
 @pytest.mark.parametrize(("name", "network", "channels"), CASES)
-def test_pictures_are_pictures(name: str, network: str, channels: int) -> None:
+def test_images_are_images(name: str, network: str, channels: int) -> None:
     method = make(name, network, channels).eval()
     batch = batch_of(name, channels, 3)
     with torch.no_grad():
-        shown = method.pictures(make_views(method, batch, 0), batch)
+        shown = method.example_images(make_views(method, batch, 0), batch)
     assert shown
     for column, view in shown.items():
         assert view.shape == (3, channels, SIZE, SIZE), column

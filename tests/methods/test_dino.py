@@ -173,13 +173,13 @@ def test_what_a_network_cannot_take_is_refused() -> None:
         method_of(vit(), local_size=10)
     fixed = cnn()
     fixed.pretrained_cfg["fixed_input_size"] = True
-    with pytest.raises(UsageError, match="takes pictures of one size"):
+    with pytest.raises(UsageError, match="takes images of one size"):
         method_of(fixed)
     assert len(views_of(method_of(fixed, local_views=0))) == 2
 
 
 def test_it_learns_without_collapse() -> None:
-    """Its loss is below what any answer that does not depend on the picture could reach, and pictures still look different."""
+    """Its loss is below what any answer that does not depend on the image could reach, and images still look different."""
     images, targets = bars(64)
     arguments = {"output_dim": 64, "local_views": 1, "local_size": 8, "min_scale": 0.7, "local_scale": 0.5, "momentum": 0.95}
     method = DINO(cnn(), inputs_of(images), **arguments).train()

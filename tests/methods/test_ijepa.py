@@ -212,10 +212,10 @@ def test_positions_are_sine_and_cosine_unless_weights_are_given() -> None:
         assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
-def test_pictures_show_context_and_targets() -> None:
+def test_images_show_context_and_targets() -> None:
     method = ijepa()
     views = views_of(method, 2)
-    shown = method.pictures(views, {})
+    shown = method.example_images(views, {})
     for name, at in (("context", views["context"]), ("targets", views["targets"].flatten(1))):
         for i in range(2):
             for k in range(16):
@@ -226,7 +226,7 @@ def test_pictures_show_context_and_targets() -> None:
 
 
 def nearest_class(f: Tensor, targets: Tensor, labelled: int) -> float:
-    """Accuracy of the nearest class mean of the first pictures on the others."""
+    """Accuracy of the nearest class mean of the first images on the others."""
     f = (f - f.mean(0)) / f.std(0)
     means = torch.stack([f[:labelled][targets[:labelled] == k].mean(0) for k in (0, 1)])
     return (torch.cdist(f[labelled:], means).argmin(1) == targets[labelled:]).float().mean().item()

@@ -58,7 +58,7 @@ def block_of(corner: tuple[int, int], cells: int, block: int = 2) -> Tensor:
 
 
 def one_step(method: IntelligentMasking, views: Views, random: bool) -> tuple[Tensor, Tensor]:
-    """The one-step case picture by picture: the inpainter's and the agent's loss."""
+    """The one-step case image by image: the inpainter's and the agent's loss."""
     view, cells, size = views["view"], method.cells, method.inputs.image_size
     q = method.agent(view, torch.zeros_like(view[:, :1]))
     holes, values = [], []
@@ -182,7 +182,7 @@ def test_random_actions_are_uniform_and_the_same_without_an_agent() -> None:
 
 
 def q_of(method: IntelligentMasking, agent: torch.nn.Module, view: Tensor, hidden: Tensor) -> Tensor:
-    """The values of one picture (C, H, W) with cells (G, G) hidden: (G - 1, G - 1), -inf where there is no action."""
+    """The values of one image (C, H, W) with cells (G, G) hidden: (G - 1, G - 1), -inf where there is no action."""
     size = method.inputs.image_size
     pixels = torch.nn.functional.interpolate(hidden[None, None], (size, size), mode="nearest")
     values = agent(view[None] * (1 - pixels), pixels)[0]
@@ -192,7 +192,7 @@ def q_of(method: IntelligentMasking, agent: torch.nn.Module, view: Tensor, hidde
 @pytest.mark.parametrize("lessons", [[0, 1, 2, 0], [2, 2, 1, 1]])
 @pytest.mark.parametrize("gamma", [0.0, 0.8])
 def test_an_episode_is_that_of_a_loop(gamma: float, lessons: list[int]) -> None:
-    """Greedy and random actions, rewards on what each hide added, targets by the target network; picture by picture."""
+    """Greedy and random actions, rewards on what each hide added, targets by the target network; image by image."""
     method = method_of(gamma=gamma).eval()
     method.epsilon.fill_(0.4)
     if method.target is not None:
@@ -244,7 +244,7 @@ def test_hidden_pixels_do_not_reach_the_inpainter() -> None:
         assert not torch.allclose(method.inpaint(view + (1 - hidden) * noise, cells)[0], filled, atol=1e-3)
 
 
-def test_the_whole_picture_counts_if_asked() -> None:
+def test_the_whole_image_counts_if_asked() -> None:
     method = method_of(whole=True).eval()
     views = views_of(method)
     with torch.no_grad():
@@ -283,7 +283,7 @@ def test_replaying_a_batch_is_learning_from_it() -> None:
     torch.testing.assert_close(with_replay.temporal_difference(with_replay.agent, *same), direct, rtol=1e-5, atol=1e-7)
 
 
-def test_a_replay_smaller_than_the_batch_keeps_pictures_with_their_own_actions() -> None:
+def test_a_replay_smaller_than_the_batch_keeps_images_with_their_own_actions() -> None:
     method = method_of(replay=3)
     views = views_of(method)
     method.loss(views, {})
@@ -355,27 +355,27 @@ def test_a_vision_transformer_is_refused() -> None:
         IntelligentMasking(vit, inputs_of(images))
 
 
-def test_pictures_show_the_map_and_what_is_hidden() -> None:
+def test_images_show_the_map_and_what_is_hidden() -> None:
     method = method_of().eval()
     views = views_of(method)
     with torch.no_grad():
-        shown = method.pictures(views, {})
+        shown = method.example_images(views, {})
         cells = method.holes(method.episode(views, torch.tensor(0.0)))[1].any(1)
         visible = to_pixels(cells, 16) == 0
         assert torch.equal(shown["hidden"][~visible], torch.zeros_like(shown["hidden"][~visible]))
         assert torch.equal(shown["reconstruction"][visible], views["view"][visible])
-        light = (shown["Q-map"] * 0.2 + 0.3) * 2 - (views["view"] * 0.2 + 0.3)  # what was laid over the picture, in [0, 1]
+        light = (shown["Q-map"] * 0.2 + 0.3) * 2 - (views["view"] * 0.2 + 0.3)  # what was laid over the image, in [0, 1]
         best = method.episode(views, torch.tensor(0.0))[:, 0]
     for b in range(4):
         row, column = divmod(int(best[b]), 5)
         at = to_pixels((torch.arange(36) == row * 6 + column)[None], 16)[0].bool()
         torch.testing.assert_close(light[b][at], torch.ones(int(at.sum())), atol=1e-4, rtol=0)
     assert light.min() > -1e-4 and light.max() < 1 + 1e-4
-    assert "Q-map" not in method_of(policy="random").eval().pictures(views, {})
+    assert "Q-map" not in method_of(policy="random").eval().images(views, {})
 
 
 def noisy_right(n: int) -> Tensor:
-    """Pictures that are flat on the left and noise on the right, which nobody can guess."""
+    """Images that are flat on the left and noise on the right, which nobody can guess."""
     images = torch.full((n, 1, 20, 20), 100, dtype=torch.uint8)
     images[..., 10:] = torch.randint(0, 256, (n, 1, 20, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return images

@@ -192,7 +192,7 @@ def test_positions_are_fixed_and_exported() -> None:
     assert method.encoder.pos_embed[0, 0].abs().max() == 0  # the class token has none
     views = method.views(torch.zeros(4, 1, 40, 40, dtype=torch.uint8), KeyedRNG(0, 0, torch.arange(4)))
     assert torch.equal(views["noise"], KeyedRNG(0, 0, torch.arange(4)).uniform("mask", COUNT))
-    assert len({tuple(row.tolist()) for row in views["noise"]}) == 4  # every picture is hidden in its own way
+    assert len({tuple(row.tolist()) for row in views["noise"]}) == 4  # every image is hidden in its own way
 
 
 def test_trained_weights_are_left_as_they_are() -> None:
@@ -239,7 +239,7 @@ def test_the_agent_and_the_reconstruction_do_not_teach_each_other() -> None:
 
 
 def test_the_agent_hides_what_the_decoder_cannot_guess() -> None:
-    """One corner of the pictures is noise, the rest one grey level: the agent finds out from the reconstruction's own errors."""
+    """One corner of the images is noise, the rest one grey level: the agent finds out from the reconstruction's own errors."""
     images = torch.full((64, 1, 16, 16), 100, dtype=torch.uint8)
     images[:, :, :8, :8] = torch.randint(0, 256, (64, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     method = MAE(vit(16, 4), inputs_of(images), mask_ratio=0.25, masking="agent", min_scale=1.0, decoder_dim=32, decoder_depth=1)
@@ -259,11 +259,11 @@ def test_the_reference_preset_is_of_its_arguments() -> None:
     assert MAE.settings(MAE.reference["method_args"])["decoder_depth"] == 8
 
 
-def test_pictures_show_the_true_visible_patches() -> None:
+def test_images_show_the_true_visible_patches() -> None:
     method = mae().eval()
     images = torch.randint(0, 256, (3, 1, 40, 40), dtype=torch.uint8)
     with torch.no_grad():
-        shown = method.pictures(method.views(images, KeyedRNG(0, 0, torch.arange(3))), {})
+        shown = method.example_images(method.views(images, KeyedRNG(0, 0, torch.arange(3))), {})
         mask = random_order(method.views(images, KeyedRNG(0, 0, torch.arange(3)))["noise"], 0.75)[2]
     visible = patch_pixels(1 - mask).bool()
     torch.testing.assert_close(shown["reconstruction"][visible], shown["view"][visible])

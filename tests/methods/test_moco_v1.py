@@ -30,9 +30,9 @@ class Pooled(nn.Module):
         return self.norm(self.conv(x)).relu().mean((2, 3))
 
 
-def method_of(pictures: int = 0, **arguments: object) -> MoCoV1:
+def method_of(images: int = 0, **arguments: object) -> MoCoV1:
     torch.manual_seed(0)
-    return MoCoV1(Pooled(), Inputs(16, 1, (0.3,), (0.2,), pictures=pictures), **arguments).train()
+    return MoCoV1(Pooled(), Inputs(16, 1, (0.3,), (0.2,), images=images), **arguments).train()
 
 
 def batch_of(positions: list[int], images: Tensor, epoch: int = 0) -> dict[str, Tensor]:
@@ -49,11 +49,11 @@ def epochs_of(count: int, size: int, epochs: int) -> Iterator[tuple[int, list[in
 
 
 @pytest.mark.parametrize("queue_size", [5, 4096])
-def test_negatives_are_the_last_keys_before_this_step_of_other_pictures(queue_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_negatives_are_the_last_keys_before_this_step_of_other_images(queue_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over three epochs, against a plain list of all keys there have been."""
     images, _ = bars(14)
-    method = method_of(pictures=14, queue_size=queue_size)
-    size = min(queue_size, 7)  # half the pictures
+    method = method_of(images=14, queue_size=queue_size)
+    size = min(queue_size, 7)  # half the images
     assert method.queue.keys.shape == (size, 128)
     history: list[tuple[int, Tensor]] = []
     seen: dict[str, Tensor] = {}
@@ -76,14 +76,14 @@ def test_negatives_are_the_last_keys_before_this_step_of_other_pictures(queue_si
             assert tuple(seen["keys"][i].tolist()) not in expected  # never its own negative
         assert seen["keys"].norm(dim=1).allclose(torch.ones(4))
         history += [(p, k) for p, k in zip(positions, seen["keys"], strict=True)]
-    assert left_out > 0  # a picture did meet its own key of the step before
+    assert left_out > 0  # an image did meet its own key of the step before
 
 
 def test_queue_size() -> None:
-    assert len(method_of(queue_size=50).queue.keys) == 50  # nothing is known of the pictures
-    assert len(method_of(pictures=1000).queue.keys) == 500
-    assert len(method_of(pictures=10**6, queue_size=65536).queue.keys) == 65536
-    assert len(method_of(pictures=1).queue.keys) == 1
+    assert len(method_of(queue_size=50).queue.keys) == 50  # nothing is known of the images
+    assert len(method_of(images=1000).queue.keys) == 500
+    assert len(method_of(images=10**6, queue_size=65536).queue.keys) == 65536
+    assert len(method_of(images=1).queue.keys) == 1
 
 
 def test_evaluation_leaves_the_queue_alone() -> None:
@@ -97,7 +97,7 @@ def test_keys_do_not_share_batch_statistics_with_their_queries() -> None:
     images, _ = bars(32)
     method, batch = method_of(), batch_of(list(range(32)), images)
     views = make_views(method, batch, 0)
-    views["query"] = views["key"] = torch.arange(32.0).view(-1, 1, 1, 1) + 0.1 * views["key"]  # a picture is told by its mean
+    views["query"] = views["key"] = torch.arange(32.0).view(-1, 1, 1, 1) + 0.1 * views["key"]  # an image is told by its mean
     groups: dict[str, list[set[int]]] = {"query": [], "key": []}
     for name, network in (("query", method.encoder), ("key", method.key_encoder)):
         network.register_forward_pre_hook(
@@ -145,7 +145,7 @@ def test_the_loss_is_that_of_its_parts() -> None:
         q, k = method.projector(method.encoder(views["query"])), method.key_projector(method.key_encoder(views["key"]))
         q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ method.queue.keys.T], 1)
-        logits[0, 5] = logits[1, 6] = -torch.inf  # pictures 4 and 5 were in the batch before
+        logits[0, 5] = logits[1, 6] = -torch.inf  # images 4 and 5 were in the batch before
         expected = F.cross_entropy(logits / 0.07, torch.zeros(4, dtype=torch.int64))
         torch.testing.assert_close(method.loss(views, later)["loss"], expected)
 

@@ -55,7 +55,7 @@ def test_keys_join_the_queue_after_the_loss(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(second[1][:4], first[0]) and second[2].tolist() == [[False] * 4 + [True] * 3] * 4
     # of eight keys the queue holds seven: the eighth took the place of the first
     assert torch.equal(third[1], torch.cat([second[0][3:], first[0][1:], second[0][:3]]))
-    mine = [[], [4], [], [5]]  # slots of pictures 4 and 5
+    mine = [[], [4], [], [5]]  # slots of images 4 and 5
     assert [row.nonzero().flatten().tolist() for row in third[2]] == mine
     assert all(p.grad is None for net in (method.key_encoder, method.key_projector) for p in net.parameters())
 

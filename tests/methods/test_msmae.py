@@ -27,7 +27,7 @@ def vit(size: int = SIZE, patch: int = PATCH, **arguments: object) -> nn.Module:
 
 
 def inputs(**changes: object) -> Inputs:
-    return replace(Inputs(SIZE, 1, (0.4,), (0.2,), outputs=3, pictures=8), **changes)
+    return replace(Inputs(SIZE, 1, (0.4,), (0.2,), outputs=3, images=8), **changes)
 
 
 def msmae(given: Inputs | None = None, **arguments: object) -> MSMAE:
@@ -73,7 +73,7 @@ def test_in_the_warm_up_it_is_mae_and_a_classifier() -> None:
 
 
 def test_a_step_against_one_that_is_plain_to_see() -> None:
-    """Picture by picture: the network on visible patches, the decoder on visible and masked ones, each at its place."""
+    """Decoded by image: the network on visible patches, the decoder on visible and masked ones, each at its place."""
     method, batch = msmae(norm_pixels=True, norm_floor=1e-3).eval(), batch_of(epoch=2)
     views = views_of(method, batch)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_what_the_class_token_looks_at_most_is_masked_the_next_thrown() -> None:
 
 def test_masks_are_drawn_in_proportion_and_anew_each_epoch() -> None:
     """The first of a draw: as often as its share of the weights."""
-    method = msmae(inputs(pictures=4000), mask_ratio=0.07, throw_ratio=0.5)
+    method = msmae(inputs(images=4000), mask_ratio=0.07, throw_ratio=0.5)
     assert method.masked == 1
     weights = torch.arange(1.0, COUNT + 1).expand(4000, -1)
     noise = KeyedRNG(0, 2, torch.arange(4000)).uniform("mask", COUNT)
@@ -179,7 +179,7 @@ def test_the_cross_entropy_is_of_logits_over_known_labels() -> None:
     assert losses_of(method, batch)["loss"].item() == pytest.approx(found["reconstruction"].item())
 
 
-def test_several_labels_and_shares_of_readers() -> None:
+def test_several_labels_and_shares_of_annotators() -> None:
     method, batch = msmae(), batch_of(epoch=2)
     nn.init.zeros_(method.classifier.weight)
     nn.init.zeros_(method.classifier.bias)
@@ -227,11 +227,11 @@ def test_trained_weights_are_left_as_they_are() -> None:
     assert not torch.equal(encoder.pos_embed, before["pos_embed"]) and not encoder.pos_embed.requires_grad
 
 
-def test_pictures_show_masks_by_the_attention_of_now() -> None:
+def test_images_show_masks_by_the_attention_of_now() -> None:
     method, batch = msmae().eval(), batch_of(epoch=0)
     views = views_of(method, batch)
     with torch.no_grad():
-        shown = method.pictures(views, batch)
+        shown = method.example_images(views, batch)
         weights = method.attention.warp(method.attention.take(method.encoder, batch["images"]), views["theta"])
     assert list(shown) == ["view", "attention", "visible", "reconstruction"]
     assert (method.attention.stamps == -1).all()
@@ -272,7 +272,7 @@ def test_it_needs_labels_patches_and_a_class_token() -> None:
 
 def test_it_learns_without_collapse() -> None:
     images, targets = bars(64)
-    given = replace(inputs_of(images, 2), pictures=64)
+    given = replace(inputs_of(images, 2), images=64)
     method = MSMAE(vit(16, 4), given, warmup_epochs=10, attention_interval=10, classification_weight=0.3, **SMALL).train()
     optimizer = torch.optim.AdamW(method.param_groups(), lr=3e-3, betas=method.betas)
     generator, losses = torch.Generator().manual_seed(0), []

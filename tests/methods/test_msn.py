@@ -92,7 +92,7 @@ def test_sinkhorn_uses_all_prototypes_alike() -> None:
 
 @pytest.mark.parametrize("balanced", [True, False])
 def test_views_pass_the_networks_they_are_meant_for(balanced: bool) -> None:
-    method = shaken(method_of(sinkhorn=balanced, mean_entropy_weight=2.0, temperature=0.2)).eval()  # each picture by itself
+    method = shaken(method_of(sinkhorn=balanced, mean_entropy_weight=2.0, temperature=0.2)).eval()  # each image by itself
     views = views_of(method)
     keep = random_order(views["noise"], 0.15)[0]
     assert keep.shape == (6, 13) and views["focal view 2"].shape == (6, 1, 8, 8)
@@ -126,7 +126,7 @@ def test_dropped_patches_are_not_seen() -> None:
     found = method.loss(views, {})["loss"]
     assert torch.equal(method.loss(views | {"random view": views["random view"] + 3 * hidden}, {})["loss"], found)
     assert method.loss(views | {"random view": views["random view"] + 3 * (1 - hidden)}, {})["loss"] != found
-    shown = method.pictures(views, {})
+    shown = method.example_images(views, {})
     assert torch.equal(shown["random view"], views["random view"] * (1 - hidden))
     assert torch.equal(shown["target view"], views["target view"])
 
@@ -195,7 +195,7 @@ def test_what_it_cannot_take_is_refused() -> None:
 
 
 def test_it_learns_without_collapse() -> None:
-    """Its loss is below what any answer that does not depend on the picture could reach, and pictures still look different."""
+    """Its loss is below what any answer that does not depend on the image could reach, and images still look different."""
     images, targets = bars(64)
     arguments = {"prototypes": 32, "focal_views": 1, "min_scale": 0.7, "focal_scale": 0.5, "jitter": 0.0, "blur": 0.0}
     method = MSN(vit(2), inputs_of(images), momentum=0.95, **arguments).train()

@@ -17,7 +17,7 @@ COLUMNS = (Column("age", (), 50.0, 20.0), Column("sex", ("F", "M")), Column("vie
 
 def method_of(columns: tuple[Column, ...]) -> Proxy:
     torch.manual_seed(0)
-    inputs = Inputs(16, 1, (0.4,), (0.2,), pictures=8, columns=columns)
+    inputs = Inputs(16, 1, (0.4,), (0.2,), images=8, columns=columns)
     return Proxy(timm.create_model("resnet10t", num_classes=0, in_chans=1), inputs, columns=tuple(c.name for c in columns))
 
 

@@ -15,7 +15,7 @@ def method_of(images: torch.Tensor, network: str = "resnet10t", **arguments: obj
     return SimCLR(timm.create_model(network, num_classes=0, in_chans=1), inputs_of(images), **arguments)
 
 
-def test_two_views_of_a_picture_differ() -> None:
+def test_two_views_of_a_image_differ() -> None:
     images, _ = bars(8)
     views = method_of(images).views(images, KeyedRNG(0, 0, torch.arange(8)))
     first, second = views.values()

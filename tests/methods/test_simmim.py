@@ -174,7 +174,7 @@ def test_the_next_task_asks_for_pairs() -> None:
     assert "partner" not in views_of(simmim())
 
 
-def test_the_next_task_is_added_to_the_reconstruction_of_both_pictures() -> None:
+def test_the_next_task_is_added_to_the_reconstruction_of_both_images() -> None:
     method = simmim(next_task=True, next_weight=0.5).eval()
     views, follows = views_of(method, pair=True), torch.tensor([1.0, 0, 0, 1, 1])
     found = method.loss(views, {"follows": follows})
@@ -189,7 +189,7 @@ def test_the_next_task_is_added_to_the_reconstruction_of_both_pictures() -> None
     torch.testing.assert_close(found["loss"], found["reconstruction"] + found["next"])
 
 
-def test_the_next_task_is_learned_where_pictures_must_be_compared() -> None:
+def test_the_next_task_is_learned_where_images_must_be_compared() -> None:
     """The partner follows where both are bright or both dark: neither alone says anything, nor does a sum over both."""
     bright = torch.tensor([0, 0, 1, 1]).repeat(8)
     other = torch.tensor([0, 1, 0, 1]).repeat(8)

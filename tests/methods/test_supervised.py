@@ -71,9 +71,9 @@ def vit() -> torch.nn.Module:
 
 
 def dropping(drop_tokens: float = 0.75) -> tuple[Supervised, dict[str, torch.Tensor]]:
-    """A method on eight pictures with a head that is not 0, and a batch of them."""
+    """A method on eight images with a head that is not 0, and a batch of them."""
     images, targets = bars(8)
-    given = replace(inputs_of(images, 2), pictures=8)
+    given = replace(inputs_of(images, 2), images=8)
     method = Supervised(vit(), given, drop_tokens=drop_tokens)
     torch.nn.init.normal_(method.head.weight)
     return method, {"images": images, "positions": torch.arange(8), "epochs": torch.zeros(8, dtype=torch.int64), "targets": targets}
@@ -133,7 +133,7 @@ def test_only_tokens_can_be_dropped() -> None:
 
 def test_it_learns_from_a_quarter_of_the_patches_and_uses_all() -> None:
     images, targets = bars(64)
-    method = Supervised(vit(), replace(inputs_of(images, 2), pictures=64), drop_tokens=0.75).train()
+    method = Supervised(vit(), replace(inputs_of(images, 2), images=64), drop_tokens=0.75).train()
     groups = method.param_groups()
     for group in groups:
         group["lr"] = 1e-3 * group.pop("lr_scale", 1.0)
@@ -152,7 +152,7 @@ def test_it_learns_from_a_quarter_of_the_patches_and_uses_all() -> None:
     assert accuracy > 0.9
 
 
-def test_mixed_labels_are_those_of_the_mixed_pictures() -> None:
+def test_mixed_labels_are_those_of_the_mixed_images() -> None:
     images, targets = bars(32)
     method = Supervised(encoder(), inputs_of(images, 2), mixup=0.8, cutmix=1.0, min_scale=1.0, jitter=0.0)
     plain = Supervised(encoder(), inputs_of(images, 2), min_scale=1.0, jitter=0.0)

@@ -64,7 +64,7 @@ def test_closed_forms() -> None:
     hadamard = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
     z = hadamard[:, 1:] * math.sqrt(3 / 4)  # columns of variance 1, mean 0, uncorrelated
     assert all(term.item() == pytest.approx(0, abs=1e-6) for term in vicreg_terms(z, z).values())
-    still = vicreg_terms(torch.ones(5, 3), torch.ones(5, 3))  # all pictures look alike
+    still = vicreg_terms(torch.ones(5, 3), torch.ones(5, 3))  # all images look alike
     assert still["variance"].item() == pytest.approx(1 - 1e-2) and still["covariance"] == 0 and still["invariance"] == 0
     twins = z[:, :1].repeat(1, 3)  # three times the same coordinate: six covariances of 1 in each view
     assert vicreg_terms(twins, twins)["covariance"].item() == pytest.approx(2 * 6 / 3)

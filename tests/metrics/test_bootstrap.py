@@ -217,7 +217,7 @@ def test_groups_are_numbered_by_first_appearance():
     assert names == [5, 4] and codes.tolist() == [0, 1, 0]
 
 
-def two_readers(seed: int = 0, rows: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def two_annotators(seed: int = 0, rows: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels and two tied scores that are equally good and share half of their noise."""
     rng = np.random.default_rng(seed)
     y = (np.arange(rows) % 5 < 2).astype(float)
@@ -239,7 +239,7 @@ def slow_delong(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, flo
 
 @pytest.mark.parametrize("seed", range(4))
 def test_delong_equals_its_structural_components(seed):
-    y, a, b = two_readers(seed, rows=45 + seed)
+    y, a, b = two_annotators(seed, rows=45 + seed)
     value, variance = slow_delong(y, a, b)
     found = bootstrap.delong(y, a, b)
     assert (found["value"], found["variance"]) == pytest.approx((value, variance), abs=1e-12)
@@ -255,7 +255,7 @@ def test_delong_equals_its_structural_components(seed):
 
 
 def test_delong_of_scores_that_do_not_vary():
-    y, a, _ = two_readers()
+    y, a, _ = two_annotators()
     same = bootstrap.delong(y, a, np.exp(a))
     assert (same["value"], same["low"], same["high"], same["p_value"], same["variance"]) == (0, 0, 0, 1, 0)
     opposite = bootstrap.delong([0, 0, 1, 1], [1, 2, 3, 4], [4, 3, 2, 1])
@@ -268,7 +268,7 @@ def test_delong_of_scores_that_do_not_vary():
 
 def test_delongs_p_is_uniform_where_models_are_equally_good():
     # 300 values: a share of 0.05 has a standard error of 0.013, of 0.5 one of 0.029.
-    p = np.array([bootstrap.delong(*two_readers(seed))["p_value"] for seed in range(300)])
+    p = np.array([bootstrap.delong(*two_annotators(seed))["p_value"] for seed in range(300)])
     assert 0.02 <= (p <= 0.05).mean() <= 0.1
     for level in (0.25, 0.5, 0.75):
         assert (p <= level).mean() == pytest.approx(level, abs=0.1)
@@ -279,7 +279,7 @@ def test_delongs_p_is_that_of_exchanging_the_models(shift):
     # Under the null the models' scores, as ranks, can be exchanged patient by patient (Venkatraman and Begg 1996).
     from scipy.stats import rankdata
 
-    y, a, b = two_readers(3)
+    y, a, b = two_annotators(3)
     ranks = np.stack([rankdata(a + shift * y), rankdata(b)])
     swap = np.random.default_rng(0).random((2000, 60)) < 0.5
 
@@ -296,12 +296,12 @@ def test_delongs_p_is_that_of_exchanging_the_models(shift):
 def test_coverage_of_intervals_over_patients():
     """Of 300 made studies the share whose 95 % interval holds the truth is 95 %, with a standard error of 1.3 %.
 
-    200 patients, 30 % of them positive, with two pictures each, alike in four fifths of their variance; binormal with d' = 1.
+    200 patients, 30 % of them positive, with two images each, alike in four fifths of their variance; binormal with d' = 1.
     """
     truth = 0.5 * (1 + math.erf(0.5))
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(200), 2)
-    held = {"over patients": 0, "evaluated": 0, "over pictures": 0}
+    held = {"over patients": 0, "evaluated": 0, "over images": 0}
     for _ in range(300):
         y = (rng.random(200) < 0.3).astype(int)[patients]
         score = y + math.sqrt(0.8) * rng.normal(size=200)[patients] + math.sqrt(0.2) * rng.normal(size=400)
@@ -309,23 +309,23 @@ def test_coverage_of_intervals_over_patients():
         found = {
             "over patients": bootstrap.mean_over_draws("auroc", y, [p], patients, resamples=300),
             "evaluated": bootstrap.evaluate(y, p, patients, ["auroc"], resamples=300)[0],
-            "over pictures": bootstrap.mean_over_draws("auroc", y, [p], np.arange(400), resamples=300),
+            "over images": bootstrap.mean_over_draws("auroc", y, [p], np.arange(400), resamples=300),
         }
         for name, row in found.items():
             held[name] += row["low"] <= truth <= row["high"]
     assert held["over patients"] / 300 == pytest.approx(0.95, abs=0.03)
     assert held["evaluated"] / 300 == pytest.approx(0.95, abs=0.03)
-    assert held["over pictures"] / 300 < 0.9  # what the groups are for
+    assert held["over images"] / 300 < 0.9  # what the groups are for
 
 
-def test_numbers_of_pictures_are_averaged_and_compared_as_metrics_are() -> None:
+def test_numbers_of_images_are_averaged_and_compared_as_metrics_are() -> None:
     rng = np.random.default_rng(0)
     groups, a, b = np.repeat(np.arange(15), 2), rng.random((3, 30)), rng.random((3, 30))
     a[0, 4] = np.nan  # nothing to find in it
     weights = bootstrap.bootstrap_weights(groups)
     slow = [np.nansum(a[0] * w) / w[~np.isnan(a[0])].sum() for w in weights.astype(float)]
-    np.testing.assert_allclose(bootstrap.picture_means(a[0], weights), slow)
-    assert np.isnan(bootstrap.picture_means(np.full(30, np.nan), weights[:1]))
+    np.testing.assert_allclose(bootstrap.image_means(a[0], weights), slow)
+    assert np.isnan(bootstrap.image_means(np.full(30, np.nan), weights[:1]))
     one = bootstrap.mean_over_draws(None, groups, [a[0]], groups)
     assert one["value"] == pytest.approx(np.nanmean(a[0]))
     assert (one["low"], one["high"]) == pytest.approx(bootstrap.interval(slow))

@@ -235,7 +235,7 @@ def test_net_benefit_of_a_resample_is_that_of_its_rows():
         operating_points.net_benefit(y, p, [0.5, 1.0])
 
 
-def test_patients_have_the_mean_the_highest_or_any_of_their_pictures():
+def test_patients_have_the_mean_the_highest_or_any_of_their_images():
     p = np.array([[0.2, 0.5], [0.9, 0.1], [0.4, 0.5], [0.6, 0.0]])
     groups = ["b", ("a", 1), "b", "b"]
     for how, of_b in {"mean": [0.4, 1 / 3], "max": [0.6, 0.5], "noisy_or": [1 - 0.8 * 0.6 * 0.4, 1 - 0.5 * 0.5]}.items():
@@ -260,12 +260,12 @@ def test_classes_are_averaged_only():
         operating_points.aggregate(p, [None] * 10, "mean")
 
 
-def test_a_patient_is_positive_where_any_picture_is():
+def test_a_patient_is_positive_where_any_image_is():
     y = np.array([[0, NAN, 1], [1, NAN, 0], [NAN, NAN, NAN], [0, 0, NAN]])
     np.testing.assert_array_equal(operating_points.group_labels(y, [5, 5, 3, 3]), [[1, NAN, 1], [0, 0, NAN]])
 
 
-def test_a_patient_has_the_class_on_which_its_pictures_agree():
+def test_a_patient_has_the_class_on_which_its_images_agree():
     found = operating_points.group_labels(np.array([2, 0, -1, 2, 1, -1, 0]), ["c", "a", "a", "c", "b", "d", "b"])
     assert found.tolist() == [2, 0, -1, -1]
 

@@ -27,12 +27,12 @@ def test_scores_equal_monais_and_scikit_learns_on_random_maps() -> None:
         np.testing.assert_allclose(ours["dice"], f1_score(truth.ravel(), found.ravel(), **given))
 
 
-def test_distances_are_those_of_the_whole_picture() -> None:
+def test_distances_are_those_of_the_whole_image() -> None:
     found, truth = np.zeros((40, 40), int), np.zeros((40, 40), int)
     found[3:9, 3:9] = truth[3:9, 10:16] = 1
     assert scores(found, truth, 2)[0, -1] == 7
     touching = np.zeros((40, 40), int)
-    touching[:6, :6] = 1  # at the picture's border
+    touching[:6, :6] = 1  # at the image's border
     shifted = np.zeros((40, 40), int)
     shifted[:6, 2:8] = 1
     whole = compute_hausdorff_distance(

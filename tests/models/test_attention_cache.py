@@ -27,11 +27,11 @@ def augmentation(**changes: object) -> Augmentation:
     return Augmentation(SIZE, (0.4,), (0.2,), EVERY_WAY, **{"jitter": 0.0, **changes})
 
 
-def maps_of(pictures: int = 8, interval: int = 0) -> AttentionMaps:
-    return AttentionMaps(pictures, PATCH, augmentation(), interval)
+def maps_of(images: int = 8, interval: int = 0) -> AttentionMaps:
+    return AttentionMaps(images, PATCH, augmentation(), interval)
 
 
-def pictures(n: int = 8) -> Tensor:
+def draw_images(n: int = 8) -> Tensor:
     return torch.randint(0, 256, (n, 1, 60, 60), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
 
@@ -40,8 +40,8 @@ def theta_of(rows: list[list[float]], n: int = 1) -> Tensor:
 
 
 def test_a_map_is_the_class_tokens_row_of_the_whole_attention_matrix() -> None:
-    """Against every row of every head of the last block, in eval mode, of the uncropped picture."""
-    encoder, images = vit(drop_path_rate=0.5).train(), pictures(3)
+    """Against every row of every head of the last block, in eval mode, of the uncropped image."""
+    encoder, images = vit(drop_path_rate=0.5).train(), draw_images(3)
     found = maps_of().take(encoder, images)
     assert encoder.training and all(block.training for block in encoder.blocks)
     seen: list[Tensor] = []
@@ -56,7 +56,7 @@ def test_a_map_is_the_class_tokens_row_of_the_whole_attention_matrix() -> None:
     assert found.std() > 1e-3
 
 
-def test_the_whole_picture_gives_the_map_back() -> None:
+def test_the_whole_image_gives_the_map_back() -> None:
     maps = maps_of(3)
     maps.maps.copy_(torch.rand(3, GRID**2))
     positions = torch.tensor([2, 0])
@@ -82,8 +82,8 @@ def test_mirror_flip_turn_and_crop_against_moving_the_patches() -> None:
 
 
 @pytest.mark.parametrize("kind", [Modality(False, False, 0), Modality(True, False, 0), Modality(False, True, 0), EVERY_WAY])
-def test_weights_move_with_the_picture(kind: Modality) -> None:
-    """A square that is bright in the picture and in its map: what the view shows of it is where its weights are."""
+def test_weights_move_with_the_image(kind: Modality) -> None:
+    """A square that is bright in the image and in its map: what the view shows of it is where its weights are."""
     n = 24
     square = torch.zeros(n, GRID, GRID)
     for i in range(n):
@@ -107,7 +107,7 @@ def test_coordinates_keep_their_digits_under_autocast() -> None:
 
 
 class Counted:
-    """A network, and how many pictures it has been asked about since last looked."""
+    """A network, and how many images it has been asked about since last looked."""
 
     def __init__(self) -> None:
         self.encoder, self.count = vit(), 0
@@ -123,7 +123,7 @@ class Counted:
 
 def refresh(maps: AttentionMaps, encoder: nn.Module, positions: list[int], epoch: int) -> None:
     at = torch.tensor(positions)
-    maps.refresh(encoder, pictures()[at], at, torch.full_like(at, epoch))
+    maps.refresh(encoder, draw_images()[at], at, torch.full_like(at, epoch))
 
 
 def test_only_stale_maps_are_taken_anew() -> None:
@@ -135,7 +135,7 @@ def test_only_stale_maps_are_taken_anew() -> None:
     assert network.asked() == 1
     refresh(maps, network.encoder, [1, 0], 8)  # one has come of age
     assert network.asked() == 1 and maps.stamps[[0, 1]].tolist() == [7, 8]
-    expected = maps.take(network.encoder, pictures())
+    expected = maps.take(network.encoder, draw_images())
     known = maps.stamps >= 0
     torch.testing.assert_close(maps.maps[known].float(), expected[known], atol=1e-3, rtol=1e-3)
     assert (maps.maps[~known] == 1).all()
@@ -147,7 +147,7 @@ def test_only_stale_maps_are_taken_anew() -> None:
 
 
 def test_processes_need_not_speak_to_each_other() -> None:
-    """Each takes what it lacks, whichever pictures it gets; one that is resumed goes on with what it had."""
+    """Each takes what it lacks, whichever images it gets; one that is resumed goes on with what it had."""
     network = Counted()
     first, second = maps_of(interval=9), maps_of(interval=9)
     theta = augmentation().sample(KeyedRNG(0, 0, torch.arange(8)))["theta"]

@@ -60,7 +60,7 @@ def test_a_queue_holds_exactly_the_newest_keys(size: int, batch: int) -> None:
     assert set(queue.state_dict()) == {"keys", "owners", "pointer"}
 
 
-def test_empty_slots_and_keys_of_the_same_picture_are_no_negatives() -> None:
+def test_empty_slots_and_keys_of_the_same_image_are_no_negatives() -> None:
     queue = KeyQueue(4, 2)
     queue.enqueue(torch.ones(3, 2), torch.tensor([0, 7, 0]))
     expected = [[True, False, True, True], [False, False, False, True], [False, True, False, True]]
@@ -83,8 +83,8 @@ def test_a_queue_in_training_equals_lightlys_where_batches_divide_it() -> None:
         torch.testing.assert_close(queue.keys, theirs.memory_bank.bank)
 
 
-@pytest.mark.parametrize(("groups", "parts"), [(3, (4, 4, 3)), (100, (3, 2, 2, 2, 2)), (1, (11,))])  # at least two pictures in each
-def test_pictures_in_groups_share_batch_statistics_within_their_group_only(groups: int, parts: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("groups", "parts"), [(3, (4, 4, 3)), (100, (3, 2, 2, 2, 2)), (1, (11,))])  # at least two images in each
+def test_images_in_groups_share_batch_statistics_within_their_group_only(groups: int, parts: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4, momentum=0.5), nn.Flatten())
     images = torch.randn(11, 1, 2, 2)
@@ -95,7 +95,7 @@ def test_pictures_in_groups_share_batch_statistics_within_their_group_only(group
     calls: list[int] = []
     net[0].register_forward_hook(lambda module, given, out: calls.append(len(out)))
     torch.testing.assert_close(net(images), expected)
-    assert calls == [11]  # the rest of the network sees all pictures at once
+    assert calls == [11]  # the rest of the network sees all images at once
     assert net.state_dict().keys() == names
     torch.testing.assert_close(net.state_dict(), alone.state_dict())
     torch.testing.assert_close(net.eval()(images), alone.eval()(images))
@@ -117,7 +117,7 @@ def decoder(prefix: int = 1) -> TokenDecoder:
 
 @pytest.mark.parametrize("prefix", [0, 1, 3])
 def test_decoder_puts_tokens_at_their_places(prefix: int) -> None:
-    """However the visible tokens are ordered, the same token at the same place gives the same picture."""
+    """However the visible tokens are ordered, the same token at the same place gives the same image."""
     net = decoder(prefix)
     tokens = torch.randn(2, prefix + 4, 6)
     order = torch.stack([torch.randperm(9) for _ in range(2)])  # patches in the order visible-then-hidden

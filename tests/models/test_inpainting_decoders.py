@@ -41,7 +41,7 @@ def test_the_decoder_reaches_any_size(side: int, size: int) -> None:
 
 
 def test_the_decoder_puts_things_where_they_were() -> None:
-    """A change at one place of the map changes the picture there, and not at the other end."""
+    """A change at one place of the map changes the image there, and not at the other end."""
     torch.manual_seed(0)
     decoder = Decoder(32, 8, 1, 64).eval()
     maps = torch.zeros(1, 32, 8, 8)
@@ -55,9 +55,9 @@ def test_the_decoder_puts_things_where_they_were() -> None:
 def test_whatever_the_network_exports_takes_part(name: str) -> None:
     encoder = network(name, 3)
     decoders = MapDecoder(encoder, 3, 48, 16), CodeDecoder(encoder, 3, 48, 16)
-    pictures = torch.randn(4, 3, 48, 48)
-    for filled in (fill_in(encoder, decoders[0], pictures), decoders[1](encoder(pictures))):
-        assert filled.shape == pictures.shape
+    images = torch.randn(4, 3, 48, 48)
+    for filled in (fill_in(encoder, decoders[0], images), decoders[1](encoder(images))):
+        assert filled.shape == images.shape
         encoder.zero_grad()
         filled.square().sum().backward()
         assert all(p.grad is not None for p in encoder.parameters())
@@ -70,9 +70,9 @@ def test_the_map_shape_is_found_without_a_trace() -> None:
     assert encoders.map_shape(encoder, 1, 100) == (512, 4)
     assert encoder.training
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
-    pictures = torch.randn(2, 1, 64, 64)
+    images = torch.randn(2, 1, 64, 64)
     encoder.eval()
-    assert torch.equal(encoder.forward_head(encoders.feature_map(encoder, pictures)), encoder(pictures))
+    assert torch.equal(encoder.forward_head(encoders.feature_map(encoder, images)), encoder(images))
 
 
 def test_networks_without_maps_are_refused() -> None:
@@ -124,22 +124,22 @@ def test_the_historical_network_is_the_published_one(skips: bool) -> None:
     seen: list[Tensor] = []
     net.across.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        picture = torch.randn(1, 1, 300, 300)
-        filled = net(picture)
+        image = torch.randn(1, 1, 300, 300)
+        filled = net(image)
         # 9 x 9 cells of 32 pixels, brought back to 288 (AE) and resized: neighbouring pixels repeat, at 300 / 288
-        assert seen[0].shape == (1, 128, 9, 9) and filled.shape == picture.shape
+        assert seen[0].shape == (1, 128, 9, 9) and filled.shape == image.shape
         assert (filled.diff(dim=3).abs().amax((0, 1, 2)) == 0).sum() == 12
 
 
 def test_only_a_unet_hands_detail_across() -> None:
     torch.manual_seed(0)
-    picture = torch.randn(1, 1, 64, 64)
+    image = torch.randn(1, 1, 64, 64)
     for skips in (False, True):
         net = HistoricalInpainter(1, 64, skips).eval()
         for stage in net.across, *(net.enlarge if skips else ()):
             nn.init.zeros_(stage.weight)
         with torch.no_grad():
-            assert torch.equal(net(picture), net(picture + 1)) is not skips
+            assert torch.equal(net(image), net(image + 1)) is not skips
 
 
 def test_a_unet_takes_the_middle_of_larger_maps() -> None:
@@ -172,13 +172,13 @@ def test_cells_become_pixels(cells: int, size: int) -> None:
 def test_the_agent_values_every_location(channels: int, cells: int, size: int) -> None:
     torch.manual_seed(0)
     agent = Agent(channels, cells)
-    pictures, hidden = torch.randn(3, channels, size, size), torch.zeros(3, 1, size, size)
-    values = agent(pictures, hidden)
+    images, hidden = torch.randn(3, channels, size, size), torch.zeros(3, 1, size, size)
+    values = agent(images, hidden)
     assert values.shape == (3, cells, cells) and values.dtype == torch.float32
-    torch.testing.assert_close(agent(pictures[1:2], hidden[1:2])[0], values[1])  # the others of the batch do not matter
+    torch.testing.assert_close(agent(images[1:2], hidden[1:2])[0], values[1])  # the others of the batch do not matter
     hidden[0, :, :10] = 1
-    moved = (agent(pictures, hidden) - values).abs().amax((1, 2))
-    assert moved[0] > 1e-3 and moved[1:].max() == 0  # it is told what is hidden, and of each picture for itself
+    moved = (agent(images, hidden) - values).abs().amax((1, 2))
+    assert moved[0] > 1e-3 and moved[1:].max() == 0  # it is told what is hidden, and of each image for itself
 
 
 def test_the_agent_can_learn_where_something_is() -> None:
@@ -189,8 +189,8 @@ def test_the_agent_can_learn_where_something_is() -> None:
     right = []
     for place in torch.randint(64, (40, 16)):
         wanted = nn.functional.one_hot(place, 64).float()
-        pictures = to_pixels(wanted, 32) * 3 + 0.3 * torch.randn(16, 1, 32, 32)
-        values = agent(pictures, torch.zeros_like(pictures)).flatten(1)
+        images = to_pixels(wanted, 32) * 3 + 0.3 * torch.randn(16, 1, 32, 32)
+        values = agent(images, torch.zeros_like(images)).flatten(1)
         optimizer.zero_grad()
         (values - wanted).square().sum(1).mean().backward()
         optimizer.step()

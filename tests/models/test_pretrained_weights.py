@@ -55,7 +55,7 @@ def test_a_vision_transformer_takes_another_size_and_patch(tmp_path: Path) -> No
     pretrained_weights.start(encoder, info, str(tmp_path / "weights.safetensors"))
     assert encoder.pos_embed.shape == (1, 17, 192)
     torch.testing.assert_close(encoder.pos_embed[:, 0], source.pos_embed[:, 0])
-    with torch.no_grad():  # a plain picture of the larger size shows nearly the same
+    with torch.no_grad():  # a plain image of the larger size shows nearly the same
         small, large = encoder(torch.full((1, 1, 32, 32), 0.5)), source(torch.full((1, 3, 64, 64), 0.5))
     assert torch.cosine_similarity(small, large) > 0.95
     other = info_of("vit_tiny_patch16", 1, 32)

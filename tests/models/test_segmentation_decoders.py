@@ -23,7 +23,7 @@ def made(name: str, kwargs: dict[str, object]) -> tuple[torch.nn.Module, Encoder
 
 
 @pytest.mark.parametrize(("name", "kwargs", "decoder"), CASES)
-def test_logits_have_the_pictures_side_and_every_weight_a_gradient(name: str, kwargs: dict[str, object], decoder: str) -> None:
+def test_logits_have_the_images_side_and_every_weight_a_gradient(name: str, kwargs: dict[str, object], decoder: str) -> None:
     encoder, info = made(name, kwargs)
     assert segmentation_decoders.choose(decoder, encoder) == decoder
     built = Decoder(decoder, encoder, info, 3)
@@ -35,7 +35,7 @@ def test_logits_have_the_pictures_side_and_every_weight_a_gradient(name: str, kw
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
 
 
-def test_a_shifted_picture_gives_shifted_logits() -> None:
+def test_a_shifted_image_gives_shifted_logits() -> None:
     """By a whole stride: what a decoder finds lies where it was found."""
     for name, kwargs, decoder in (("resnet10t", {}, "unet"), ("vit_tiny_patch16_224", VIT, "setr_pup")):
         encoder, info = made(name, {**kwargs})

@@ -1,4 +1,4 @@
-"""What the audit rests on: groups on both sides, contradictions, odd and inverted pictures, burned-in text, shortcuts, headers."""
+"""What the audit rests on: groups on both sides, contradictions, odd and inverted images, burned-in text, shortcuts, headers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from scotoma.data.store import store
 from scotoma.quality import confounding, findings, outliers, shortcuts
 
 
-def pictures(of: list[str], other: list[bool] | None = None) -> findings.Pictures:
+def draw_images(of: list[str], other: list[bool] | None = None) -> findings.ImageSet:
     second = np.array(other or [False] * len(of))
-    return findings.Pictures([(int(k), i) for i, k in enumerate(second)], np.array(of, "U5"), second)
+    return findings.ImageSet([(int(k), i) for i, k in enumerate(second)], np.array(of, "U5"), second)
 
 
 def test_groups_within_across_and_in_both_tables() -> None:
     of = ["train", "train", "train", "test", "train", "", "", "train"]
     other = [False] * 5 + [True, True, False]
-    shared = pictures(of, other).sides(np.array([0, 0, 1, 1, 2, 2, 3, 4]))
+    shared = draw_images(of, other).sides(np.array([0, 0, 1, 1, 2, 2, 3, 4]))
     assert np.flatnonzero(shared["within"]).tolist() == [0, 1]
     assert np.flatnonzero(shared["splits"]).tolist() == [2, 3]
     assert np.flatnonzero(shared["tables"]).tolist() == [4, 5]
-    everyone = pictures(["", "", ""]).sides(np.array([0, 0, 0]))
+    everyone = draw_images(["", "", ""]).sides(np.array([0, 0, 0]))
     assert everyone["within"].all()  # rows outside a split are on no side
     assert not everyone["splits"].any()
 
@@ -40,29 +40,29 @@ def test_a_coarser_group_tells_only_what_a_finer_one_did_not() -> None:
     contents = np.array([0, 0, 1, 2, 3])
     near = np.array([0, 0, 0, 1, 2])
     altered = np.array([0, 0, 0, 1, 1])
-    found = {f.check: f for f in findings.repeated(pictures(of), contents, near, altered, False, np.full(5, None))}
+    found = {f.check: f for f in findings.repeated(draw_images(of), contents, near, altered, False, np.full(5, None))}
     assert list(found) == ["identical_across_splits", "near_duplicate_across_splits", "altered_copy"]
-    assert [p[1] for p in found["identical_across_splits"].pictures] == [0, 1]
-    assert [p[1] for p in found["near_duplicate_across_splits"].pictures] == [2]
+    assert [p[1] for p in found["identical_across_splits"].images] == [0, 1]
+    assert [p[1] for p in found["near_duplicate_across_splits"].images] == [2]
     assert found["near_duplicate_across_splits"].groups == (((0, 0), (0, 1), (0, 2)),)  # shown beside what it is like
     assert found["near_duplicate_across_splits"].severity == "error"
-    assert [p[1] for p in found["altered_copy"].pictures] == [3, 4]
-    known = {f.check: f for f in findings.repeated(pictures(of), contents, near, altered, True, np.full(5, None))}
+    assert [p[1] for p in found["altered_copy"].images] == [3, 4]
+    known = {f.check: f for f in findings.repeated(draw_images(of), contents, near, altered, True, np.full(5, None))}
     assert known["near_duplicate_across_splits"].severity == "warning"
 
 
 def test_contradicting_labels() -> None:
     target = Target(("label",), ("a", "b"), np.array([0, 1, 0, -1, 1, 1]))
     groups = (("identical", np.array([0, 0, 1, 1, 2, 3])), ("near-duplicate", np.array([0, 0, 1, 1, 1, 2])))
-    found = findings.contradictions(pictures([""] * 6), target, groups)
-    assert [(f.severity, [p[1] for p in f.pictures]) for f in found] == [("error", [0, 1]), ("warning", [2, 4])]
+    found = findings.contradictions(draw_images([""] * 6), target, groups)
+    assert [(f.severity, [p[1] for p in f.images]) for f in found] == [("error", [0, 1]), ("warning", [2, 4])]
 
 
 def test_small_classes_count_patients() -> None:
     y = np.array([0] * 40 + [1] * 12)
     units = np.r_[np.arange(40), np.repeat(40 + np.arange(3), 4)]
     found = findings.small_classes(Target(("label",), ("a", "b"), y), np.array([""] * 52), units, "patient")
-    assert [(f.severity, f.text) for f in found] == [("warning", "label 'b' has 12 pictures of 3 patients")]
+    assert [(f.severity, f.text) for f in found] == [("warning", "label 'b' has 12 images of 3 patients")]
 
 
 def opened(folder: Path, made: list[np.ndarray]) -> store.Store:
@@ -72,8 +72,8 @@ def opened(folder: Path, made: list[np.ndarray]) -> store.Store:
     return store.prepare(sources.load(folder), 40, out=folder / "store", quiet=True)[1]
 
 
-def test_inverted_pictures_are_told_from_their_peers(tmp_path: Path) -> None:
-    drawn = [phantom.picture("phantom:3", i, 64) for i in range(40)]
+def test_inverted_images_are_told_from_their_peers(tmp_path: Path) -> None:
+    drawn = [phantom.render("phantom:3", i, 64) for i in range(40)]
     negatives = [4, 17, 30]
     for i in negatives:
         drawn[i] = 255 - drawn[i]
@@ -84,7 +84,7 @@ def test_inverted_pictures_are_told_from_their_peers(tmp_path: Path) -> None:
     assert not outliers.inverted(made, rows[:15], kinds[:15]).any()  # too few peers to say what is usual
 
 
-def test_blank_and_odd_pictures() -> None:
+def test_blank_and_odd_images() -> None:
     rng = np.random.default_rng(0)
     specks = np.zeros((50, 50), np.uint8)
     specks[3, :5] = 255
@@ -111,7 +111,7 @@ def test_text_on_phantoms_is_found_and_their_markers_are_none() -> None:
     rng = np.random.default_rng(0)
     found, wrong = 0, 0
     for i in range(24):
-        pixels = phantom.picture("phantom:5", i, 512)
+        pixels = phantom.render("phantom:5", i, 512)
         wrong += bool(burned_in_text.text_lines(pixels))
         image, size = Image.fromarray(pixels), int(rng.integers(16, 30))
         place = int(rng.integers(4, 160)), (4, 512 - size - 8)[i % 2]
@@ -163,16 +163,16 @@ def test_what_header_facts_and_borders_predict() -> None:
 
 
 def test_a_patient_in_one_fold_only_cannot_be_learned_by_heart() -> None:
-    """Twenty pictures a patient, with a size of its own: split by picture the size tells the patient and so the label."""
+    """Twenty images a patient, with a size of its own: split by image the size tells the patient and so the label."""
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(40), 20)
     target = Target(("label",), ("a", "b"), rng.permutation(np.arange(40) % 2)[patients])
     x = rng.permutation(40)[patients].astype(float)[:, None]
-    by_picture = confounding.predictability(x, target, np.arange(len(x)), trees=True)
+    by_image = confounding.predictability(x, target, np.arange(len(x)), trees=True)
     by_patient = confounding.predictability(x, target, patients, trees=True)
-    assert by_picture is not None
+    assert by_image is not None
     assert by_patient is not None
-    assert by_picture["value"] > 0.95
+    assert by_image["value"] > 0.95
     assert by_patient["value"] < 0.75
 
 
@@ -196,13 +196,13 @@ def test_a_finding_names_its_groups_in_its_row() -> None:
 
 
 def test_units_on_several_sides_are_named_by_what_they_are_made_of() -> None:
-    pictures = findings.Pictures([(0, i) for i in range(5)], np.array(["train", "test", "train", "test", ""]), np.zeros(5, bool))
-    (found,) = findings.shared_units(pictures, np.array([0, 0, 1, 2, 2]), "patient + study")
+    images = findings.ImageSet([(0, i) for i in range(5)], np.array(["train", "test", "train", "test", ""]), np.zeros(5, bool))
+    (found,) = findings.shared_units(images, np.array([0, 0, 1, 2, 2]), "patient + study")
     assert (found.check, found.count, found.extra["unit"]) == ("patient_across_splits", 1, "patient + study")
-    assert found.text == "1 unit (patient + study) on several sides of the split (2 pictures)"
-    (found,) = findings.shared_units(pictures, np.array([0, 0, 1, 1, 2]), "study")
-    assert found.text == "2 studies on several sides of the split (4 pictures)"
-    assert findings.shared_units(pictures, np.arange(5), "patient") == []
+    assert found.text == "1 unit (patient + study) on several sides of the split (2 images)"
+    (found,) = findings.shared_units(images, np.array([0, 0, 1, 1, 2]), "study")
+    assert found.text == "2 studies on several sides of the split (4 images)"
+    assert findings.shared_units(images, np.arange(5), "patient") == []
 
 
 @pytest.mark.parametrize(
@@ -212,15 +212,15 @@ def test_units_of_a_small_class_are_counted_in_words(unit: str, words: str) -> N
     count = int(words[0])
     target = Target(("label",), ("a", "b"), np.array([0] * count + [1] * 20))
     (found,) = findings.small_classes(target, np.array([""] * len(target.y)), np.arange(len(target.y)), unit)
-    assert found.text == f"label 'a' has {count} picture{'s' * (count > 1)} of {words}"
+    assert found.text == f"label 'a' has {count} image{'s' * (count > 1)} of {words}"
 
 
 def test_images_of_one_patient_that_look_alike_are_no_copies() -> None:
     near = np.array([0, 0, 1, 1, 2, 2, 3, 4])
     altered = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     owners = np.array(["a", "a", "a", "b", None, "b", "c", "c"], object)
-    found = {f.check: f for f in findings.repeated(pictures([""] * 8), np.arange(8), near, altered, True, owners)}
-    assert {name: [p[1] for p in f.pictures] for name, f in found.items()} == {
+    found = {f.check: f for f in findings.repeated(draw_images([""] * 8), np.arange(8), near, altered, True, owners)}
+    assert {name: [p[1] for p in f.images] for name, f in found.items()} == {
         "near_duplicate_of_one_patient": [0, 1], "near_duplicate": [2, 3, 4, 5], "altered_copy_of_one_patient": [6, 7],
     }  # fmt: skip
     told = found["near_duplicate_of_one_patient"]

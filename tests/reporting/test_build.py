@@ -63,7 +63,7 @@ def test_every_value_of_the_table_stands_on_the_page(text):
     assert "p < 0.001, Holm = 0.012" in text
     assert "4,960" in text and "12 min 34 s" in text and "1.50 GiB" in text and "11.2 million" in text
     assert "3 files could not be read" in text
-    assert "1,984 (40 %)" in text  # pituitary: 4 of 10 training pictures
+    assert "1,984 (40 %)" in text  # pituitary: 4 of 10 training images
 
 
 def test_the_dagger_marks_the_highest_of_each_column(html):
@@ -72,7 +72,7 @@ def test_the_dagger_marks_the_highest_of_each_column(html):
 
 def test_the_summary_gives_verdicts_of_both_kinds_equal_weight(html, text):
     assert len(re.findall(r'<li><span class="verdict">', html)) == 4
-    assert "What follows holds for 1,370 test pictures of brain_tumor_mri, with 10 % of the labels (n = 496 labelled" in text
+    assert "What follows holds for 1,370 test images of brain_tumor_mri, with 10 % of the labels (n = 496 labelled" in text
     assert (
         "Pretraining raised the macro AUROC of a linear classifier on the frozen encoder from 0.821 to 0.912 "
         "(difference +0.091, 95 % interval +0.076 to +0.106)." in text
@@ -147,7 +147,7 @@ def test_draws_without_a_mean_are_averaged_without_an_interval(tmp_path):
 def test_rows_of_other_splits_are_no_test_results(tmp_path):
     key = {**BASE, "evaluator": "linear", "method": "mae", "metric": "auroc", "fraction": 0.1}
     text = Page(page_of(write(tmp_path / "val", [{**key, "value": 0.8}, {**key, "split": "val", "value": 0.9}]))).text
-    before, _, after = text.partition("On the validation pictures")
+    before, _, after = text.partition("On the validation images")
     assert "0.800" in before and "0.900" not in before
     assert "0.900" in after and "0.800" not in after and "they are no test results" in after
 

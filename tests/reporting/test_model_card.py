@@ -21,7 +21,7 @@ def test_the_card_says_what_the_run_knows_and_asks_for_the_rest(tmp_path: Path) 
         "# Model card: phantom:200",
         "resnet18 (SimCLR), input 64 x 64 x 1, which tells apart 0, 1. resnet18 11.2 million parameters.",
         "| run/model.safetensors | resnet18 | simclr | 64 | 7 | abc123 |",
-        "Test 60 pictures of 20 patients. Unreadable files left out: 2.",
+        "Test 60 images of 20 patients. Unreadable files left out: 2.",
         "Stored at 96 pixels a side, aspect kept by padding; resized to 64 pixels, grey; display windows [[40, 80]]; normalised by",
         "torch 2.15.0",
         "Training started from the encoder of pre.",
@@ -50,7 +50,7 @@ def test_card_and_checklist_call_a_model_what_it_is(config: dict[str, object], w
     folder = write(tmp_path / "run", [row("finetune", "parameters", 1e6, split="train")], CONFIG | config)
     network(folder / "model.safetensors", SAID)
     build([folder])
-    assert f"an encoder pretrained on unlabelled pictures, and {words} on it." in (folder / "model_card.md").read_text()
+    assert f"an encoder pretrained on unlabelled images, and {words} on it." in (folder / "model_card.md").read_text()
     target = (CONFIG | config)["target"]
     assert f"of {words} of {target[0]}." in (folder / "checklist.md").read_text()  # type: ignore[index]
 
@@ -63,7 +63,7 @@ def test_a_study_and_a_bare_run_have_a_card_too(tmp_path: Path) -> None:
     assert "- By patient: none is in two sets." in card and "Not tested: show no maps as evidence." in card
     bare = write(tmp_path / "bare", [{"evaluator": "pretrain", "metric": "loss", "value": 1.0}], {"command": "pretrain"})
     build([bare])
-    assert "nothing was tested on labelled pictures" in (bare / "model_card.md").read_text()
+    assert "nothing was tested on labelled images" in (bare / "model_card.md").read_text()
     hostile = write(tmp_path / "hostile", auroc("<script>|", "linear", (0.6, 0.7, 0.8, 0.9)), {"data": "<b>\n# x"})
     build([hostile])
     text = (hostile / "model_card.md").read_text()
@@ -96,7 +96,7 @@ def test_networks_say_how_they_were_made(tmp_path: Path) -> None:
     assert pixels({"image_size": 96, "in_chans": 3}) == "Resized to 96 pixels, 3 channels."
 
 
-def test_names_bring_no_links_and_no_pictures_into_markdown(tmp_path: Path) -> None:
+def test_names_bring_no_links_and_no_images_into_markdown(tmp_path: Path) -> None:
     hostile = "![x](http://tracker.example/p.png) [y](javascript:1) <img src=x> |"
     folder = write(tmp_path / "run", auroc(hostile, "linear", (0.6, 0.7, 0.8, 0.9)), {"data": hostile, "target": [hostile]})
     build([folder])

@@ -33,7 +33,7 @@ N = 60
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[torch.nn.Module, EncoderInfo, Store, np.ndarray, Target, Draw]:
-    """Pictures of which class 1 is brighter on the left; rows of the store in reverse."""
+    """Images of which class 1 is brighter on the left; rows of the store in reverse."""
     rng = np.random.default_rng(0)
     y = np.arange(N) % 2
     pixels = rng.integers(0, 120, (N, 20, 20, 1))
@@ -125,7 +125,7 @@ def test_early_stopping_puts_the_best_weights_back(made, monkeypatch: pytest.Mon
     assert (other.best, other.waited) == (pytest.approx(-0.5), 2) and other.weights.keys() == best.keys()
 
 
-def test_the_validation_loss_is_that_of_the_plain_pictures(made) -> None:
+def test_the_validation_loss_is_that_of_the_plain_images(made) -> None:
     network, info, store, rows, target, drawn = made
     method, _ = tune(network, info, store, rows, target, drawn, Recipe(2, precision="32-true"))
     expected = classification(
@@ -147,7 +147,7 @@ def test_the_validation_loss_is_that_of_the_plain_pictures(made) -> None:
         check(Recipe(patience=1), network, info, target, Draw(1, 0, drawn.train, drawn.val[:0]))
 
 
-def test_soft_labels_train_towards_the_readers_shares_ties_included(made) -> None:
+def test_soft_labels_train_towards_the_annotators_shares_ties_included(made) -> None:
     """Readers who agree by 3 to 1 leave a network that never sees certainty less certain than one told the majority."""
     network, info, store, rows, target, _ = made
     start = {k: v.clone() for k, v in network.state_dict().items()}
@@ -181,8 +181,8 @@ def test_sampling_makes_classes_alike_and_copies_differ(made) -> None:
     for how, count in (("oversample", counts.max()), ("undersample", counts.min())):
         seen, keys = sampled(drawn, target, rows, Recipe(balance=how))
         assert np.bincount(target.y[seen]).tolist() == [count, count]
-        assert set(seen) <= set(drawn.train), "what readers tie on belongs to no class"
-        assert keys is not None and len(set(keys)) == len(keys), "a picture that comes again must be seen another way"
+        assert set(seen) <= set(drawn.train), "what annotators tie on belongs to no class"
+        assert keys is not None and len(set(keys)) == len(keys), "an image that comes again must be seen another way"
         if how == "oversample":
             assert set(seen) == set(drawn.train)
             spread = np.bincount(seen)[drawn.train]
@@ -241,7 +241,7 @@ def test_the_range_test_finds_a_rate_and_leaves_no_trace(made) -> None:
         (Recipe(method_args={"mixup": -1.0}), "--method.mixup"),
         (Recipe(method_args={"erasing": 2.0}), "--method.erasing"),
         (Recipe(method_args={"smoothing": 1.0}), "--method.smoothing"),
-        (Recipe(method_args={"drop_tokens": 0.5, "mixup": 0.8}), "drops by one picture's attention"),
+        (Recipe(method_args={"drop_tokens": 0.5, "mixup": 0.8}), "drops by one image's attention"),
     ],
 )
 def test_recipes_are_refused_by_the_flag_that_is_wrong(made, recipe: Recipe, message: str) -> None:

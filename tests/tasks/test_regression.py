@@ -33,12 +33,12 @@ COUNT = 60
 
 @pytest.fixture(scope="module")
 def ages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures whose brightness says the age (20 to 80); the last five have none."""
+    """Images whose brightness says the age (20 to 80); the last five have none."""
     folder, rng, rows = tmp_path_factory.mktemp("ages"), np.random.default_rng(0), []
     for i in range(COUNT):
         age = 20 + 60 * ((i * 7) % COUNT) / COUNT
-        picture = np.clip(rng.normal(40 + 2 * age, 12, (40, 40)), 0, 255).astype(np.uint8)
-        Image.fromarray(picture).save(folder / f"{i}.png")
+        image = np.clip(rng.normal(40 + 2 * age, 12, (40, 40)), 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"{i}.png")
         rows.append({"image_path": f"{i}.png", "age": f"{age:.0f}" if i < 55 else None, "patient": f"p{i}"})
     frame = pd.DataFrame(rows).assign(split=["train"] * 36 + ["val"] * 8 + ["test"] * 16)
     frame.loc[3, "age"] = "027Y"  # as DICOM has it

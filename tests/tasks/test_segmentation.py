@@ -37,7 +37,7 @@ SIDE, COUNT = 48, 30
 
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bright discs (region 1) and brighter squares (region 2) in noise; two pictures a patient; the last five have no map."""
+    """Bright discs (region 1) and brighter squares (region 2) in noise; two images a patient; the last five have no map."""
     folder, rng, rows = tmp_path_factory.mktemp("discs"), np.random.default_rng(0), []
     y, x = np.mgrid[:SIDE, :SIDE]
     for i in range(COUNT):
@@ -65,7 +65,7 @@ def parts(discs: Path, **recipe: object) -> tuple[torch.nn.Module, EncoderInfo, 
 
 
 def test_views_and_labels_are_warped_alike(discs: Path) -> None:
-    """A picture that is its own label map comes out as its own label map."""
+    """An image that is its own label map comes out as its own label map."""
     encoder, info, material, drawn, recipe = parts(discs)
     job = Job(encoder, info, material, drawn, recipe, "auto", True)
     inputs = Inputs(32, 1, (0.0,), (1.0,), "dermoscopy", 3)
@@ -156,19 +156,19 @@ def test_the_best_weights_by_dice_are_kept(discs: Path, monkeypatch: pytest.Monk
     assert job.score() == pytest.approx(-float(segmentation(logits, torch.from_numpy(job.regions.maps(drawn.val)))), abs=1e-5)
 
 
-def test_summaries_are_means_of_pictures_and_of_patients() -> None:
+def test_summaries_are_means_of_images_and_of_patients() -> None:
     found = np.full((4, 2, len(OVERLAPS)), np.nan)
     found[:, 0, 0] = [1.0, 0.5, 0.6, np.nan]
     found[:, 1, 0] = [0.2, 0.4, np.nan, np.nan]
     rows = {(r["metric"], r["unit"], r.get("class")): r for r in summary(found, np.array([0, 0, 1, 2]), ("background", "a", "b"))}
-    assert rows["dice", "picture", "a"]["value"] == pytest.approx(0.7) and rows["dice", "picture", "a"]["n"] == 3
-    assert rows["dice", "picture", "b"]["value"] == pytest.approx(0.3)
-    assert rows["dice", "picture", None]["value"] == pytest.approx(0.5)
+    assert rows["dice", "image", "a"]["value"] == pytest.approx(0.7) and rows["dice", "image", "a"]["n"] == 3
+    assert rows["dice", "image", "b"]["value"] == pytest.approx(0.3)
+    assert rows["dice", "image", None]["value"] == pytest.approx(0.5)
     assert rows["dice", "patient", "a"]["value"] == pytest.approx((0.75 + 0.6) / 2) and rows["dice", "patient", "a"]["n"] == 2
-    assert rows["dice", "picture", "a"]["low"] <= 0.7 <= rows["dice", "picture", "a"]["high"]
-    assert np.isnan(rows["iou", "picture", None]["value"]) and rows["iou", "picture", None]["n"] == 0
+    assert rows["dice", "image", "a"]["low"] <= 0.7 <= rows["dice", "image", "a"]["high"]
+    assert np.isnan(rows["iou", "image", None]["value"]) and rows["iou", "image", None]["n"] == 0
     single = summary(found[:, :1], np.arange(4), ("background", "a"))
-    assert {r["unit"] for r in single} == {"picture"} and not any("class" in r for r in single)
+    assert {r["unit"] for r in single} == {"image"} and not any("class" in r for r in single)
 
 
 def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(shown, "score", lambda *given: scored.append(score(*given)) or scored[-1])
     found = evaluate(run, str(discs / "table.csv"), quiet=True)
     assert len(scored) == 1, "rows and figure share what was predicted"
-    dice = [r for r in found if r["metric"] == "dice" and r["unit"] == "picture" and "class" not in r]
+    dice = [r for r in found if r["metric"] == "dice" and r["unit"] == "image" and "class" not in r]
     assert len(dice) == 1 and dice[0]["n"] == 5 and dice[0]["split"] == "test"
     assert json.loads((run / "figures" / "segmentation.json").read_text())["section"] == "results"
     with pytest.raises(UsageError, match="use --with segmentation"):
@@ -269,7 +269,7 @@ def test_a_study_judges_regions_by_dice() -> None:
     assert single["precision"] == pytest.approx(ours[1][:, :, OVERLAPS.index("precision")].mean())
 
 
-def test_a_picture_is_shown_with_the_dice_of_the_regions_that_it_has(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_is_shown_with_the_dice_of_the_regions_that_it_has(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
     scores = np.full((2, 2, len(OVERLAPS)), np.nan)
     scores[0, 0, 0] = 0.8  # its other region is absent, and was not marked
@@ -278,7 +278,7 @@ def test_a_picture_is_shown_with_the_dice_of_the_regions_that_it_has(discs: Path
     monkeypatch.setattr(shown, "_parts", lambda context: (None, found, np.arange(2)))
     monkeypatch.setattr(shown, "_scores", lambda context: scores)
     monkeypatch.setattr(shown, "predict", lambda *given: [(np.zeros((2, 4, 4), np.uint8), given[-1])])
-    monkeypatch.setattr(shown, "outlined", lambda pictures, truth, maps, words: titles.extend(words))
+    monkeypatch.setattr(shown, "outlined", lambda images, truth, maps, words: titles.extend(words))
     context = SimpleNamespace(
         encoder=None, info=None, store=SimpleNamespace(batch=lambda rows: np.zeros((len(rows), 1, 4, 4), np.uint8)),
         dataset=SimpleNamespace(table=pd.DataFrame({"row": [0, 1]})),

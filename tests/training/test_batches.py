@@ -1,4 +1,4 @@
-"""What methods want beside pictures: columns, partners, regions."""
+"""What methods want beside images: columns, partners, regions."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_the_next_slice_follows_by_place_or_frame(phantoms: Material, monkeypatc
         assert (batch["partners"][k].numpy() == pixels[nearest]).all()
 
 
-def test_regions_lie_on_their_pictures(tmp_path: Path) -> None:
+def test_regions_lie_on_their_images(tmp_path: Path) -> None:
     frame = sources.load("phantom:30").table
     frame["mask_path"] = [None if k % 5 == 0 else p.split("#")[0] + "#heart" for k, p in enumerate(frame["image_path"])]
     material = made(dataset.Dataset("phantoms", frame))

@@ -51,7 +51,7 @@ def test_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (7, 3), (3, 8), (8, 8)])
-def test_every_epoch_shows_every_picture_once(count: int, size: int) -> None:
+def test_every_epoch_shows_every_image_once(count: int, size: int) -> None:
     plan = plan_of(steps=4 * count, batch_size=size, seed=3)
     batches = list(Order(count, plan))
     assert len(batches) == plan.steps and all(len(e) == len(p) == size for e, p in batches)
@@ -213,7 +213,7 @@ def test_features_are_those_of_the_plain_view(store: Store) -> None:
     torch.testing.assert_close(found, ((images / 255 - 0.25) / 0.5).flatten(1))
 
 
-def test_small_pictures_are_not_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_images_are_not_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     for capable in (True, False):
@@ -258,7 +258,7 @@ def test_a_batch_fits_unless_memory_runs_out(store: Store, monkeypatch: pytest.M
     assert all(torch.equal(before[k], v) for k, v in method.state_dict().items())
 
 
-def test_the_watch_looks_at_few_pictures_at_once_and_sees_what_one_look_at_all_sees(tmp_path: Path) -> None:
+def test_the_watch_looks_at_few_images_at_once_and_sees_what_one_look_at_all_sees(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (70, 20, 20, 1), dtype=np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
     store, method, seen = Store(tmp_path, 20, 1), supervised(), []

@@ -32,7 +32,7 @@ def identity(n: int, channels: int = 1) -> dict[str, Tensor]:
     }
 
 
-def pictures(n: int = 3, channels: int = 1, side: int = 24, seed: int = 0) -> Tensor:
+def draw_images(n: int = 3, channels: int = 1, side: int = 24, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, channels, side, side), dtype=np.uint8))
 
 
@@ -113,15 +113,15 @@ def test_normal_is_normal() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_identity_parameters_give_the_picture_back(channels: int) -> None:
-    images = pictures(channels=channels)
+def test_identity_parameters_give_the_image_back(channels: int) -> None:
+    images = draw_images(channels=channels)
     view = raw(channels=channels, blur=0.5).apply(images, identity(3))
     assert view.dtype == torch.float32 and view.shape == (3, channels, 24, 24)
     torch.testing.assert_close(view, images / 255, atol=2e-5, rtol=0)
 
 
 def test_normalisation_is_last() -> None:
-    images = pictures(channels=3)
+    images = draw_images(channels=3)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     view = Augmentation(24, mean, std, KIND).apply(images, identity(3))
     expected = (images.numpy() / 255 - np.array(mean).reshape(3, 1, 1)) / np.array(std).reshape(3, 1, 1)
@@ -129,7 +129,7 @@ def test_normalisation_is_last() -> None:
 
 
 def test_mirror_flip_and_quarter_turns_equal_torchs() -> None:
-    images = pictures()
+    images = draw_images()
     exact = images / 255
     augment = raw(jitter=0.0)
 
@@ -144,9 +144,9 @@ def test_mirror_flip_and_quarter_turns_equal_torchs() -> None:
     assert torch.equal((twice * 255).round().to(torch.uint8).flip(3), images)
 
 
-def test_a_sampled_quarter_turn_is_a_rotation_of_the_picture() -> None:
+def test_a_sampled_quarter_turn_is_a_rotation_of_the_image() -> None:
     still = replace(KIND, rotation=0.0)
-    images = pictures(8)
+    images = draw_images(8)
     theta = raw(kind=replace(KIND, rotation=90.0), scale=(1, 1), ratio=(1, 1)).sample(KeyedRNG(0, 0, torch.arange(8)))["theta"]
     angle = torch.atan2(theta[:, 1, 0], theta[:, 0, 0])
     assert angle.abs().max() <= math.pi / 2 and angle.abs().min() > 0
@@ -193,7 +193,7 @@ def test_an_unknown_modality_and_impossible_strengths_are_refused() -> None:
 
 
 def test_intensity_changes_have_their_closed_forms() -> None:
-    images = pictures()
+    images = draw_images()
     x = images / 255
     same = identity(3)
     gamma = torch.tensor([0.5, 1.0, 2.0])
@@ -207,7 +207,7 @@ def test_intensity_changes_have_their_closed_forms() -> None:
     middle = x.mean((1, 2, 3), keepdim=True)
     torch.testing.assert_close(view, (middle + (x - middle) * contrast.view(-1, 1, 1, 1)).clamp(0, 1), atol=2e-5, rtol=0)
     hue = torch.tensor([[0.5, 1.0, 1.5]] * 3)
-    colour = pictures(channels=3)
+    colour = draw_images(channels=3)
     view = raw(channels=3, kind=replace(KIND, hue=0.5)).apply(colour, same | {"hue": hue})
     torch.testing.assert_close(view, (colour / 255 * hue.view(3, 3, 1, 1)).clamp(max=1), atol=2e-5, rtol=0)
 
@@ -225,7 +225,7 @@ def test_the_strength_of_jitter_bounds_what_is_sampled() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blur_equals_scipys(channels: int) -> None:
-    images = pictures(channels=channels)
+    images = draw_images(channels=channels)
     sigma = torch.tensor([0.0, 0.6, 1.5])
     view = raw(channels=channels, blur=1.0, jitter=0.0).apply(images, identity(3) | {"sigma": sigma}).numpy()
     exact = images.numpy() / 255
@@ -236,15 +236,15 @@ def test_blur_equals_scipys(channels: int) -> None:
             np.testing.assert_allclose(view[i, c], expected, atol=1e-4)
 
 
-def test_blurring_all_pictures_as_a_gpu_does_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blurring_all_images_as_a_gpu_does_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     given = identity(3) | {"sigma": torch.tensor([0.0, 0.6, 1.5])}
-    some = raw(blur=1.0, jitter=0.0).apply(pictures(), given)
+    some = raw(blur=1.0, jitter=0.0).apply(draw_images(), given)
     monkeypatch.setattr(augmentation, "_to_blur", lambda sigma: slice(None))
-    torch.testing.assert_close(raw(blur=1.0, jitter=0.0).apply(pictures(), given), some, atol=0, rtol=0)
+    torch.testing.assert_close(raw(blur=1.0, jitter=0.0).apply(draw_images(), given), some, atol=0, rtol=0)
 
 
 def test_a_view_does_not_depend_on_its_neighbours() -> None:
-    images = pictures(6, channels=3)
+    images = draw_images(6, channels=3)
     augment = raw(channels=3, kind=modality("dermoscopy"), blur=0.5)
     rows = torch.arange(6)
     together = augment(images, KeyedRNG(0, 0, rows))
@@ -256,14 +256,14 @@ def test_a_view_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_layout_of_the_batch_does_not_matter() -> None:
-    images = pictures(4, channels=3)
+    images = draw_images(4, channels=3)
     augment = raw(channels=3, blur=0.5)
     last = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert torch.equal(augment(last, KeyedRNG(0, 0, torch.arange(4))), augment(images, KeyedRNG(0, 0, torch.arange(4))))
 
 
 def test_plain_is_the_identity_at_equal_size() -> None:
-    images = pictures(channels=3)
+    images = draw_images(channels=3)
     before = images.clone()
     view = plain(images, 24, (0.5,) * 3, (0.25,) * 3)
     torch.testing.assert_close(view, (images / 255 - 0.5) / 0.25)
@@ -272,7 +272,7 @@ def test_plain_is_the_identity_at_equal_size() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_plain_resizes_with_antialiasing(channels: int) -> None:
-    images = pictures(channels=channels, side=32)
+    images = draw_images(channels=channels, side=32)
     mean, std = (0.3,) * channels, (0.2,) * channels
     expected = F.interpolate(images / 255, (16, 16), mode="bilinear", antialias=True)
     torch.testing.assert_close(plain(images, 16, mean, std), (expected - 0.3) / 0.2)

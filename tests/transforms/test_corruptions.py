@@ -1,4 +1,4 @@
-"""Corruptions: bounded, worse with severity, repeatable picture by picture, and each what it says."""
+"""Corruptions: bounded, worse with severity, repeatable image by image, and each what it says."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from scotoma.transforms import corruptions as c
 ALL = c.corruptions("mr")
 
 
-def pictures(channels: int = 1, count: int = 12, side: int = 64) -> torch.Tensor:
-    drawn = np.stack([phantom.picture("phantom:0", k, side) for k in range(count)])
+def draw_images(channels: int = 1, count: int = 12, side: int = 64) -> torch.Tensor:
+    drawn = np.stack([phantom.render("phantom:0", k, side) for k in range(count)])
     return torch.from_numpy(drawn).float().div_(255)[:, None].expand(-1, channels, -1, -1).contiguous()
 
 
@@ -28,7 +28,7 @@ def draws(count: int = 12, first: int = 0) -> KeyedRNG:
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_stays_in_range_and_gets_worse(name: str, channels: int) -> None:
-    x = pictures(channels)
+    x = draw_images(channels)
     before = x.clone()
     errors = []
     for severity in c.SEVERITIES:
@@ -36,13 +36,13 @@ def test_stays_in_range_and_gets_worse(name: str, channels: int) -> None:
         assert y.shape == x.shape and y.dtype == torch.float32
         assert y.min() >= 0 and y.max() <= 1
         errors.append(float((y - x).abs().mean()))
-    assert torch.equal(x, before), "the clean picture must stay as it is"
+    assert torch.equal(x, before), "the clean image must stay as it is"
     assert errors[0] > 0 and all(b > a for a, b in pairwise(errors)), errors
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_is_the_same_in_any_batch(name: str) -> None:
-    x = pictures()
+    x = draw_images()
     whole = ALL[name](x, 3, draws())
     part = ALL[name](x[4:7], 3, draws(3, 4))
     assert torch.allclose(whole[4:7], part, atol=1e-5)
@@ -95,7 +95,7 @@ def test_blurs_keep_the_mean_and_spread_a_point_as_far_as_they_say() -> None:
 
 
 def test_exposure_in_closed_form() -> None:
-    x = pictures()
+    x = draw_images()
     for k, (before, after) in enumerate(zip(x, c.brightness(x, 2, draws()), strict=True)):
         assert torch.allclose(after, (before + 0.2).clamp(0, 1)) or torch.allclose(after, (before - 0.2).clamp(0, 1)), k
     signs = {bool(after.mean() > before.mean()) for before, after in zip(x, c.brightness(x, 2, draws()), strict=True)}
@@ -142,7 +142,7 @@ def test_ghosts_stand_at_even_distances() -> None:
 
 
 def test_hidden_patches_are_nested_and_filled() -> None:
-    x = pictures(3, 4)
+    x = draw_images(3, 4)
     order = c.order_of_patches(16, draws(4))
     assert torch.equal(order.sort(1).values, torch.arange(16).expand(4, -1))
     few, many = (c.hide_patches(x, order[:, :n], 4, torch.tensor([0.1, 0.2, 0.3])) for n in (4, 12))

@@ -54,7 +54,7 @@ def test_rectangles_equal_a_slow_version() -> None:
                 assert bool(got[k, row, column]) == bool(down < sides[k, 0] / 2 and across < sides[k, 1] / 2)
 
 
-def test_erasing_takes_whole_rectangles_of_some_pictures() -> None:
+def test_erasing_takes_whole_rectangles_of_some_images() -> None:
     x = torch.ones(400, 1, 40, 40)
     gone = mixup.erased(x, KeyedRNG(0, 0, torch.arange(400)), 0.5) == 0
     share = gone.float().mean((1, 2, 3))
@@ -62,9 +62,9 @@ def test_erasing_takes_whole_rectangles_of_some_pictures() -> None:
     assert 0.42 < float(hit.float().mean()) < 0.58
     assert float(share[hit].min()) > 0.01 and float(share.max()) < 0.4
     assert np.quantile(share[hit].numpy(), 0.5) == pytest.approx(0.175, abs=0.03)  # uniform from 0.02 to 0.33
-    for picture in gone[hit][:20, 0]:
-        rows, columns = picture.any(1), picture.any(0)
-        assert torch.equal(picture, rows[:, None] & columns), "a rectangle"
+    for image in gone[hit][:20, 0]:
+        rows, columns = image.any(1), image.any(0)
+        assert torch.equal(image, rows[:, None] & columns), "a rectangle"
     part = mixup.erased(x[:10], KeyedRNG(0, 0, torch.arange(10, 20)), 0.5) == 0
     assert torch.equal(part, gone[10:20]), "whatever the batch"
 

@@ -30,7 +30,7 @@ def test_clusters_stay_apart_on_the_map_and_it_is_the_same_every_time() -> None:
 
 
 @pytest.mark.parametrize("shape", [(embedding_map.LEAST, 5), (9, 1)])
-def test_few_pictures_or_features_are_placed_too(shape: tuple[int, int]) -> None:
+def test_few_images_or_features_are_placed_too(shape: tuple[int, int]) -> None:
     assert np.isfinite(embedding_map.place(np.random.default_rng(0).normal(size=shape))).all()
 
 
@@ -38,7 +38,7 @@ def test_the_figure_names_the_method_and_leaves_unknown_labels_out() -> None:
     x, y = clusters(12)
     target = Target(("t",), ("a", "b", "c"), np.where(np.arange(12) == 0, -1, y))
     figure, caption = embedding_map.figure({"mae": x, "random": x}, target, np.arange(12))
-    assert caption.startswith("t-SNE of the features of 12 test pictures")
+    assert caption.startswith("t-SNE of the features of 12 test images")
     assert [axis.get_title() for axis in figure.axes] == ["mae", "random"]
     assert [len(c.get_offsets()) for c in figure.axes[0].collections] == [3, 4, 4]
 

@@ -23,15 +23,15 @@ def test_colours_are_transparent_where_the_map_is_zero_and_have_two_hues_where_i
     assert (overlays.coloured(np.zeros((2, 2)))[..., 3] == 0).all()
 
 
-def test_blended_is_the_picture_where_the_map_is_zero_and_three_quarters_colour_where_it_is_strongest() -> None:
-    picture = np.array([[0.2, 0.4], [1.0, 0.0]])
-    found = overlays.blended(picture, abs(VALUES))
+def test_blended_is_the_image_where_the_map_is_zero_and_three_quarters_colour_where_it_is_strongest() -> None:
+    image = np.array([[0.2, 0.4], [1.0, 0.0]])
+    found = overlays.blended(image, abs(VALUES))
     assert found.dtype == np.uint8 and found[0, 0].tolist() == [51, 51, 51]
     yellow = np.array(matplotlib.colormaps["cividis"](1.0)[:3])
     np.testing.assert_array_equal(found[0, 1], np.rint(255 * (0.25 * 0.4 + 0.75 * yellow)))
 
 
-def test_an_overlay_is_the_picture_alone_and_below_its_map() -> None:
+def test_an_overlay_is_the_image_alone_and_below_its_map() -> None:
     figure = overlays.overlay(np.eye(2), VALUES, "50 $ of it")
     assert [len(axis.images) for axis in figure.axes] == [1, 2]
     np.testing.assert_array_equal(figure.axes[1].images[1].get_array(), overlays.coloured(VALUES))
@@ -41,7 +41,7 @@ def test_a_sheet_has_a_row_a_case_and_a_column_a_method(tmp_path: Path) -> None:
     figure = overlays.sheet([case(7, grad_cam=VALUES, occlusion=VALUES), case(9, grad_cam=VALUES, occlusion=-VALUES)])
     figure.savefig(tmp_path / "sheet.png")  # a class named with dollars is no formula
     assert len(figure.axes) == 6
-    assert [a.get_title() for a in figure.axes[:3]] == ["picture", "grad\ncam", "occlusion"]
+    assert [a.get_title() for a in figure.axes[:3]] == ["image", "grad\ncam", "occlusion"]
     assert [figure.axes[i].get_xlabel() for i in (0, 3)] == ["row 7\n50 $ of $it: 0.93", "row 9\n50 $ of $it: 0.93"]
     np.testing.assert_array_equal(figure.axes[5].images[1].get_array(), overlays.coloured(-VALUES))
 

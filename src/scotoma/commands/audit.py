@@ -1,4 +1,4 @@
-"""``audit``: what is wrong with a table of pictures, before anything is trained on it."""
+"""``audit``: what is wrong with a table of images, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from scotoma.data.dataset import Dataset
     from scotoma.data.labels.targets import Target
     from scotoma.data.store.store import Store
-    from scotoma.quality.findings import Finding, Pictures
+    from scotoma.quality.findings import Finding, ImageSet
 
 Row = dict[str, Any]
 PROTOCOL = 1
-SIZE = 96  # at which pictures are decoded: the default of the other verbs, which find them done
+SIZE = 96  # at which images are decoded: the default of the other verbs, which find them done
 FAIL_ON = ("error", "warning", "never")
-MOST_READ = 5000  # pictures read in full to look for burned-in text, evenly spaced
+MOST_READ = 5000  # images read in full to look for burned-in text, evenly spaced
 MOST_DETECTED = 500  # where the text detector looks, which takes two seconds for an image of 1,000 pixels a side
 PAGE = "audit.html"
 
@@ -55,7 +55,7 @@ def audit(
     target: list[str] | None = None,
     labels: str | None = None,
     on: str | None = None,
-    readers: str | None = None,
+    annotators: str | None = None,
     missing: list[str] | None = None,
     separator: str | None = None,
     out: str | Path | None = None,
@@ -63,18 +63,18 @@ def audit(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> list[Row]:
-    """Look for what would make results wrong: leaks, duplicates, shortcuts, odd and identifying pictures; changes nothing.
+    """Look for what would make results wrong: leaks, duplicates, shortcuts, odd and identifying images; changes nothing.
 
-    Problems are printed, worst first. With `out`, a run folder holds them as rows, with the row ids of all pictures
-    concerned, and as `audit.html` with thumbnails: which are as confidential as the pictures.
+    Problems are printed, worst first. With `out`, a run folder holds them as rows, with the row ids of all images
+    concerned, and as `audit.html` with thumbnails: which are as confidential as the images.
 
     Args:
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
-        against: other pictures, named in the same ways, which must not share patients or pictures with these (an external test).
+        against: other images, named in the same ways, which must not share patients or images with these (an external test).
         target: columns to be predicted, separated by commas; by default label, where there is such a column.
-        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
-        on: the spreadsheet's column that names the picture.
-        readers: majority or soft: several rows of a picture are several readers', brought together so.
+        labels: a spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: majority or soft: several rows of an image are several annotators', brought together so.
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         out: the run folder; nothing is written without it.
@@ -99,7 +99,7 @@ def audit(
     from scotoma.quality.findings import labels_of, worst_first
     from scotoma.run_folder import Run
 
-    dataset = sources.load(data, labels, on, readers, missing)
+    dataset = sources.load(data, labels, on, annotators, missing)
     asked = target or [c for c in ("label",) if c in dataset.table.columns]
     dataset, asked = classes.separated(dataset, asked, separator)
     target = asked if target else None
@@ -108,7 +108,7 @@ def audit(
         for name in (t for t in target if t in dataset.table.columns):
             targets.read(dataset, [name])  # a wrong column is found before anything is decoded
     second = None if against is None else sources.load(against, missing=missing)
-    arguments = {"data": data, "against": against, "target": target, "labels": labels, "on": on, "readers": readers}
+    arguments = {"data": data, "against": against, "target": target, "labels": labels, "on": on, "annotators": annotators}
     arguments |= {"missing": missing, "separator": separator}
     arguments = {k: v if v is None or isinstance(v, (str, Path, list)) else "given in Python" for k, v in arguments.items()}
     run = Run.open(Path(out), "audit", arguments, overwrite) if out is not None else None
@@ -167,8 +167,8 @@ def _problems(
     of = np.array([""] * len(names), "U5")
     if "split" in ready.dataset.table.columns:
         of[:mine] = ready.dataset.table["split"].fillna("").to_numpy(dtype="U5")
-    both = audit.Pictures(names, of, np.arange(len(names)) >= mine)
-    own = audit.Pictures(names[:mine], of[:mine], both.other[:mine])
+    both = audit.ImageSet(names, of, np.arange(len(names)) >= mine)
+    own = audit.ImageSet(names[:mine], of[:mine], both.other[:mine])
     facts = ready.store.facts.iloc[ready.rows].reset_index(drop=True)
     codes, unit = units.units(ready.dataset, ready.store)
     contents = np.concatenate([part.contents for part in parts])
@@ -202,7 +202,7 @@ def _problems(
 
     greys = altered_copies.greys(ready.store, ready.rows)
     constant, nearly = outliers.blank(greys)
-    negative = outliers.inverted(ready.store, ready.rows, _kind_of_picture(ready))
+    negative = outliers.inverted(ready.store, ready.rows, _kind_of_image(ready))
     found += audit.flagged(own, constant, "constant", "of one grey level: nothing to be seen", "warning")
     found += audit.flagged(own, nearly, "nearly_blank", "of one grey level almost everywhere", "warning")
     found += audit.flagged(own, negative, "inverted", "like a negative of the others of that kind", "warning")
@@ -216,8 +216,8 @@ def _problems(
     return found, [{"protocol": PROTOCOL, **row} for row in rows]
 
 
-def _kind_of_picture(part: Part) -> np.ndarray:
-    """(n,) what a picture's peers have in common: modality and view, as the table or the headers say."""
+def _kind_of_image(part: Part) -> np.ndarray:
+    """(n,) what an image's peers have in common: modality and view, as the table or the headers say."""
     table = part.dataset.table
     words = [table[c].map(str).to_numpy(object) for c in ("modality", "view") if c in table.columns]  # of a gap, "nan" or "None"
     return np.array([" ".join(w) for w in zip(*words, strict=True)], object) if words else np.zeros(len(table), object)
@@ -232,7 +232,7 @@ def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Fin
     found, rows = [], []
     inputs = {
         "header": ("size, format and header facts alone predict", np.stack(list(columns.values()), 1)),
-        "border": ("the border of the picture alone predicts", shortcuts.border(part.store, part.rows)),
+        "border": ("the border of the image alone predicts", shortcuts.border(part.store, part.rows)),
     }
     for name, (words, x) in inputs.items():
         auroc = confounding.predictability(x, target, groups, trees=name == "header")
@@ -250,7 +250,7 @@ def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Fin
     return found, rows
 
 
-def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
+def _confidential(part: Part, own: ImageSet, quiet: bool) -> list[Finding]:
     """Burned-in text and identifying headers, where the files themselves are there."""
     from rich.progress import track
 
@@ -268,10 +268,10 @@ def _confidential(part: Part, own: Pictures, quiet: bool) -> list[Finding]:
 
     def lettered(i: int) -> bool:
         try:
-            picture = read(paths[i], None if frames[i] != frames[i] else int(frames[i]))
+            image = read(paths[i], None if frames[i] != frames[i] else int(frames[i]))
         except ImageError:
             return False  # it was readable a moment ago: unreadable ones are told of already
-        return bool(find(picture.pixels))
+        return bool(find(image.pixels))
 
     if text_detector.models() is not None:
         find, most = text_detector.text_lines, MOST_DETECTED
@@ -322,12 +322,12 @@ def _show(name: str, count: int, findings: list[Finding], rows: list[Row]) -> No
 
     console = Console()
     colours = {"error": "bold red", "warning": "yellow", "note": "dim"}
-    grid = Table("", "problem", "rows", title=f"{escape(name)}: {count} pictures", title_justify="left", show_edge=False)
+    grid = Table("", "problem", "rows", title=f"{escape(name)}: {count} images", title_justify="left", show_edge=False)
     for f in findings:
-        ids = [str(i) for k, i in f.pictures if k == 0]
+        ids = [str(i) for k, i in f.images if k == 0]
         shown = ", ".join(ids[:6]) + (", ..." if len(ids) > 6 else "")
         grid.add_row(f"[{colours[f.severity]}]{f.severity}[/]", escape(f.text), shown)
-    console.print(grid if findings else f"{escape(name)}: {count} pictures, no problem found")
+    console.print(grid if findings else f"{escape(name)}: {count} images, no problem found")
     unlike = [r for r in rows if r["evaluator"] == "cohort" and r["metric"] == "difference" and abs(r["value"]) > 0.1]
     for r in unlike:
         console.print(f"{escape(r['column'])} differs between train and {r['split']}: standardised difference {r['value']:.2f}")

@@ -9,13 +9,13 @@ from scotoma.arguments import checked
 
 @checked
 def demo(
-    out: str | Path = "runs/demo", pictures: int = 1500, minutes: float = 2.0, overwrite: bool = True, quiet: bool = False
+    out: str | Path = "runs/demo", images: int = 1500, minutes: float = 2.0, overwrite: bool = True, quiet: bool = False
 ) -> Path:
     """Draw chest X-ray phantoms, pretrain on them, train classifiers of an enlarged heart with few labels, write the report.
 
     Args:
         out: the run folder.
-        pictures: how many phantoms.
+        images: how many phantoms.
         minutes: wall-clock budget of each of the two pretrainings.
         overwrite: replace an earlier demo in `out`.
         quiet: no progress bars.
@@ -26,7 +26,7 @@ def demo(
     from scotoma.commands.study import study
 
     path = study(
-        f"phantom:{pictures}", ["cardiomegaly"], ["simclr", "mae"], out, fractions=[0.02, 0.1, 1.0], seeds=3, minutes=minutes,
+        f"phantom:{images}", ["cardiomegaly"], ["simclr", "mae"], out, fractions=[0.02, 0.1, 1.0], seeds=3, minutes=minutes,
         size=64, finetune_steps=20, modality="xray", overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     return path / "report.html"

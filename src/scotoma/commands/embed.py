@@ -1,4 +1,4 @@
-"""``embed``: pictures -> their features, one Parquet file."""
+"""``embed``: images -> their features, one Parquet file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def embed(
     out: str | Path = "embeddings.parquet",
     labels: str | None = None,
     on: str | None = None,
-    readers: str | None = None,
+    annotators: str | None = None,
     missing: list[str] | None = None,
     target: list[str] | None = None,
     rows: str = "all",
@@ -46,28 +46,28 @@ def embed(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Write the encoder's features of every readable picture into a Parquet file, one row a picture.
+    """Write the encoder's features of every readable image into a Parquet file, one row an image.
 
     Columns: ``row`` (the row id), ``split``, ``patient``, ``study`` and ``group`` (keyed hashes) where the table has them, the
     target columns as the table has them, where a row has no patient the keyed hashes ``series``, ``file`` and ``content`` (of the
     image), and ``embedding``, a list of D float32 in one column: ``np.stack(frame["embedding"])``
     in pandas is (n, D), and in DuckDB ``list_cosine_similarity(a.embedding, b.embedding)`` compares two rows. Under ``scotoma``
-    the file's metadata name, as JSON, encoder, method, fingerprint of its training pictures, a hash of its weights, the picture
+    the file's metadata name, as JSON, encoder, method, fingerprint of its training images, a hash of its weights, the image
     size, how many images and patients it was trained on, and how many of these rows are among them (``overlap``), which is printed.
 
-    No split is drawn: ``split`` is the table's own, else the side that the run had a picture or its patient on, else missing.
+    No split is drawn: ``split`` is the table's own, else the side that the run had an image or its patient on, else missing.
 
     Args:
         run: a finished pretrain or finetune run, or an encoder or model file (of a model, the features that its head sees).
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
         out: the Parquet file.
-        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
-        on: the spreadsheet's column that names the picture.
-        readers: majority or soft: several rows of a picture are several readers', brought together so.
+        labels: a spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: majority or soft: several rows of an image are several annotators', brought together so.
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         target: columns of the table to write beside the features; by default those of the classifier that the table has.
-        rows: train, val or test for the pictures of that split, or all.
-        strict: stop at an unreadable picture instead of leaving it out.
+        rows: train, val or test for the images of that split, or all.
+        strict: stop at an unreadable image instead of leaving it out.
         overwrite: replace the file `out`.
         quiet: no progress bar.
 
@@ -76,7 +76,7 @@ def embed(
 
     Raises:
         UsageError: the request is wrong; nothing was written.
-        RunError: the disk is full, nothing could be read, or an unreadable picture under `strict`.
+        RunError: the disk is full, nothing could be read, or an unreadable image under `strict`.
     """
     path = Path(out)
     if rows not in (*SPLITS, "all"):
@@ -94,7 +94,7 @@ def embed(
     from scotoma.data.datamodule import Source
 
     info = encoder_header.read_info(run)
-    dataset = replace(sources.load(data, labels, on, readers, missing), display=info.display)
+    dataset = replace(sources.load(data, labels, on, annotators, missing), display=info.display)
     for name in set(target or ()) - set(store.FROM_HEADERS):
         dataset.column(name)  # a wrong column is found before anything is decoded
     dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)
@@ -103,7 +103,7 @@ def embed(
     sides = _sides(dataset, opened, source.sides())
     chosen = np.arange(len(dataset)) if rows == "all" else np.flatnonzero(sides == rows)
     if not len(chosen):
-        raise UsageError(f"{dataset.name}: no picture is known to be in split {rows}; see the table's column split, or --rows all")
+        raise UsageError(f"{dataset.name}: no image is known to be in split {rows}; see the table's column split, or --rows all")
     wanted = target or [name for name in info.targets if name in dataset.table.columns and name not in NEVER]
     overlap = source.look.overlap(chosen)
     notice(dataset.name, overlap.sentence("embedded images", f"the encoder {Path(run).name}"))

@@ -27,7 +27,7 @@ def evaluate(
     out: str | Path | None = None,
     labels: str | None = None,
     on: str | None = None,
-    readers: str | None = None,
+    annotators: str | None = None,
     missing: list[str] | None = None,
     separator: str | None = None,
     classes: list[str] | None = None,
@@ -50,9 +50,9 @@ def evaluate(
             for a model of numbers, linear for an encoder.
         target: the columns to predict; by default those of the classifier.
         out: a run folder of its own; by default the rows join those of `run`.
-        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
-        on: the spreadsheet's column that names the picture.
-        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        labels: a spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
@@ -61,9 +61,9 @@ def evaluate(
         fractions: shares of the labels with which probes are trained; by default 1.
         seeds: label draws for each fraction below 1.
         seed: of the split.
-        strict: stop at an unreadable picture instead of leaving it out.
-        allow_leakage: go on where a patient or picture is on both sides of the split, or was in the encoder's pretraining.
-        keep_identity: explanations of DICOM pictures, written as DICOM, carry the patient's identity; by default a pseudonym.
+        strict: stop at an unreadable image instead of leaving it out.
+        allow_leakage: go on where a patient or image is on both sides of the split, or was in the encoder's pretraining.
+        keep_identity: explanations of DICOM images, written as DICOM, carry the patient's identity; by default a pseudonym.
         overwrite: replace a finished run in `out`.
         quiet: no progress bars.
 
@@ -104,7 +104,7 @@ def evaluate(
     if split == "all" and trains:
         raise UsageError("--split all leaves no rows to train on: it is for a finished model and evaluators that train nothing")
     material = gather(
-        data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
+        data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
         target=target or None, classes=classes, numbers=numbers, size=info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run),
         rows="test" if trains else split,

@@ -24,7 +24,7 @@ def finetune(
     out: str | Path = "runs/finetune",
     labels: str | None = None,
     on: str | None = None,
-    readers: str | None = None,
+    annotators: str | None = None,
     missing: list[str] | None = None,
     separator: str | None = None,
     classes: list[str] | None = None,
@@ -59,9 +59,9 @@ def finetune(
         target: one column of classes; several of 0/1/missing (multi-label); or mask_path, whose regions are to be found.
         encoder: a finished pretraining run, or an encoder file.
         out: the run folder.
-        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
-        on: the spreadsheet's column that names the picture.
-        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        labels: a spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
@@ -72,7 +72,7 @@ def finetune(
         size: side of what the encoder sees, pixels; by default that of its pretraining.
         label_fraction: share of the training and validation labels to use.
         steps: length as optimiser steps.
-        batch_size: pictures a step.
+        batch_size: images a step.
         learning_rate: peak; 0 for the one that a range test on throw-away steps finds (its figure is kept).
         weight_decay: of AdamW.
         schedule: of the learning rate: cosine, constant, one_cycle, or plateau (constant, lowered where validation rows improve no
@@ -88,8 +88,8 @@ def finetune(
         method_args: arguments of the supervised method: what is trained, mixed, smoothed and dropped.
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
         seed: of the split, the label draw, the order and the views.
-        strict: stop at an unreadable picture instead of leaving it out.
-        allow_leakage: go on where a patient or picture is on both sides of the split, or was in the encoder's pretraining.
+        strict: stop at an unreadable image instead of leaving it out.
+        allow_leakage: go on where a patient or image is on both sides of the split, or was in the encoder's pretraining.
         overwrite: replace a finished run in `out`.
         resume: go on with an interrupted run in `out`.
         quiet: no progress bars.
@@ -130,7 +130,7 @@ def finetune(
 
     info = encoder_header.read_info(encoder)
     material = gather(
-        data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
+        data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
         target=target, classes=classes, numbers=regression, size=size or info.image_size, channels=info.in_chans,
         modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(encoder),
         display=info.display, quiet=quiet,
@@ -189,7 +189,7 @@ def finetune(
 def _say_validation(name: str, rows: list[dict[str, Any]]) -> None:
     """One line on what the validation images say; they made choices, so that it is no test."""
     whole = [row for row in rows if row.get("class") is None and row["metric"] in VALIDATED and row["value"] == row["value"]]
-    whole = [row for row in whole if row.get("unit", "picture") == "picture"]
+    whole = [row for row in whole if row.get("unit", "image") == "image"]
     if whole:
         values = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in whole)
         notice(

@@ -58,5 +58,5 @@ def methods(markdown: bool) -> str:
         return "\n".join([head, "|---|---|---|---|", *body])
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
     lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
-    note = "cost: time of a step per picture relative to supervised, same network, as measured on a CPU; ViT methods beside a ViT"
+    note = "cost: time of a step per image relative to supervised, same network, as measured on a CPU; ViT methods beside a ViT"
     return "\n".join([*lines, "", note])

@@ -26,7 +26,7 @@ def prepare(
     size: int = 96,
     labels: str | None = None,
     on: str | None = None,
-    readers: str | None = None,
+    annotators: str | None = None,
     missing: list[str] | None = None,
     channels: int | None = None,
     columns: list[str] | None = None,
@@ -40,7 +40,7 @@ def prepare(
     strict: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Decode pictures once into a store; the other verbs do it by themselves, into a cache.
+    """Decode images once into a store; the other verbs do it by themselves, into a cache.
 
     Where files do not state what is black and white, that is decided once for all images of a data set (PNG, TIFF, npz) or of a
     series (DICOM), printed and recorded.
@@ -52,11 +52,11 @@ def prepare(
         data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, or phantom:N.
         out: the store's folder, new or empty.
         size: the training size it must serve, pixels; the store's side is at least 1.3 times that.
-        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
-        on: the spreadsheet's column that names the picture.
-        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        labels: a spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
-        channels: 1 or 3; by default 3 where any picture has colour.
+        channels: 1 or 3; by default 3 where any image has colour.
         columns: further columns of the table to keep that would be left out, separated by commas; a direct identifier (a name, a
             record number, a birth date, an address) never is.
         windows: 1 or 3 windows of the stored values (CT: HU), one a channel: brain, subdural, bone, lung, mediastinum, softtissue,
@@ -67,7 +67,7 @@ def prepare(
         axis: along which NIfTI volumes are cut: axial, coronal or sagittal.
         every: keep every so many-th slice of a file, from its first.
         skip_empty: leave out slices that show nothing.
-        strict: stop at an unreadable picture instead of leaving it out.
+        strict: stop at an unreadable image instead of leaving it out.
         quiet: no progress bar.
 
     Returns:
@@ -75,7 +75,7 @@ def prepare(
 
     Raises:
         UsageError: the request is wrong; nothing was written.
-        RunError: the disk is full, a picture unreadable under `strict`; what was decoded waits beside `out` for the next try.
+        RunError: the disk is full, an image unreadable under `strict`; what was decoded waits beside `out` for the next try.
     """
     from pandas.api.types import infer_dtype
 
@@ -85,16 +85,16 @@ def prepare(
     from scotoma.data.store import store
 
     if size < 16:
-        raise UsageError(f"--size {size}: pictures need at least 16 pixels")
+        raise UsageError(f"--size {size}: images need at least 16 pixels")
     if channels not in (None, 1, 3):
         raise UsageError(f"--channels {channels}: 1 or 3")
     if every < 1:
         raise UsageError(f"--every {every}: at least 1")
     if (Path(out) / TABLE).exists():
         raise UsageError(f"{out} holds a prepared store: name another folder")
-    dataset = sources.load(data, labels, on, readers, missing)
+    dataset = sources.load(data, labels, on, annotators, missing)
     if dataset.store is not None:
-        raise UsageError(f"{dataset.store} is prepared already: name the pictures themselves")
+        raise UsageError(f"{dataset.store} is prepared already: name the images themselves")
     for column in columns or ():
         dataset.column(column)  # a wrong column is found before anything is decoded
         reason = phi.reason_of(column, dataset.table[column], phi.units_of(dataset.table))

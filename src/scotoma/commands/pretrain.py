@@ -1,4 +1,4 @@
-"""``pretrain``: pictures -> ``encoder.safetensors``."""
+"""``pretrain``: images -> ``encoder.safetensors``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pretrain(
     method_args: dict[str, Any] | None = None,
     labels: str | None = None,
     on: str | None = None,
-    readers: str | None = None,
+    annotators: str | None = None,
     missing: list[str] | None = None,
     separator: str | None = None,
     target: list[str] | None = None,
@@ -53,7 +53,7 @@ def pretrain(
     resume: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Pretrain an encoder on pictures, unlabelled unless the method needs labels.
+    """Pretrain an encoder on images, unlabelled unless the method needs labels.
 
     Test and validation rows (the table's, or those of a drawn split) are kept out, so that the encoder can be tested on them.
 
@@ -65,20 +65,20 @@ def pretrain(
         init: start from these weights: a run, a weights file of timm's names, or a tag of timm's pretrained networks.
         preset: small (the method's defaults, for small data) or reference (the paper's); flags override either.
         method_args: the method's arguments; on the command line --method.NAME VALUE.
-        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
-        on: the spreadsheet's column that names the picture.
-        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        labels: a spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         target: the columns to train on, for methods that need labels.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
         size: side of what the encoder sees, pixels.
-        channels: 1 or 3; by default 3 where any picture has colour.
+        channels: 1 or 3; by default 3 where any image has colour.
         modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
         minutes: wall-clock budget of the training; the number of steps is fixed before the first (10 where no length is given).
-        epochs: length as passes over the training pictures.
+        epochs: length as passes over the training images.
         steps: length as optimiser steps.
-        batch_size: pictures a step; by default the method's, at most half the pictures; auto for the most that a GPU's memory holds
+        batch_size: images a step; by default the method's, at most half the images; auto for the most that a GPU's memory holds
             (which the learning rate may have to follow).
         learning_rate: peak; by default the method's.
         weight_decay: of AdamW; by default the method's.
@@ -90,10 +90,10 @@ def pretrain(
             are too large for one; with --steps or --epochs, without --compile.
         checkpointing: compute activations again in the backward pass: a third more work, far less memory; not with batch norm.
         accumulate: take each device's share of a batch in so many parts, one after the other, where it does not fit; what
-            compares pictures with one another (simclr, vicreg, ...) then compares those of a part.
+            compares images with one another (simclr, vicreg, ...) then compares those of a part.
         seed: of the split, the weights, the order and the views.
-        strict: stop at an unreadable picture instead of leaving it out.
-        allow_leakage: go on where a patient or picture is on both sides of the split.
+        strict: stop at an unreadable image instead of leaving it out.
+        allow_leakage: go on where a patient or image is on both sides of the split.
         overwrite: replace a finished run in `out`.
         resume: go on with an interrupted run in `out`.
         quiet: no progress bars.
@@ -132,7 +132,7 @@ def pretrain(
         raise UsageError(f"{method} trains on labels: name them with --target")
     arguments = {
         "data": _named(data), "method": method, "encoder": encoder, "init": init, "method_args": method_args or {},
-        "labels": labels, "on": on, "readers": readers, "missing": missing, "separator": separator,
+        "labels": labels, "on": on, "annotators": annotators, "missing": missing, "separator": separator,
         "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
         "precision": precision, "compile": compile, "shard": shard, "checkpointing": checkpointing, "accumulate": accumulate,
@@ -157,7 +157,7 @@ def pretrain(
 
     with launcher.first_here():
         material = gather(
-            data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
+            data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
             target=target if reads_labels else None, classes=classes, size=size,
             channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage,
             encoder_run=Path(init) if init else None, tests=False, quiet=quiet,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from scotoma.data.dataset import Dataset
 
-SIZE = 96  # at which pictures are decoded where near-duplicates are the unit: the default of the other verbs, which find them done
+SIZE = 96  # at which images are decoded where near-duplicates are the unit: the default of the other verbs, which find them done
 
 
 @checked
@@ -37,18 +37,18 @@ def split(
     seed: int = 0,
     labels: str | None = None,
     on: str | None = None,
-    readers: str | None = None,
+    annotators: str | None = None,
     missing: list[str] | None = None,
     separator: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Split pictures by patient into train, val and test, balanced over labels; writes the table with a column `split`.
+    """Split images by patient into train, val and test, balanced over labels; writes the table with a column `split`.
 
     The unit joins all that is known to belong together: patient, study, series, the file of a frame, and `group`. Rows without a
     patient are decoded to read their headers; rows without any of these are kept together by their looks (near-duplicates and
     altered copies). The table's own columns are written as they came, so `out` is as confidential as the input.
-    Identical pictures of two patients are refused when the table is used. For k-fold cross-validation: `--folds 5 --out folds.csv`,
+    Identical images of two patients are refused when the table is used. For k-fold cross-validation: `--folds 5 --out folds.csv`,
     then for each fold `scotoma split folds.csv --test_where fold=1 --out fold1.csv`.
 
     Args:
@@ -65,9 +65,9 @@ def split(
         copies: keep altered copies (mirrored, turned, cropped, brightened) on one side too, whatever patient they name; images
             without any id are kept so by default.
         seed: of the draw.
-        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
-        on: the spreadsheet's column that names the picture.
-        readers: majority or soft: several rows of a picture are several readers', brought together so.
+        labels: a spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: majority or soft: several rows of an image are several annotators', brought together so.
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         overwrite: replace `out`.
@@ -98,13 +98,13 @@ def split(
         raise UsageError(f"--folds {folds}: at least 2")
     if sum(v is not None for v in (test_where, test_after, keep)) > 1 or (folds and keep):
         raise UsageError("give one of --test_where, --test_after and --keep; --folds does not go with --keep")
-    raw = sources.read(data, labels, on, readers, missing)
+    raw = sources.read(data, labels, on, annotators, missing)
     if raw.display != Display() and out.suffix.lower() == ".csv":
         raise UsageError(
             f"{raw.name} is shown with {raw.display}, which a CSV cannot say: write --out {out.with_suffix('.parquet')}"
         )
     if raw.store is not None:
-        raise UsageError(f"{raw.store} is prepared and has no paths: name the pictures themselves")
+        raise UsageError(f"{raw.store} is prepared and has no paths: name the images themselves")
     found = _units(sources.hidden(raw), by, copies, quiet)
     y = None
     if target:
@@ -140,21 +140,21 @@ class _Units:
         rows: (n,) their places in the table as given.
         codes: (n,) unit of each.
         unit: what a unit is.
-        pictures: (n,) what is one picture: the content where it is decoded, else the file and frame.
+        images: (n,) what is one image: the content where it is decoded, else the file and frame.
     """
 
     dataset: Dataset
     rows: np.ndarray
     codes: np.ndarray
     unit: str
-    pictures: np.ndarray
+    images: np.ndarray
 
     @property
     def together(self) -> np.ndarray:
         """(n,) int: what must stand on one side."""
         from scotoma.data.splits.units import linked
 
-        return linked(self.codes, self.pictures)
+        return linked(self.codes, self.images)
 
 
 def _units(dataset: Dataset, by: str | None, copies: bool, quiet: bool) -> _Units:
@@ -176,7 +176,7 @@ def _units(dataset: Dataset, by: str | None, copies: bool, quiet: bool) -> _Unit
     without = int((~named).sum())
     if not without and not copies:
         codes, unit = units.units(dataset, by=by)
-        return _Units(dataset, np.arange(len(dataset)), codes, unit, _pictures(dataset))
+        return _Units(dataset, np.arange(len(dataset)), codes, unit, _images(dataset))
     if not quiet:
         why = f"{without} of {len(dataset)} rows have no patient or group" if without else "--copies"
         hint = " (another column names what does with --by COLUMN)" if without and by is None else ""
@@ -186,7 +186,7 @@ def _units(dataset: Dataset, by: str | None, copies: bool, quiet: bool) -> _Unit
     return _Units(dataset, dataset.table["row"].to_numpy(), codes, unit, splits.contents(dataset, opened))
 
 
-def _pictures(dataset: Dataset) -> np.ndarray:
+def _images(dataset: Dataset) -> np.ndarray:
     table = dataset.table
     return table.groupby([c for c in ("image_path", "frame") if c in table.columns], sort=False, dropna=False).ngroup().to_numpy()
 
@@ -249,7 +249,7 @@ def _divided(found: _Units, test: np.ndarray | None, y: np.ndarray | None, seed:
     out = int((of == "").sum())
     if out:
         print(
-            f"{found.dataset.name}: {out} pictures are left out: they share a unit ({found.unit}) or picture with the test rows, "
+            f"{found.dataset.name}: {out} images are left out: they share a unit ({found.unit}) or image with the test rows, "
             "or do not say which side they are on",
             file=sys.stderr,
         )
@@ -273,7 +273,7 @@ def _kept(found: _Units, earlier: Dataset, by: str | None, y: np.ndarray | None,
             sides |= {name: side for name, given in zip(of, values(earlier.table["split"]), strict=True) if given == side and name}
         return splits.known_sides(np.array(names, object), sides)
 
-    named = [(found.pictures, known(_files(earlier), _files(found.dataset)))]
+    named = [(found.images, known(_files(earlier), _files(found.dataset)))]
     for column in dict.fromkeys(c for c in (by, "patient", "group", "study") if c):
         if all(column in d.table.columns for d in (earlier, found.dataset)):
             old, new = (_names(d, column) for d in (earlier, found.dataset))
@@ -362,4 +362,4 @@ def _write(frame: pd.DataFrame, out: Path) -> None:
 def _report(found: _Units, of: np.ndarray) -> None:
     for name in ("train", "val", "test"):
         rows = of == name
-        print(f"{name}: {int(rows.sum())} pictures of {len(np.unique(found.codes[rows]))} units ({found.unit})", file=sys.stderr)
+        print(f"{name}: {int(rows.sum())} images of {len(np.unique(found.codes[rows]))} units ({found.unit})", file=sys.stderr)

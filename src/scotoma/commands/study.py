@@ -37,7 +37,7 @@ def study(
     decoder: str = "auto",
     labels: str | None = None,
     on: str | None = None,
-    readers: str | None = None,
+    annotators: str | None = None,
     missing: list[str] | None = None,
     separator: str | None = None,
     classes: list[str] | None = None,
@@ -63,7 +63,7 @@ def study(
         fractions: shares of the labels, separated by commas; by default 0.01, 0.1, 1.
         seeds: label draws for each fraction.
         minutes: wall-clock budget of each pretraining (10 where no length is given).
-        epochs: length of each pretraining as passes over the training pictures.
+        epochs: length of each pretraining as passes over the training images.
         steps: length of each pretraining as optimiser steps; one number, or a number for each method.
         size: side of what the encoder sees, pixels.
         encoder: one network for all methods; by default each method's own.
@@ -73,19 +73,19 @@ def study(
         finetune_steps: optimiser steps of each fine-tuning.
         finetune_learning_rate: peak of each fine-tuning.
         finetune_size: side of what the encoder sees in fine-tuning, pixels; by default as in pretraining.
-        finetune_batch_size: pictures a step of each fine-tuning.
+        finetune_batch_size: images a step of each fine-tuning.
         decoder: of regions: unet, deeplabv3plus, upernet or setr_pup; auto takes the first that goes with the network.
-        labels: a spreadsheet (CSV or XLSX) to join to the pictures.
-        on: the spreadsheet's column that names the picture.
-        readers: majority or soft: several rows of a picture are several readers', brought together so (soft: train on shares).
+        labels: a spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
-        channels: 1 or 3; by default 3 where any picture has colour.
+        channels: 1 or 3; by default 3 where any image has colour.
         modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
         seed: of the split, the weights, the order and the views.
-        strict: stop at an unreadable picture instead of leaving it out.
-        allow_leakage: go on where a patient or picture is on both sides of the split.
+        strict: stop at an unreadable image instead of leaving it out.
+        allow_leakage: go on where a patient or image is on both sides of the split.
         overwrite: replace a finished study in `out`.
         resume: go on with an interrupted study in `out`.
         quiet: no progress bars.
@@ -128,7 +128,7 @@ def study(
         "methods": methods, "fractions": fractions, "seeds": seeds, "minutes": minutes, "epochs": epochs, "steps": steps,
         "size": size, "encoder": encoder, "modes": modes, "controls": controls, "finetune_steps": finetune_steps,
         "finetune_learning_rate": finetune_learning_rate, "finetune_size": finetune_size,
-        "finetune_batch_size": finetune_batch_size, "decoder": decoder, "labels": labels, "on": on, "readers": readers,
+        "finetune_batch_size": finetune_batch_size, "decoder": decoder, "labels": labels, "on": on, "annotators": annotators,
         "missing": missing, "separator": separator,
         "classes": classes, "channels": channels,
         "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
@@ -143,7 +143,7 @@ def study(
     from scotoma.data.datamodule import gather
 
     material = gather(
-        data=data, labels=labels, on=on, readers=readers, missing=missing, separator=separator,
+        data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
         target=target, classes=classes, size=max(size, finetune_size or 0), channels=channels, modality_name=modality,
         seed=seed, strict=strict, allow_leakage=allow_leakage, compared=[c for c in controls if c not in CONTROLS], quiet=quiet,
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""From files to a table of pictures, and from there to pixels."""
+"""From files to a table of images, and from there to pixels."""

@@ -29,11 +29,11 @@ Made by `scotoma list datasets --markdown`; edit the modules in `src/scotoma/dat
 name may be cut short where that leaves one (`mimic-cxr`). Policies follow a question mark:
 `'chexpert:/data/chexpert?uncertain=1'` (quoted for the shell).
 
-All sets name alike what is alike. `label` holds the class of a set with one class a picture; a set with several findings a
-picture has a column a finding: 1, 0, or missing where it is not known. Names are the publisher's in snake_case. `patient` and
+All sets name alike what is alike. `label` holds the class of a set with one class an image; a set with several findings a
+image has a column a finding: 1, 0, or missing where it is not known. Names are the publisher's in snake_case. `patient` and
 `study` are keyed hashes; `group` (a lesion, say) joins what belongs together beside them; `split` is the
 publisher's, where it keeps patients apart. Metadata: `age` (years), `sex` (F, M), `view`, `laterality` (L, R), `site` (where it
-was acquired), `body_part`, `spacing_mm`. Pictures that a table lists and the disk lacks are left out, with a count.
+was acquired), `body_part`, `spacing_mm`. Images that a table lists and the disk lacks are left out, with a count.
 
 The terms are a reminder, not legal advice: read the publisher's before use.
 """

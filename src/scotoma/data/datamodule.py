@@ -40,7 +40,7 @@ _BY_HEADER = {"CR": "xray", "DX": "xray", "DR": "xray", "MG": "xray", "CT": "ct"
 
 @dataclass
 class Material:
-    """Readable pictures, their pixels, split and target.
+    """Readable images, their pixels, split and target.
 
     Args:
         dataset: readable rows.
@@ -75,7 +75,7 @@ class Material:
 
     @property
     def pretraining(self) -> np.ndarray:
-        """Positions a pretraining may see: training rows, and rows outside the split; no patient or picture validated or tested on.
+        """Positions a pretraining may see: training rows, and rows outside the split; no patient or image validated or tested on.
 
         Raises:
             UsageError: none is left.
@@ -117,10 +117,10 @@ class Material:
         return copies.beside(found) if copies else found
 
     def save_used(self, folder: Path) -> None:
-        """Write ``used.parquet``: keyed hashes of file, patient and content of every picture, with its split.
+        """Write ``used.parquet``: keyed hashes of file, patient and content of every image, with its split.
 
         Where the patient is not known, the study, the series or the volume stands in its place (``units.owners``).
-        Pictures outside the split that a pretraining may see count as training. What the encoder had been trained on before,
+        Images outside the split that a pretraining may see count as training. What the encoder had been trained on before,
         elsewhere, follows with row -1, so that a test of a fine-tuned network is kept apart from its pretraining too.
         """
         import pandas as pd
@@ -149,7 +149,7 @@ class Material:
             used.to_parquet(temporary)
 
 
-def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
+def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None, annotators: str | None = None,
            missing: list[str] | None = None, separator: str | None = None,
            target: list[str] | None = None, classes: list[str] | None = None, numbers: bool = False, size: int,
            channels: int | None = None, modality_name: str = "auto", seed: int = 0, strict: bool = False,
@@ -162,19 +162,19 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     Args:
         data: what ``scotoma.data.sources.load`` takes.
         labels: a spreadsheet to join.
-        on: its column that names the picture.
-        readers: ``majority`` or ``soft``, how several readers' rows of a picture become one.
+        on: its column that names the image.
+        annotators: ``majority`` or ``soft``, how several annotators' rows of an image become one.
         missing: words that mean a missing value.
         separator: what stands between several findings in a cell of the target.
-        target: columns to predict; of pictures with headers also what these say (``store.FROM_HEADERS``).
+        target: columns to predict; of images with headers also what these say (``store.FROM_HEADERS``).
         classes: of one categorical target, the classes to tell apart.
         numbers: the target is a column of numbers.
         size: training size, pixels.
-        channels: 1 or 3; None for what the pictures have.
+        channels: 1 or 3; None for what the images have.
         modality_name: a key of ``MODALITIES``, or ``auto``.
         seed: of a drawn split.
-        strict: an unreadable picture is an error.
-        allow_leakage: go on with a leaking split, or with test pictures that the encoder was pretrained on.
+        strict: an unreadable image is an error.
+        allow_leakage: go on with a leaking split, or with test images that the encoder was pretrained on.
         encoder_run: the run (or file, or tag) of an encoder to be tested on these data: its patients keep their split, and overlap
             is refused.
         tests: whether that encoder is tested; where training goes on from it, overlap is only said.
@@ -183,7 +183,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
             has no split and no patient and no image of it is known to that encoder's run.
         display: how stored values become grey levels, as that encoder's header names it; None for as the data set says.
         quiet: no progress bar.
-        imports: slow modules imported in a thread while pictures are decoded in other processes.
+        imports: slow modules imported in a thread while images are decoded in other processes.
 
     Raises:
         UsageError, RunError: with a line that says what to do.
@@ -191,8 +191,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     if modality_name != "auto":
         modality(modality_name)
     if size < 16:
-        raise UsageError(f"--size {size}: pictures need at least 16 pixels")
-    dataset = table.load(data, labels, on, readers, missing)
+        raise UsageError(f"--size {size}: images need at least 16 pixels")
+    dataset = table.load(data, labels, on, annotators, missing)
     if display is not None:
         dataset = replace(dataset, display=display)
     if target and not numbers:
@@ -285,7 +285,7 @@ class Source:
         which = f"the encoder {Path(self.name).name}"
         if test.seen and refused:
             raise UsageError(
-                f"{test.seen} of {test.rows} test pictures of {name} (or their patients) were in the encoder's pretraining; "
+                f"{test.seen} of {test.rows} test images of {name} (or their patients) were in the encoder's pretraining; "
                 f"test {Path(self.name).name} on others, or say --allow_leakage"
             )
         if test.seen or test.unchecked or test.alone:
@@ -307,7 +307,7 @@ def _named(dataset: dataset_.Dataset, opened: store.Store) -> tuple[np.ndarray, 
 
 
 def earlier_split(run: Path | None) -> dict[str, str]:
-    """Keyed names of patients and pictures of a run -> the split they had in it; empty where the run left no record.
+    """Keyed names of patients and images of a run -> the split they had in it; empty where the run left no record.
 
     What was on several sides counts as trained on, then as validated on.
     """
@@ -341,7 +341,7 @@ TESTED_ON = "tested_on"  # the key of a row by which the images tested and the t
 
 
 def material_rows(material: Any) -> list[Row]:
-    """Rows about the data: how many pictures, patients and unreadable files."""
+    """Rows about the data: how many images, patients and unreadable files."""
     import numpy as np
 
     from scotoma.data.splits.altered_copies import NOT_LOOKED_FOR

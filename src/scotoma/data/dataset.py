@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "val", "test")
-DISPLAY = "scotoma_display"  # a Parquet table's attribute: how its pictures are shown
+DISPLAY = "scotoma_display"  # a Parquet table's attribute: how its images are shown
 TABLE = "table.parquet"  # of a prepared store
 LEFT_OUT = "scotoma_left_out"  # its attribute: the columns that `prepare` left out as identifying, with why
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named table, one row a picture.
+    """A named table, one row an image.
 
-    Columns: ``image_path`` (absolute, or ``phantom:SEED``, or ``file.npz#member``), ``frame`` (which picture of the file; missing
+    Columns: ``image_path`` (absolute, or ``phantom:SEED``, or ``file.npz#member``), ``frame`` (which image of the file; missing
     for files with one), and where known ``patient``, ``study`` and ``group`` (keyed hashes), ``split``, ``mask_path``, targets,
-    metadata. The index is 0..n-1 and is the row id by which rows, logs and reports name a picture.
+    metadata. The index is 0..n-1 and is the row id by which rows, logs and reports name an image.
     """
 
     name: str
     table: pd.DataFrame
-    store: Path | None = None  # set where the pictures lie prepared already
+    store: Path | None = None  # set where the images lie prepared already
     display: read.Display = read.AS_STORED  # how stored values become grey levels
     plain: bool = False  # identifiers are as they came, no hashes: inside ``load``, and for `scotoma split`
     spelled: pd.DataFrame | None = None  # of a plain one: the file's own cells, for `scotoma split`, which writes them again

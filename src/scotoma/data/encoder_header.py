@@ -118,7 +118,7 @@ class EncoderInfo:
         method: the method that trained it, with its configuration; ``{"name": "random"}`` for none.
         seed: of the run.
         versions: of the libraries.
-        data: fingerprint of the training pictures.
+        data: fingerprint of the training images.
         targets: for a model: the columns it predicts.
         classes: for a model: the classes of a categorical target.
         temperature: for a model: its logits are divided by this before they are probabilities (chosen on validation rows).

@@ -88,7 +88,7 @@ def read(root: Path) -> pd.DataFrame:
     if sum(left.values()):
         notice(root.name, f"left out: {_counts(left)}")
     if not files:
-        raise UsageError(f"{root}: no pictures in this folder (PNG, JPEG, TIFF, GIF, WebP, DICOM, NIfTI)")
+        raise UsageError(f"{root}: no images in this folder (PNG, JPEG, TIFF, GIF, WebP, DICOM, NIfTI)")
     alone = _alone([folders[path] for path in files])
     folders = {path: folders[path][alone:] for path in files}
     splits = {path: SPLIT_NAMES.get(folders[path][0].lower()) if folders[path] else None for path in files}

@@ -9,13 +9,13 @@ from scotoma.errors import UsageError
 
 @dataclass(frozen=True)
 class Modality:
-    """Which changes keep a picture plausible.
+    """Which changes keep an image plausible.
 
     Args:
         mirror: left and right may be exchanged (never where the heart, the liver or a marker has a side).
         flip: up and down may be exchanged.
         rotation: largest rotation, degrees.
-        hue: largest change of the balance between channels (colour pictures only).
+        hue: largest change of the balance between channels (colour images only).
     """
 
     mirror: bool

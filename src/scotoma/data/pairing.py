@@ -1,4 +1,4 @@
-"""Another picture for each picture of a batch: of the same patient, study or band of age, or the one that follows in the study.
+"""Another image for each image of a batch: of the same patient, study or band of age, or the one that follows in the study.
 
 Which one is a pure function of (seed, epoch, row), as views are.
 """
@@ -11,17 +11,17 @@ from scotoma.rng import KeyedRNG
 
 
 class Partners:
-    """Draws for each picture another of its group, uniformly; a picture that is alone is its own partner.
+    """Draws for each image another of its group, uniformly; an image that is alone is its own partner.
 
     Args:
-        codes: (n,) int, the group of each picture.
+        codes: (n,) int, the group of each image.
     """
 
     def __init__(self, codes: np.ndarray) -> None:
         self.groups = _Groups(codes)
 
     def draw(self, positions: np.ndarray, rng: KeyedRNG) -> tuple[np.ndarray, None]:
-        """(B,) the partners of the pictures at these positions."""
+        """(B,) the partners of the images at these positions."""
         groups = self.groups
         others = groups.size[positions] - 1
         skip = 1 + np.minimum((_uniform(rng, "partner") * others).astype(np.int64), others - 1)
@@ -30,25 +30,25 @@ class Partners:
 
 
 class Successors:
-    """Draws for each picture the next of its study or, half the time and where there is none, another that is not the next.
+    """Draws for each image the next of its study or, half the time and where there is none, another that is not the next.
 
-    That other lies in the same study where the study has more than two pictures, so that knowing the patient is not enough.
+    That other lies in the same study where the study has more than two images, so that knowing the patient is not enough.
 
     Args:
-        codes: (n,) int, the study of each picture.
-        order: (n,) numbers by which the pictures of a study are sorted.
+        codes: (n,) int, the study of each image.
+        order: (n,) numbers by which the images of a study are sorted.
     """
 
     def __init__(self, codes: np.ndarray, order: np.ndarray) -> None:
         self.groups = _Groups(codes, order)
 
     def draw(self, positions: np.ndarray, rng: KeyedRNG) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) the partners, and (B,) float32 whether each follows its picture."""
+        """(B,) the partners, and (B,) float32 whether each follows its image."""
         groups = self.groups
         size, place, start = (values[positions] for values in (groups.size, groups.place, groups.start))
         follows = (place + 1 < size) & (_uniform(rng, "follows") < 0.5)
         pick, n = _uniform(rng, "other"), len(groups.order)
-        # of the study, round the circle: from two places on, so neither the picture nor its successor
+        # of the study, round the circle: from two places on, so neither the image nor its successor
         last = place + 1 == size
         within = (place + np.where(last, 1, 2) + (pick * np.maximum(size - 2 + last, 1)).astype(np.int64)) % size
         outside = (start + size + (pick * np.maximum(n - size, 1)).astype(np.int64)) % n
@@ -58,7 +58,7 @@ class Successors:
 
 
 class _Groups:
-    """Pictures sorted by group: ``order`` (n,), and of each picture its group's ``start`` there, ``size`` and its ``place``."""
+    """Images sorted by group: ``order`` (n,), and of each image its group's ``start`` there, ``size`` and its ``place``."""
 
     def __init__(self, codes: np.ndarray, order: np.ndarray | None = None) -> None:
         numbers = np.unique(codes, return_inverse=True)[1]

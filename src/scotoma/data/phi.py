@@ -21,7 +21,7 @@ FEW = 5  # a category that fewer patients have than this is shown as OTHER: the 
 OTHER = f"other (fewer than {FEW})"
 # Scotoma's own columns: keyed hashes, row ids, places of files. None is ever described.
 STRUCTURE = ("image_path", "mask_path", "frame", "row", "split", "fold", "patient", "study", "series", "group", "region")
-DERIVED = ("_shares", "_readers", "_agreement")  # what `readings.combine` adds to a column goes with it
+DERIVED = ("_shares", "_annotators", "_readers", "_agreement")  # what `annotators.combine` adds goes with it
 _SAMPLE = 5000  # different values that are looked at
 
 _PERSON = {"patient", "patients", "pat", "person", "subject", "participant", "first", "last", "full", "family", "given", "middle"}

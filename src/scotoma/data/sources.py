@@ -1,4 +1,4 @@
-"""What the user has -> ``Dataset``: a table with one row a picture.
+"""What the user has -> ``Dataset``: a table with one row an image.
 
 ``load`` takes a folder (flat, ``CLASS/``, ``train|val|test/CLASS/``), a CSV or Parquet table, a ``.npz`` in MedMNIST's form, a
 prepared store, ``phantom:N``, ``name:path`` of a known public data set, or a DataFrame, and joins a spreadsheet of labels to it.
@@ -17,7 +17,8 @@ from scotoma import files
 from scotoma.data import catalog, folders
 from scotoma.data.dataset import DISPLAY, SPLITS, TABLE, Dataset
 from scotoma.data.io import read as images
-from scotoma.data.labels import annotators, columns, joining, spreadsheets
+from scotoma.data.labels import columns, joining, spreadsheets
+from scotoma.data.labels.annotators import check, combine
 from scotoma.data.labels.columns import IDENTIFIERS, hashed, resolved, tidy, values
 from scotoma.errors import UsageError, notice
 
@@ -27,31 +28,31 @@ if TYPE_CHECKING:
 __all__ = ["DISPLAY", "IDENTIFIERS", "SPLITS", "TABLE", "Dataset", "from_frame", "hidden", "load", "read", "values"]
 
 
-def load(data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
+def load(data: Any, labels: str | Path | None = None, on: str | None = None, annotators: str | None = None,
          missing: Sequence[str] | None = None) -> Dataset:  # fmt: skip
     """Make a ``Dataset`` of whatever ``--data`` names.
 
     Args:
         data: a folder, a ``.csv`` / ``.parquet`` / ``.npz`` file, a prepared store, ``phantom:N`` or ``phantom:N:SEED``, a known
             public data set (``chexpert:/data/chexpert?uncertain=1``), a pandas DataFrame with ``image_path``, or a ``Dataset``.
-        labels: a CSV or XLSX spreadsheet whose columns are joined to the pictures.
-        on: the spreadsheet's column that names the picture: its path, file name, stem or a folder above it.
-        readers: ``majority`` or ``soft``, how several rows of one picture (of the spreadsheet, or of the table) become one; see
+        labels: a CSV or XLSX spreadsheet whose columns are joined to the images.
+        on: the spreadsheet's column that names the image: its path, file name, stem or a folder above it.
+        annotators: ``majority`` or ``soft``, how several rows of one image (of the spreadsheet, or of the table) become one; see
             ``scotoma.data.labels.annotators``.
         missing: words that mean a missing cell, in table and spreadsheet.
 
     Raises:
         UsageError: nothing is there, or it is none of these.
     """
-    return hidden(read(data, labels, on, readers, missing))
+    return hidden(read(data, labels, on, annotators, missing))
 
 
-def read(data: Any, labels: str | Path | None = None, on: str | None = None, readers: str | None = None,
+def read(data: Any, labels: str | Path | None = None, on: str | None = None, annotators: str | None = None,
          missing: Sequence[str] | None = None) -> Dataset:  # fmt: skip
     """What ``load`` does, but identifiers stay as they came where nothing has hashed them yet (``plain``)."""
     import pandas as pd
 
-    annotators.check(readers)
+    check(annotators)
     if isinstance(data, Dataset):
         dataset = data
     elif isinstance(data, pd.DataFrame):
@@ -62,23 +63,23 @@ def read(data: Any, labels: str | Path | None = None, on: str | None = None, rea
         dataset = catalog.load(str(data))
     else:
         dataset = _from_path(Path(str(data)).expanduser(), missing or ())
-    if dataset.plain and not readers:
+    if dataset.plain and not annotators:
         _say_repeated(dataset)
-    if readers and "image_path" in dataset.table.columns:
+    if annotators and "image_path" in dataset.table.columns:
         frames = dataset.table["frame"] if "frame" in dataset.table.columns else pd.Series(0, dataset.table.index)
         named = dataset.table.groupby([dataset.table["image_path"], frames.fillna(0)], sort=False).ngroup()
-        combined = annotators.combine(dataset.name, dataset.table, named.to_numpy(), readers)
+        combined = combine(dataset.name, dataset.table, named.to_numpy(), annotators)
         dataset = replace(dataset, table=combined, spelled=dataset.spelled if len(combined) == len(dataset) else None)
     if labels is not None:
         joined, new = joining.join(
-            dataset.name, dataset.table, dataset.plain, Path(labels).expanduser(), on, readers, missing or ()
+            dataset.name, dataset.table, dataset.plain, Path(labels).expanduser(), on, annotators, missing or ()
         )
         spelled = None if dataset.spelled is None else dataset.spelled.drop(columns=[*new], errors="ignore")
         dataset = replace(dataset, table=joined, spelled=spelled)
     elif on is not None:
         raise UsageError("--on names a column of the spreadsheet: give it with --labels")
     if dataset.table.empty:
-        raise UsageError(f"{dataset.name} holds no pictures")
+        raise UsageError(f"{dataset.name} holds no images")
     return dataset
 
 
@@ -94,7 +95,7 @@ def _say_repeated(dataset: Dataset) -> None:
         notice(
             dataset.name,
             f"{len(rows)} rows name {of.nunique()} images between them{in_what}: each row is an example of its own; "
-            "--readers majority (or soft) makes one of an image's rows",
+            "--annotators majority (or soft) makes one of an image's rows",
         )
 
 
@@ -189,7 +190,7 @@ def _from_npz(path: Path) -> Dataset:
 def _from_phantom(text: str) -> Dataset:
     match = re.fullmatch(r"phantom:(\d+)(?::(\d+))?", text)
     if not match or int(match[1]) == 0:
-        raise UsageError(f"{text}: write phantom:N or phantom:N:SEED, N pictures")
+        raise UsageError(f"{text}: write phantom:N or phantom:N:SEED, N images")
     from scotoma.data.phantom import phantom
 
     return Dataset("phantom", tidy("phantom", phantom.table(int(match[1]), int(match[2] or 0))), plain=True)

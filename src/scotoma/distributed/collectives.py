@@ -1,7 +1,7 @@
 """The processes that train together: who they are, and sums and gatherings over them. One process alone passes straight through.
 
-A step's pictures are dealt out one by one: process r of W has the pictures r, r + W, ... of the batch. The gradient of a step is
-the mean over processes (DDP). A loss that is a mean over pictures is therefore right as it stands, each process taking it over its
+A step's images are dealt out one by one: process r of W has the images r, r + W, ... of the batch. The gradient of a step is
+the mean over processes (DDP). A loss that is a mean over images is therefore right as it stands, each process taking it over its
 own; whatever else a loss knows of the batch comes from here, so that W processes do what one with the same batch does:
 
 - ``gathered``: the tensors of the whole batch, of which every process then takes the same loss (NT-Xent, VICReg, SIGReg);
@@ -95,7 +95,7 @@ class _SharedNorm(_BatchNorm):
         """Any."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """As torch's, but mean and variance are of all processes; all have equally many pictures."""
+        """As torch's, but mean and variance are of all processes; all have equally many images."""
         if not self.training:
             return super().forward(input)
         x, dims = input.float(), [0, *range(2, input.ndim)]

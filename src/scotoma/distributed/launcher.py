@@ -11,7 +11,7 @@ from typing import Any
 from scotoma import processes
 from scotoma.errors import UsageError
 
-PATIENCE = timedelta(hours=12)  # for which the others wait while process 0 decodes the pictures
+PATIENCE = timedelta(hours=12)  # for which the others wait while process 0 decodes the images
 
 
 def several() -> bool:

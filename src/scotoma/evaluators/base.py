@@ -1,4 +1,4 @@
-"""What an evaluator is given, and what every evaluator needs: features of a table's pictures, and label draws."""
+"""What an evaluator is given, and what every evaluator needs: features of a table's images, and label draws."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def own_head(context: Context) -> nn.Linear | None:
     """
     info, target = context.info, context.target
     if info.decoder:
-        raise UsageError("a segmenter says nothing of whole pictures: use --with segmentation, or name its encoder's run")
+        raise UsageError("a segmenter says nothing of whole images: use --with segmentation, or name its encoder's run")
     if target.numbers is not None or info.numeric:
         raise UsageError("numbers are predicted, not classes: use --with regression")
     if target.regional:

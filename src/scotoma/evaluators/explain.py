@@ -1,7 +1,7 @@
 """Explanations of a classifier, scored: are they faithful, do they find the lesion, do they hang on the weights, do they agree.
 
 Of a classifier its own head is explained; of an encoder a linear probe on all training labels. Explained is what the classifier
-says of a picture: its most probable class, or the most probable of several 0/1 targets. Scores stand beside those of a random map.
+says of an image: its most probable class, or the most probable of several 0/1 targets. Scores stand beside those of a random map.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scotoma.evaluators.base import Context, Row, class_name
 from scotoma.explain import dicom_secondary_capture
 from scotoma.explain import faithfulness as faith
 from scotoma.explain.attributions import Attribution, Classifier, available, centred
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate, picture_means
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means
 from scotoma.models.encoders import build, width
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Run
@@ -34,9 +34,9 @@ from scotoma.visualization import overlays
 
 PROTOCOL = 2
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
-CASES = 64  # pictures that are explained, at most
-BATCH = 16  # pictures that a method explains together
-SHOWN = 4  # pictures of each group that `figures` draws
+CASES = 64  # images that are explained, at most
+BATCH = 16  # images that a method explains together
+SHOWN = 4  # images of each group that `figures` draws
 FOLDER = "explanations"  # of the overlays, among the run's figures
 GROUPS = {
     "right_confident": "right and sure", "right_unsure": "right but unsure", "wrong_confident": "wrong and sure",
@@ -49,7 +49,7 @@ RANDOM_MAP = "random map"
 
 @dataclass(frozen=True)
 class Cases:
-    """Pictures and what the classifier says of them.
+    """Images and what the classifier says of them.
 
     Args:
         rows: (n,) row ids.
@@ -81,7 +81,7 @@ def evaluate(context: Context) -> list[Row]:
     are all constant); ``agreement`` with each ``other`` method.
 
     Raises:
-        UsageError: identity is to be kept, but a prepared store does not say whose pictures these are.
+        UsageError: identity is to be kept, but a prepared store does not say whose images these are.
     """
     if context.keep_identity and "image_path" not in context.dataset.table.columns:
         raise UsageError("--keep_identity reads the DICOM files: name them with --data, not a prepared store")
@@ -129,7 +129,7 @@ def chosen(context: Context, count: int = CASES) -> np.ndarray:
 
 @torch.no_grad()
 def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> Cases:
-    """The pictures at these positions of the table, and what the classifier says of them."""
+    """The images at these positions of the table, and what the classifier says of them."""
     info, y, rows = context.info, context.target.y[positions], _row_ids(context, positions)
     device = next(classifier.head.parameters()).device
     images = resized(torch.from_numpy(context.store.batch(rows)).to(device), info.image_size)
@@ -154,9 +154,9 @@ def explain(classifier: Classifier, cases: Cases, methods: dict[str, Attribution
 
 
 def figures(context: Context, run: Run) -> None:
-    """Draw maps over pictures: a sheet for each group of ``GROUPS``, and among the figures a folder of overlays, one a file.
+    """Draw maps over images: a sheet for each group of ``GROUPS``, and among the figures a folder of overlays, one a file.
 
-    Overlays of pictures that came as DICOM are written as DICOM too (Secondary Capture).
+    Overlays of images that came as DICOM are written as DICOM too (Secondary Capture).
     """
     folder = run.path / "figures" / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +169,7 @@ def figures(context: Context, run: Run) -> None:
         of_group = [case for case in cases if case.group == group]
         if of_group:
             caption = (
-                f"Test pictures of which the classifier was {words}, in a row each: the picture, then what of it each method "
+                f"Test images of which the classifier was {words}, in a row each: the image, then what of it each method "
                 "finds to speak for the class beneath (with its probability). Orange speaks for it and purple against, where a "
                 "method can tell; else yellow is more. A map that does not change with the network's weights explains nothing: see "
                 "the scores. Not for diagnostic use."
@@ -187,17 +187,17 @@ def shown(context: Context, positions: np.ndarray) -> list[overlays.Case]:
         return []
     cases = gather(context, classifier, positions[np.array([i for members in groups.values() for i in members])])
     mean, std = (cases.images.new_tensor(v).view(1, -1, 1, 1) for v in (context.info.mean, context.info.std))
-    pictures = (cases.images * std + mean).mean(1).clamp(0, 1).cpu().numpy()
+    images = (cases.images * std + mean).mean(1).clamp(0, 1).cpu().numpy()
     maps = {k: m.cpu().numpy() for k, m in explain(classifier, cases, available(classifier, cases.images[:1])).items()}
     labels = [class_name(context.target, k) for k in cases.target.tolist()]
     return [
-        overlays.Case(row, names[i], labels[i], float(cases.probability[i]), pictures[i], {k: m[i] for k, m in maps.items()})
+        overlays.Case(row, names[i], labels[i], float(cases.probability[i]), images[i], {k: m[i] for k, m in maps.items()})
         for i, row in enumerate(cases.rows.tolist())
     ]
 
 
 def _captures(context: Context, cases: list[overlays.Case], folder: Path) -> None:
-    """Secondary Captures of the cases that came as DICOM; where the patient is not known, the picture's hash is the pseudonym."""
+    """Secondary Captures of the cases that came as DICOM; where the patient is not known, the image's hash is the pseudonym."""
     table = context.dataset.table.set_index("row", drop=False)
     facts = context.store.facts
     for case in cases:
@@ -207,7 +207,7 @@ def _captures(context: Context, cases: list[overlays.Case], folder: Path) -> Non
         patient = of_row["patient"].iloc[0] if "patient" in of_row.columns else None
         patient = patient if isinstance(patient, str) else facts["content"].iloc[case.row]
         source, frame = jobs(of_row)[0] if context.keep_identity else (None, None)
-        pixels = {name: overlays.blended(case.picture, values) for name, values in case.maps.items()}
+        pixels = {name: overlays.blended(case.image, values) for name, values in case.maps.items()}
         dicom_secondary_capture.write(folder, case.row, pixels, case.title, patient, source, frame)
 
 
@@ -242,7 +242,7 @@ def _probabilities(classifier: nn.Module, images: Tensor, multilabel: bool) -> T
 
 
 def _masks(context: Context, positions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(n, S, S) bool: masks laid out as the pictures are; empty where none is wanted, given or readable."""
+    """(n, S, S) bool: masks laid out as the images are; empty where none is wanted, given or readable."""
     side, table = context.info.image_size, context.dataset.table.iloc[positions]
     found = np.zeros((len(positions), side, side), bool)
     if "mask_path" not in table.columns:
@@ -288,13 +288,13 @@ def _localisation(cases: Cases, name: str, pixels: Tensor, scores: dict[str, Sco
 
 
 def _row(metric: str, name: str, values: np.ndarray, units: np.ndarray) -> Row:
-    """The mean over pictures, bootstrapped over patients; pictures without a value are left out."""
+    """The mean over images, bootstrapped over patients; images without a value are left out."""
     known = ~np.isnan(values.astype(float))
     row: Row = {"metric": metric, "explanation": name, "n": int(known.sum())}
     if not known.any():
         return row | {"value": np.nan, "low": np.nan, "high": np.nan}
     weights = np.pad(bootstrap_weights(units[known]), ((1, 0), (0, 0)), constant_values=1)
-    return row | estimate(picture_means(values[known], weights))
+    return row | estimate(image_means(values[known], weights))
 
 
 def _groups(cases: Cases) -> dict[str, list[int]]:

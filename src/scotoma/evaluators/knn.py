@@ -1,4 +1,4 @@
-"""Nearest neighbours: cosine-weighted votes of the labelled training pictures, nothing trained."""
+"""Nearest neighbours: cosine-weighted votes of the labelled training images, nothing trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEMPERATURE = 0.07  # weights exp(cosine / 0.07): Wu et al. 2018, section 3.4, a
 
 
 def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
-    """Votes of the nearest labelled pictures as probabilities: (len(rows), C), for several 0/1 targets (len(rows), K)."""
+    """Votes of the nearest labelled images as probabilities: (len(rows), C), for several 0/1 targets (len(rows), K)."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     if not target.multilabel:
         return _votes(unit[rows], unit[drawn.train], np.eye(len(target.classes))[target.y[drawn.train]])

@@ -2,7 +2,7 @@
 
 Protocol of MoCo v3 (arXiv 2104.02057, appendix, "Linear probing": SGD, 90 epochs, no weight decay, the learning rate swept) on
 features normalised without affine parameters (MAE, arXiv 2111.06377, appendix A.1). The rate with the lowest log loss on the draw's
-validation labels is taken. Features are those of the plain pictures, so nothing is augmented.
+validation labels is taken. Features are those of the plain images, so nothing is augmented.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scotoma.training.schedule import schedule
 PROTOCOL = 1
 EPOCHS, MOMENTUM = 90, 0.9
 RATES = (0.01, 0.1, 1.0)
-MOST, FEWEST_STEPS = 1024, 10  # pictures a batch, and batches an epoch: a paper's batch of thousands would be all of a few labels
+MOST, FEWEST_STEPS = 1024, 10  # images a batch, and batches an epoch: a paper's batch of thousands would be all of a few labels
 
 
 def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:

@@ -27,11 +27,11 @@ FOLDS = 5  # of the local recalibration
 
 
 def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
-    """Rows of every class that has positive and negative test rows, and of every unit that has several pictures.
+    """Rows of every class that has positive and negative test rows, and of every unit that has several images.
 
     Keys beside the usual: ``threshold``; ``prevalence`` (of ppv and npv); ``confidence`` and ``count`` of the points of a
     reliability diagram (metric ``reliability``); ``recalibrated`` of brier, ece and log_loss (their ``..._change`` is after less
-    before); ``unit`` (picture, study, patient) of one answer and its ``aggregation``.
+    before); ``unit`` (image, study, patient) of one answer and its ``aggregation``.
     """
     test, target = context.test, context.target
     y, units = target.y[test], context.split.units[test]
@@ -50,7 +50,7 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
         rows += [{**common, **row} for row in found]
     together = [r for u in UNITS if u in context.dataset.table.columns for r in _by_unit(context, u, y, p, resamples)]
     if together:
-        one = {"metric": HEADLINE, "unit": "picture", "aggregation": "none", "n": len(y)}
+        one = {"metric": HEADLINE, "unit": "image", "aggregation": "none", "n": len(y)}
         rows.append({**one, **estimate(score(HEADLINE, y, p, weights))})
     return rows + together
 
@@ -116,9 +116,9 @@ def _worth(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
 
 
 def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resamples: int) -> list[Row]:
-    """AUROC of one answer a study or patient; none where each has one picture. A picture without that unit is one of its own."""
+    """AUROC of one answer a study or patient; none where each has one image. An image without that unit is one of its own."""
     column = context.dataset.table[unit].to_numpy()[context.test]
-    ids = [f"picture {i}" if value is None or value != value else f"unit {value}" for i, value in enumerate(column)]
+    ids = [f"image {i}" if value is None or value != value else f"unit {value}" for i, value in enumerate(column)]
     if len(set(ids)) == len(ids):
         return []
     labels = operating_points.group_labels(y, ids)

@@ -17,7 +17,7 @@ SIDE, COMPONENTS = 32, 60
 
 
 def inputs(context: Context) -> np.ndarray:
-    """(n, 60) principal components of the 32-px pictures; fitted, like a pretraining, on all training rows without their labels."""
+    """(n, 60) principal components of the 32-px images; fitted, like a pretraining, on all training rows without their labels."""
     from sklearn.decomposition import PCA
 
     rows = context.dataset.table["row"].to_numpy()

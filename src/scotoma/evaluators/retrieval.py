@@ -1,7 +1,7 @@
-"""Image retrieval: are the most alike training pictures of a test picture of its class? Nothing is trained.
+"""Image retrieval: are the most alike training images of a test image of its class? Nothing is trained.
 
-A query is a labelled test picture and its class; of several 0/1 targets, a picture and each of its findings (a label of 1), so
-that a picture may be several queries or none. The gallery holds the training pictures whose label for that class or finding is
+A query is a labelled test image and its class; of several 0/1 targets, an image and each of its findings (a label of 1), so
+that an image may be several queries or none. The gallery holds the training images whose label for that class or finding is
 known, less those of the query's own patient (the unit of the split): a neighbour is right where it has it too. An unknown label is
 neither right nor wrong. Neighbours stand in the order of the cosine of their features. Labels judge and do not retrieve: fractions
 of them play no part.
@@ -66,7 +66,7 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     Intervals are bootstrapped over the queries' patients.
 
     Raises:
-        UsageError: regions are to be found and no classes; or no training picture of another patient has a class of a test picture.
+        UsageError: regions are to be found and no classes; or no training image of another patient has a class of a test image.
     """
     if context.target.regional:
         raise UsageError("--with retrieval needs classes, not regions: name a column of them with --target")
@@ -76,7 +76,7 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     labels = np.repeat(np.arange(len(found)), [len(f.queries) for f in found])
     known = ~np.isnan(values["map"])
     if not known.any():
-        raise UsageError("--with retrieval: no training picture of another patient has a class of a test picture")
+        raise UsageError("--with retrieval: no training image of another patient has a class of a test image")
     units = context.split.units[queries]
     weights = np.pad(bootstrap_weights(units, resamples), ((1, 0), (0, 0)), constant_values=1)
     rows = _rows(values, weights, known, units)
@@ -91,7 +91,7 @@ def search(context: Context, most: int | None = None) -> list[Found]:
     """Look up the queries of every class, or of each the first ``most``, in an order drawn by row id.
 
     Returns:
-        One for each class; without queries where no test picture has it.
+        One for each class; without queries where no test image has it.
     """
     target, units, features = context.target, context.split.units, context.features
     unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
@@ -120,7 +120,7 @@ def _block(cosine: np.ndarray, free: np.ndarray, relevant: np.ndarray) -> tuple[
 
     Args:
         cosine: (q, g).
-        free: (q, g) bool, whether a gallery picture is of another patient.
+        free: (q, g) bool, whether a gallery image is of another patient.
         relevant: (g,) bool, whether it has the class.
 
     Returns:
@@ -152,23 +152,23 @@ def _rows(values: dict[str, np.ndarray], weights: np.ndarray, chosen: np.ndarray
 
 
 def figures(context: Context, run: Run) -> None:
-    """Some test pictures with their nearest training pictures, and a map of all test pictures."""
+    """Some test images with their nearest training images, and a map of all test images."""
     caption = (
-        f"On the left test pictures, to the right of each its {SHOWN} most alike training pictures (by the cosine of the encoder's "
+        f"On the left test images, to the right of each its {SHOWN} most alike training images (by the cosine of the encoder's "
         "features), of other patients. Of each class "
         + (f"(the first {CLASSES}) " if len(context.target.classes) > CLASSES else "")
         + "one whose nearest neighbour has the class too and one whose nearest has not, drawn by row id. Beneath stand row id and "
         "label, and of neighbours the cosine; a blue frame is right, a dashed orange one wrong."
     )
-    run.figure("retrieval", neighbours(context), "The most alike training pictures of some test pictures", caption, "features")
+    run.figure("retrieval", neighbours(context), "The most alike training images of some test images", caption, "features")
     shown = embedding_map.shown(context.test)
     if len(shown) >= embedding_map.LEAST:
         figure, caption = embedding_map.figure({context.name: context.features[shown]}, context.target, shown)
-        run.figure("retrieval-map", figure, "How the encoder arranges the test pictures", caption, "features")
+        run.figure("retrieval-map", figure, "How the encoder arranges the test images", caption, "features")
 
 
 def neighbours(context: Context) -> Figure:
-    """A row for each case: a test picture, then its nearest training pictures.
+    """A row for each case: a test image, then its nearest training images.
 
     Cases are, of each of the first ``CLASSES`` classes, a query whose nearest neighbour is right and one whose nearest is wrong:
     the first of the order that `search` draws by row id.
@@ -197,7 +197,7 @@ def neighbours(context: Context) -> Figure:
 
 
 def _draw(axis: Axes, context: Context, position: int, colour: str, line: str, above: str) -> None:
-    """One picture in a frame, its row id and label beneath it."""
+    """One image in a frame, its row id and label beneath it."""
     row = _row_ids(context, np.array([position]))
     pixels = context.store.batch(row)[0].transpose(1, 2, 0)
     grey = pixels.shape[2] == 1

@@ -1,6 +1,6 @@
-"""A classifier on corrupted pictures: hidden patches, noise, blur, exposure, geometry, compression; the drop and its interval.
+"""A classifier on corrupted images: hidden patches, noise, blur, exposure, geometry, compression; the drop and its interval.
 
-Of a classifier its own head is tested; of an encoder a linear probe on all training labels, which has seen clean pictures only. Of
+Of a classifier its own head is tested; of an encoder a linear probe on all training labels, which has seen clean images only. Of
 vision transformers patches are hidden in two ways: painted over (``patches``), and dropped from the sequence (``dropped_tokens``).
 """
 
@@ -78,7 +78,7 @@ def _patch(encoder: nn.Module) -> int:
 
 
 def _features(encoder: nn.Module, info: EncoderInfo, images: Tensor, keep: Tensor | None) -> Tensor:
-    """(B, D) features of (B, C, H, W) pictures in [0, 1]; of a vision transformer of the patches ``keep`` alone."""
+    """(B, D) features of (B, C, H, W) images in [0, 1]; of a vision transformer of the patches ``keep`` alone."""
     x = normalise_(images.clone(), info.mean, info.std).contiguous(memory_format=torch.channels_last)
     vit: Any = encoder
     with torch.autocast(x.device.type, torch.bfloat16, enabled=automatic_precision(info.image_size) == "bf16-mixed"):
@@ -87,7 +87,7 @@ def _features(encoder: nn.Module, info: EncoderInfo, images: Tensor, keep: Tenso
 
 def _conditions(x: Tensor, info: EncoderInfo, rng: KeyedRNG, patch: int,
                 drop: bool) -> Iterator[tuple[Condition, Tensor, Tensor | None]]:  # fmt: skip
-    """Each condition with its pictures, and the patches that are kept where some are dropped."""
+    """Each condition with its images, and the patches that are kept where some are dropped."""
     yield CLEAN, x, None
     for name, corrupt in corruptions(info.modality).items():
         for severity in SEVERITIES:

@@ -30,7 +30,7 @@ def require(info: EncoderInfo) -> None:
 
 
 def evaluate(context: Context) -> list[Row]:
-    """Rows of every metric: over regions, by region, and where patients have several pictures over patients (``unit``).
+    """Rows of every metric: over regions, by region, and where patients have several images over patients (``unit``).
 
     Raises:
         UsageError: the model is no segmenter, or the target is none of regions.
@@ -40,21 +40,21 @@ def evaluate(context: Context) -> list[Row]:
 
 
 def figures(context: Context, run: Run) -> None:
-    """Test pictures from the worst found to the best, with outlines of what is there and of what was found."""
+    """Test images from the worst found to the best, with outlines of what is there and of what was found."""
     decoder, truth, test = _parts(context)
     dice = np.nan_to_num(mean_of_known(_scores(context)[:, :, OVERLAPS.index("dice")]), nan=-1)
     order = np.argsort(dice, kind="stable")
     shown = order[np.unique(np.linspace(0, len(order) - 1, SHOWN).astype(int))]
     rows = context.dataset.table["row"].to_numpy()
     maps = np.concatenate([m for m, _ in predict(context.encoder, decoder, context.info, context.store, rows, test[shown])])
-    pictures = context.store.batch(rows[test[shown]]).transpose(0, 2, 3, 1) / 255.0
+    images = context.store.batch(rows[test[shown]]).transpose(0, 2, 3, 1) / 255.0
     titles = [f"Dice {dice[i]:.2f}" if dice[i] >= 0 else "nothing to find" for i in shown]
     caption = (
-        f"{len(shown)} of {len(test)} test pictures, from the worst Dice coefficient to the best in even steps, each alone and "
+        f"{len(shown)} of {len(test)} test images, from the worst Dice coefficient to the best in even steps, each alone and "
         "with outlines: solid where an expert drew the region, dashed where the model finds it."
     )
-    figure = outlined(pictures, truth.maps(test[shown]), maps, titles)
-    run.figure("segmentation", figure, "Regions found, from the worst picture to the best", caption, "results")
+    figure = outlined(images, truth.maps(test[shown]), maps, titles)
+    run.figure("segmentation", figure, "Regions found, from the worst image to the best", caption, "results")
 
 
 def _parts(context: Context) -> tuple[Decoder, Regions, np.ndarray]:

@@ -1,8 +1,8 @@
-"""Attribution maps: what of a picture speaks for a class, one function a method, all of one signature.
+"""Attribution maps: what of an image speaks for a class, one function a method, all of one signature.
 
 ``(classifier, images, target) -> maps``: ``images`` (B, C, H, W) normalised, so that 0 is the mean colour; ``target`` (B,) int64,
-the logit that is explained; maps (B, H, W) float32 on the pictures' device, higher where more speaks for the target. The classifier
-gives (B, K) logits, is in evaluation mode, and stays as it was: weights, gradients and hooks. A picture's map does not depend on
+the logit that is explained; maps (B, H, W) float32 on the images' device, higher where more speaks for the target. The classifier
+gives (B, K) logits, is in evaluation mode, and stays as it was: weights, gradients and hooks. An image's map does not depend on
 the others of its batch.
 """
 
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from scotoma.models import encoders
 
 STEPS = 16  # nodes of the Gauss-Legendre quadrature of integrated gradients
-SAMPLES = 16  # baselines that gradient SHAP draws for each picture
+SAMPLES = 16  # baselines that gradient SHAP draws for each image
 WINDOWS = 8  # occluding windows side by side; they move by half their side
-AT_ONCE = 64  # pictures that pass the network together, where a method needs many for each
+AT_ONCE = 64  # images that pass the network together, where a method needs many for each
 NOT_RELU = (nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.ReLU6, nn.Softplus, nn.Tanh)
 
 
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         self.encoder, self.head, self.map = encoder, head, nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of normalised pictures."""
+        """Logits of normalised images."""
         encoder: Any = self.encoder
         return self.head(encoder.forward_head(self.map(encoder.forward_features(images))))
 
@@ -75,7 +75,7 @@ def saliency(classifier: nn.Module, images: Tensor, target: Tensor) -> Tensor:
 def integrated_gradients(classifier: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     """Gradients along the way from the mean colour, times that way (Sundararajan et al. 2017, arXiv 1703.01365); signed.
 
-    Equation 1. A map sums to the target's logit less that of a picture of the mean colour.
+    Equation 1. A map sums to the target's logit less that of an image of the mean colour.
     """
     method, size = IntegratedGradients(classifier), max(AT_ONCE, len(images))
     return method.attribute(images.detach(), target=target, n_steps=STEPS, internal_batch_size=size).sum(1)
@@ -84,9 +84,9 @@ def integrated_gradients(classifier: nn.Module, images: Tensor, target: Tensor) 
 def gradient_shap(classifier: nn.Module, images: Tensor, target: Tensor, seed: int = 0) -> Tensor:
     """Expected gradients over random baselines (Lundberg & Lee 2017, arXiv 1705.07874; as in captum); signed.
 
-    Baselines are pictures of one grey level, drawn from the normal distribution with the data's mean and deviation: a picture of
+    Baselines are images of one grey level, drawn from the normal distribution with the data's mean and deviation: an image of
     noise is like none that the classifier saw, and one colour alone is blind to structures of that colour. The levels and the
-    points on the way are drawn from ``seed`` and alike for all pictures.
+    points on the way are drawn from ``seed`` and alike for all images.
     """
     levels = np.random.default_rng(seed).standard_normal(SAMPLES)
     baselines = torch.tensor(levels, dtype=images.dtype, device=images.device).view(-1, 1, 1, 1).expand(-1, *images.shape[1:])
@@ -100,7 +100,7 @@ def gradient_shap(classifier: nn.Module, images: Tensor, target: Tensor, seed: i
 def occlusion(classifier: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     """How far the logit falls when a window takes the mean colour (Zeiler & Fergus 2014, arXiv 1311.2901, section 4.2); signed.
 
-    The window is an eighth of the picture wide and moves by half of that; a pixel gets the mean over the windows that hide it.
+    The window is an eighth of the image wide and moves by half of that; a pixel gets the mean over the windows that hide it.
     """
     channels, height, width = images.shape[1:]
     window = [max(1, n // WINDOWS) for n in (height, width)]
@@ -193,7 +193,7 @@ def available(classifier: Classifier, images: Tensor) -> dict[str, Attribution]:
 
     Args:
         classifier: in evaluation mode.
-        images: (B, C, H, W) normalised pictures like those to explain, B at least 1.
+        images: (B, C, H, W) normalised images like those to explain, B at least 1.
     """
     from timm.models.vision_transformer import Attention, Block
 
@@ -212,12 +212,12 @@ def available(classifier: Classifier, images: Tensor) -> dict[str, Attribution]:
 
 
 def _leaf(images: Tensor) -> Tensor:
-    """A copy that gradients reach, so that none reaches the caller's pictures."""
+    """A copy that gradients reach, so that none reaches the caller's images."""
     return images.detach().clone().requires_grad_()
 
 
 def _enlarged(coarse: Tensor, images: Tensor) -> Tensor:
-    """(B, 1, h, w) -> (B, H, W), as large as the pictures."""
+    """(B, 1, h, w) -> (B, H, W), as large as the images."""
     return F.interpolate(coarse.float(), images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 

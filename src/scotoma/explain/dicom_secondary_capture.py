@@ -1,7 +1,7 @@
 """Explanations as DICOM: overlays written as Secondary Capture images, which a picture archive can show beside the original.
 
 The object is that of PS3.3, A.8.1 (Secondary Capture Image IOD): RGB, 8 bits, derived, of modality OT, with new identifiers. Whose
-it is stays behind a keyed pseudonym unless the caller hands over the file the picture came from.
+it is stays behind a keyed pseudonym unless the caller hands over the file the image came from.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SOURCE = ("SOPClassUID", "SOPInstanceUID", "NumberOfFrames")
 
 def write(folder: Path, row: int, overlays: dict[str, np.ndarray], said: str, patient: str,
           source: str | None = None, frame: int | None = None) -> list[Path]:  # fmt: skip
-    """Write the overlays of one picture: a study of its own (with ``source``: the source's), a series for each method.
+    """Write the overlays of one image: a study of its own (with ``source``: the source's), a series for each method.
 
     Args:
         folder: where ``explain-ROW-METHOD.dcm`` are written.
-        row: the picture's row id.
+        row: the image's row id.
         overlays: name of the method -> (H, W, 3) uint8.
-        said: what the classifier says of the picture.
+        said: what the classifier says of the image.
         patient: the patient's pseudonym, which stands for name and ID.
-        source: the DICOM file of the picture, whose patient and study are to be kept; None for the pseudonym.
+        source: the DICOM file of the image, whose patient and study are to be kept; None for the pseudonym.
         frame: of the source, from 0; None for a file of one.
     """
     from pydicom.uid import generate_uid
@@ -76,7 +76,7 @@ def _capture(identity: Dataset, method: str, number: int, pixels: np.ndarray, sa
     found.ImageType = ["DERIVED", "SECONDARY"]
     found.ContentDate = found.DateOfSecondaryCapture = time.strftime("%Y%m%d")
     found.ContentTime = found.TimeOfSecondaryCapture = time.strftime("%H%M%S")
-    found.DerivationDescription = f"{method} of a classifier laid over the picture, {WARNING}. {said}"[:1024]  # ST
+    found.DerivationDescription = f"{method} of a classifier laid over the image, {WARNING}. {said}"[:1024]  # ST
     found.Rows, found.Columns = pixels.shape[:2]  # Image Pixel C.7.6.3
     found.SamplesPerPixel, found.PhotometricInterpretation, found.PlanarConfiguration = 3, "RGB", 0
     found.BitsAllocated = found.BitsStored = 8

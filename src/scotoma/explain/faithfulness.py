@@ -1,7 +1,7 @@
-"""Whether attribution maps tell the truth: pure functions of maps, and of a classifier's answers to changed pictures.
+"""Whether attribution maps tell the truth: pure functions of maps, and of a classifier's answers to changed images.
 
 Maps are (B, H, W), higher where more speaks for the target. Pixels are taken in the order of a map; where a map has equal values,
-as Grad-CAM's zeros, chance decides, not the place in the picture.
+as Grad-CAM's zeros, chance decides, not the place in the image.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 STEPS = 20  # in which pixels are removed or brought in
-TOLERANCE = 15 / 500  # how far beside a mask a map may point, over the picture's side (Zhang et al.: 15 of about 500 pixels)
-BLUR = 5 / 224  # deviation over the picture's side (Petsiuk et al. 2018, in their code: 5 of 224 pixels)
+TOLERANCE = 15 / 500  # how far beside a mask a map may point, over the image's side (Zhang et al.: 15 of about 500 pixels)
+BLUR = 5 / 224  # deviation over the image's side (Petsiuk et al. 2018, in their code: 5 of 224 pixels)
 # A map that ranks pixels as a network does that has learned nothing cannot be evidence of what was learned. Adebayo et al. give no
 # limit; 0.5 is what Cohen (1988, section 3.2) calls a large correlation: a quarter of the ranks' variance then owes nothing to
 # learning.
@@ -46,10 +46,10 @@ def _places(pixels: Tensor) -> Tensor:
 def curve(
     probability: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, pixels: Tensor, steps: int = STEPS
 ) -> Tensor:  # fmt: skip
-    """A classifier's answers while one picture turns into another, pixel by pixel (Petsiuk et al. 2018, arXiv 1806.07421).
+    """A classifier's answers while one image turns into another, pixel by pixel (Petsiuk et al. 2018, arXiv 1806.07421).
 
-    Deletion goes from the picture to the mean colour: the sooner the probability falls, the better the map. Insertion goes from the
-    blurred picture to the picture: the sooner it rises, the better.
+    Deletion goes from the image to the mean colour: the sooner the probability falls, the better the map. Insertion goes from the
+    blurred image to the image: the sooner it rises, the better.
 
     Args:
         probability: (B, C, H, W) -> (B,), of the target.
@@ -86,7 +86,7 @@ def pointing_game(pixels: Tensor, masks: Tensor, tolerance: float = TOLERANCE) -
     Args:
         pixels: (B, H W), from `order`: the first is the maximum.
         masks: (B, H, W) bool, none of them empty.
-        tolerance: how far beside the mask it may lie, over the pictures' width; 0 for nowhere but in it.
+        tolerance: how far beside the mask it may lie, over the images' width; 0 for nowhere but in it.
 
     Returns:
         (B,) bool.
@@ -113,7 +113,7 @@ def mask_iou(pixels: Tensor, masks: Tensor) -> Tensor:
 
 def _check(masks: Tensor) -> None:
     if not bool(masks.flatten(1).any(1).all()):
-        raise ValueError("a mask is empty: leave out pictures without a finding")
+        raise ValueError("a mask is empty: leave out images without a finding")
 
 
 def ranks(maps: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def agreement(ranked: dict[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray
 def depends_on_weights(correlation: float) -> bool:
     """Whether a method passes the randomisation check (Adebayo et al. 2018, arXiv 1810.03292, section 3).
 
-    ``correlation`` is Spearman's, of absolute maps of a model and of its copy with new random weights, mean over pictures. It fails
-    above ``LARGEST_CORRELATION``: what it shows is then mostly of the picture and the architecture.
+    ``correlation`` is Spearman's, of absolute maps of a model and of its copy with new random weights, mean over images. It fails
+    above ``LARGEST_CORRELATION``: what it shows is then mostly of the image and the architecture.
     """
     return correlation <= LARGEST_CORRELATION

@@ -1,4 +1,4 @@
-"""Autoencoder: a picture through a few hundred numbers and back, alone or beside a classifier (Hinton & Salakhutdinov 2006)."""
+"""Autoencoder: an image through a few hundred numbers and back, alone or beside a classifier (Hinton & Salakhutdinov 2006)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Autoencoder(Method):
 
     The bottleneck is the feature vector that the encoder exports, not its last map: a decoder that sees the map can copy places
     one by one, and their mean, which is what a probe sees, need say nothing; through the vector alone the layout of the whole
-    picture must pass. There are no skip connections, by which a picture passes without being understood.
+    image must pass. There are no skip connections, by which an image passes without being understood.
 
     Args:
         classifier_weight: of the cross-entropy of a linear classifier on the bottleneck, added to the reconstruction error; 0 for
-            no classifier. Above 0 it reads labels; pictures without one count for the reconstruction alone.
-        region_weight: the squared error inside a picture's region (``mask_path``) counts 1 + region_weight times, and the sum is
-            divided by the sum of the weights; a picture without region counts alike everywhere. 0 reads no regions.
+            no classifier. Above 0 it reads labels; images without one count for the reconstruction alone.
+        region_weight: the squared error inside an image's region (``mask_path``) counts 1 + region_weight times, and the sum is
+            divided by the sum of the weights; an image without region counts alike everywhere. 0 reads no regions.
         decoder_dim: channels of the decoder's first maps, halved with every doubling of the side.
-        min_scale: smallest share of the picture that a crop keeps.
+        min_scale: smallest share of the image that a crop keeps.
         jitter: strength of brightness, contrast and gamma changes.
     """
 
@@ -67,7 +67,7 @@ class Autoencoder(Method):
         return views
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
-        """The weighted squared error, mean over pictures, plus ``classifier_weight`` times the cross-entropy where it is known."""
+        """The weighted squared error, mean over images, plus ``classifier_weight`` times the cross-entropy where it is known."""
         features = self.encoder(views["view"])
         error = (self.decoder(features).float() - views["view"]).square().mean(1)  # (B, H, W)
         if self.region_weight and "region" in views:
@@ -83,7 +83,7 @@ class Autoencoder(Method):
         loss = reconstruction + self.classifier_weight * cross_entropy
         return {"loss": loss, "reconstruction": reconstruction.detach(), "cross_entropy": cross_entropy.detach()}
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, its region where regions weigh, and the reconstruction."""
         shown = {"view": views["view"]}
         if "region" in views:

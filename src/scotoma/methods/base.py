@@ -21,12 +21,12 @@ class Method(nn.Module):
 
     A subclass documents the typed keyword arguments of its ``__init__``: they are its configuration, and the command line and
     YAML are read off them. All state (queues, centres, maps) lies in the ``state_dict``. The defaults are the preset for small
-    data (a few thousand pictures, two cores); ``reference`` is the paper's: arguments of ``pretrain``, those of the method under
+    data (a few thousand images, two cores); ``reference`` is the paper's: arguments of ``pretrain``, those of the method under
     ``method_args``.
 
     Args:
         encoder: the network that is exported; the subclass's docstring says whether it is the online or the EMA network.
-        inputs: what the pictures are.
+        inputs: what the images are.
     """
 
     default_encoder: ClassVar[str] = "resnet18"
@@ -37,7 +37,7 @@ class Method(nn.Module):
     weight_decay: ClassVar[float] = 1e-4
     batch_size: ClassVar[int] = 128
     warmup: ClassVar[float] = 0.05  # share of the steps
-    own_statistics: ClassVar[bool] = False  # of several processes, each keeps the batch statistics of its own pictures
+    own_statistics: ClassVar[bool] = False  # of several processes, each keeps the batch statistics of its own images
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     reference: ClassVar[dict[str, Any]] = {}
 
@@ -45,7 +45,7 @@ class Method(nn.Module):
     def wants(cls, settings: dict[str, Any]) -> Wants:
         """What a batch must bring, with these arguments; ``columns`` and ``positives`` mean the same in every method."""
         if settings.get("positives", "").startswith("next:"):
-            raise UsageError("--method.positives: what follows a picture need not look alike; name a column, such as patient")
+            raise UsageError("--method.positives: what follows an image need not look alike; name a column, such as patient")
         return Wants(
             cls.needs_labels, columns=tuple(settings.get("columns", ())), pairs=settings.get("positives", "")
         )  # fmt: skip
@@ -109,7 +109,7 @@ class Method(nn.Module):
         """Parameter groups for AdamW; a group may have its own ``weight_decay``, and ``lr_scale`` on the learning rate."""
         return decay_groups(self)
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """What a person should see of this method, of the views of a batch: name -> (B, C, size, size) normalised, as columns."""
         size = self.inputs.image_size
         return {name: view for name, view in views.items() if view.ndim == 4 and view.shape[-1] == size}

@@ -22,14 +22,14 @@ class BYOL(Method):
         momentum: of the target network at the start (section 3.2: 0.996); it rises to 1 as a cosine.
         projection_dim: width of projection and prediction (section 3.2: 256).
         hidden_dim: width of the hidden layer of projector and predictor (section 3.2: 4096).
-        min_scale: smallest share of the picture that a crop keeps (appendix B: 0.08; small lesions must stay inside).
+        min_scale: smallest share of the image that a crop keeps (appendix B: 0.08; small lesions must stay inside).
         jitter: strength of brightness, contrast and gamma changes (table 6: 0.4).
         blur: share of the views that are blurred (table 6: all of the one, a tenth of the other; here the same for both).
-        positives: the second view is of another picture with the same value in this column: patient, study, or a band such as
+        positives: the second view is of another image with the same value in this column: patient, study, or a band such as
             age:10.
 
     The small preset's heads are narrower, and its momentum starts at 0.97: at 0.996 the target lags 250 steps behind, a good part
-    of a few thousand. There is no solarisation: it means nothing for these pictures.
+    of a few thousand. There is no solarisation: it means nothing for these images.
     """
 
     batch_size = 64

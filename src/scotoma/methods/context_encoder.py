@@ -22,11 +22,11 @@ class ContextEncoder(Method):
     Args:
         masking: which cells to hide, a kind of ``parts.mask_strategies``; ``block``: rectangles at random places (section 3.3,
             "random block": the central region of the paper's figures teaches features that latch on to its border and serve worse).
-        mask_ratio: share of the picture that is hidden (section 3.3: "covering up to 1/4 of the image").
-        cells: cells along a side of the picture, of which blocks are made.
-        whole: count the error on the whole picture, not on the hidden part alone (equation 1: the hidden part).
+        mask_ratio: share of the image that is hidden (section 3.3: "covering up to 1/4 of the image").
+        cells: cells along a side of the image, of which blocks are made.
+        whole: count the error on the whole image, not on the hidden part alone (equation 1: the hidden part).
         decoder_dim: channels of the decoder's first maps (section 3.1: the 256 of AlexNet's pool5).
-        min_scale: smallest share of the picture that a crop keeps.
+        min_scale: smallest share of the image that a crop keeps.
         jitter: strength of brightness, contrast and gamma changes.
 
     Hidden pixels are filled "with constant mean value" (section 4), which is 0 after normalisation. The paper drops half of the
@@ -63,7 +63,7 @@ class ContextEncoder(Method):
         return {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
 
     def fill(self, views: Views) -> tuple[Tensor, Tensor]:
-        """The picture predicted from what is visible, (B, C, size, size) float32, and the mask of its cells (B, N)."""
+        """The image predicted from what is visible, (B, C, size, size) float32, and the mask of its cells (B, N)."""
         mask = self.hiding.order(views["view"], views["noise"], self.encoder)[2]
         return fill_in(self.encoder, self.decoder, paint(views["view"], mask, self.cell)).float(), mask
 
@@ -78,7 +78,7 @@ class ContextEncoder(Method):
         """What hides may follow a schedule."""
         self.hiding.after_step(progress)
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, what the encoder saw of it, and the filled-in part beside the visible one."""
         view = views["view"]
         prediction, mask = self.fill(views)

@@ -26,7 +26,7 @@ class DINO(Method):
 
     Args:
         local_views: small crops, which the student alone sees (section 3.1: "several"; published code: 8).
-        local_size: their side, pixels (section 3.1: 96 beside 224); 0 for half of the picture's, in whole patches
+        local_size: their side, pixels (section 3.1: 96 beside 224); 0 for half of the image's, in whole patches
             (CNNs: at least 32 pixels).
         output_dim: K, over which student and teacher give distributions (appendix C: 65,536).
         hidden_dim: width of the head's hidden layers (section 3.1: 2,048).
@@ -37,22 +37,22 @@ class DINO(Method):
         teacher_temperature: after the warm-up (section 3.2: 0.07; appendix D, "Sharpening": above 0.06 it needs the warm-up).
         temperature_warmup: share of the steps over which the teacher's temperature rises (section 3.2: 30 epochs).
         frozen_last: share of the steps over which the head's last layer stays as it is (published code: the first epoch).
-        min_scale: smallest share of the picture that a global crop keeps, and largest that a local one does (appendix E: best
+        min_scale: smallest share of the image that a global crop keeps, and largest that a local one does (appendix E: best
             around 0.3; published code: 0.4, and 0.14 without local crops).
         local_scale: smallest share that a local crop keeps (appendix E: 0.05).
         jitter: strength of brightness, contrast and gamma changes (section 3.2: as BYOL's, 0.4).
         blur: share of the views that are blurred (BYOL: 100 % of one global view, 10 % of the other; published code: half of the
             local ones).
 
-    Small data. What is counted in epochs of a million pictures becomes a share of the steps. The teacher's memory,
+    Small data. What is counted in epochs of a million images becomes a share of the steps. The teacher's memory,
     1 / (1 - momentum) steps, must be short beside a run of some hundred steps, yet longer than the centre's (10 steps) times the
     ratio of the temperatures, or all outputs swing together: 0.99 makes it 100. A direction of the output grows only where two
-    views share more than teacher / student temperature of its variance, else all ends in the uniform distribution; grey pictures
+    views share more than teacher / student temperature of its variance, else all ends in the uniform distribution; grey images
     that look alike start far below the paper's 0.4 to 0.7. So targets are sharper, changes of brightness weaker, and the head's
-    batch norm takes out what all pictures have in common (on made-up bars, a ViT without it gave one answer to all pictures
-    within 60 steps). 1,024 outputs do for a few thousand pictures (appendix C: 67.8 % instead of 69.7 % on ImageNet), and 4
+    batch norm takes out what all images have in common (on made-up bars, a ViT without it gave one answer to all images
+    within 60 steps). 1,024 outputs do for a few thousand images (appendix C: 67.8 % instead of 69.7 % on ImageNet), and 4
     crops of half the side cost as much as one global view. Left out in both presets: solarisation, which makes no sense for grey
-    pictures; the rise of weight decay from 0.04 to 0.4; and of the published code gradient clipping at 3 and drop path.
+    images; the rise of weight decay from 0.04 to 0.4; and of the published code gradient clipping at 3 and drop path.
     """
 
     batch_size = 64

@@ -19,27 +19,27 @@ from scotoma.transforms.masking import paint
 
 WIDEST = 1.5  # section 3, "Targets": aspect ratio in (0.75, 1.5)
 TOLERANCE = 0.0251  # about the middle of section 3's scale in (0.15, 0.2); table 8: smaller and larger targets both cost much
-MOST_HIDDEN = 0.8  # four blocks of the largest scale; table 6: a quarter of the picture is left as context on average
+MOST_HIDDEN = 0.8  # four blocks of the largest scale; table 6: a quarter of the image is left as context on average
 
 
 class IJEPA(Method):
-    """Features of four blocks of a picture are predicted from its visible patches, by place. Exports the target (EMA) network.
+    """Features of four blocks of an image are predicted from its visible patches, by place. Exports the target (EMA) network.
 
     Args:
         targets: blocks to predict, which may overlap (section 3, "Targets": 4).
-        target_scale: share of the picture that a block covers (section 3: 0.15 to 0.2); all blocks have one number of patches.
-        context_scale: smallest share of the picture that the block of visible patches covers, before the target blocks are cut
+        target_scale: share of the image that a block covers (section 3: 0.15 to 0.2); all blocks have one number of patches.
+        context_scale: smallest share of the image that the block of visible patches covers, before the target blocks are cut
             out of it (section 3, "Context": 0.85).
         predictor_dim: width of the predictor (table 14: 384 beats 1,024 beside an encoder of 1,024).
         predictor_depth: its blocks (appendix A.1: 6 for ViT-B, 12 for larger ones).
         predictor_heads: its attention heads (appendix A.1: as many as the encoder has).
         momentum: of the target network at the start; rises evenly to 1 (appendix A.1: 0.996).
-        min_scale: smallest share of the picture that the crop keeps (published code: 0.3; no other change of the pixels).
+        min_scale: smallest share of the image that the crop keeps (published code: 0.3; no other change of the pixels).
 
     The loss is the published code's: smooth L1 on features that are layer-normalised without weights. Below a difference of 1 it is
     half the paper's squared distance; beyond, a few odd features do not rule a small batch. The number of visible patches is the
-    largest that every picture has, the blocks being side by side; where there are more, chance keeps so many (the published code
-    cuts their list, so that the foot of the picture is seldom seen, and never puts a block at the lower and right edges). The paper
+    largest that every image has, the blocks being side by side; where there are more, chance keeps so many (the published code
+    cuts their list, so that the foot of the image is seldom seen, and never puts a block at the lower and right edges). The paper
     has no class token and reads out the mean of the patches (appendix A.1), as the default network does; where the encoder has one,
     the predictor reads it like a visible patch without a place.
 
@@ -112,7 +112,7 @@ class IJEPA(Method):
         """The target network follows (appendix A.1: "linearly increase this value to 1.0")."""
         follow(self.encoder, self.online, self.momentum + (1 - self.momentum) * progress)
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, what the online network sees of it, and the blocks whose features are predicted."""
         view, everything = views["view"], torch.ones(len(views["view"]), self.grid**2, device=views["view"].device)
         seen = {"context": views["context"], "targets": views["targets"].flatten(1)}
@@ -153,12 +153,12 @@ def pick(tokens: Tensor, at: Tensor) -> Tensor:
 
 
 def block_shape(grid: int, scale: float, count: int) -> tuple[int, int]:
-    """The sides of a target block, in patches: near ``scale`` of the picture, and oblong where possible, to lie or to stand.
+    """The sides of a target block, in patches: near ``scale`` of the image, and oblong where possible, to lie or to stand.
 
     Args:
-        grid: patches along a side of the picture.
-        scale: share of the picture.
-        count: how many blocks; side by side, they leave a fifth of the picture.
+        grid: patches along a side of the image.
+        scale: share of the image.
+        count: how many blocks; side by side, they leave a fifth of the image.
 
     Raises:
         UsageError: the grid is too small for any.
@@ -177,11 +177,11 @@ def block_shape(grid: int, scale: float, count: int) -> tuple[int, int]:
 
 
 def target_blocks(chance: Tensor, grid: int, shape: tuple[int, int]) -> Tensor:
-    """Where the patches of blocks lie, each block anywhere in the picture, lying or standing.
+    """Where the patches of blocks lie, each block anywhere in the image, lying or standing.
 
     Args:
         chance: (B, T, 3) uniform in [0, 1): which way, which row, which column.
-        grid: patches along a side of the picture.
+        grid: patches along a side of the image.
         shape: sides of a block.
 
     Returns:
@@ -196,17 +196,17 @@ def target_blocks(chance: Tensor, grid: int, shape: tuple[int, int]) -> Tensor:
 
 
 def context_block(chance: Tensor, grid: int, scale: float) -> Tensor:
-    """Which patches have their centre in the context block, a square anywhere in the picture (section 3: "unit aspect ratio").
+    """Which patches have their centre in the context block, a square anywhere in the image (section 3: "unit aspect ratio").
 
     Args:
-        chance: (B, 3) uniform in [0, 1]: what share of the picture, from ``scale`` to all; which row, which column.
-        grid: patches along a side of the picture.
-        scale: smallest share of the picture.
+        chance: (B, 3) uniform in [0, 1]: what share of the image, from ``scale`` to all; which row, which column.
+        grid: patches along a side of the image.
+        scale: smallest share of the image.
 
     Returns:
         (B, N) float, 1 inside.
     """
-    side = (scale + (1 - scale) * chance[:, :1]).sqrt()  # (B, 1), of the picture's
+    side = (scale + (1 - scale) * chance[:, :1]).sqrt()  # (B, 1), of the image's
     start = chance[:, 1:] * (1 - side)  # (B, 2)
     centres = (torch.arange(grid, device=chance.device) + 0.5) / grid
     inside = (centres >= start[..., None]) & (centres <= (start + side)[..., None])  # (B, 2, grid)

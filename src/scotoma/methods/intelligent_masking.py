@@ -21,13 +21,13 @@ POLICIES = ("agent", "random")
 class IntelligentMasking(Method):
     """An inpainter and an agent that is rewarded by the inpainter's error. Exports the inpainter's encoder (online).
 
-    An episode: the agent sees the picture with what is already hidden and gives each of ``cells`` x ``cells`` locations a Q-value;
+    An episode: the agent sees the image with what is already hidden and gives each of ``cells`` x ``cells`` locations a Q-value;
     an action is the cell at the upper left of a block of ``block`` x ``block`` cells, which is then hidden, ``steps_per_episode``
-    times. Cells already hidden are no actions, nor are corners whose block would reach over the picture's edge. Then the inpainter
+    times. Cells already hidden are no actions, nor are corners whose block would reach over the image's edge. Then the inpainter
     fills in what was hidden, once, and the reward of each hide is its mean squared error on the cells that this hide added. The
     inpainter learns by that error, the agent by the squared temporal difference Q(s, a) - (r + gamma max Q'(s', a')).
 
-    The agent learns of one hide for each picture of the batch, drawn at random: of the picture's own episode, or of the replay
+    The agent learns of one hide for each image of the batch, drawn at random: of the image's own episode, or of the replay
     buffer. The choice of the others costs a pass of the agent each, without gradient.
 
     One pass of the inpainter for the whole episode, instead of one after each hide: a reward is then the error when everything is
@@ -36,27 +36,27 @@ class IntelligentMasking(Method):
 
     Args:
         policy: agent, or random: uniformly random actions, no agent, on the same budget of hidden blocks.
-        cells: locations along a side of the picture.
+        cells: locations along a side of the image.
         block: side of what an action hides, cells.
-        steps_per_episode: hides of a picture, T.
+        steps_per_episode: hides of an image, T.
         gamma: discount of the rewards that follow; above 0, they are judged by a target network, a moving average of the agent.
         target_momentum: of the target network.
-        replay: pictures to keep with their actions and rewards, of which the agent learns instead of the batch's own; 0 for none.
-            Rewards are not computed anew, but none is older than ``replay`` pictures.
+        replay: images to keep with their actions and rewards, of which the agent learns instead of the batch's own; 0 for none.
+            Rewards are not computed anew, but none is older than ``replay`` images.
         random_share: share of the training in which all actions are random (published code: 20 % of the epochs).
         epsilon_decay: share of the training, after that, in which the share of random actions falls from 1 to ``epsilon_end``.
         epsilon_end: share of random actions in the end (published code: 0, at once).
-        whole: train the inpainter on the error of the whole picture, not of the hidden part alone.
+        whole: train the inpainter on the error of the whole image, not of the hidden part alone.
         decoder_dim: channels of the decoder's first maps.
-        min_scale: smallest share of the picture that a crop keeps.
+        min_scale: smallest share of the image that a crop keeps.
         jitter: strength of brightness, contrast and gamma changes.
 
-    The published code hides one block of 2 x 2 of 9 x 9 cells, 5 % of the picture. So few hidden pixels teach an encoder little in
+    The published code hides one block of 2 x 2 of 9 x 9 cells, 5 % of the image. So few hidden pixels teach an encoder little in
     a few minutes; the small preset hides six blocks of 2 x 2 of 8 x 8 cells, up to 38 %, for one pass of the inpainter as before.
     As the rewards of an episode nearly add up, looking ahead gains little there: gamma is 0. A tenth of the actions stay random,
-    so that no part of the pictures is never trained on and each Q-value stays up to date. The published agent may choose corners at
+    so that no part of the images is never trained on and each Q-value stays up to date. The published agent may choose corners at
     the edge, where blocks are cut off and which its random phase never tries, and its reward is the error summed over the whole
-    picture; here it is the mean over what was hidden.
+    image; here it is the mean over what was hidden.
     """
 
     needs_cnn = True
@@ -174,7 +174,7 @@ class IntelligentMasking(Method):
         return torch.stack(actions, 1)
 
     def values(self, agent: nn.Module, view: Tensor, hidden: Tensor) -> Tensor:
-        """Q of each action in pictures (B, C, H, W) whose cells ``hidden`` (B, N) are: (B, A), -inf where it is none."""
+        """Q of each action in images (B, C, H, W) whose cells ``hidden`` (B, N) are: (B, A), -inf where it is none."""
         pixels = to_pixels(hidden, view.shape[-1])
         q = agent(view * (1 - pixels), pixels).flatten(1)[:, self.corners]
         return q.masked_fill(hidden[:, self.corners], -torch.inf)
@@ -187,7 +187,7 @@ class IntelligentMasking(Method):
         return before, blocks & ~before
 
     def inpaint(self, view: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """What the inpainter makes of pictures without these cells (B, N), and the holes as pixels (B, 1, H, W)."""
+        """What the inpainter makes of images without these cells (B, N), and the holes as pixels (B, 1, H, W)."""
         hidden = to_pixels(cells, view.shape[-1])
         return fill_in(self.encoder, self.decoder, view * (1 - hidden)), hidden
 
@@ -221,7 +221,7 @@ class IntelligentMasking(Method):
         if self.agent is not None and self.target is not None:
             follow(self.target, self.agent, self.target_momentum)
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, the agent's Q-map over it, what is hidden when all actions are greedy, and what is filled in."""
         view = views["view"]
         cells = self.holes(self.episode(views, torch.zeros_like(self.epsilon)))[1].any(1)
@@ -232,7 +232,7 @@ class IntelligentMasking(Method):
         return {**shown, "hidden": view * (1 - hidden), "reconstruction": torch.where(hidden > 0, prediction.float(), view)}
 
     def _painted(self, agent: nn.Module, view: Tensor) -> Tensor:
-        """Half the view, half the Q-values of the first action, from the picture's lowest (black) to its highest (white)."""
+        """Half the view, half the Q-values of the first action, from the image's lowest (black) to its highest (white)."""
         cells = view.new_zeros(len(view), self.cells**2)
         q = self.values(agent, view, cells.bool())
         low, high = q.amin(1, keepdim=True), q.amax(1, keepdim=True)
@@ -242,14 +242,14 @@ class IntelligentMasking(Method):
 
 
 class _Replay(nn.Module):
-    """The last episodes, in buffers: the pictures, in half precision, and what was done in them; the newest replace the oldest.
+    """The last episodes, in buffers: the images, in half precision, and what was done in them; the newest replace the oldest.
 
-    The actions alone say what was hidden when, so a picture is kept once for all its hides.
+    The actions alone say what was hidden when, so an image is kept once for all its hides.
 
     Args:
-        size: pictures to keep.
-        channels: of a picture.
-        side: of a picture, pixels.
+        size: images to keep.
+        channels: of an image.
+        side: of an image, pixels.
         steps: hides of an episode.
     """
 

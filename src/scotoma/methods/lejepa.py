@@ -21,7 +21,7 @@ KNOTS, T_MAX = 17, 3.0  # of the integral over frequencies: the published code's
 
 
 class LeJEPA(Method):
-    """Large and small crops of a picture agree, under SIGReg: no teacher, no stop-gradient. Exports the online encoder.
+    """Large and small crops of an image agree, under SIGReg: no teacher, no stop-gradient. Exports the online encoder.
 
     Args:
         sigreg_weight: lambda, the weight of SIGReg beside 1 - lambda for the prediction (section 6.1: "0.05 as a robust default").
@@ -29,24 +29,24 @@ class LeJEPA(Method):
             within a point of it).
         global_views: large crops, to whose mean all views are drawn (section 6.1: 2).
         local_views: small crops (experiment details 1: 6).
-        local_size: their side, pixels; 0 for 7/16 of the picture's (98 of 224), rounded to whole patches (CNNs: to multiples of 8).
+        local_size: their side, pixels; 0 for 7/16 of the image's (98 of 224), rounded to whole patches (CNNs: to multiples of 8).
         hidden_dim: width of the projector's two hidden layers (published code: 2,048).
         projection_dim: width of the embeddings that the loss sees (table 1d: 64 best of 64 to 1,024).
-        min_scale: smallest share of the picture that a global crop keeps, and the largest that a local one does (published code:
+        min_scale: smallest share of the image that a global crop keeps, and the largest that a local one does (published code:
             0.3).
         local_scale: smallest share that a local crop keeps (published code: 0.05).
         jitter: strength of brightness, contrast and gamma changes (published code: 0.4).
         blur: share of the views that are blurred (published code: 50 %).
 
     The default encoder is resnet18, as for the other joint-embedding methods, so that a comparison is one of methods: the paper
-    advises "standard architectures such as ResNets and ViTs", and convolutions make do with fewer pictures. There algorithm 2 takes
+    advises "standard architectures such as ResNets and ViTs", and convolutions make do with fewer images. There algorithm 2 takes
     all views for global ones; local ones are kept here, as SwAV has them for ResNets, because they cost a sixth
     (``--method.global_views 6 --method.local_views 0`` is the paper's way).
 
     Small data: SIGReg grows with the batch and the prediction does not, so a batch of 64 holds the embeddings half as tightly as
-    the paper's smallest, 128; it takes twice the steps in the same time. Four local views that keep a tenth of the picture: less
-    of a medical picture is often background. Left out: solarisation, which makes no sense for grey medical pictures. The statistic
-    is that of the pictures of one process.
+    the paper's smallest, 128; it takes twice the steps in the same time. Four local views that keep a tenth of the image: less
+    of a medical image is often background. Left out: solarisation, which makes no sense for grey medical images. The statistic
+    is that of the images of one process.
     """
 
     batch_size = 64
@@ -116,7 +116,7 @@ class LeJEPA(Method):
         """The next step has other directions."""
         self.steps += 1
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The global views, and the first local one, enlarged."""
         size = (self.inputs.image_size, self.inputs.image_size)
         small = {name: F.interpolate(views[name], size, mode="bilinear") for name in self.narrow_names[:1]}

@@ -32,10 +32,10 @@ class MAE(Method):
             pixels as they are: a few minutes of training learn the layout of the body first, which normalised patches hide.
         norm_floor: added to a patch's variance (of normalised pixels) before the root, so that the noise of an empty background
             is not blown up to the contrast of tissue; the published code has 1e-6.
-        min_scale: smallest share of the picture that a crop keeps (table 1e: random resized crops, no colour change).
+        min_scale: smallest share of the image that a crop keeps (table 1e: random resized crops, no colour change).
 
     Weights to start from keep their own positions, which are then trained, and their patch embedding. The small preset was chosen
-    on validation rows (``docs/decisions.md``); the paper's is for a million pictures.
+    on validation rows (``docs/decisions.md``); the paper's is for a million images.
     """
 
     default_encoder = "vit_tiny_patch16"
@@ -44,7 +44,7 @@ class MAE(Method):
     learning_rate = 2.5e-4
     weight_decay = 0.05
     betas = (0.9, 0.95)
-    # table 8: base rate 1.5e-4 a 256 pictures; "1600-epoch" for the results of section 4.1 on
+    # table 8: base rate 1.5e-4 a 256 images; "1600-epoch" for the results of section 4.1 on
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_base_patch16",
         "batch_size": 4096,
@@ -113,7 +113,7 @@ class MAE(Method):
         """The agent, where there is one, trusts itself more as training goes on."""
         self.hiding.after_step(progress)
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, what the encoder saw of it, and the reconstruction beside the visible patches."""
         prediction, target, mask = self.reconstruct(views)
         if self.norm_pixels:  # the prediction lacks each patch's own mean and contrast: lend it the true ones to be looked at

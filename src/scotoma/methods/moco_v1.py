@@ -1,4 +1,4 @@
-"""MoCo v1: a picture's query must find its own key among those of earlier pictures (He et al. 2019, arXiv 1911.05722)."""
+"""MoCo v1: an image's query must find its own key among those of earlier images (He et al. 2019, arXiv 1911.05722)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class MoCoV1(Method):
     Args:
         temperature: of the softmax (section 3.3: 0.07).
         projection_dim: width of the projection (section 3.3: "fixed-dimensional output (128-D)"), by one linear layer.
-        queue_size: keys kept as negatives (section 4.1: 65,536); never more than half the pictures.
+        queue_size: keys kept as negatives (section 4.1: 65,536); never more than half the images.
         momentum: of the key encoder (equation 2; section 4.1: 0.999).
         groups: sub-batches with batch statistics of their own (section 3.3, "Shuffling BN", where they are the batches of 8 GPUs).
-        min_scale: smallest share of the picture that a crop keeps (the published code: 0.2).
+        min_scale: smallest share of the image that a crop keeps (the published code: 0.2).
         jitter: strength of brightness, contrast and gamma changes (the published code: 0.4). There is no blur before MoCo v2.
-        positives: the key is of another picture with the same value in this column: patient, study, or a band such as age:10.
+        positives: the key is of another image with the same value in this column: patient, study, or a band such as age:10.
             Earlier keys of that value stay negatives, as the method does not know them: they are few for patients (MICLe, Azizi
             et al. 2021, arXiv 2101.05224), many for bands, for which byol and simsiam, without negatives, are better.
 
     Both networks take the batch in groups, the key encoder in shuffled ones, as the authors' demo on one device does (without it
     they lose 4 % on CIFAR). The published code fills the queue with random vectors at first; here a slot that has had no key is no
-    negative (so the very first loss is 0), and nor is an older key of the query's own picture, which a small data set meets again
+    negative (so the very first loss is 0), and nor is an older key of the query's own image, which a small data set meets again
     soon. The small preset's momentum is 0.99: a queue of 1,000 keys is 16 batches old at most, over which that encoder moves by
     15 %; the paper's 256 batches at 0.999 are 23 %. The paper divides the learning rate by 10 twice; here it falls as a cosine.
     """
@@ -55,7 +55,7 @@ class MoCoV1(Method):
         normalise_in_groups(encoder, groups)
         self.projector = nn.Linear(width(encoder), projection_dim)
         self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
-        self.queue = KeyQueue(max(1, min(queue_size, inputs.pictures // 2)) if inputs.pictures else queue_size, projection_dim)
+        self.queue = KeyQueue(max(1, min(queue_size, inputs.images // 2)) if inputs.images else queue_size, projection_dim)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)
 
     def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:

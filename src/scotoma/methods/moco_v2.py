@@ -25,13 +25,13 @@ class MoCoV2(Method):
         projection_dim: width of the projection that the loss sees.
         hidden_dim: width of the head's hidden layer; 0 for the encoder's own (section 3: "2-layer MLP head (hidden layer 2048-d,
             with ReLU)", which is ResNet-50's own).
-        queue_size: keys kept as negatives (section 3: 65,536); never more than half the pictures.
+        queue_size: keys kept as negatives (section 3: 65,536); never more than half the images.
         momentum: of the key encoder (as in MoCo v1, 0.999).
         groups: sub-batches with batch statistics of their own (MoCo v1, section 3.3, "Shuffling BN"; there 8 GPUs' batches).
-        min_scale: smallest share of the picture that a crop keeps (the published code: 0.2).
+        min_scale: smallest share of the image that a crop keeps (the published code: 0.2).
         jitter: strength of brightness, contrast and gamma changes (section 3: stronger colour distortion does not help; 0.4).
         blur: share of the views that are blurred (section 3 adds blur; half of them in the published code).
-        positives: the key is of another picture with the same value in this column: patient, study, or a band such as age:10.
+        positives: the key is of another image with the same value in this column: patient, study, or a band such as age:10.
             Earlier keys of that value stay negatives, as the method does not know them: they are few for patients (MICLe, Azizi
             et al. 2021, arXiv 2101.05224), many for bands, for which byol and simsiam, without negatives, are better.
 
@@ -57,7 +57,7 @@ class MoCoV2(Method):
         hidden = hidden_dim or features
         self.projector = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, projection_dim))
         self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
-        self.queue = KeyQueue(max(1, min(queue_size, inputs.pictures // 2)) if inputs.pictures else queue_size, projection_dim)
+        self.queue = KeyQueue(max(1, min(queue_size, inputs.images // 2)) if inputs.images else queue_size, projection_dim)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
     def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:

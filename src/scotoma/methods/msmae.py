@@ -24,15 +24,15 @@ class MSMAE(Method):
     """Medical supervised masked autoencoder: MAE, a classifier on the class token, and masks drawn where that token looks.
 
     "Supervised attention-driven masking": labels teach the class token to look at lesions, and what it looks at is masked, so that
-    the encoder has to learn the tissue there. A picture's patches are drawn without replacement in proportion to the attention of
-    the last block's class token on the whole picture, seen as the view is: the first are masked, to be predicted; the next are
+    the encoder has to learn the tissue there. An image's patches are drawn without replacement in proportion to the attention of
+    the last block's class token on the whole image, seen as the view is: the first are masked, to be predicted; the next are
     thrown, neither seen nor predicted, at no cost to encoder or decoder; the rest is visible. Exports the online encoder.
 
     Args:
         mask_ratio: share of the patches masked once attention drives (published command: 0.45).
         throw_ratio: share thrown (published command: 0.3); before the warm-up is over these are masked too, at random (0.75).
         warmup_epochs: epochs of random masking, in which the attention learns (40 of 300 in the published settings).
-        attention_interval: epochs after which a picture's map is taken anew (20).
+        attention_interval: epochs after which an image's map is taken anew (20).
         classification_weight: of the cross-entropy beside the reconstruction (0.1).
         label_free: leave out classifier and labels. The class token then learns only through what the decoder reads from it: its
             attention is that of a plain MAE, which need not be on lesions.
@@ -41,14 +41,14 @@ class MSMAE(Method):
         decoder_heads: attention heads of the decoder (16).
         norm_pixels: predict pixels normalised within each patch; see ``mae``.
         norm_floor: added to a patch's variance before the root; see ``mae``.
-        min_scale: smallest share of the picture that a crop keeps (published code: 0.2).
+        min_scale: smallest share of the image that a crop keeps (published code: 0.2).
 
     Two things differ from the published code, by intention: the cross-entropy is of logits (there of probabilities, so that even a
-    sure and right prediction keeps a loss and gradients fade), and maps are cropped, turned and mirrored with their pictures to the
+    sure and right prediction keeps a loss and gradients fade), and maps are cropped, turned and mirrored with their images to the
     pixel.
 
     The small preset is that of ``mae``. Warm-up and interval are in epochs as in the paper, but 5 each, for runs of 20 to 60
-    epochs: a map costs about what a training step costs for its picture (all tokens, but forward only), so that an interval of 5
+    epochs: a map costs about what a training step costs for its image (all tokens, but forward only), so that an interval of 5
     adds a fifth to the time and one of 1 would double it.
     """
 
@@ -81,7 +81,7 @@ class MSMAE(Method):
 
     @classmethod
     def wants(cls, settings: dict[str, Any]) -> Wants:
-        """Labels, unless ``label_free``; pictures without one are reconstructed all the same."""
+        """Labels, unless ``label_free``; images without one are reconstructed all the same."""
         return Wants(labels=not settings.get("label_free", False), unlabelled=True)
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, mask_ratio: float = 0.45, throw_ratio: float = 0.3,
@@ -119,10 +119,10 @@ class MSMAE(Method):
         weights = next(encoder.parameters()).new_tensor(inputs.class_weights) if inputs.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
-        self.attention = AttentionMaps(inputs.pictures, self.patch, self.augment, attention_interval)
+        self.attention = AttentionMaps(inputs.images, self.patch, self.augment, attention_interval)
 
     def views(self, images: Tensor, rng: KeyedRNG) -> Views:
-        """One cropped view, where it lies in the picture, and one random number a patch, by which the patches are drawn."""
+        """One cropped view, where it lies in the image, and one random number a patch, by which the patches are drawn."""
         sampled = self.augment.sample(rng)
         return {
             "view": self.augment.apply(images, sampled),
@@ -166,7 +166,7 @@ class MSMAE(Method):
         total = reconstruction + self.classification_weight * supervised
         return {"loss": total, "reconstruction": reconstruction, "classification": supervised}
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, where the class token looks now, what the encoder sees, and the reconstruction; what is thrown stays empty."""
         view, inputs = views["view"], self.inputs
         weights = self.attention.warp(self.attention.take(self.encoder, batch["images"]), views["theta"])

@@ -29,7 +29,7 @@ class MSN(Method):
 
     Args:
         focal_views: small views (section 3: "drop all the patches around"; appendix A.1: 10).
-        focal_size: their side, pixels (appendix A.1: 96 beside 224); 0 for half of the picture's, in whole patches.
+        focal_size: their side, pixels (appendix A.1: 96 beside 224); 0 for half of the image's, in whole patches.
         patch_drop: share of the patches dropped from the random view (appendix A.1: 0.15 for ViT-S, 0.3 for ViT-B, 0.7 for ViT-L).
         prototypes: how many, K (appendix A.1: 1,024).
         output_dim: width of the projection and of the prototypes (appendix A.1: 256).
@@ -40,21 +40,21 @@ class MSN(Method):
         mean_entropy_weight: lambda of equation 1 (appendix A.1: 1).
         sinkhorn: make the targets use all prototypes alike, in 3 rounds (appendix C.1: so that lambda need not be tuned; without
             it a lambda of 1 loses 5.6 %, and 5 gains 0.8 %).
-        positives: the target view is of another picture with the same value in this column: patient, study, sex, or a band such as
+        positives: the target view is of another image with the same value in this column: patient, study, sex, or a band such as
             age:10.
         columns: columns of the table that both networks are told: they join the features before the head.
-        min_scale: smallest share of the picture that a large view keeps, and largest that a small one does (published code: 0.3).
+        min_scale: smallest share of the image that a large view keeps, and largest that a small one does (published code: 0.3).
         focal_scale: smallest share that a small view keeps (published code: 0.05).
         jitter: strength of brightness, contrast and gamma changes (published code: 0.4).
         blur: share of the views that are blurred (published code: half).
 
-    Both networks know the columns, so pictures may be sorted by these alone: ask the probe whether the encoder learned anything
-    else. They are those of the anchors' picture, also where the target view is of another.
+    Both networks know the columns, so images may be sorted by these alone: ask the probe whether the encoder learned anything
+    else. They are those of the anchors' image, also where the target view is of another.
 
     Small data. The target network's memory, 1 / (1 - momentum) steps, must be short beside a run of some hundred steps: 0.99 makes
-    it 100. 256 prototypes, for a few thousand pictures; the number matters little unless it is far too small (table 12). Sinkhorn
-    as in the paper's default: on made-up bars, without it and lambda 1, all pictures were in two prototypes after 60 steps.
-    Changes of brightness are weaker, because what grey pictures that look alike have in common is else too faint to grow; there
+    it 100. 256 prototypes, for a few thousand images; the number matters little unless it is far too small (table 12). Sinkhorn
+    as in the paper's default: on made-up bars, without it and lambda 1, all images were in two prototypes after 60 steps.
+    Changes of brightness are weaker, because what grey images that look alike have in common is else too faint to grow; there
     are 4 small views, which cost as much as one large. Left out in both presets: the rise of weight decay from 0.04 to 0.4, and
     gradient clipping at 3.
     """
@@ -138,7 +138,7 @@ class MSN(Method):
         follow(self.encoder, self.online, momentum)
         follow(self.target_head, self.online_head, momentum)
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The target view, and of the random view what is left."""
         mask = random_order(views["noise"], self.patch_drop)[2]
         return {"target view": views["target view"], "random view": paint(views["random view"], mask, self.patch)}
@@ -170,7 +170,7 @@ def msn_loss(anchors: Tensor, targets: Tensor, prototypes: Tensor, temperature: 
     published code, so that 0 is the least.
 
     Args:
-        anchors: (M, B, d) projections of M views of each picture, of any length.
+        anchors: (M, B, d) projections of M views of each image, of any length.
         targets: (B, d).
         prototypes: (K, d).
         temperature: of the anchors' softmax.
@@ -194,7 +194,7 @@ def sinkhorn(logits: Tensor, rounds: int) -> Tensor:
 
     Args:
         logits: (B, K); their softmax is what is balanced.
-        rounds: how often each prototype's share of the batch, then each picture's sum, is made 1.
+        rounds: how often each prototype's share of the batch, then each image's sum, is made 1.
 
     Returns:
         (B, K), rows that sum to 1.

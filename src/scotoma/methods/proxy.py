@@ -1,4 +1,4 @@
-"""Proxy: predict what the table knows of every picture, such as age and sex, before the finding that few have."""
+"""Proxy: predict what the table knows of every image, such as age and sex, before the finding that few have."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Proxy(Method):
 
     Args:
         columns: the table's columns to predict: those of DICOM headers (age, sex, view, ...) or the user's own.
-        min_scale: smallest share of the picture that a crop keeps: a larger crop than contrastive methods take, since the size of
+        min_scale: smallest share of the image that a crop keeps: a larger crop than contrastive methods take, since the size of
             the heart in the chest must be seen.
         jitter: strength of brightness, contrast and gamma changes.
     """

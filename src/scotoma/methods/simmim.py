@@ -20,20 +20,20 @@ from scotoma.transforms.masking import finer, paint, patchify, unpatchify
 class SimMIM(Method):
     """Masked image modelling where hidden patches pass the encoder as mask tokens. Exports the online encoder, without the token.
 
-    With ``next_task`` it is BERT's pretraining on pictures (Devlin et al. 2018, arXiv 1810.04805): both pictures of a pair are
+    With ``next_task`` it is BERT's pretraining on images (Devlin et al. 2018, arXiv 1810.04805): both images of a pair are
     partly hidden and reconstructed, and the encoder's features of both say whether the second follows the first in its study.
 
     Args:
         mask_ratio: share of the pixels hidden (section 4.1.2: 0.6 by default).
         mask_unit: side of what is hidden at once, pixels; a multiple of the encoder's patch that divides the size (section 3.2:
             "we adopt 32 x 32 by default", of 192 or 224 pixels).
-        masking: which units: random, drawn anew each time ("dynamic"), fixed (once for each picture), block, attention, agent,
+        masking: which units: random, drawn anew each time ("dynamic"), fixed (once for each image), block, attention, agent,
             entropy or saliency; see ``scotoma.methods.parts.mask_strategies``.
-        next_task: also tell whether the partner is the next picture of the same study.
+        next_task: also tell whether the partner is the next image of the same study.
         next_weight: of that task's cross-entropy beside the reconstruction loss (BERT, section A.2: the plain sum).
-        min_scale: smallest share of the picture that a crop keeps (section 4.1.2: "scale range of [0.67, 1]").
+        min_scale: smallest share of the image that a crop keeps (section 4.1.2: "scale range of [0.67, 1]").
 
-    The small preset hides 16 pixels of 96 at once, as coarse to the picture as 32 of 192. The paper's vision transformer has shared
+    The small preset hides 16 pixels of 96 at once, as coarse to the image as 32 of 192. The paper's vision transformer has shared
     relative positions; here it is timm's plain one, whose learned positions tell hidden patches apart.
     """
 
@@ -42,7 +42,7 @@ class SimMIM(Method):
     batch_size = 64
     learning_rate = 5e-4
     weight_decay = 0.05
-    # the published configuration of ViT-B: base rate 1e-4 a 512 pictures; its rate falls once, at epoch 700, ours as a cosine
+    # the published configuration of ViT-B: base rate 1e-4 a 512 images; its rate falls once, at epoch 700, ours as a cosine
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_base_patch16",
         "batch_size": 2048,
@@ -54,7 +54,7 @@ class SimMIM(Method):
 
     @classmethod
     def wants(cls, settings: dict[str, Any]) -> Wants:
-        """Pairs of pictures that follow one another in a study, for the next task."""
+        """Pairs of images that follow one another in a study, for the next task."""
         return Wants(pairs="next:study" if settings.get("next_task") else "")
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, mask_ratio: float = 0.6, mask_unit: int = 16,
@@ -78,12 +78,12 @@ class SimMIM(Method):
         nn.init.normal_(self.mask_token, std=0.02)
         self.predict = nn.Linear(vit.embed_dim, self.patch**2 * inputs.in_chans)  # section 3.3: "as light as a linear layer"
         features = width(encoder)
-        # BERT's pooler and classifier; a single linear layer would add up what it thinks of each picture and never compare them
+        # BERT's pooler and classifier; a single linear layer would add up what it thinks of each image and never compare them
         self.next = nn.Sequential(nn.Linear(2 * features, features), nn.Tanh(), nn.Linear(features, 1)) if next_task else None
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
 
     def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
-        """One cropped view and its random numbers; another crop of the partner, whose random numbers go by the picture, too."""
+        """One cropped view and its random numbers; another crop of the partner, whose random numbers go by the image, too."""
         views = {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
         if partners is not None:
             other = rng.of("partner")
@@ -128,7 +128,7 @@ class SimMIM(Method):
         """The agent, where there is one, trusts itself more as training goes on."""
         self.hiding.after_step(progress)
 
-    def pictures(self, views: Views, batch: Batch) -> dict[str, Tensor]:
+    def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, what the encoder saw of it, and the reconstruction beside the visible patches."""
         view = views["view"]
         _, prediction, units = self.reconstruct(view, views["noise"])

@@ -26,17 +26,17 @@ class Supervised(Method):
     """Cross-entropy of a linear head on the encoder's features, under mild augmentation. Exports the online encoder.
 
     Args:
-        min_scale: smallest share of the picture that a crop keeps.
+        min_scale: smallest share of the image that a crop keeps.
         jitter: strength of brightness, contrast and gamma changes.
         drop_tokens: share of the patches of a vision transformer that training leaves out, drawn in proportion to the class token's
             attention (MSMAE, arXiv 2305.05871, which fine-tunes as it pretrains: 0.45 masked + 0.30 thrown = 0.75); in use it sees
-            all. The attention is that of a frozen copy of the network as it was given, taken once a picture: of random weights it
+            all. The attention is that of a frozen copy of the network as it was given, taken once an image: of random weights it
             is next to uniform, and mean pooling would leave the class token of the trained network untaught.
         trained_stages: train only so many of the last stages (of a vision transformer: blocks) beside the head; 0 trains all.
         layer_decay: factor on the learning rate from each layer to the one before it (0.75 in MAE, table 9); 1 for none.
         mixup: alpha of mixup, 0 for none (MAE, table 9: 0.8).
-        cutmix: alpha of CutMix, 0 for none (MAE, table 9: 1.0). Where both are given, each picture gets one of the two.
-        erasing: share of the pictures of which a rectangle is erased.
+        cutmix: alpha of CutMix, 0 for none (MAE, table 9: 1.0). Where both are given, each image gets one of the two.
+        erasing: share of the images of which a rectangle is erased.
         smoothing: share of each label that is spread over all classes.
         focal: gamma of the focal loss, which looks away from what is easy; 0 for cross-entropy.
     """
@@ -61,7 +61,7 @@ class Supervised(Method):
         if not 0 <= erasing <= 1 or not 0 < layer_decay <= 1:
             raise UsageError("--method.erasing must lie between 0 and 1, --method.layer_decay above 0 and at most 1")
         if drop_tokens and (mixup or cutmix):
-            raise UsageError("--method.drop_tokens drops by one picture's attention: leave --method.mixup and --method.cutmix at 0")
+            raise UsageError("--method.drop_tokens drops by one image's attention: leave --method.mixup and --method.cutmix at 0")
         self.mixup, self.cutmix, self.erasing, self.smoothing, self.focal = mixup, cutmix, erasing, smoothing, focal
         self.layer_decay = layer_decay
         if trained_stages:
@@ -76,7 +76,7 @@ class Supervised(Method):
         if drop_tokens:
             patch = patch_side(encoder, "drop_tokens")
             self.given = momentum_copy(encoder)
-            self.attention = AttentionMaps(inputs.pictures, patch, self.augment)
+            self.attention = AttentionMaps(inputs.images, patch, self.augment)
             self.visible = visible_count(self.attention.grid**2, drop_tokens)
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ class Supervised(Method):
         return self
 
     def views(self, images: Tensor, rng: KeyedRNG) -> Views:
-        """One mildly changed view; where tokens are dropped, where it lies in the picture and a random number a patch too."""
+        """One mildly changed view; where tokens are dropped, where it lies in the image and a random number a patch too."""
         sampled = self.augment.sample(rng)
         found = {"view": self.augment.apply(images, sampled)}
         if self.erasing:
@@ -113,7 +113,7 @@ class Supervised(Method):
         return encoder.forward_head(forward_visible(encoder, views["view"], order[:, : self.visible]))
 
     def mix(self, views: Views, shares: Tensor) -> tuple[Views, Tensor]:
-        """Mixup or CutMix of the views of a batch and their labels (B, K), each picture by its own numbers."""
+        """Mixup or CutMix of the views of a batch and their labels (B, K), each image by its own numbers."""
         which, weight, *centre = views["mix"].unbind(1)
         cuts = which < (0.5 if self.mixup and self.cutmix else float(bool(self.cutmix)))
         together = mixed(views["view"], shares, beta(weight, self.mixup or 1.0))

@@ -27,15 +27,15 @@ class VICReg(Method):
         covariance: weight of the squared covariances between coordinates (section 4.2: nu = 1).
         hidden_dim: width of the expander's two hidden layers (section 4.2: 8,192).
         expander_dim: width of the embeddings that the loss sees (section 4.2: 8,192).
-        min_scale: smallest share of the picture that a crop keeps (appendix C: 0.08; small lesions must stay inside).
+        min_scale: smallest share of the image that a crop keeps (appendix C: 0.08; small lesions must stay inside).
         jitter: strength of brightness, contrast and gamma changes.
         blur: share of the views that are blurred (appendix C: 50 %).
-        positives: the second view is of another picture that has the same value in this column (``patient``), or lies in the same
-            band (``age:10``); of the same picture where that is empty.
+        positives: the second view is of another image that has the same value in this column (``patient``), or lies in the same
+            band (``age:10``); of the same image where that is empty.
 
-    Small data: batches of 64 as for the other contrastive methods. From B pictures, covariances of unrelated coordinates come out
+    Small data: batches of 64 as for the other contrastive methods. From B images, covariances of unrelated coordinates come out
     as noise that adds about D / B to the loss and can only be fought by shrinking the embeddings; 256 coordinates keep the paper's
-    D / B of 4. Left out: solarisation, which makes no sense for grey medical pictures.
+    D / B of 4. Left out: solarisation, which makes no sense for grey medical images.
     """
 
     batch_size = 64
@@ -77,7 +77,7 @@ def vicreg_terms(first: Tensor, second: Tensor) -> dict[str, Tensor]:
     equation 6 has a sum.
 
     Args:
-        first: (B, D) embeddings of one view of each picture.
+        first: (B, D) embeddings of one view of each image.
         second: (B, D) embeddings of the other.
 
     Returns:

@@ -136,8 +136,8 @@ def evaluate(
     return rows
 
 
-def picture_means(values: ArrayLike, weights: Array) -> FloatArray:
-    """Means of numbers that each picture has under weights (R, n): (R,); NaN where none has one.
+def image_means(values: ArrayLike, weights: Array) -> FloatArray:
+    """Means of numbers that each image has under weights (R, n): (R,); NaN where none has one.
 
     Args:
         values: (n,), or (n, K) of K regions, whose means are averaged; NaN for none.
@@ -165,16 +165,16 @@ def _two_level(scores: Sequence[FloatArray], n: int, seed: int) -> tuple[dict[st
 def _of_draws(
     name: str | None, y: ArrayLike, models: Sequence[Predictions], groups: Groups, resamples: int, seed: int
 ) -> tuple[dict[str, Any], FloatArray]:
-    """`_two_level` of the metric of models, or where ``name`` is None of `picture_means` of what they give each picture."""
+    """`_two_level` of the metric of models, or where ``name`` is None of `image_means` of what they give each image."""
     draws = len(models[0])
     if not draws or draws != len(models[-1]):
         raise ValueError(f"give one prediction set per label draw, not {draws} and {len(models[-1])}")
     weights = _with_original(groups, len(np.asarray(y)), resamples, seed)
-    if name is None:  # pictures without a value say nothing of chance
+    if name is None:  # images without a value say nothing of chance
         valued = np.any([~np.isnan(np.asarray(p, float).reshape(len(p), -1)).all(1) for model in models for p in model], axis=0)
         if len(set(_codes(groups)[valued].tolist())) < 2:
             weights[1:] = 0
-    of = [[picture_means(p, weights) if name is None else score(name, y, p, weights) for p in model] for model in models]
+    of = [[image_means(p, weights) if name is None else score(name, y, p, weights) for p in model] for model in models]
     return _two_level([np.stack(scores, axis=1) for scores in of], weights.shape[1], seed)
 
 
@@ -184,7 +184,7 @@ def mean_over_draws(
     """Mean of a metric over models trained on different draws of the labels, with a two-level bootstrap interval.
 
     ``predictions`` holds one p per label draw (seed), all on the test rows of ``y``; with ``name`` None each is what
-    `picture_means` takes (a Dice coefficient of each picture, say). Every resample draws patients (the same for every model)
+    `image_means` takes (a Dice coefficient of each image, say). Every resample draws patients (the same for every model)
     and, independently, label draws, both with replacement. With D draws the variance between them enters at (D - 1) / D of
     its size: the interval is too narrow for two or three, and blind to the draw with one.
     Returns ``value, low, high`` (95 %), ``n`` test rows and ``draws``.
@@ -237,7 +237,7 @@ def delong(y01: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level: float 
     """Difference of two correlated AUROCs without a bootstrap (DeLong, DeLong and Clarke-Pearson 1988).
 
     In the midrank form of Sun and Xu (2014), O(n log n). Rows must be independent, one a patient (see ``decisions.aggregate``):
-    several pictures of a patient need `paired_difference`.
+    several images of a patient need `paired_difference`.
 
     Args:
         y01: (n,) 1 / 0; rows with NaN are left out.

@@ -264,15 +264,15 @@ def net_benefit(y01: ArrayLike, p: ArrayLike, thresholds: ArrayLike, weights: Ar
 
 
 def aggregate(p: ArrayLike, groups: Groups, how: How, multilabel: bool = False) -> tuple[list[Any], FloatArray]:
-    """One prediction a patient (study, group) from those of its pictures.
+    """One prediction a patient (study, group) from those of its images.
 
     Args:
         p: (n, C) or (n, K) probabilities.
         groups: (n,) of anything hashable.
-        how: ``mean``; and of labels alone ``max`` or ``noisy_or``, 1 - prod(1 - p): positive where any picture is, pictures
+        how: ``mean``; and of labels alone ``max`` or ``noisy_or``, 1 - prod(1 - p): positive where any image is, images
             erring independently.
         multilabel: whether the columns are labels. Over classes the greatest probabilities no longer sum to 1, and scaled to do
-            so they are nothing's probability: there only the mean is given. "Any picture of class k" is a label: ``p[:, [k]]``.
+            so they are nothing's probability: there only the mean is given. "Any image of class k" is a label: ``p[:, [k]]``.
 
     Returns:
         The groups in order of first appearance, and their probabilities (G, C).

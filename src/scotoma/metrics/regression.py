@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate, picture_means
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means
 from scotoma.metrics.classification import FloatArray
 from scotoma.run_folder import Row
 
@@ -19,15 +19,15 @@ def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[st
     """
     error, w = found - truth, weights.astype(np.float64)
     truth, found = truth - truth.mean(), found - found.mean()  # of numbers far from 0 the difference of squares loses all digits
-    squared, mean = picture_means(error**2, w), picture_means(truth, w)
-    spread = picture_means(truth**2, w) - mean**2
-    of_found = picture_means(found, w)
-    spread_found = picture_means(found**2, w) - of_found**2
-    together = picture_means(truth * found, w) - mean * of_found
+    squared, mean = image_means(error**2, w), image_means(truth, w)
+    spread = image_means(truth**2, w) - mean**2
+    of_found = image_means(found, w)
+    spread_found = image_means(found**2, w) - of_found**2
+    together = image_means(truth * found, w) - mean * of_found
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = np.where(spread > 1e-12, 1 - squared / spread, np.nan)
         pearson = np.where((spread > 1e-12) & (spread_found > 1e-12), together / np.sqrt(spread * spread_found), np.nan)
-    return {"mae": picture_means(np.abs(error), w), "rmse": np.sqrt(squared), "bias": picture_means(error, w), "r2": r2,
+    return {"mae": image_means(np.abs(error), w), "rmse": np.sqrt(squared), "bias": image_means(error, w), "r2": r2,
             "pearson": pearson}  # fmt: skip
 
 

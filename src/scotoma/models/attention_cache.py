@@ -1,4 +1,4 @@
-"""Attention maps: how strongly the class token attends to each patch of each picture, kept as weights to draw patches by."""
+"""Attention maps: how strongly the class token attends to each patch of each image, kept as weights to draw patches by."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from scotoma.transforms.augmentation import Augmentation, places, plain
 
 
 class AttentionMaps(nn.Module):
-    """A map of every picture, renewed when the picture comes by and its map is missing or too old.
+    """A map of every image, renewed when the image comes by and its map is missing or too old.
 
-    MSMAE (arXiv 2305.05871) stops every so many epochs and takes the maps of all pictures at once. Here each is taken when it is
-    needed: as many forwards, none for a picture that is not met again, and each map at most as old. Every process tells the others
+    MSMAE (arXiv 2305.05871) stops every so many epochs and takes the maps of all images at once. Here each is taken when it is
+    needed: as many forwards, none for an image that is not met again, and each map at most as old. Every process tells the others
     the maps of its part of a batch, so all have the same ones. Maps and stamps are buffers, so a resumed run goes on with the very
     same.
 
     Args:
-        pictures: how many there are; ``positions`` number them from 0.
+        images: how many there are; ``positions`` number them from 0.
         patch: side of a patch, pixels.
-        augment: the views on which the maps will be laid; size and statistics of the whole picture are its own.
+        augment: the views on which the maps will be laid; size and statistics of the whole image are its own.
         interval: epochs after which a map is taken anew; 0 for never.
     """
 
     maps: Tensor
     stamps: Tensor
 
-    def __init__(self, pictures: int, patch: int, augment: Augmentation, interval: int = 0) -> None:
+    def __init__(self, images: int, patch: int, augment: Augmentation, interval: int = 0) -> None:
         super().__init__()
         self.patch, self.augment, self.interval = patch, augment, interval
         self.grid = augment.size // patch
-        self.register_buffer("maps", torch.ones(pictures, self.grid**2, dtype=torch.float16))
-        self.register_buffer("stamps", torch.full((pictures,), -1))  # the epoch in which each was taken, -1 for never
+        self.register_buffer("maps", torch.ones(images, self.grid**2, dtype=torch.float16))
+        self.register_buffer("stamps", torch.full((images,), -1))  # the epoch in which each was taken, -1 for never
 
     def refresh(self, encoder: nn.Module, images: Tensor, positions: Tensor, epochs: Tensor) -> None:
-        """Take the maps of those pictures of a batch whose map is missing or too old.
+        """Take the maps of those images of a batch whose map is missing or too old.
 
         Args:
             encoder: whose attention is taken.
             images: (B, C, H, W) uint8, uncropped.
-            positions: (B,) int64, which pictures they are.
+            positions: (B,) int64, which images they are.
             epochs: (B,) int64, the epoch in which each is seen.
         """
         stamps = self.stamps[positions]
@@ -71,18 +71,18 @@ class AttentionMaps(nn.Module):
         return found / found.mean(1, keepdim=True)  # in units of the mean: float16 has its digits there
 
     def weights(self, positions: Tensor, theta: Tensor) -> Tensor:
-        """(B, N) float32: the maps of these pictures, seen as their views are; see ``warp``."""
+        """(B, N) float32: the maps of these images, seen as their views are; see ``warp``."""
         return self.warp(self.maps[positions].float(), theta)
 
     def warp(self, maps: Tensor, theta: Tensor) -> Tensor:
-        """Crop, turn and mirror maps exactly as their pictures.
+        """Crop, turn and mirror maps exactly as their images.
 
-        A map is constant over each patch of the whole picture, so every pixel of the view takes the value of the patch it comes
+        A map is constant over each patch of the whole image, so every pixel of the view takes the value of the patch it comes
         from (``nearest``; ``bilinear`` would smear a map over its neighbours even where nothing moves), and a patch of the view
-        takes the mean over its pixels. What comes from outside the picture weighs nothing.
+        takes the mean over its pixels. What comes from outside the image weighs nothing.
 
         Args:
-            maps: (B, N) of uncropped pictures.
+            maps: (B, N) of uncropped images.
             theta: (B, 2, 3), as ``Augmentation.sample`` gives.
 
         Returns:

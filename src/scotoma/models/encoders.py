@@ -30,7 +30,7 @@ def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
     """A user's name of a network -> timm's name and arguments.
 
     ``vit_tiny_patch8`` stands for timm's ``vit_tiny_patch16_224`` with patches of 8 pixels. Vision transformers get the image size
-    and give their class token, as timm's do: the mean over patches forgets where in the picture a thing was. With ``_avg`` at the
+    and give their class token, as timm's do: the mean over patches forgets where in the image a thing was. With ``_avg`` at the
     end (``vit_tiny_patch8_avg``) the same network, with the same weights, gives that mean.
 
     Raises:
@@ -82,7 +82,7 @@ def is_vit(encoder: nn.Module) -> bool:
 
 
 def embed(encoder: nn.Module, images: Tensor) -> Tensor:
-    """Patches of pictures as tokens with their positions, before the first block; positions are resampled to other sizes.
+    """Patches of images as tokens with their positions, before the first block; positions are resampled to other sizes.
 
     Args:
         encoder: a timm vision transformer.
@@ -108,7 +108,7 @@ def embed(encoder: nn.Module, images: Tensor) -> Tensor:
 
 
 def small_side(encoder: nn.Module, image_size: int, asked: int, share: float) -> int:
-    """The side of small crops: what was asked for, ``--method.local_size``, or about a share of the picture's.
+    """The side of small crops: what was asked for, ``--method.local_size``, or about a share of the image's.
 
     A multiple of a vision transformer's patch, else of 8; convolutional networks get no less than 32 pixels (of a 32nd of that is
     one cell left, over which bfloat16 convolutions on a CPU give NaN now and then).
@@ -118,7 +118,7 @@ def small_side(encoder: nn.Module, image_size: int, asked: int, share: float) ->
     """
     vit: Any = encoder if is_vit(encoder) else None
     if vit is None and getattr(encoder, "pretrained_cfg", {}).get("fixed_input_size", False):
-        raise UsageError("this network takes pictures of one size alone: --method.local_views 0, or another --encoder")
+        raise UsageError("this network takes images of one size alone: --method.local_views 0, or another --encoder")
     step = 8 if vit is None else int(vit.patch_embed.patch_size[0])
     if vit is not None and asked % step:
         raise UsageError(f"--method.local_size {asked}: must be a multiple of the patch, {step} pixels")
@@ -169,7 +169,7 @@ def feature_map(encoder: nn.Module, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def map_shape(encoder: nn.Module, in_chans: int, size: int) -> tuple[int, int]:
-    """Channels and side of a CNN's last feature map, for pictures of this size.
+    """Channels and side of a CNN's last feature map, for images of this size.
 
     Raises:
         UsageError: the network is no CNN.

@@ -17,7 +17,7 @@ from scotoma.transforms.augmentation import plain
 
 def features(encoder: nn.Module, images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...],
              precision: str) -> Tensor:  # fmt: skip
-    """(B, D) float32 features of (B, C, H, W) uint8 pictures, seen plainly."""
+    """(B, D) float32 features of (B, C, H, W) uint8 images, seen plainly."""
     x = plain(images, size, mean, std).contiguous(memory_format=torch.channels_last)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         return encoder(x).float()
@@ -27,7 +27,7 @@ def spread(f: Tensor) -> tuple[float, float]:
     """How far features are from collapse.
 
     Returns:
-        Feature spread: the mean standard deviation of the L2-normalised features' coordinates times sqrt(D), 0 when all pictures
+        Feature spread: the mean standard deviation of the L2-normalised features' coordinates times sqrt(D), 0 when all images
         look alike and near 1 when they fill the sphere (SimSiam, section 4.1). Effective rank: exp of the entropy of the
         normalised singular values of the centred features (Roy & Vetterli 2007), between 1 and D. Both are NaN where a feature is
         no number.

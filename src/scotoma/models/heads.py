@@ -75,7 +75,7 @@ def normalise_in_groups(network: nn.Module, groups: int) -> None:
 
     Args:
         network: any; one without batch norm stays as it is.
-        groups: how many over all processes, of nearly the same size; fewer where a group would have less than two pictures.
+        groups: how many over all processes, of nearly the same size; fewer where a group would have less than two images.
     """
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -85,7 +85,7 @@ def normalise_in_groups(network: nn.Module, groups: int) -> None:
 
 
 class KeyQueue(nn.Module):
-    """The newest keys, first in, first out (MoCo, section 3.2, "Dictionary as a queue"), and the picture that each is of.
+    """The newest keys, first in, first out (MoCo, section 3.2, "Dictionary as a queue"), and the image that each is of.
 
     Args:
         size: how many keys; batches need not divide it.
@@ -108,7 +108,7 @@ class KeyQueue(nn.Module):
 
         Args:
             keys: (B, D), oldest first; of more than ``size`` the last are kept.
-            owners: (B,) int64, the number of each key's picture, from 0.
+            owners: (B,) int64, the number of each key's image, from 0.
         """
         size = len(self.keys)
         keys, owners = keys[-size:], owners[-size:]
@@ -118,7 +118,7 @@ class KeyQueue(nn.Module):
         self.pointer.add_(len(keys)).remainder_(size)
 
     def excluded(self, owners: Tensor) -> Tensor:
-        """(B, K): the slots that are no negatives of pictures of these numbers: empty ones, and older keys of the same picture."""
+        """(B, K): the slots that are no negatives of images of these numbers: empty ones, and older keys of the same image."""
         return (self.owners < 0) | (self.owners == owners[:, None])
 
 

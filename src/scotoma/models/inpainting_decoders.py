@@ -1,4 +1,4 @@
-"""Filling in what was hidden of a picture: decoders behind a CNN encoder, and the network that chooses what to hide."""
+"""Filling in what was hidden of an image: decoders behind a CNN encoder, and the network that chooses what to hide."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from scotoma.models.encoders import feature_map, map_shape, width
 
 
 class Decoder(nn.Module):
-    """Low-resolution maps -> a picture: double the side and convolve until the size is reached, ever narrower, no skip connections.
+    """Low-resolution maps -> an image: double the side and convolve until the size is reached, ever narrower, no skip connections.
 
     Five doublings behind a resnet18 at 96 pixels cost about a tenth of the encoder; the last is a rearrangement of channels.
 
     Args:
         dim: channels that come in; halved with every doubling, down to 16.
         side: of the maps that come in.
-        channels: of the picture.
-        size: side of the picture; where it is no power of two times ``side``, the result is resized to it.
+        channels: of the image.
+        size: side of the image; where it is no power of two times ``side``, the result is resized to it.
     """
 
     def __init__(self, dim: int, side: int, channels: int, size: int) -> None:
@@ -44,12 +44,12 @@ class Decoder(nn.Module):
 
 
 class CodeDecoder(nn.Module):
-    """A picture from an encoder's features alone, the very numbers that are exported: nothing passes but through them.
+    """An image from an encoder's features alone, the very numbers that are exported: nothing passes but through them.
 
     Args:
         encoder: a network with feature maps.
-        channels: of the picture.
-        size: side of the picture.
+        channels: of the image.
+        size: side of the image.
         dim: channels of the decoder's first maps.
     """
 
@@ -93,19 +93,19 @@ def channelwise_conv(dim: int, size: int, stages: int) -> nn.Conv2d:
 
     Args:
         dim: channels.
-        size: side of the picture, pixels.
+        size: side of the image, pixels.
         stages: of the encoder, between which the side is halved: the map's side is size / 2^(stages - 1).
     """
     return nn.Conv2d(dim, dim, 2 * (1 + size // 2 ** (stages + 1)) - 1, padding="same", groups=dim)
 
 
 class MapDecoder(nn.Module):
-    """A picture from an encoder's last feature map and, at every place, the features that the encoder makes of that map.
+    """An image from an encoder's last feature map and, at every place, the features that the encoder makes of that map.
 
     Args:
         encoder: a network with feature maps.
-        channels: of the picture.
-        size: side of the picture.
+        channels: of the image.
+        size: side of the image.
         dim: channels to which the map is brought first.
     """
 
@@ -123,9 +123,9 @@ class MapDecoder(nn.Module):
         return self.decoder(F.relu(x))
 
 
-def fill_in(encoder: nn.Module, decoder: MapDecoder, pictures: Tensor) -> Tensor:
-    """What encoder and decoder make of pictures with holes, (B, C, size, size)."""
-    maps = feature_map(encoder, pictures)
+def fill_in(encoder: nn.Module, decoder: MapDecoder, images: Tensor) -> Tensor:
+    """What encoder and decoder make of images with holes, (B, C, size, size)."""
+    maps = feature_map(encoder, images)
     features: Tensor = encoder.forward_head(maps)  # type: ignore[operator]
     return decoder(maps, features)
 
@@ -137,14 +137,14 @@ def to_pixels(cells: Tensor, size: int) -> Tensor:
 
 
 class Agent(nn.Module):
-    """Looks at a picture with holes and says what each location is worth: a map of Q-values (Bahrami et al. 2022).
+    """Looks at an image with holes and says what each location is worth: a map of Q-values (Bahrami et al. 2022).
 
     Four stages, on a quarter to a thirty-second of the side, and a short decoder that brings their maps to the grid, adds them and
-    convolves: fine enough for the cells, and each value has seen the whole picture. Group norms, not batch norms: what is hidden
-    in a picture must not hang on the others of its batch, and acting and learning must see the same values.
+    convolves: fine enough for the cells, and each value has seen the whole image. Group norms, not batch norms: what is hidden
+    in an image must not hang on the others of its batch, and acting and learning must see the same values.
 
     Args:
-        channels: of the picture.
+        channels: of the image.
         cells: locations along a side.
     """
 
@@ -159,10 +159,10 @@ class Agent(nn.Module):
         self.join = _normed(nn.Conv2d(64, 64, 3, 1, 1, bias=False))
         self.value = nn.Conv2d(64, 1, 1)
 
-    def forward(self, picture: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, image: Tensor, hidden: Tensor) -> Tensor:
         """(B, C, H, W) with holes and (B, 1, H, W), 1 in the holes -> (B, cells, cells) float32."""
-        with torch.autocast(picture.device.type, enabled=False):  # bfloat16 would make ties of locations that differ
-            x, brought = torch.cat([picture, hidden], 1), []
+        with torch.autocast(image.device.type, enabled=False):  # bfloat16 would make ties of locations that differ
+            x, brought = torch.cat([image, hidden], 1), []
             for stage, lateral in zip(self.stages, self.lateral, strict=True):
                 x = stage(x)
                 brought.append(lateral(F.adaptive_avg_pool2d(x, self.cells)))
@@ -179,8 +179,8 @@ class HistoricalInpainter(nn.Module):
     Its agent is the same network without the decoder: the map that the head makes of the bottleneck (9 x 9 at 300 pixels).
 
     Args:
-        channels: of the picture.
-        size: side of the picture; the result is resized to it by nearest neighbours.
+        channels: of the image.
+        size: side of the image; the result is resized to it by nearest neighbours.
         skips: whether the decoder sees the encoder's maps of its own resolution (U-Net).
     """
 

@@ -76,7 +76,7 @@ def _logistic(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray
 
     best, best_loss = (np.zeros((classes, x.shape[1])), np.zeros(classes)), np.inf
     present = np.unique(y)
-    if len(present) < 2:  # nothing to tell apart: that class for every picture, or any where no label is known
+    if len(present) < 2:  # nothing to tell apart: that class for every image, or any where no label is known
         best[1][:] = NEVER if len(present) else 0.0
         best[1][present] = 0.0
         return best

@@ -10,7 +10,7 @@ SMALLEST_IN_BFLOAT16 = 32  # pixels, on a CPU
 def automatic_precision(image_size: int) -> str:
     """``bf16-mixed`` where the processor multiplies bfloat16 matrices itself, else ``32-true``.
 
-    On a CPU small pictures get ``32-true``, too: some convolutional networks shrink them to a map of one cell before the last
+    On a CPU small images get ``32-true``, too: some convolutional networks shrink them to a map of one cell before the last
     stage, over which a step in bfloat16 reads memory that nobody wrote, and gives NaN where that held one (torch 2.15).
     """
     if torch.cuda.is_available():

@@ -58,11 +58,11 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
 
 
 def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **overrides: Any) -> tuple[nn.Module, EncoderInfo]:
-    """A pretrained network and its header, for pictures of another side or with a finer last map.
+    """A pretrained network and its header, for images of another side or with a finer last map.
 
     Args:
         source: a run folder or an encoder file.
-        size: side of the pictures; by default as it was pretrained.
+        size: side of the images; by default as it was pretrained.
         dilated: of how many pixels a cell of the last map is to be; 0 leaves the network as it is.
         **overrides: timm arguments that change training, not weights (``drop_path_rate``).
 

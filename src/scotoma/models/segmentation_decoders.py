@@ -49,7 +49,7 @@ def maps(encoder: nn.Module, images: Tensor) -> list[Tensor]:
     """What a decoder sees of a network: (B, D, h, w) each, finest first.
 
     Of a convolutional network the last map of each stage; of a vision transformer those of four evenly spaced blocks, the last
-    one normed. Pictures may have any side that the network's strides or patches divide.
+    one normed. Images may have any side that the network's strides or patches divide.
 
     Raises:
         UsageError: the network gives no maps.
@@ -85,8 +85,8 @@ class Decoder(nn.Module):
 
     Args:
         name: one of ``DECODERS``.
-        encoder: of whose maps; in pictures of ``side``.
-        info: of the encoder, for channels and side of the pictures.
+        encoder: of whose maps; in images of ``side``.
+        info: of the encoder, for channels and side of the images.
         classes: how many, the background included.
 
     Raises:
@@ -119,7 +119,7 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(last, classes, 3, padding=1)
 
     def forward(self, found: list[Tensor], images: Tensor) -> Tensor:
-        """(B, classes, H, W) logits, float32, interpolated bilinearly where the decoder ends before the pictures' side.
+        """(B, classes, H, W) logits, float32, interpolated bilinearly where the decoder ends before the images' side.
 
         Args:
             found: what `maps` gives.
@@ -178,7 +178,7 @@ class Pyramid(nn.Module):
 
 
 class ProgressiveUpsampling(nn.Sequential):
-    """SETR-PUP (Zheng et al. 2020, arXiv 2012.15840, section 3.3): convolutions and doublings in turn, up to the picture's side."""
+    """SETR-PUP (Zheng et al. 2020, arXiv 2012.15840, section 3.3): convolutions and doublings in turn, up to the image's side."""
 
     def __init__(self, channels: int, width: int, doublings: int) -> None:
         layers: list[nn.Module] = []

@@ -2,7 +2,7 @@
 
 Numeric columns: median and quartiles, Mann-Whitney's test; categorical ones: shares, the chi-square test; both: the
 standardised mean difference from the training rows, which unlike a p-value does not grow with the number of patients (above 0.1
-is often called an imbalance: Austin 2009). Where patients are known they are counted, not pictures: a patient has the median of
+is often called an imbalance: Austin 2009). Where patients are known they are counted, not images: a patient has the median of
 its numbers and its most frequent category.
 """
 
@@ -54,13 +54,13 @@ def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = N
     """Describe each split, and compare each with training.
 
     Args:
-        table: one row a picture.
+        table: one row an image.
         of: (n,) the split of each row, one of ``SPLITS``; others are left out.
-        patients: (n,) int, whose picture each row is; None where that is not known, and pictures are counted.
+        patients: (n,) int, whose image each row is; None where that is not known, and images are counted.
         targets: columns whose categories are all shown; of others, those of fewer than ``phi.FEW`` patients are one.
 
     Returns:
-        Rows with ``evaluator`` "cohort", ``split``, ``n`` (patients, or pictures, whose value is known) and ``metric``: ``images``;
+        Rows with ``evaluator`` "cohort", ``split``, ``n`` (patients, or images, whose value is known) and ``metric``: ``images``;
         ``patients``; ``median`` with ``lower_quartile`` and ``upper_quartile`` of a ``column``; ``share`` of a ``class`` of a
         ``column``; and, against ``reference`` "train", ``difference`` (standardised; without sign for categories) and ``p_value``
         with its ``test``.

@@ -1,4 +1,4 @@
-"""Problems of a table of pictures, as findings: what is wrong, how bad, how many, which rows. Nothing is changed."""
+"""Problems of a table of images, as findings: what is wrong, how bad, how many, which rows. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SEVERITIES = ("error", "warning", "note")  # worst first
 FEW_ROWS = 10  # of a class: too few to train on, and too few to test
-Picture = tuple[int, int]  # (0 of the data or 1 of the other table, row id)
+ImageId = tuple[int, int]  # (0 of the data or 1 of the other table, row id)
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,22 @@ class Finding:
         severity: ``error`` (results would be wrong), ``warning`` (look at it before training) or ``note`` (worth knowing).
         check: a name for it, for programs.
         text: one line in plain words.
-        count: how many pictures (or patients, groups, files) are concerned; ``text`` says which.
-        pictures: the pictures concerned, by row id.
-        groups: pictures to be looked at side by side; in ``rows.jsonl`` all of them, as lists of row ids.
+        count: how many images (or patients, groups, files) are concerned; ``text`` says which.
+        images: the images concerned, by row id.
+        groups: images to be looked at side by side; in ``rows.jsonl`` all of them, as lists of row ids.
     """
 
     severity: str
     check: str
     text: str
     count: int
-    pictures: tuple[Picture, ...] = ()
-    groups: tuple[tuple[Picture, ...], ...] = ()
+    images: tuple[ImageId, ...] = ()
+    groups: tuple[tuple[ImageId, ...], ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """As a row of a run folder."""
-        ids = {name: [i for k, i in self.pictures if k == other] for other, name in enumerate(("rows", "against_rows"))}
+        ids = {name: [i for k, i in self.images if k == other] for other, name in enumerate(("rows", "against_rows"))}
         known = {"evaluator": "audit", "metric": self.check, "severity": self.severity, "value": self.count, "text": self.text}
         against = {"against_rows": ids["against_rows"]} if ids["against_rows"] else {}
         return {**known, "rows": ids["rows"], **against, **self._groups(bool(against)), **self.extra}
@@ -60,8 +60,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What is known of each picture of the data and, after them, of the other table.
+class ImageSet:
+    """What is known of each image of the data and, after them, of the other table.
 
     Args:
         names: (n,) which table, and the row id there.
@@ -69,12 +69,12 @@ class Pictures:
         other: (n,) bool, of the other table.
     """
 
-    names: list[Picture]
+    names: list[ImageId]
     of: np.ndarray
     other: np.ndarray
 
-    def pick(self, chosen: np.ndarray) -> tuple[Picture, ...]:
-        """The pictures where ``chosen`` (bool or positions)."""
+    def pick(self, chosen: np.ndarray) -> tuple[ImageId, ...]:
+        """The images where ``chosen`` (bool or positions)."""
         positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         return tuple(self.names[i] for i in positions.tolist())
 
@@ -82,8 +82,8 @@ class Pictures:
         """Which groups (values of ``codes``) are shared, and by what.
 
         Returns:
-            ``within`` (several pictures of the data, not on several sides), ``splits`` (on several sides), ``tables`` (in both
-            tables) -> (n,) bool, the pictures of such groups.
+            ``within`` (several images of the data, not on several sides), ``splits`` (on several sides), ``tables`` (in both
+            tables) -> (n,) bool, the images of such groups.
         """
         import pandas as pd
 
@@ -98,8 +98,8 @@ class Pictures:
         several[np.flatnonzero(own)] = inside["of"].transform("size").to_numpy() > 1
         return {"within": several & ~np.isin(codes, codes[shared]), "splits": shared, "tables": both}
 
-    def groups(self, codes: np.ndarray, chosen: np.ndarray) -> tuple[tuple[Picture, ...], ...]:
-        """The groups of ``chosen`` pictures, largest first."""
+    def groups(self, codes: np.ndarray, chosen: np.ndarray) -> tuple[tuple[ImageId, ...], ...]:
+        """The groups of ``chosen`` images, largest first."""
         import pandas as pd
 
         positions = np.flatnonzero(chosen)
@@ -108,32 +108,32 @@ class Pictures:
 
 
 def unreadable(facts: pd.DataFrame) -> list[Finding]:
-    """Files of which no picture could be made."""
+    """Files of which no image could be made."""
     bad = np.flatnonzero(facts["error"].notna())
     if not len(bad):
         return []
     reasons = facts["error"].iloc[bad].map(lambda e: str(e).rpartition(": ")[2]).value_counts()
     told = "; ".join(f"{n} x {reason}" for reason, n in reasons.head(5).items())
-    text = f"{len(bad)} of {len(facts)} pictures cannot be read ({told})"
+    text = f"{len(bad)} of {len(facts)} images cannot be read ({told})"
     return [Finding("warning", "unreadable", text, len(bad), tuple((0, int(i)) for i in bad))]
 
 
-def odd_files(pictures: Pictures, odd: dict[str, np.ndarray]) -> list[Finding]:
+def odd_files(images: ImageSet, odd: dict[str, np.ndarray]) -> list[Finding]:
     """What `oddities.rare` found."""
     return [
-        Finding("note", "odd_file", f"{what}: only {number(n, 'picture')}", n, pictures.pick(chosen))
+        Finding("note", "odd_file", f"{what}: only {number(n, 'image')}", n, images.pick(chosen))
         for what, chosen in odd.items()
         if (n := int(chosen.sum()))
     ]
 
 
 def repeated(
-    pictures: Pictures, contents: np.ndarray, near: np.ndarray, altered: np.ndarray, patients: bool, owners: np.ndarray
+    images: ImageSet, contents: np.ndarray, near: np.ndarray, altered: np.ndarray, patients: bool, owners: np.ndarray
 ) -> list[Finding]:
-    """Identical pictures, near-duplicates and altered copies: on both sides of a split or in both tables, and within.
+    """Identical images, near-duplicates and altered copies: on both sides of a split or in both tables, and within.
 
     Args:
-        pictures: of one or two tables.
+        images: of one or two tables.
         contents: (n,) equal for equal pixels.
         near: (n,) near-duplicate groups.
         altered: (n,) groups of these joined by crops, brightness, mirroring and turning.
@@ -142,7 +142,7 @@ def repeated(
             are no copies of one another.
     """
     levels = (
-        ("identical", "pictures with the same pixels", contents, ("error", "error", "warning")),
+        ("identical", "images with the same pixels", contents, ("error", "error", "warning")),
         ("near_duplicate", "near-duplicates (recompressed or resized copies)", near,
          ("warning" if patients else "error", "warning", "note")),
         ("altered_copy", "copies that are cropped, brightened, mirrored or turned", altered, ("warning", "warning", "note")),
@@ -150,7 +150,7 @@ def repeated(
     found: list[Finding] = []
     told: dict[str, np.ndarray] = {}
     for check, what, codes, (split, table, within) in levels:
-        shared = pictures.sides(codes)
+        shared = images.sides(codes)
         for place, words, severity in (
             ("splits", "stand on several sides of the split", split),
             ("tables", "stand in both tables", table),
@@ -161,18 +161,18 @@ def repeated(
             if place == "within" and check != "identical":
                 alone = chosen & _of_one(codes, shared[place], owners)
                 if alone.any():
-                    groups = pictures.groups(codes, alone)
+                    groups = images.groups(codes, alone)
                     text = f"{number(int(alone.sum()), 'neighbouring or registered image')} of one patient look alike, in "
                     text += number(len(groups), "group")
-                    found.append(Finding("note", f"{check}_of_one_patient", text, int(alone.sum()), pictures.pick(alone), groups))
+                    found.append(Finding("note", f"{check}_of_one_patient", text, int(alone.sum()), images.pick(alone), groups))
                 chosen &= ~alone
             if chosen.any():
-                groups = pictures.groups(codes, shared[place] & np.isin(codes, codes[chosen]))
-                n, there = int((chosen & ~pictures.other).sum()), int((chosen & pictures.other).sum())
+                groups = images.groups(codes, shared[place] & np.isin(codes, codes[chosen]))
+                n, there = int((chosen & ~images.other).sum()), int((chosen & images.other).sum())
                 also = f" ({there} there)" if place == "tables" else ""
                 text = f"{n} {what} {words}{also}, in {number(len(groups), 'group')}"
                 kind = {"splits": f"{check}_across_splits", "tables": f"{check}_in_both_tables", "within": check}[place]
-                found.append(Finding(severity, kind, text, n, pictures.pick(chosen), groups))
+                found.append(Finding(severity, kind, text, n, images.pick(chosen), groups))
     return found
 
 
@@ -196,36 +196,36 @@ def one_unit(units: np.ndarray, unit: str) -> list[Finding]:
     return [Finding("warning", "one_unit", text, len(units), extra={"unit": unit})]
 
 
-def shared_units(pictures: Pictures, units: np.ndarray, unit: str) -> list[Finding]:
+def shared_units(images: ImageSet, units: np.ndarray, unit: str) -> list[Finding]:
     """Patients (or what else belongs together) on several sides of the split."""
-    chosen = pictures.sides(units)["splits"]
+    chosen = images.sides(units)["splits"]
     if not chosen.any():
         return []
     count = len(np.unique(units[chosen]))
     what = f"{number(count, 'unit')} ({unit})" if " + " in unit else unit if count == 1 else plural(unit)
     what = what if " + " in unit else f"{count} {what}"
-    text = f"{what} on several sides of the split ({number(int(chosen.sum()), 'picture')})"
+    text = f"{what} on several sides of the split ({number(int(chosen.sum()), 'image')})"
     kind = unit.partition(" + ")[0]
-    groups = pictures.groups(units, chosen)
-    return [Finding("error", f"{kind}_across_splits", text, count, pictures.pick(chosen), groups, {"unit": unit})]
+    groups = images.groups(units, chosen)
+    return [Finding("error", f"{kind}_across_splits", text, count, images.pick(chosen), groups, {"unit": unit})]
 
 
-def shared_owners(pictures: Pictures, owners: np.ndarray, unit: str) -> list[Finding]:
-    """Patients (or studies, ...) of which both tables have pictures."""
-    chosen = pictures.sides(owners)["tables"]
+def shared_owners(images: ImageSet, owners: np.ndarray, unit: str) -> list[Finding]:
+    """Patients (or studies, ...) of which both tables have images."""
+    chosen = images.sides(owners)["tables"]
     if not chosen.any():
         return []
     count = len(np.unique(owners[chosen]))
     word = unit.partition(" + ")[0]
-    text = f"{count} {word if count == 1 else plural(word)} in both tables ({number(int(chosen.sum()), 'picture')})"
-    return [Finding("error", f"{word}_in_both_tables", text, count, pictures.pick(chosen), pictures.groups(owners, chosen))]
+    text = f"{count} {word if count == 1 else plural(word)} in both tables ({number(int(chosen.sum()), 'image')})"
+    return [Finding("error", f"{word}_in_both_tables", text, count, images.pick(chosen), images.groups(owners, chosen))]
 
 
-def contradictions(pictures: Pictures, target: Target, groups: Iterable[tuple[str, np.ndarray]]) -> list[Finding]:
-    """Labels that differ among pictures that are the same.
+def contradictions(images: ImageSet, target: Target, groups: Iterable[tuple[str, np.ndarray]]) -> list[Finding]:
+    """Labels that differ among images that are the same.
 
     Args:
-        pictures: of the data alone.
+        images: of the data alone.
         target: one categorical column.
         groups: ("identical" / "near-duplicate", (n,) codes).
     """
@@ -241,12 +241,12 @@ def contradictions(pictures: Pictures, target: Target, groups: Iterable[tuple[st
         chosen &= ~told
         told |= chosen
         if chosen.any():
-            shown = pictures.groups(codes, chosen)
-            text = f"{int(chosen.sum())} {kind} pictures have different {target.columns[0]}, in {number(len(shown), 'group')}"
+            shown = images.groups(codes, chosen)
+            text = f"{int(chosen.sum())} {kind} images have different {target.columns[0]}, in {number(len(shown), 'group')}"
             severity, name = ("error" if kind == "identical" else "warning"), kind.replace("-", "_")
             extra = {"target": target.columns[0]}
             found.append(
-                Finding(severity, f"contradicting_labels_{name}", text, int(chosen.sum()), pictures.pick(chosen), shown, extra)
+                Finding(severity, f"contradicting_labels_{name}", text, int(chosen.sum()), images.pick(chosen), shown, extra)
             )
     return found
 
@@ -267,7 +267,7 @@ def missing_values(table: pd.DataFrame, targets: tuple[str, ...]) -> list[Findin
         if gaps:
             share = gaps / len(table)
             severity = "warning" if column in targets and share > 0.2 else "note"
-            text = f"{column} is missing in {gaps} of {len(table)} pictures ({share:.0%})"
+            text = f"{column} is missing in {gaps} of {len(table)} images ({share:.0%})"
             found.append(Finding(severity, "missing_values", text, gaps, extra={"column": str(column)}))
     return found
 
@@ -283,7 +283,7 @@ def identifying_columns(table: pd.DataFrame, targets: tuple[str, ...]) -> list[F
 
 
 def small_classes(target: Target, of: np.ndarray, units: np.ndarray, unit: str) -> list[Finding]:
-    """Classes with too few pictures, or patients, in all or on a side of the split."""
+    """Classes with too few images, or patients, in all or on a side of the split."""
     found = []
     places = [
         ("", np.ones(len(of), bool)),
@@ -295,14 +295,14 @@ def small_classes(target: Target, of: np.ndarray, units: np.ndarray, unit: str) 
             count, people = int(chosen.sum()), len(np.unique(units[chosen]))
             if people < FEW_ROWS:
                 severity = "warning" if people < FEW_ROWS // 2 or not where else "note"
-                text = f"{target.columns[0]} {label!r} has {number(count, 'picture')} of {count_of(people, unit)}{where}"
+                text = f"{target.columns[0]} {label!r} has {number(count, 'image')} of {count_of(people, unit)}{where}"
                 found.append(Finding(severity, "small_class", text, count, extra={"target": target.columns[0], "class": label}))
                 break
     return found
 
 
 def counts(table: pd.DataFrame, of: np.ndarray, targets: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Rows that count the pictures of each class and subgroup, ages in bands of 20 years, in all and by split.
+    """Rows that count the images of each class and subgroup, ages in bands of 20 years, in all and by split.
 
     Categories that fewer than ``phi.FEW`` patients have are one, but for those of targets.
     """
@@ -326,13 +326,13 @@ def counts(table: pd.DataFrame, of: np.ndarray, targets: tuple[str, ...] = ()) -
     return rows
 
 
-def flagged(pictures: Pictures, chosen: np.ndarray, check: str, words: str, severity: str) -> list[Finding]:
-    """One finding about the ``chosen`` pictures, "N pictures" and the ``words``; or none."""
+def flagged(images: ImageSet, chosen: np.ndarray, check: str, words: str, severity: str) -> list[Finding]:
+    """One finding about the ``chosen`` images, "N images" and the ``words``; or none."""
     n = int(chosen.sum())
-    return [Finding(severity, check, f"{number(n, 'picture')} {words}", n, pictures.pick(chosen))] if n else []
+    return [Finding(severity, check, f"{number(n, 'image')} {words}", n, images.pick(chosen))] if n else []
 
 
-def identifying(found: list[tuple[Picture, list[str]]], files: int) -> list[Finding]:
+def identifying(found: list[tuple[ImageId, list[str]]], files: int) -> list[Finding]:
     """Which identifying header elements are filled, and in how many files; never what they say."""
     concerned = [name for name, elements in found if elements]
     if not concerned:

@@ -1,4 +1,4 @@
-"""Pictures unlike their peers: blank, nearly blank, inverted, of another size, shape, depth or format."""
+"""Images unlike their peers: blank, nearly blank, inverted, of another size, shape, depth or format."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
-CONSTANT = 1.0  # grey levels: a picture whose standard deviation is lower shows nothing
-ONE_LEVEL = 0.98  # the share of pixels at one grey level above which a picture is nearly blank
-LEAST_PEERS = 20  # fewer pictures have no common look
-INVERTED, COHERENT = -0.3, 0.3  # correlation with the mean picture: of an inverted one, and at least of the usual one
+CONSTANT = 1.0  # grey levels: an image whose standard deviation is lower shows nothing
+ONE_LEVEL = 0.98  # the share of pixels at one grey level above which an image is nearly blank
+LEAST_PEERS = 20  # fewer images have no common look
+INVERTED, COHERENT = -0.3, 0.3  # correlation with the mean image: of an inverted one, and at least of the usual one
 FEW = 0.02  # a format that fewer have is odd
 SIZE_RATIO, ASPECT_RATIO = 4.0, 2.0  # from the median: of the longer side, of width over height
 _CATEGORIES = ("format", "bits", "channels", "photometric", "modality")
 
 
 def blank(greys: list[Image]) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) bool: constant pictures; and those that are nearly so, one grey level nearly everywhere."""
+    """(n,) bool: constant images; and those that are nearly so, one grey level nearly everywhere."""
     counts = np.array([grey.histogram() for grey in greys], float).reshape(-1, 256)
     share = counts / counts.sum(1, keepdims=True)
     levels = np.arange(256)
@@ -34,15 +34,15 @@ def blank(greys: list[Image]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inverted(store: Store, rows: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """(n,) bool: pictures that look like a negative of their peers.
+    """(n,) bool: images that look like a negative of their peers.
 
     Args:
-        store: of the pictures.
+        store: of the images.
         rows: (n,) their rows in the store.
-        kinds: (n,) pictures of one kind (modality, view) are peers.
+        kinds: (n,) images of one kind (modality, view) are peers.
 
     Returns:
-        Those whose correlation with the mean picture of the other peers, at 32 px, is below ``INVERTED``; only of kinds with a
+        Those whose correlation with the mean image of the other peers, at 32 px, is below ``INVERTED``; only of kinds with a
         common look, half of which correlate with that mean above ``COHERENT``. A kind of which most are inverted hides it.
     """
     import pandas as pd

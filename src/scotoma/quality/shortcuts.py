@@ -49,7 +49,7 @@ def header(facts: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def border(store: Store, rows: np.ndarray) -> np.ndarray:
-    """(n, D) in [0, 1]: the pixels along the border of the picture in the store, seen at 32 px."""
+    """(n, D) in [0, 1]: the pixels along the border of the image in the store, seen at 32 px."""
     side = np.arange(BORDER_SIDE)
     edge = (side < BORDER_WIDTH) | (side >= BORDER_SIDE - BORDER_WIDTH)
     ring = edge[:, None] | edge[None, :]
@@ -57,7 +57,7 @@ def border(store: Store, rows: np.ndarray) -> np.ndarray:
 
 
 def small(pixels: np.ndarray) -> np.ndarray:
-    """(32, 32, channels) uint8 of a picture of the store."""
+    """(32, 32, channels) uint8 of an image of the store."""
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     shrunk = np.asarray(image.resize((BORDER_SIDE, BORDER_SIDE), Image.Resampling.BOX))
     return shrunk if shrunk.ndim == 3 else shrunk[..., None]

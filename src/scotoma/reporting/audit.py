@@ -14,7 +14,7 @@ from scotoma.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from scotoma.data.store.store import Store
-    from scotoma.quality.findings import Finding, Picture
+    from scotoma.quality.findings import Finding, ImageId
 
 Row = dict[str, Any]
 THUMBNAIL = 96  # pixels
@@ -28,20 +28,20 @@ MEANING = {
 
 ADVICE = {
     "unreadable": "Open one of them in a viewer: they may be damaged, or need a decoder that is not installed.",
-    "patient": "The same person is learned from and tested on: put all pictures of a person on one side (scotoma split).",
+    "patient": "The same person is learned from and tested on: put all images of a person on one side (scotoma split).",
     **dict.fromkeys(
         ("group", "study", "series", "file"),
         "What belongs together is learned from and tested on: put each group on one side (scotoma split).",
     ),
-    "identical": "A network that has seen a picture in training is not tested by it. Keep one, or keep all on one side.",
-    "near_duplicate": "Look: one picture saved twice belongs on one side (scotoma split --copies); repeated films may be harmless.",
+    "identical": "A network that has seen an image in training is not tested by it. Keep one, or keep all on one side.",
+    "near_duplicate": "Look: one image saved twice belongs on one side (scotoma split --copies); repeated films may be harmless.",
     **dict.fromkeys(
         ("near_duplicate_of_one_patient", "altered_copy_of_one_patient"),
         "Nothing to do: a split by patient keeps them on one side.",
     ),
     "one_unit": "Look: is it one patient, or one identifier that many share?",
     "altered_copy": "Such copies are often made to enlarge a data set: `scotoma split --copies` keeps them on one side.",
-    "contradicting_labels": "One of the labels is wrong, or the label is not in the picture: ask a reader.",
+    "contradicting_labels": "One of the labels is wrong, or the label is not in the image: ask an annotator.",
     "header_predicts": "The classes may come from different sources. A network can learn the source: test on data from elsewhere.",
     "border_predicts": "Markers, cropping or the source may tell the classes apart, or the disease may reach the border: look.",
     "constant": "Leave them out, or export them anew.",
@@ -54,8 +54,8 @@ ADVICE = {
 
 
 def write(path: Path, names: tuple[str, str | None], findings: Sequence[Finding], rows: Sequence[Row], stores: Sequence[Store],
-          captions: dict[Picture, str]) -> None:  # fmt: skip
-    """Write the page, one file with its pictures inside.
+          captions: dict[ImageId, str]) -> None:  # fmt: skip
+    """Write the page, one file with its images inside.
 
     Args:
         path: of the page.
@@ -69,14 +69,14 @@ def write(path: Path, names: tuple[str, str | None], findings: Sequence[Finding]
         RunError: it cannot be written.
     """
     environment = templates()
-    shown = {p for f in findings for p in _pictures(f)}
+    shown = {p for f in findings for p in _images(f)}
     content = {
         "name": names[0],
         "other": names[1],
         "meaning": MEANING,
         "findings": [_shown(f, captions) for f in findings],
         "counts": {s: sum(f.severity == s for f in findings) for s in MEANING},
-        "pictures": {p: _uri(stores[p[0]], p[1]) for p in sorted(shown)},
+        "images": {p: _uri(stores[p[0]], p[1]) for p in sorted(shown)},
         "shortcuts": [_shortcut(r) for r in rows if r["metric"] == "auroc"],
         "cohort": _cohort(rows),
         "classes": _classes(rows),
@@ -84,20 +84,20 @@ def write(path: Path, names: tuple[str, str | None], findings: Sequence[Finding]
     write_atomically(path, environment.get_template("audit.html.jinja").render(**content))
 
 
-def _pictures(f: Finding) -> list[Picture]:
-    return [p for g in f.groups[:GROUPS] for p in g[:IN_GROUP]] if f.groups else list(f.pictures[:SINGLES])
+def _images(f: Finding) -> list[ImageId]:
+    return [p for g in f.groups[:GROUPS] for p in g[:IN_GROUP]] if f.groups else list(f.images[:SINGLES])
 
 
-def _shown(f: Finding, captions: dict[Picture, str]) -> dict[str, Any]:
+def _shown(f: Finding, captions: dict[ImageId, str]) -> dict[str, Any]:
     """A finding with the thumbnails that are shown of it, those of a group side by side."""
-    groups = [g[:IN_GROUP] for g in f.groups[:GROUPS]] if f.groups else [f.pictures[:SINGLES]] if f.pictures else []
-    more = len(f.groups) - GROUPS if f.groups else len(f.pictures) - SINGLES
+    groups = [g[:IN_GROUP] for g in f.groups[:GROUPS]] if f.groups else [f.images[:SINGLES]] if f.images else []
+    more = len(f.groups) - GROUPS if f.groups else len(f.images) - SINGLES
     return {
         "severity": f.severity,
         "text": f.text,
         "advice": next((words for check, words in ADVICE.items() if f.check.startswith(check)), ""),
-        "groups": [{"pictures": [(p, captions.get(p, f"row {p[1]}")) for p in g]} for g in groups],
-        "more": f"{more} more {'groups' if f.groups else 'pictures'} are named in rows.jsonl." if more > 0 else "",
+        "groups": [{"images": [(p, captions.get(p, f"row {p[1]}")) for p in g]} for g in groups],
+        "more": f"{more} more {'groups' if f.groups else 'images'} are named in rows.jsonl." if more > 0 else "",
     }
 
 
@@ -126,7 +126,7 @@ def _cohort(rows: Sequence[Row]) -> dict[str, Any]:
     others = [s for s in splits if s != "train" and "train" in splits]
     by = {(r["metric"], r.get("column"), r.get("class"), r["split"]): r for r in own}
     lines = []
-    for metric, word in (("patients", "Patients"), ("images", "Pictures")):
+    for metric, word in (("patients", "Patients"), ("images", "Images")):
         if (metric, None, None, splits[0] if splits else "") in by:
             cells = [f"{by[metric, None, None, s]['value']:,}" for s in splits]
             lines.append({"name": word, "cells": cells, "inner": False, "tests": [("", "") for _ in others]})
@@ -156,7 +156,7 @@ def _test(difference: Row | None, p: Row | None) -> tuple[str, str]:
 
 
 def _classes(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Column -> its categories with the number of pictures."""
+    """Column -> its categories with the number of images."""
     found: dict[str, list[tuple[str, int]]] = {}
     for r in rows:
         if r["evaluator"] == "audit" and r["metric"] == "images" and "split" not in r:

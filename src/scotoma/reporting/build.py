@@ -23,7 +23,7 @@ from scotoma.reporting.model_card import card, keep_edited
 from scotoma.reporting.naming import CONTROLS, SECTIONS, USES, data_name, label_of
 from scotoma.reporting.origin import origins
 from scotoma.reporting.page import templates
-from scotoma.reporting.reading import Folder, asked, frame, pictures_of, read
+from scotoma.reporting.reading import Folder, asked, frame, images_of, read
 from scotoma.reporting.sections import robustness, tasks, training
 from scotoma.reporting.sections.decisions import in_use
 from scotoma.reporting.sections.results import results, select_test, target_view
@@ -87,7 +87,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     auroc, targets = whole[whole["metric"] == "auroc"], list(dict.fromkeys(found["target"]))
     views = [target_view(found[found["target"] == t], t, len(targets) > 1, sheets) for t in targets]
     headline = views[0]["fraction"] if views else math.nan
-    pictures = [p for folder in folders for p in pictures_of(folder)]
+    images = [p for folder in folders for p in images_of(folder)]
     counts = {f.top: withdrawn(*(g.path for g in folders if g.top == f.top)) for f in runs}
     gone = [f"{top} {withdrawal_sentence(n)}" for top, n in counts.items() if n]
     tested = {name: _labelled(select_test(rows[rows["evaluator"] == name]), several) for name in TESTS}
@@ -113,7 +113,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "losses": svg.uri(figures.losses(curves, style)) if curves else "",
         "features": svg.uri(figures.features(learned, style)) if learned else "",
         "costs": training.costs(rows[rows["evaluator"] == "pretrain"], several, sheets),
-        "pictures": {s: [p for p in pictures if p["section"] == s] for s in SECTIONS},
+        "images": {s: [p for p in images if p["section"] == s] for s in SECTIONS},
         "use": use,
         "plans": plans,
         "robustness": robust,

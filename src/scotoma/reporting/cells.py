@@ -78,5 +78,5 @@ def line(name: str, cells: Sequence[Table | None], group: str = "", note: str = 
 
 
 def plain(text: Any) -> str:
-    """Text that Markdown shows as it is: no line breaks, no cells, no tags, no links or pictures from elsewhere."""
+    """Text that Markdown shows as it is: no line breaks, no cells, no tags, no links or images from elsewhere."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")

@@ -83,7 +83,7 @@ def roc(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) 
 
 
 def confusion(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
-    """Confusion matrices: the share of each row's pictures as shade and per cent, the count beneath.
+    """Confusion matrices: the share of each row's images as shade and per cent, the count beneath.
 
     Args:
         panels: title and square table of counts, true classes as index, predicted ones as columns.

@@ -25,8 +25,8 @@ OPEN = {
         "what happens to a patient where it errs",
     ),
     "data": (
-        "where and when the pictures were taken, who was included and who was left out",
-        "who made the labels, how, and how far readers agree",
+        "where and when the images were taken, who was included and who was left out",
+        "who made the labels, how, and how far annotators agree",
         "consent or its waiver, ethical approval, de-identification",
     ),
     "limits": ("limits that only you know: known biases, changes of practice or scanners since", "how the model is watched in use"),
@@ -54,7 +54,7 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
     lines += ["## Model", "", *_listed(facts, "kind", "model", "start", "software", "ensembles"), ""]
     nets = [[n, s.get("timm_name"), s.get("method", {}).get("name"), s.get("image_size"), s.get("seed"), s.get("data")]
             for n, s in networks(folders)]  # fmt: skip
-    lines += _table(("File", "Network", "Method", "Pixels", "Seed", "Fingerprint of the training pictures"), nets)
+    lines += _table(("File", "Network", "Method", "Pixels", "Seed", "Fingerprint of the training images"), nets)
     lines += ["## Intended use", "", *_open("use"), "- Research only: this is no medical device.", ""]
     lines += ["## Data", "", *_listed(facts, "counts", "split", "subsets", "missing", "outcome", "identity"), *_open("data"), ""]
     lines += ["## How pixels were prepared", ""]
@@ -63,7 +63,7 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
     for folder in tops:
         lines += [f"- {plain(word)}: {plain(text)}" for word, text in asked(folder)["items"] if word != "Versions"]
         lines += [f"- Again: `{plain(asked(folder)['full'])}`"]
-    lines += [*_listed(facts, "choice", "imbalance"), "", "## Results on test pictures", ""]
+    lines += [*_listed(facts, "choice", "imbalance"), "", "## Results on test images", ""]
     lines += _figures(results, rows)
     lines += [*_listed(facts, "uncertainty", "updating", "robustness", "external"), ""]
     lines += [
@@ -120,8 +120,8 @@ def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
             [row["target"], row["label"], row["words"], decimals(row["value"]), interval(row), f"{row['n']:g}"]
             for _, row in headlines(rows).iterrows()
         ]
-        heads = ("Target", "Method", "Measure", "Value", "Interval", "Pictures")
-        return _table(heads, told) or ["- None: nothing was tested on labelled pictures.", ""]
+        heads = ("Target", "Method", "Measure", "Value", "Interval", "Images")
+        return _table(heads, told) or ["- None: nothing was tested on labelled images.", ""]
     lines = []
     most = whole["fraction"].max() if whole["fraction"].notna().any() else float("nan")
     here = whole[same(whole["fraction"], most)].assign(order=whole["kind"] != "method").sort_values("order", kind="stable")
@@ -130,4 +130,4 @@ def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
         lines.append(
             [row["target"], row["label"], use, METRICS[row["metric"]], decimals(row["value"]), interval(row), f"{row['n']:g}"]
         )
-    return _table(("Target", "Method", "Use", "Measure", "Value", "Interval", "Pictures"), lines)
+    return _table(("Target", "Method", "Use", "Measure", "Value", "Interval", "Images"), lines)

@@ -64,10 +64,10 @@ def label_of(method: Any, encoder: Any, several: bool) -> str:
 
 
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "images_seen": ("Pictures seen", lambda v: f"{v:,.0f}"),
+    "images_seen": ("Images seen", lambda v: f"{v:,.0f}"),
     "steps": ("Steps", lambda v: f"{v:,.0f}"),
     "seconds": ("Time", duration),
-    "images_per_second": ("Pictures per second", lambda v: f"{v:,.0f}"),
+    "images_per_second": ("Images per second", lambda v: f"{v:,.0f}"),
     "peak_memory_bytes": ("Peak memory", lambda v: f"{v / 2**30:,.2f} GiB"),
     "parameters": ("Parameters", lambda v: f"{v / 1e6:,.1f} million"),
     "loss": ("Last loss", lambda v: f"{v:.4g}"),
@@ -77,7 +77,7 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
 ASKED = {
     "command": "Verb", "data": "Data", "target": "Target", "method": "Method", "methods": "Methods",
     "fractions": "Shares of labels", "label_fraction": "Share of labels", "seeds": "Label draws", "seed": "Seed",
-    "encoder": "Encoder", "image_size": "Picture size (pixels)", "size": "Picture size (pixels)", "steps": "Steps",
+    "encoder": "Encoder", "image_size": "Image size (pixels)", "size": "Image size (pixels)", "steps": "Steps",
     "epochs": "Epochs", "minutes": "Minutes",
 }  # fmt: skip
 SECTIONS = ("data", "pretraining", "features", "explanations", "results")  # in which figures of a run may stand

@@ -58,9 +58,7 @@ def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame
     methods = _several(called(m) for c in configs for m in (c.get("methods") or [method_of(c)]) if m)
     tuned = next((c for c in configs if c.get("command") == "finetune"), {})
     return {
-        "kind": f"Deep learning: an encoder pretrained on unlabelled pictures, and {made(configs)} on it."
-        if methods or said
-        else "",
+        "kind": f"Deep learning: an encoder pretrained on unlabelled images, and {made(configs)} on it." if methods or said else "",
         "model": _model(said, rows),
         "pixels": _several((pixels(one) for one in said), " "),
         "software": _versions(tops[0]),
@@ -141,5 +139,5 @@ def _tuning(config: Config) -> dict[str, str]:
     return {
         "choice": stopped if patience else "The last of a fixed number of steps.",
         "imbalance": f"{BALANCES.get(balance, balance).capitalize()}. {calibrated}" if config.get("balance") else "",
-        "prediction": "The network's output for pictures prepared as for training, at the temperature chosen on validation rows.",
+        "prediction": "The network's output for images prepared as for training, at the temperature chosen on validation rows.",
     }

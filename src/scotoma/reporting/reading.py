@@ -95,7 +95,7 @@ def _require_own(folder: Path, *files: Path) -> None:
             raise UsageError(f"{file} is no file of this run folder but a link out of it, a pipe or a device: take it away")
 
 
-def pictures_of(folder: Folder) -> list[dict[str, Any]]:
+def images_of(folder: Folder) -> list[dict[str, Any]]:
     """The figures that a run saved, with the words that stand beside them."""
     found = []
     for file in sorted((folder.path / "figures").glob("*.png")):

@@ -37,7 +37,7 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
     configs = [f.config for f in folders]
     targets = ", ".join(dict.fromkeys(str(t) for c in configs for t in (c.get("target") or [])))
     aim = next((words for verb, words in VERBS.items() if verb in {c.get("command") for c in configs}), "")
-    readers = ", ".join(sorted({str(c["readers"]) for c in configs if c.get("readers")}))
+    annotators = ", ".join(sorted({str(c["annotators"]) for c in configs if c.get("annotators")}))
     tested = ", ".join(dict.fromkeys(data_name(f.config) for f in tops))
     found = {
         **recipe(folders, tops, rows),
@@ -45,11 +45,11 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
         **(_of_tasks(rows) | _measured(rows, results)),
         **_decisions(rows[rows["evaluator"] == "operating"]),
         **_parts(rows),
-        "aim": f"{aim} of {made(configs)} of {targets or 'pictures'}. {TO_FILL}: hypotheses" if aim else "",
+        "aim": f"{aim} of {made(configs)} of {targets or 'images'}. {TO_FILL}: hypotheses" if aim else "",
         "outcome": f"Labels: {targets}. {TO_FILL}: how and by whom they were made" if targets else "",
-        "readers": f"Several readers' labels became one ({readers}). {TO_FILL}: agreement" if readers else "",
-        "missing": "A missing label is unknown, never negative; such pictures join the pretraining alone.",
-        "identity": f"Rows and reports name pictures by number, patients by keyed hashes. {_withdrawn(folders)}{TO_FILL}: "
+        "annotators": f"Several annotators' labels became one ({annotators}). {TO_FILL}: agreement" if annotators else "",
+        "missing": "A missing label is unknown, never negative; such images join the pretraining alone.",
+        "identity": f"Rows and reports name images by number, patients by keyed hashes. {_withdrawn(folders)}{TO_FILL}: "
         "de-identification of input",
         "limits": (
             f"Tested on {tested}; intervals cover chance in the test patients, not other hospitals, scanners or years, nor wrong "
@@ -84,7 +84,7 @@ def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str
             units = next((f" of {whole[u]:,.0f} {u}" for u in ("patients", "groups") if u in whole), "")
             of = mine[mine["class"].notna() & (mine["metric"] == "images")]
             classes = ", ".join(f"{c}: {v:,.0f}" for c, v in zip(of["class"], of["value"], strict=True))
-            parts[split] = f"{name} {whole['images']:,.0f} pictures{units}{f' ({classes})' if classes else ''}"
+            parts[split] = f"{name} {whole['images']:,.0f} images{units}{f' ({classes})' if classes else ''}"
     if not parts:
         return {}
     unreadable, test = data.loc[data["metric"] == "unreadable", "value"].sum(), parts.get("test", "")
@@ -95,7 +95,7 @@ def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str
             [f"By {unit}{'; but the run was told to allow leakage' if leaking else ': none is in two sets'}.", *origin]
         ),
         "size": f"{TO_FILL}: how the size was planned" + (f" (there were: {test})" if test else ""),
-        "internal": "Test pictures were kept apart from the start and used once, at the end." if test else "",
+        "internal": "Test images were kept apart from the start and used once, at the end." if test else "",
     }
 
 
@@ -103,7 +103,7 @@ def _unit(data: pd.DataFrame) -> str:
     """What no two sets share, in words."""
     found = data["unit"].dropna() if "unit" in data.columns else data.loc[[], "metric"]
     parts = str(found.iloc[-1]).split(" + ") if len(found) else ["near-duplicate" if "groups" in set(data["metric"]) else "patient"]
-    words = {"near-duplicate": "group of near-duplicate pictures", "altered copy": "group of altered copies"}
+    words = {"near-duplicate": "group of near-duplicate images", "altered copy": "group of altered copies"}
     unit = " and ".join(words.get(part, part) for part in parts)
     return unit if "patient" in parts else f"{unit}, as patients are not known"
 
@@ -131,7 +131,7 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
 
 
 def _of_tasks(rows: pd.DataFrame) -> dict[str, str]:
-    """What a segmenter, or a model of numbers, reached on test pictures."""
+    """What a segmenter, or a model of numbers, reached on test images."""
     found = headlines(rows)
     parts = [f"{r['label']}: {r['words']} {_told(r)}" for _, r in found.iterrows()]
     if not parts:
@@ -189,7 +189,7 @@ def _parts(rows: pd.DataFrame) -> dict[str, str]:
     drops = of["robustness"]
     drops = drops[(drops["metric"] == "mean_auroc_relative_drop") & (drops["corruption"] == "all")]
     told = [f"{label_of(r['method'], r['encoder'], False)} {_told(r)}" for _, r in drops.iterrows()]
-    found["robustness"] = f"Mean relative drop of the AUROC over corrupted pictures: {'; '.join(told)}." if told else ""
+    found["robustness"] = f"Mean relative drop of the AUROC over corrupted images: {'; '.join(told)}." if told else ""
     sane = of["explain"][of["explain"]["metric"] == "sanity_passed"]
     if len(sane):
         names = ", ".join(dict.fromkeys(str(n).replace("_", " ") for n in sane.loc[sane["value"] == 0, "explanation"]))

@@ -103,7 +103,7 @@ def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bo
     """Pretrain one method into a run folder of its own, or find it done; the network's name."""
     if status(folder) != "finished":
         config = run.config
-        shared = ["data", "labels", "on", "readers", "target", "classes", "size", "channels", "modality", "minutes", "epochs"]
+        shared = ["data", "labels", "on", "annotators", "target", "classes", "size", "channels", "modality", "minutes", "epochs"]
         shared += ["missing", "separator", "seed", "strict", "allow_leakage", "encoder"]
         steps = config["steps"].get(method) if isinstance(config["steps"], dict) else config["steps"]
         automatic = ("init", "batch_size", "learning_rate", "weight_decay", "precision")
@@ -321,9 +321,9 @@ def _patients_needed(target: Target, y: np.ndarray) -> list[Row]:
 
 
 def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) -> None:
-    """The map of the test pictures' features: each encoder beside its random weights."""
+    """The map of the test images' features: each encoder beside its random weights."""
     if _target(material).regional:
-        return  # regions have no class by which a picture could be marked
+        return  # regions have no class by which an image could be marked
     from scotoma.reporting.naming import called
 
     shown = embedding_map.shown(_test(material))
@@ -337,4 +337,4 @@ def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) 
             found[name] = extract(encoder, info, material.store, material.rows[shown])
     if found:
         figure, caption = embedding_map.figure(found, _target(material), shown)
-        run.figure("features", figure, "How the encoders arrange the test pictures", caption, "features")
+        run.figure("features", figure, "How the encoders arrange the test images", caption, "features")

@@ -33,11 +33,11 @@ class Recipe:
 
     Args:
         steps: optimiser steps.
-        batch_size: pictures a step.
+        batch_size: images a step.
         learning_rate: peak; 0 for the one that a range test finds.
         weight_decay: of AdamW.
         schedule: of the learning rate, one of ``plan.SCHEDULES``.
-        balance: one of ``plan.BALANCES``: classes count alike by weights in the loss, by drawing pictures of smaller classes again
+        balance: one of ``plan.BALANCES``: classes count alike by weights in the loss, by drawing images of smaller classes again
             and again, or by leaving some of larger ones out. Several 0/1 targets know weights only.
         patience: checks of the validation rows without improvement after which training stops; the best weights are kept. 0 for the
             fixed budget.
@@ -73,7 +73,7 @@ class Recipe:
         Args:
             monitors: what can be monitored of it.
             validation: how many validation rows there are to look at.
-            sampling: whether its classes can be balanced by drawing pictures.
+            sampling: whether its classes can be balanced by drawing images.
 
         Raises:
             UsageError: saying what to change.
@@ -91,7 +91,7 @@ class Recipe:
 
         Args:
             method: what to train.
-            batches: from which pictures.
+            batches: from which images.
             image_size: what the automatic precision is chosen by.
             score: of the validation rows.
             run: for checkpoints, logs and the range test's figure.

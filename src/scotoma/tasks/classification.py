@@ -38,7 +38,7 @@ class Job:
     Args:
         network: the encoder.
         info: of it.
-        material: the pictures and their target.
+        material: the images and their target.
         drawn: which labels may be seen.
         recipe: how.
         rule: of the thresholds: ``youden`` or a sensitivity.
@@ -111,7 +111,7 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     soft = target.shares is not None and not target.multilabel
     inputs = Inputs(
         info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes),
-        target.weights(drawn.train) if recipe.balance == "weights" else (), soft, pictures=len(seen),
+        target.weights(drawn.train) if recipe.balance == "weights" else (), soft, images=len(seen),
     )  # fmt: skip
     method = Supervised(encoder, inputs, **recipe.method_args)
     if pretrained(info):
@@ -150,10 +150,10 @@ def check(recipe: Recipe, encoder: nn.Module, info: EncoderInfo, target: Target,
 
 
 def sampled(drawn: Draw, target: Target, rows: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions to train on, and what their random numbers are keyed by where a picture stands among them several times.
+    """Positions to train on, and what their random numbers are keyed by where an image stands among them several times.
 
-    Oversampling repeats the pictures of each class until it is as large as the largest; undersampling draws as many of each as the
-    smallest has. Readers' ties belong to no class and are left out then.
+    Oversampling repeats the images of each class until it is as large as the largest; undersampling draws as many of each as the
+    smallest has. Annotators' ties belong to no class and are left out then.
     """
     if recipe.balance not in ("oversample", "undersample"):
         return drawn.seen, None

@@ -65,10 +65,10 @@ class OfRegions:
 
     def value(self, p: np.ndarray) -> float:
         """Dice."""
-        return float(bootstrap.picture_means(p[:, :, 0], np.ones((1, len(p))))[0])
+        return float(bootstrap.image_means(p[:, :, 0], np.ones((1, len(p))))[0])
 
     def of_draw(self, p: np.ndarray, drawn: Draw) -> list[Row]:
-        """Means over pictures and regions."""
+        """Means over images and regions."""
         return segmentation.draw_rows(p, drawn)
 
     def of_fraction(self, predictions: Predictions, fraction: float, labels: int) -> list[Row]:

@@ -34,7 +34,7 @@ class Job:
     Args:
         network: the encoder.
         info: of it.
-        material: the pictures and their target.
+        material: the images and their target.
         drawn: which rows may be seen.
         recipe: how.
         quiet: no progress bar.
@@ -62,7 +62,7 @@ class Job:
             self.head = self._probe()
             return []
         mean, std = float(self.numbers[seen].mean()), float(self.numbers[seen].std()) or 1.0
-        inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 1, pictures=len(seen))
+        inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 1, images=len(seen))
         # The head starts at 0, which says the mean. A ridge regression's weights can be huge where features hardly vary in use;
         # under the batch statistics of training they do vary, and an unbounded output does not recover from such a start.
         method = Supervised(self.network, inputs, **self.recipe.method_args)

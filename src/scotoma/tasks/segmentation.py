@@ -24,7 +24,7 @@ from scotoma.methods.base import Batch, Method, Views, decay_groups
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import segmentation
 from scotoma.methods.supervised import Supervised, still
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate, mean_over_draws, picture_means
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means, mean_over_draws
 from scotoma.metrics.segmentation import OVERLAPS, scores
 from scotoma.models import segmentation_decoders
 from scotoma.models.encoders import freeze, layer_groups
@@ -46,11 +46,11 @@ class Segmenter(Method):
 
     Args:
         encoder: the network whose maps are decoded.
-        inputs: what the pictures are.
+        inputs: what the images are.
         decoder: behind it.
         codes: (256,) int64, stored value of a label map -> class.
         frozen: leave the encoder as it is.
-        min_scale: smallest share of the picture that a crop keeps.
+        min_scale: smallest share of the image that a crop keeps.
         jitter: strength of brightness, contrast and gamma changes.
         trained_stages: train only so many of the encoder's last stages; 0 trains all.
         layer_decay: factor on the learning rate from each layer of the encoder to the one before it; 1 for none.
@@ -85,7 +85,7 @@ class Segmenter(Method):
         return self
 
     def views(self, images: Tensor, rng: KeyedRNG, regions: Tensor | None = None) -> Views:
-        """One mildly changed view, and the classes of its pixels under the same warp, 0 beyond the picture."""
+        """One mildly changed view, and the classes of its pixels under the same warp, 0 beyond the image."""
         assert regions is not None
         drawn = self.augment.sample(rng)
         stored = self.augment.apply_to_labels(regions, drawn)[:, 0].long()
@@ -102,7 +102,7 @@ class Job:
     Args:
         network: the encoder.
         info: of it.
-        material: the pictures and their label maps.
+        material: the images and their label maps.
         drawn: whose label maps may be seen.
         recipe: how.
         decoder: its name, or ``auto``.
@@ -131,7 +131,7 @@ class Job:
         """Train encoder and decoder; rows of what that took."""
         info, positions = self.info, self.drawn.train
         inputs = Inputs(
-            info.image_size, info.in_chans, info.mean, info.std, info.modality, len(info.classes), pictures=len(positions)
+            info.image_size, info.in_chans, info.mean, info.std, info.modality, len(info.classes), images=len(positions)
         )  # fmt: skip
         method = Segmenter(self.network, inputs, self.head, self.regions.codes, self.recipe.frozen, **arguments(self.recipe))
         batches = Batches(self.store, self.rows[positions], regions=(self.regions.store, self.regions.at[positions]))
@@ -186,7 +186,7 @@ def check(recipe: Recipe, drawn: Draw) -> None:
 
 def evaluate(encoder: nn.Module, decoder: Decoder, info: EncoderInfo, store: Store, rows: np.ndarray, regions: Regions,
              chosen: np.ndarray) -> np.ndarray:  # fmt: skip
-    """(n, regions, len(OVERLAPS)) scores of every picture of these rows, NaN where it has no map; distances in pixels of its file.
+    """(n, regions, len(OVERLAPS)) scores of every image of these rows, NaN where it has no map; distances in pixels of its file.
 
     Compared at the store's side, which is finer than what the network sees: its logits are interpolated, not the masks.
     """
@@ -203,26 +203,26 @@ def evaluate(encoder: nn.Module, decoder: Decoder, info: EncoderInfo, store: Sto
 
 
 def summary(found: np.ndarray, units: np.ndarray, classes: tuple[str, ...]) -> list[Row]:
-    """Rows of scores (n, regions, len(OVERLAPS)): means over pictures, of each region and over all, with intervals over patients.
+    """Rows of scores (n, regions, len(OVERLAPS)): means over images, of each region and over all, with intervals over patients.
 
-    Where patients have several pictures there are also means over patients (``unit`` patient), each counting once.
+    Where patients have several images there are also means over patients (``unit`` patient), each counting once.
     """
     weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
     rows: list[Row] = []
     for m, metric in enumerate(OVERLAPS):
-        for unit, values, w, people in (("picture", found[:, :, m], weights, units), *_by_patient(found[:, :, m], units)):
+        for unit, values, w, people in (("image", found[:, :, m], weights, units), *_by_patient(found[:, :, m], units)):
             for label, part in _by_region(values, classes):
                 known = (~np.isnan(part)).any(1)
                 counted = {"metric": metric, "unit": unit, "n": int(known.sum())}
-                rows.append({**counted, **label, **estimate(picture_means(part, w), people[known])})
+                rows.append({**counted, **label, **estimate(image_means(part, w), people[known])})
     return rows
 
 
 def draw_rows(found: np.ndarray, drawn: Draw) -> list[Row]:
-    """Means over pictures and regions of one draw's segmenter, a row a metric."""
+    """Means over images and regions of one draw's segmenter, a row a metric."""
     common = {"fraction": drawn.fraction, "seed": drawn.seed, "labels": len(drawn.train), "n": len(found)}
     once = np.ones((1, len(found)))
-    return [{**common, "metric": name, "value": float(picture_means(found[:, :, m], once)[0])} for m, name in enumerate(OVERLAPS)]
+    return [{**common, "metric": name, "value": float(image_means(found[:, :, m], once)[0])} for m, name in enumerate(OVERLAPS)]
 
 
 def fraction_rows(found: list[np.ndarray], units: np.ndarray, classes: tuple[str, ...], fraction: float, labels: int) -> list[Row]:
@@ -242,11 +242,11 @@ def _by_region(values: np.ndarray, classes: tuple[str, ...]) -> list[tuple[dict[
 
 
 def _by_patient(values: np.ndarray, units: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Means of each patient's pictures, the bootstrap over patients, and who they are; nothing where each has one."""
+    """Means of each patient's images, the bootstrap over patients, and who they are; nothing where each has one."""
     different, of = np.unique(units, return_inverse=True)
     if len(different) == len(units):
         return []
-    of_patient = np.stack([picture_means(column, of == np.arange(len(different))[:, None]) for column in values.T], 1)
+    of_patient = np.stack([image_means(column, of == np.arange(len(different))[:, None]) for column in values.T], 1)
     return [("patient", of_patient, np.pad(bootstrap_weights(different), ((1, 0), (0, 0)), constant_values=1), different)]
 
 

@@ -1,4 +1,4 @@
-"""What a method wants beside the pictures, out of the table: columns as numbers, partners, regions."""
+"""What a method wants beside the images, out of the table: columns as numbers, partners, regions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_CLASSES = 100
 
 
 def batches(material: Material, positions: np.ndarray, wants: Wants, seed: int) -> tuple[Batches, tuple[Column, ...]]:
-    """The batches that a method wants, of the pictures at these positions, and what its columns are.
+    """The batches that a method wants, of the images at these positions, and what its columns are.
 
     Raises:
         UsageError: the table lacks a column, or a column says nothing.
@@ -58,7 +58,7 @@ def _column(material: Material, name: str, positions: np.ndarray) -> tuple[Colum
         return Column(name, ("0", "1") if target.multilabel else target.classes), y[positions].astype(np.float32)
     cells = material.dataset.column(name).iloc[positions].reset_index(drop=True)
     if cells.isna().all() or cells.nunique() < 2:
-        raise UsageError(f"{material.dataset.name}: column {name!r} has fewer than two different values on the training pictures")
+        raise UsageError(f"{material.dataset.name}: column {name!r} has fewer than two different values on the training images")
     numbers = pd.to_numeric(cells, errors="coerce")
     if numbers.isna().sum() > cells.isna().sum():
         ages = pd.Series([age_in_years(str(v)) if isinstance(v, str) else None for v in cells], dtype=float)
@@ -79,7 +79,7 @@ def partners(material: Material, spec: str, positions: np.ndarray) -> Partners |
     """Who may stand beside whom: ``COLUMN``, ``COLUMN:WIDTH`` for bands of numbers, or ``next:COLUMN``; see ``Wants.pairs``.
 
     Raises:
-        UsageError: no such column, no number where one is needed, or every picture would be alone.
+        UsageError: no such column, no number where one is needed, or every image would be alone.
     """
     import pandas as pd
 
@@ -102,7 +102,7 @@ def partners(material: Material, spec: str, positions: np.ndarray) -> Partners |
         codes = units.codes_of(dataset, name)
     codes = codes[positions]
     if len(np.unique(codes)) == len(codes):
-        raise UsageError(f"{dataset.name}: no two training pictures share a value of {name!r}: there are no pairs")
+        raise UsageError(f"{dataset.name}: no two training images share a value of {name!r}: there are no pairs")
     if not follows:
         return Partners(codes)
     order = np.arange(len(dataset), dtype=float)

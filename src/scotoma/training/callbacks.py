@@ -21,7 +21,7 @@ from scotoma.models.features import features, spread
 from scotoma.training import fsdp
 from scotoma.training.schedule import Plan
 
-WATCH, LOOKS = 256, 10  # pictures by which features are watched, and how often in a run
+WATCH, LOOKS = 256, 10  # images by which features are watched, and how often in a run
 AT_ONCE = 32  # of them: no more memory than a step of training takes
 COLLAPSED = 2.0  # effective rank under which features say next to nothing
 METRICS = "metrics.csv"
@@ -114,7 +114,7 @@ class Watch(Callback):
         if step >= self.plan.steps // 4 and not self.rank >= COLLAPSED and not self.warned:  # early features are no verdict
             self.warned = True
             self.bar.console.print(
-                f"step {step}: the encoder is collapsing: it gives nearly the same features to all pictures (effective rank "
+                f"step {step}: the encoder is collapsing: it gives nearly the same features to all images (effective rank "
                 f"{self.rank:.1f}, spread {self.spread:.3f}). Pretrain with a lower --learning_rate or a larger --batch_size."
             )
 

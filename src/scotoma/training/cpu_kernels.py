@@ -27,7 +27,7 @@ def tune(network: nn.Module, dtype: torch.dtype, tokens: int) -> None:
     Args:
         network: with everything that is trained.
         dtype: in which it multiplies, torch.bfloat16 or torch.float32.
-        tokens: patches of a picture; 0 for a network without.
+        tokens: patches of an image; 0 for a network without.
     """
     if torch.cuda.is_available():
         return

@@ -28,7 +28,7 @@ from scotoma.training.lr_finder import fits, largest, measure_rate
 from scotoma.training.schedule import Plan
 from scotoma.training.trainer import Batches, cost_rows, fit, make_views
 
-PICTURES = 6
+IMAGES = 6
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def assemble(config: dict[str, Any], material: Material) -> Parts:
         outputs, weights = len(material.target.classes), material.target.weights(positions)
     batches, columns = asides.batches(material, positions, wants, config["seed"])
     inputs = Inputs(
-        info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights, soft, pictures=len(positions),
+        info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights, soft, images=len(positions),
         columns=columns, trained=init is not None,
     )  # fmt: skip
     L.seed_everything(config["seed"], verbose=False)
@@ -198,21 +198,21 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
 
 @torch.no_grad()
 def figures(run: Run, method: Method, batches: Batches) -> None:
-    """What the method saw of a few training pictures, and what it made of them."""
-    from scotoma.visualization.plots import picture_grid
+    """What the method saw of a few training images, and what it made of them."""
+    from scotoma.visualization.plots import image_grid
 
-    chosen = np.linspace(0, len(batches.rows) - 1, min(PICTURES, len(batches.rows))).astype(int)
+    chosen = np.linspace(0, len(batches.rows) - 1, min(IMAGES, len(batches.rows))).astype(int)
     batch = batches[np.zeros(len(chosen), np.int64), chosen]
     rows = batches.rows[chosen]
-    shown = method.pictures(make_views(method, batch, run.config["seed"]), batch)
+    shown = method.example_images(make_views(method, batch, run.config["seed"]), batch)
     inputs = method.inputs
-    columns = {"picture": batches.store.batch(rows).transpose(0, 2, 3, 1) / 255.0}
+    columns = {"image": batches.store.batch(rows).transpose(0, 2, 3, 1) / 255.0}
     for name, tensor in shown.items():
         x = tensor.float() * torch.tensor(inputs.std).view(1, -1, 1, 1) + torch.tensor(inputs.mean).view(1, -1, 1, 1)
         columns[name] = x.clamp(0, 1).permute(0, 2, 3, 1).numpy()
     title = f"What {type(method).__name__} sees"
     caption = (
-        f"{len(rows)} training pictures (rows {', '.join(str(r) for r in rows)} of the store) and what the method made of them: "
+        f"{len(rows)} training images (rows {', '.join(str(r) for r in rows)} of the store) and what the method made of them: "
         f"{', '.join(shown)}. Augmentations that would hide or invent a finding would show here."
     )
-    run.figure("views", picture_grid(columns), title, caption, "pretraining")
+    run.figure("views", image_grid(columns), title, caption, "pretraining")

@@ -15,7 +15,7 @@ class Plan:
 
     Args:
         steps: optimiser steps; every schedule depends on step / steps.
-        batch_size: pictures a step, over all devices.
+        batch_size: images a step, over all devices.
         learning_rate: peak of the schedule (linear warm-up, then cosine to 0).
         weight_decay: of AdamW.
         precision: Lightning's name, ``bf16-mixed`` or ``32-true``.

@@ -47,13 +47,13 @@ class Batches(Dataset[Batch]):
 
     Args:
         store: of the pixels.
-        rows: (n,) the pictures to train on.
+        rows: (n,) the images to train on.
         targets: (n,) or (n, K); None without.
         columns: (n, K) float32, NaN where missing; None without.
-        pairs: draws each picture a partner.
+        pairs: draws each image a partner.
         regions: the store of their regions, and (n,) the rows there, -1 for none.
         seed: of the pairs.
-        keys: (n,) what random numbers are keyed by where a picture stands in ``rows`` more than once; by default ``rows``.
+        keys: (n,) what random numbers are keyed by where an image stands in ``rows`` more than once; by default ``rows``.
     """
 
     def __init__(self, store: Store, rows: np.ndarray, targets: np.ndarray | None = None, columns: np.ndarray | None = None,
@@ -238,14 +238,14 @@ class Trained:
     effective_rank: float
 
 
-def cost_rows(trained: Trained, plan: Plan, method: Method, pictures: int, preparing: float) -> list[Row]:
+def cost_rows(trained: Trained, plan: Plan, method: Method, images: int, preparing: float) -> list[Row]:
     """What a training cost and where it ended.
 
     Args:
         trained: what ``fit`` gave.
         plan: by which it went.
         method: trained.
-        pictures: how many different ones it had.
+        images: how many different ones it had.
         preparing: seconds that decoding took; ``images_per_second`` counts them in.
 
     Raises:
@@ -255,14 +255,14 @@ def cost_rows(trained: Trained, plan: Plan, method: Method, pictures: int, prepa
         raise RunError(f"the loss became {trained.loss}: {LOWER}")
     # Linux counts in KiB, and counts file-backed pages of the store in
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    images = trained.steps * plan.batch_size
+    seen = trained.steps * plan.batch_size
     values = {
-        "pictures": pictures,
-        "images_seen": images,
+        "images": images,
+        "images_seen": seen,
         "steps": trained.steps,
         "seconds": trained.seconds,
         "seconds_preparing": preparing,
-        "images_per_second": images / (trained.seconds + preparing),
+        "images_per_second": seen / (trained.seconds + preparing),
         "processes": collectives.world(),
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident,
         "parameters": sum(p.numel() for p in method.encoder.parameters()),
@@ -280,7 +280,7 @@ def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resum
     Args:
         method: what to train, in place.
         plan: how.
-        batches: from which pictures.
+        batches: from which images.
         folder: the run folder, for checkpoints, logs and the watch over collapse; None has none of them.
         resume: go on from ``checkpoints/last.ckpt`` where there is one.
         quiet: no progress bar.

@@ -1,6 +1,6 @@
-"""Views: random numbers keyed by picture, then one fused warp and one intensity change for the whole batch.
+"""Views: random numbers keyed by image, then one fused warp and one intensity change for the whole batch.
 
-``KeyedRNG`` gives every picture its own random numbers, a pure function of (seed, epoch, row): the same picture gets the same view
+``KeyedRNG`` gives every image its own random numbers, a pure function of (seed, epoch, row): the same image gets the same view
 in whatever batch, order or process it comes. ``Augmentation`` samples a view's parameters from them and applies them to the
 batch on its device. ``plain`` is the view without chance that evaluation, prediction and the report use.
 """
@@ -18,19 +18,19 @@ from scotoma.data.modalities import Modality
 from scotoma.errors import UsageError
 from scotoma.rng import KeyedRNG
 
-NO_BLUR = 0.01  # standard deviation in pixels that leaves a picture as it is, to the bit
+NO_BLUR = 0.01  # standard deviation in pixels that leaves an image as it is, to the bit
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random view: what is sampled for each picture, and how strongly.
+    """A random view: what is sampled for each image, and how strongly.
 
     Args:
         size: side of the view, pixels.
         mean: mean a channel of the data's pixels in [0, 1], subtracted last.
         std: standard deviation a channel, divided by last.
         kind: which changes the modality allows.
-        scale: smallest and largest share of the picture's area that a crop keeps.
+        scale: smallest and largest share of the image's area that a crop keeps.
         ratio: smallest and largest width over height of a crop.
         jitter: largest change of brightness (added, in units of the full range, halved), contrast and gamma (factors 1 +- jitter);
             in [0, 1).
@@ -59,7 +59,7 @@ class Augmentation:
         return self.apply(images, self.sample(rng))
 
     def sample(self, rng: KeyedRNG) -> dict[str, Tensor]:
-        """The parameters of one view for each picture: ``theta`` (B, 2, 3) and the intensity changes, each (B,) or (B, 3)."""
+        """The parameters of one view for each image: ``theta`` (B, 2, 3) and the intensity changes, each (B,) or (B, 3)."""
         log_ratio = (math.log(self.ratio[0]), math.log(self.ratio[1]))
         area, aspect = (
             rng.uniform("area", low=self.scale[0], high=self.scale[1]),
@@ -99,7 +99,7 @@ class Augmentation:
             x.log_().mul_(params["gamma"].view(-1, 1, 1, 1)).exp_()  # x ** gamma, in a third of the time
             middle = x.mean((1, 2, 3), keepdim=True)
             contrast = params["contrast"].view(-1, 1, 1, 1)
-            # contrast about the picture's own mean, so that it does not change the brightness as well
+            # contrast about the image's own mean, so that it does not change the brightness as well
             x.mul_(contrast).add_(middle * (1 - contrast) + params["brightness"].view(-1, 1, 1, 1)).clamp_(0, 1)
         if self.kind.hue and channels == 3:
             x.mul_(params["hue"].view(-1, 3, 1, 1)).clamp_(max=1)
@@ -108,10 +108,10 @@ class Augmentation:
         return normalise_(x, self.mean, self.std)
 
     def apply_to_labels(self, labels: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """The warp of sampled parameters on label maps: nearest values, 0 beyond the picture.
+        """The warp of sampled parameters on label maps: nearest values, 0 beyond the image.
 
         Args:
-            labels: (B, 1, H, W) uint8, laid out as the pictures.
+            labels: (B, 1, H, W) uint8, laid out as the images.
             params: of `sample`.
 
         Returns:
@@ -122,10 +122,10 @@ class Augmentation:
 
 
 def places(theta: Tensor, size: int) -> Tensor:
-    """Where each pixel of a square view lies in its picture: ``F.affine_grid`` with pixels' centres, in a fraction of its time.
+    """Where each pixel of a square view lies in its image: ``F.affine_grid`` with pixels' centres, in a fraction of its time.
 
     Args:
-        theta: (B, 2, 3), from the view's coordinates in [-1, 1] to the picture's.
+        theta: (B, 2, 3), from the view's coordinates in [-1, 1] to the image's.
         size: side of the view, pixels.
 
     Returns:
@@ -140,7 +140,7 @@ def places(theta: Tensor, size: int) -> Tensor:
 
 
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with a standard deviation of its own for each picture (0 leaves it): two one-dimensional convolutions."""
+    """Gaussian blur with a standard deviation of its own for each image (0 leaves it): two one-dimensional convolutions."""
     chosen = _to_blur(sigma)
     part = x[chosen]
     if not len(part):
@@ -158,7 +158,7 @@ def _blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _to_blur(sigma: Tensor) -> Tensor | slice:
-    """Those pictures that need it; not on a GPU, for which the processor would have to wait to know which they are."""
+    """Those images that need it; not on a GPU, for which the processor would have to wait to know which they are."""
     return sigma > 0 if sigma.device.type == "cpu" else slice(None)
 
 
@@ -169,7 +169,7 @@ def normalise_(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Te
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """(B, C, H, W) uint8 -> (B, C, size, size) float32 in [0, 1]: the whole picture, resized with antialiasing."""
+    """(B, C, H, W) uint8 -> (B, C, size, size) float32 in [0, 1]: the whole image, resized with antialiasing."""
     x = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     if x.shape[-2:] != (size, size):
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -177,7 +177,7 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 
 def plain(images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """The view without chance: the whole picture, resized, normalised.
+    """The view without chance: the whole image, resized, normalised.
 
     Args:
         images: (B, C, H, W) uint8.

@@ -1,9 +1,9 @@
-"""Corruptions: what scanners, archives and handling do to pictures, at five severities, a batch at a time on its device.
+"""Corruptions: what scanners, archives and handling do to images, at five severities, a batch at a time on its device.
 
-A corruption takes pictures in [0, 1] and gives pictures in [0, 1]. Its random numbers are keyed by picture and shared by all
+A corruption takes images in [0, 1] and gives images in [0, 1]. Its random numbers are keyed by image and shared by all
 severities, so that a severer one is the same accident, only worse. Levels follow ImageNet-C (Hendrycks & Dietterich 2019,
 "Benchmarking neural network robustness to common corruptions and perturbations", section 3 and its code) where it has the
-corruption, lengths scaled from 224 pixels to the picture's side; bias field and ghosting follow TorchIO (Perez-Garcia et al. 2021).
+corruption, lengths scaled from 224 pixels to the image's side; bias field and ghosting follow TorchIO (Perez-Garcia et al. 2021).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Corruption = Callable[[Tensor, int, KeyedRNG], Tensor]
 
 
 def poisson(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
-    """Photon noise: counts with mean ``photons`` where the picture is white."""
+    """Photon noise: counts with mean ``photons`` where the image is white."""
     photons = (60.0, 25.0, 12.0, 5.0, 3.0)[severity - 1]
     return poisson_quantile(rng.uniform("poisson", *x.shape[1:]), x * photons).div_(photons).clamp_(max=1)
 
@@ -66,8 +66,8 @@ def gaussian_blur(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
 
 
 def motion_blur(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
-    """The patient moved along a straight line: the mean over its places, in a direction of each picture's own."""
-    length = (0.03, 0.05, 0.07, 0.1, 0.14)[severity - 1] * 2  # in grid_sample's units, a picture being 2 wide
+    """The patient moved along a straight line: the mean over its places, in a direction of each image's own."""
+    length = (0.03, 0.05, 0.07, 0.1, 0.14)[severity - 1] * 2  # in grid_sample's units, an image being 2 wide
     angle = rng.uniform("direction", high=math.pi)
     places = [_moved(x, angle.cos() * t, angle.sin() * t) for t in torch.linspace(-length / 2, length / 2, 9).tolist()]
     return torch.stack(places).mean(0)
@@ -79,7 +79,7 @@ def brightness(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
 
 
 def contrast(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
-    """Flatter, about the picture's mean."""
+    """Flatter, about the image's mean."""
     middle = x.mean((1, 2, 3), keepdim=True)
     return middle + (x - middle) * (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
 
@@ -91,7 +91,7 @@ def gamma(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
 
 
 def down_sampling(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
-    """A smaller picture, enlarged again."""
+    """A smaller image, enlarged again."""
     small = [max(1, round(n * (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1])) for n in x.shape[2:]]
     low = F.interpolate(x, small, mode="bilinear", antialias=True, align_corners=False)
     return F.interpolate(low, x.shape[2:], mode="bilinear", align_corners=False)
@@ -114,7 +114,7 @@ def rotation(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
 
 
 def cropping(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
-    """A part of the picture, enlarged to the whole."""
+    """A part of the image, enlarged to the whole."""
     side = math.sqrt((0.9, 0.8, 0.7, 0.6, 0.5)[severity - 1])
     u, v = (rng.uniform(f"crop {axis}", low=-1, high=1) * (1 - side) for axis in "xy")
     one, zero = torch.full_like(u, side), torch.zeros_like(u)
@@ -149,12 +149,12 @@ MAGNETIC: dict[str, Corruption] = {"bias_field": bias_field, "ghosting": ghostin
 
 
 def corruptions(modality: str) -> dict[str, Corruption]:
-    """Name -> corruption of the pictures of a modality; those of magnetic resonance for ``mr`` alone."""
+    """Name -> corruption of the images of a modality; those of magnetic resonance for ``mr`` alone."""
     return EVERYWHERE | (MAGNETIC if modality == "mr" else {})
 
 
 def order_of_patches(count: int, rng: KeyedRNG) -> Tensor:
-    """(B, count) int64: patches of each picture in the order in which they are hidden; a larger share holds a smaller one."""
+    """(B, count) int64: patches of each image in the order in which they are hidden; a larger share holds a smaller one."""
     return rng.uniform("patches", count).argsort(1)
 
 

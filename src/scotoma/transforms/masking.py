@@ -95,7 +95,7 @@ def patch_entropy(images: Tensor, patch: int, levels: int = 16) -> Tensor:
     Args:
         images: (B, C, H, W) in [0, 1]; the mean over channels is the grey level.
         patch: side of a patch, pixels.
-        levels: bins of the histogram. With 16, the empty quarter of brain MR pictures comes out at 0; with 64, half of that.
+        levels: bins of the histogram. With 16, the empty quarter of brain MR images comes out at 0; with 64, half of that.
 
     Returns:
         (B, N), natural units.
@@ -134,7 +134,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch: int, channels: int) -> Tensor:
-    """The inverse of ``patchify`` for square pictures: (B, N, patch * patch * C) -> (B, C, H, W)."""
+    """The inverse of ``patchify`` for square images: (B, N, patch * patch * C) -> (B, C, H, W)."""
     batch, count, _ = patches.shape
     side = round(count**0.5)
     x = patches.reshape(batch, side, side, patch, patch, channels)
@@ -142,7 +142,7 @@ def unpatchify(patches: Tensor, patch: int, channels: int) -> Tensor:
 
 
 def paint(images: Tensor, mask: Tensor, patch: int, value: float = 0.0) -> Tensor:
-    """Pictures with the hidden patches painted over, for people to look at."""
+    """Images with the hidden patches painted over, for people to look at."""
     side = images.shape[-1] // patch
     hidden = mask.view(-1, 1, side, side).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
     return torch.where(hidden.bool(), torch.full_like(images, value), images)

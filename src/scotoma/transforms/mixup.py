@@ -1,6 +1,6 @@
-"""Regularisers of supervised training that change pictures or labels: mixup, CutMix, random erasing, label smoothing.
+"""Regularisers of supervised training that change images or labels: mixup, CutMix, random erasing, label smoothing.
 
-Each picture has its own random numbers (of :class:`scotoma.rng.KeyedRNG`); its partner is the next one of the batch.
+Each image has its own random numbers (of :class:`scotoma.rng.KeyedRNG`); its partner is the next one of the batch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def beta(u: Tensor, alpha: float) -> Tensor:
 
 
 def mixed(x: Tensor, shares: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2017, arXiv 1710.09412, section 2: one weight for pictures and labels).
+    """Mixup (Zhang et al. 2017, arXiv 1710.09412, section 2: one weight for images and labels).
 
     Args:
         x: (B, C, H, W).
         shares: (B, K), NaN for unknown, which stays unknown in whatever it is mixed into.
-        weight: (B,) of the picture itself; the rest is its partner's.
+        weight: (B,) of the image itself; the rest is its partner's.
     """
     w = weight.to(x.dtype).view(-1, 1, 1, 1)
     return x * w + x.roll(1, 0) * (1 - w), _mixed_labels(shares, weight)
@@ -36,7 +36,7 @@ def cut(x: Tensor, shares: Tensor, weight: Tensor, centre: Tensor) -> tuple[Tens
     Args:
         x: (B, C, H, W).
         shares: (B, K), NaN for unknown.
-        weight: (B,), share of the picture that stays; the rectangle has the picture's proportions, and may lie outside in part.
+        weight: (B,), share of the image that stays; the rectangle has the image's proportions, and may lie outside in part.
         centre: (B, 2) of the rectangle, row and column, in [0, 1).
     """
     inside = rectangle(x.shape[2], x.shape[3], (1 - weight).sqrt()[:, None].expand(-1, 2), centre)
@@ -45,17 +45,17 @@ def cut(x: Tensor, shares: Tensor, weight: Tensor, centre: Tensor) -> tuple[Tens
 
 
 def erased(x: Tensor, rng: KeyedRNG, chance: float) -> Tensor:
-    """Random erasing (Zhong et al. 2017, arXiv 1708.04896, section 3): a rectangle of 2 to 33 % of a picture becomes the mean.
+    """Random erasing (Zhong et al. 2017, arXiv 1708.04896, section 3): a rectangle of 2 to 33 % of an image becomes the mean.
 
     Args:
         x: (B, C, H, W), normalised: 0 is the mean.
-        rng: of the pictures.
-        chance: share of the pictures that are erased.
+        rng: of the images.
+        chance: share of the images that are erased.
     """
     area = rng.uniform("erased area", low=0.02, high=0.33)
     ratio = torch.exp(rng.uniform("erased ratio", low=-1.2, high=1.2))
     sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)
-    # the centre so that the whole rectangle lies in the picture
+    # the centre so that the whole rectangle lies in the image
     centre = sides / 2 + rng.uniform("erased place", 2) * (1 - sides)
     inside = rectangle(x.shape[2], x.shape[3], sides, centre) & (rng.uniform("erased") < chance)[:, None, None]
     return x.masked_fill(inside[:, None], 0.0)

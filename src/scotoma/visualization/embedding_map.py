@@ -1,4 +1,4 @@
-"""A map of features: pictures that an encoder takes for alike lie close together on a plane."""
+"""A map of features: images that an encoder takes for alike lie close together on a plane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scotoma.visualization.plots import scatter
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-POINTS = 1500  # pictures on a map, at most
+POINTS = 1500  # images on a map, at most
 LEAST = 4  # below that there is nothing to arrange
 COMPONENTS = 50  # principal components that the map starts from
 
@@ -29,13 +29,13 @@ def figure(features: dict[str, np.ndarray], target: Target, rows: np.ndarray) ->
     Args:
         features: name of the encoder -> (len(rows), D).
         target: labels of all rows; of several 0/1 targets the first gives the colours.
-        rows: positions of the pictures on the map, at least ``LEAST``.
+        rows: positions of the images on the map, at least ``LEAST``.
     """
     labels = np.nan_to_num(target.y[rows, 0], nan=-1).astype(int) if target.multilabel else target.y[rows]
     classes = (f"no {target.classes[0]}", target.classes[0]) if target.multilabel else target.classes
     placed = {name: place(x) for name, x in features.items()}
     caption = (
-        f"{method()} of the features of {len(rows)} test pictures, in a panel for each encoder. Pictures that an encoder takes for "
+        f"{method()} of the features of {len(rows)} test images, in a panel for each encoder. Images that an encoder takes for "
         "alike lie close together. Distances between clusters and their sizes mean nothing; no label was used to place a point."
     )
     return scatter(placed, labels, classes), caption

@@ -1,4 +1,4 @@
-"""Attribution maps laid over pictures: one picture and map, or a sheet of several."""
+"""Attribution maps laid over images: one image and map, or a sheet of several."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OPACITY = 0.75  # of the strongest pixel
 
 @dataclass(frozen=True)
 class Case:
-    """A picture and what explains it.
+    """An image and what explains it.
 
     Args:
         row: its row id.
         group: by which cases are put together.
         label: the class that is explained.
         probability: of it.
-        picture: (H, W) in [0, 1].
+        image: (H, W) in [0, 1].
         maps: of each method, (H, W).
     """
 
@@ -34,7 +34,7 @@ class Case:
     group: str
     label: str
     probability: float
-    picture: np.ndarray
+    image: np.ndarray
     maps: dict[str, np.ndarray]
 
     @property
@@ -58,21 +58,21 @@ def coloured(values: np.ndarray) -> np.ndarray:
     return colours
 
 
-def blended(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the map over the picture, pixel for pixel."""
+def blended(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: the map over the image, pixel for pixel."""
     colours = coloured(values)
     alpha = colours[..., 3:]
-    mixed = picture[..., None] * (1 - alpha) + colours[..., :3] * alpha
+    mixed = image[..., None] * (1 - alpha) + colours[..., :3] * alpha
     return np.asarray(np.rint(np.clip(mixed, 0, 1) * 255), np.uint8)
 
 
-def overlay(picture: np.ndarray, values: np.ndarray, title: str) -> Figure:
-    """A grey picture (H, W) in [0, 1], alone and below a map (H, W)."""
+def overlay(image: np.ndarray, values: np.ndarray, title: str) -> Figure:
+    """A grey image (H, W) in [0, 1], alone and below a map (H, W)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4, 2.4), layout="constrained")
     for axis, above in zip(figure.subplots(1, 2), (None, coloured(values)), strict=True):
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
         if above is not None:
             axis.imshow(above)
         axis.set_axis_off()
@@ -81,20 +81,20 @@ def overlay(picture: np.ndarray, values: np.ndarray, title: str) -> Figure:
 
 
 def sheet(cases: list[Case]) -> Figure:
-    """A row for each case: the picture, then each method's map over it."""
+    """A row for each case: the image, then each method's map over it."""
     from matplotlib.figure import Figure
 
     names = list(cases[0].maps)
     figure = Figure(figsize=(1.35 * (1 + len(names)), 1.6 * len(cases)), layout="constrained")
     for i, (axes, case) in enumerate(zip(figure.subplots(len(cases), 1 + len(names), squeeze=False), cases, strict=True)):
         for axis, name in zip(axes, (None, *names), strict=True):
-            axis.imshow(case.picture, cmap="gray", vmin=0, vmax=1)
+            axis.imshow(case.image, cmap="gray", vmin=0, vmax=1)
             axis.set_xticks([])
             axis.set_yticks([])
             if name is not None:
                 axis.imshow(coloured(case.maps[name]))
             if i == 0:
-                axis.set_title((name or "picture").replace("_", "\n"), fontsize=8)
+                axis.set_title((name or "image").replace("_", "\n"), fontsize=8)
         words = [f"row {case.row}", *textwrap.wrap(case.title, 20, max_lines=2)]
         axes[0].set_xlabel("\n".join(words), fontsize=7, parse_math=False)
     return figure
@@ -106,4 +106,4 @@ def save(cases: list[Case], folder: Path) -> None:
     for case in cases:
         for name, values in case.maps.items():
             with files.replacing(folder / f"explain-{case.row}-{name}.png") as temporary:
-                overlay(case.picture, values, case.title).savefig(temporary, dpi=110, format="png")
+                overlay(case.image, values, case.title).savefig(temporary, dpi=110, format="png")

@@ -1,4 +1,4 @@
-"""Figures that a run leaves in its folder: pictures side by side, and maps of features."""
+"""Figures that a run leaves in its folder: images side by side, and maps of features."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = "osD^vP*X"
 
 
-def picture_grid(columns: dict[str, np.ndarray]) -> Figure:
-    """A row for each picture, a column for each name: (n, H, W, C) values in [0, 1]."""
+def image_grid(columns: dict[str, np.ndarray]) -> Figure:
+    """A row for each image, a column for each name: (n, H, W, C) values in [0, 1]."""
     from matplotlib.figure import Figure
 
     count = len(next(iter(columns.values())))
     figure = Figure(figsize=(1.35 * len(columns), 1.35 * count), layout="constrained")
     axes = figure.subplots(count, len(columns), squeeze=False)
-    for j, (name, pictures) in enumerate(columns.items()):
+    for j, (name, images) in enumerate(columns.items()):
         axes[0, j].set_title(name, fontsize=9)
-        for i, pixels in enumerate(pictures):
+        for i, pixels in enumerate(images):
             grey = pixels.shape[2] == 1
             axes[i, j].imshow(pixels[:, :, 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
             axes[i, j].set_axis_off()
     return figure
 
 
-def outlined(pictures: np.ndarray, truth: np.ndarray, found: np.ndarray, titles: list[str]) -> Figure:
-    """A column for each picture: alone above, below with outlines of true (solid) and found (dashed) regions.
+def outlined(images: np.ndarray, truth: np.ndarray, found: np.ndarray, titles: list[str]) -> Figure:
+    """A column for each image: alone above, below with outlines of true (solid) and found (dashed) regions.
 
     Args:
-        pictures: (n, H, W, C) in [0, 1].
+        images: (n, H, W, C) in [0, 1].
         truth: (n, H, W) classes, 0 for the background.
         found: (n, H, W).
         titles: (n,).
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.2 * len(pictures), 4.8), layout="constrained")
-    axes = figure.subplots(2, len(pictures), squeeze=False)
-    for j, (pixels, title) in enumerate(zip(pictures, titles, strict=True)):
+    figure = Figure(figsize=(2.2 * len(images), 4.8), layout="constrained")
+    axes = figure.subplots(2, len(images), squeeze=False)
+    for j, (pixels, title) in enumerate(zip(images, titles, strict=True)):
         for axis in axes[:, j]:
             axis.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
             axis.set_axis_off()

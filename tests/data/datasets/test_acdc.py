@@ -56,7 +56,7 @@ def test_what_is_absent_or_broken(tmp_path: Path, capsys: pytest.CaptureFixture[
     found = acdc.load(tmp_path)
     assert column(found, "phase") == ["ed", "ed"]
     assert "split" not in found.table  # training patients alone
-    assert "1 of 3 pictures" in capsys.readouterr().err
+    assert "1 of 3 images" in capsys.readouterr().err
     (folder / "patient001_frame01.nii.gz").write_bytes(b"no")
     with pytest.raises(UsageError, match="patient001_frame01"):
         acdc.load(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.lookalike import picture, text
+from helpers.lookalike import draw_image, text
 
 from scotoma.data.datasets import base
 from scotoma.data.sources import values
@@ -21,8 +21,8 @@ def test_a_file_is_found_with_or_without_gz_and_read_alike(tmp_path: Path) -> No
         assert frame.to_dict("list") == {"z": [3], "y": [2]}
     assert base.optional(tmp_path, "c.csv", "b.csv") == tmp_path / "b.csv"
     assert base.optional(tmp_path, "c.csv") is None
-    with pytest.raises(UsageError, match=r"no c\.csv or d\.csv there; expected below this folder: c\.csv; pictures/1\.png"):
-        base.find(tmp_path, "c.csv\n  pictures/1.png", "c.csv", "d.csv")
+    with pytest.raises(UsageError, match=r"no c\.csv or d\.csv there; expected below this folder: c\.csv; images/1\.png"):
+        base.find(tmp_path, "c.csv\n  images/1.png", "c.csv", "d.csv")
     with pytest.raises(UsageError, match=r"no column 'w'.* x, y, z"):
         base.read(tmp_path / "b.csv", ("x", "w"))
 
@@ -80,7 +80,7 @@ def test_names_become_columns() -> None:
 
 def test_what_lies_on_the_disk(tmp_path: Path) -> None:
     for name in ("b/2.PNG", "b/10.jpg", "b/.hidden.png", "a10/1.png", "a2/1.png"):
-        picture(tmp_path / name)
+        draw_image(tmp_path / name)
     text(tmp_path / "b" / "notes.txt", "none")
     assert base.files(tmp_path, ["b", "absent"]) == ["b/2.PNG", "b/10.jpg"]
     assert base.folders(tmp_path, "a*") == ["a2", "a10"]

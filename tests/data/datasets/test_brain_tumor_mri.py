@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helpers.lookalike import column, picture, under
+from helpers.lookalike import column, draw_image, under
 
 from scotoma.data import sources
 from scotoma.data.datasets import brain_tumor_mri
@@ -16,7 +16,7 @@ def test_classes_and_the_split_that_is_not_kept(tmp_path: Path) -> None:
         "Testing/meningioma/Te-me_0010.jpg",
     ]
     for name in names:
-        picture(tmp_path / name)
+        draw_image(tmp_path / name)
     found = brain_tumor_mri.load(tmp_path)
     assert under(found, tmp_path) == names
     assert column(found, "label") == ["glioma", "notumor", "pituitary", "meningioma"]

@@ -51,9 +51,9 @@ def test_slices_along_an_axis_and_their_masks(tmp_path: Path, axis: str, slices:
     found = sources.load(f"brats:{tmp_path}?axis={axis}&every=1")
     assert column(found, "frame") == list(range(slices))
     last = found.table.iloc[-1]
-    picture = read.read(last["image_path"], int(last["frame"])).pixels
+    image = read.read(last["image_path"], int(last["frame"])).pixels
     labels = read.read_labels(last["mask_path"], int(last["frame"]))
-    assert picture.shape == labels.shape == {"axial": (8, 9), "coronal": (7, 9), "sagittal": (7, 8)}[axis]
+    assert image.shape == labels.shape == {"axial": (8, 9), "coronal": (7, 9), "sagittal": (7, 8)}[axis]
     assert (labels == 1).all()
 
 

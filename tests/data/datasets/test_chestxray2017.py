@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.lookalike import column, hashed, picture, under
+from helpers.lookalike import column, draw_image, hashed, under
 
 from scotoma.data.datasets import chestxray2017
 
@@ -26,8 +26,8 @@ FILMS = {  # as published: label, subtype, patient, split
 @pytest.mark.parametrize("within", ["", "chest_xray/"])
 def test_films(tmp_path: Path, within: str) -> None:
     for name in FILMS:
-        picture(tmp_path / within / name)
-    picture(tmp_path / "__MACOSX" / "train" / "NORMAL" / "._IM-0115-0001.jpeg")
+        draw_image(tmp_path / within / name)
+    draw_image(tmp_path / "__MACOSX" / "train" / "NORMAL" / "._IM-0115-0001.jpeg")
     found = chestxray2017.load(tmp_path)
     assert under(found, tmp_path) == [within + name for name in FILMS]
     for k, name in enumerate(("label", "subtype", "patient", "split")):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, draw_image, hashed, text, under
 from helpers.public_sets import FINDINGS, HEADER
 
 from scotoma.data.datasets import chexpert
@@ -18,7 +18,7 @@ PATHS = [
 
 def lookalike(root: Path, prefix: str = "CheXpert-v1.0-small/") -> Path:
     for path in PATHS:
-        picture(root / path)
+        draw_image(root / path)
     text(
         root / "train.csv",
         HEADER,
@@ -33,7 +33,7 @@ def lookalike(root: Path, prefix: str = "CheXpert-v1.0-small/") -> Path:
 
 
 @pytest.mark.parametrize("prefix", ["CheXpert-v1.0-small/", "CheXpert-v1.0/", ""])
-def test_pictures_and_what_is_known_of_them(tmp_path: Path, prefix: str) -> None:
+def test_images_and_what_is_known_of_them(tmp_path: Path, prefix: str) -> None:
     found = chexpert.load(lookalike(tmp_path, prefix))
     assert under(found, tmp_path) == PATHS
     assert column(found, "patient") == [hashed(p) for p in ("patient00001", "patient00002", "patient00002", "patient64541")]
@@ -54,7 +54,7 @@ def test_uncertain_findings(tmp_path: Path) -> None:
 
 def test_the_later_test_set(tmp_path: Path) -> None:
     """Its table has no sex, age and view; the validation set then keeps its name."""
-    picture(lookalike(tmp_path) / "test/patient64741/study1/view1_frontal.jpg")
+    draw_image(lookalike(tmp_path) / "test/patient64741/study1/view1_frontal.jpg")
     text(tmp_path / "test.csv", f"Path,{FINDINGS}", f"test/patient64741/study1/view1_frontal.jpg{',1.0' * 14}")
     found = chexpert.load(tmp_path)
     assert column(found, "split") == ["train", "train", "train", "val", "test"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, draw_image, hashed, text, under
 
 from scotoma.data import sources
 from scotoma.data.datasets import deeplesion
@@ -47,7 +47,7 @@ def root(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         "000003_01_01/019",
         "000003_01_01/021",
     ):
-        picture(tmp_path / request.param / f"{name}.png", level=32768 + int(name[-3:]))
+        draw_image(tmp_path / request.param / f"{name}.png", level=32768 + int(name[-3:]))
     return tmp_path
 
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, draw_image, hashed, text, under
 
 from scotoma.data.datasets import ham10000
 
 
 @pytest.mark.parametrize(("name", "extra"), [("HAM10000_metadata.csv", ""), ("HAM10000_metadata", ",dataset")])
-def test_pictures_of_both_parts(tmp_path: Path, name: str, extra: str) -> None:
+def test_images_of_both_parts(tmp_path: Path, name: str, extra: str) -> None:
     value = ",vidir_modern" if extra else ""
     text(
         tmp_path / name,
@@ -18,9 +18,9 @@ def test_pictures_of_both_parts(tmp_path: Path, name: str, extra: str) -> None:
         f"HAM_0000118,ISIC_0025030,bkl,histo,80.0,male,scalp{value}",
         f"HAM_0002730,ISIC_0026769,nv,follow_up,,unknown,unknown{value}",
     )
-    picture(tmp_path / "HAM10000_images_part_1" / "ISIC_0027419.jpg", colour=True)
-    picture(tmp_path / "HAM10000_images_part_1" / "ISIC_0025030.jpg", colour=True)
-    picture(tmp_path / "HAM10000_images_part_2" / "ISIC_0026769.jpg", colour=True)
+    draw_image(tmp_path / "HAM10000_images_part_1" / "ISIC_0027419.jpg", colour=True)
+    draw_image(tmp_path / "HAM10000_images_part_1" / "ISIC_0025030.jpg", colour=True)
+    draw_image(tmp_path / "HAM10000_images_part_2" / "ISIC_0026769.jpg", colour=True)
     found = ham10000.load(tmp_path)
     assert under(found, tmp_path) == [
         "HAM10000_images_part_1/ISIC_0027419.jpg",
@@ -34,6 +34,6 @@ def test_pictures_of_both_parts(tmp_path: Path, name: str, extra: str) -> None:
     assert column(found, "sex") == ["M", "M", None]
     assert column(found, "body_part") == ["scalp", "scalp", None]
     assert not {"mask_path", "patient", "split"} & set(found.table.columns)
-    picture(tmp_path / "HAM10000_segmentations_lesion_tschandl" / "ISIC_0025030_segmentation.png")
+    draw_image(tmp_path / "HAM10000_segmentations_lesion_tschandl" / "ISIC_0025030_segmentation.png")
     masks = under(ham10000.load(tmp_path), tmp_path, "mask_path")
     assert masks == [None, "HAM10000_segmentations_lesion_tschandl/ISIC_0025030_segmentation.png", None]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, draw_image, hashed, text, under
 
 from scotoma.data.datasets import isic2019
 
@@ -27,11 +27,11 @@ def root(tmp_path: Path) -> Path:
         "ISIC_0053463,,,BCN_0003925,",
     )
     for name in ("ISIC_0000000", "ISIC_0000002", "ISIC_0053463"):
-        picture(tmp_path / "ISIC_2019_Training_Input" / "ISIC_2019_Training_Input" / f"{name}.jpg", colour=True)
+        draw_image(tmp_path / "ISIC_2019_Training_Input" / "ISIC_2019_Training_Input" / f"{name}.jpg", colour=True)
     return tmp_path
 
 
-def test_training_pictures(root: Path) -> None:
+def test_training_images(root: Path) -> None:
     found = isic2019.load(root)
     assert under(found, root)[0] == "ISIC_2019_Training_Input/ISIC_2019_Training_Input/ISIC_0000002.jpg"
     assert column(found, "label") == ["mel", "nv", "scc"]
@@ -45,7 +45,7 @@ def test_training_pictures(root: Path) -> None:
 
 def test_the_test_set_with_and_without_its_labels(root: Path) -> None:
     text(root / "ISIC_2019_Test_Metadata.csv", "image,age_approx,anatom_site_general,sex", "ISIC_0034321,40.0,palms/soles,female")
-    picture(root / "ISIC_2019_Test_Input" / "ISIC_0034321.jpg", colour=True)
+    draw_image(root / "ISIC_2019_Test_Input" / "ISIC_0034321.jpg", colour=True)
     found = isic2019.load(root)
     assert column(found, "split") == ["train"] * 3 + ["test"]
     assert column(found, "label")[3] is None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, draw_image, hashed, text, under
 from PIL import Image
 
 from scotoma.data.datasets import lgg
@@ -20,12 +20,12 @@ HEADER = (
 def test_slices_masks_patients_and_tumours(tmp_path: Path, within: str) -> None:
     folder = tmp_path / within / "TCGA_CS_4941_19960909"
     for k in (1, 2, 10):
-        picture(folder / f"TCGA_CS_4941_19960909_{k}.tif", colour=True)
-        picture(folder / f"TCGA_CS_4941_19960909_{k}_mask.tif", level=0)
+        draw_image(folder / f"TCGA_CS_4941_19960909_{k}.tif", colour=True)
+        draw_image(folder / f"TCGA_CS_4941_19960909_{k}_mask.tif", level=0)
     mask = np.zeros((12, 10), np.uint8)
     mask[11, 9] = 255
     Image.fromarray(mask).save(folder / "TCGA_CS_4941_19960909_2_mask.tif")
-    picture(tmp_path / within / "TCGA_DU_5849_19950405" / "TCGA_DU_5849_19950405_1.tif", colour=True)
+    draw_image(tmp_path / within / "TCGA_DU_5849_19950405" / "TCGA_DU_5849_19950405_1.tif", colour=True)
     text(tmp_path / within / "data.csv", HEADER, "TCGA_CS_4941,2,4,2,2,,3,2,1,2,1,3,2,2,67,3,2,1")
     found = lgg.load(tmp_path)
     scan = f"{within}TCGA_CS_4941_19960909/TCGA_CS_4941_19960909"
@@ -39,7 +39,7 @@ def test_slices_masks_patients_and_tumours(tmp_path: Path, within: str) -> None:
 
 
 def test_a_broken_mask_is_named(tmp_path: Path) -> None:
-    picture(tmp_path / "TCGA_CS_4941_19960909" / "TCGA_CS_4941_19960909_1.tif")
+    draw_image(tmp_path / "TCGA_CS_4941_19960909" / "TCGA_CS_4941_19960909_1.tif")
     (tmp_path / "TCGA_CS_4941_19960909" / "TCGA_CS_4941_19960909_1_mask.tif").write_bytes(b"no")
     with pytest.raises(UsageError, match=r"a mask cannot be read .*1_mask\.tif"):
         lgg.load(tmp_path)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, draw_image, hashed, text, under
 
 from scotoma.data.datasets import messidor2
 
@@ -18,7 +18,7 @@ def test_grades_and_pairs_of_eyes(tmp_path: Path, capsys: pytest.CaptureFixture[
         "20060411_58550_0200_PP.png,,,0",
     )
     for name in ("20051020_43808_0100_PP.png", "20051020_43832_0100_PP.png", "IM004832.JPG", "20060411_58550_0200_PP.png"):
-        picture(tmp_path / "IMAGES" / name.replace("JPG", "jpg")).rename(tmp_path / "IMAGES" / name)
+        draw_image(tmp_path / "IMAGES" / name.replace("JPG", "jpg")).rename(tmp_path / "IMAGES" / name)
     found = messidor2.load(tmp_path)
     assert under(found, tmp_path)[2] == "IMAGES/IM004832.JPG"  # the table writes it otherwise
     assert column(found, "label") == [0, 1, 4, None]

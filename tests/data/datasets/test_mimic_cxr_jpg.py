@@ -3,33 +3,33 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, draw_image, hashed, text, under
 
 from scotoma.data import sources
 from scotoma.data.datasets import mimic_cxr_jpg
 from scotoma.errors import UsageError
 
-PICTURES = {  # picture -> subject, study, view
+IMAGES = {  # image -> subject, study, view
     "02aa804e-bde0afdd-112c0b34-7bc16630-4e384014": (10000032, 50414267, "PA"),
     "174413ec-4ec4c1f7-34ea26b7-c5f994f8-79ef1962": (10000032, 50414267, "LATERAL"),
     "2a2277a9-b0ded155-c0de8eb9-c124d10e-82c5caab": (10000032, 53189527, "AP"),
     "68b5c4b1-227d0485-9cc38c3f-7b84ab51-4b472714": (19999987, 58621812, ""),
 }
-PATHS = [f"files/p{str(subject)[:2]}/p{subject}/s{study}/{name}.jpg" for name, (subject, study, _) in PICTURES.items()]
+PATHS = [f"files/p{str(subject)[:2]}/p{subject}/s{study}/{name}.jpg" for name, (subject, study, _) in IMAGES.items()]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Four pictures of two patients; the last study has no labels; columns and their order as published."""
+    """Four images of two patients; the last study has no labels; columns and their order as published."""
     for path in PATHS:
-        picture(tmp_path / path)
+        draw_image(tmp_path / path)
     text(
         tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz",
         "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
         "ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning",
         *[
             f"{n},{p},{s},CHEST (PA AND LAT),{v},3056,2544,21800506,213014.531,CHEST (PA AND LAT),x,Erect"
-            for n, (p, s, v) in PICTURES.items()
+            for n, (p, s, v) in IMAGES.items()
         ],
     )
     text(
@@ -42,16 +42,16 @@ def root(tmp_path: Path) -> Path:
     text(
         tmp_path / "mimic-cxr-2.0.0-split.csv.gz",
         "dicom_id,study_id,subject_id,split",
-        *[f"{n},{s},{p},{'validate' if p == 19999987 else 'train'}" for n, (p, s, _) in PICTURES.items()],
+        *[f"{n},{s},{p},{'validate' if p == 19999987 else 'train'}" for n, (p, s, _) in IMAGES.items()],
     )
     return tmp_path
 
 
-def test_pictures_patients_studies_views_and_split(root: Path) -> None:
+def test_images_patients_studies_views_and_split(root: Path) -> None:
     found = mimic_cxr_jpg.load(root)
     assert under(found, root) == PATHS
     assert column(found, "patient") == [hashed("p10000032")] * 3 + [hashed("p19999987")]
-    assert column(found, "study") == [hashed(f"s{s}") for _, s, _ in PICTURES.values()]
+    assert column(found, "study") == [hashed(f"s{s}") for _, s, _ in IMAGES.values()]
     assert column(found, "view") == ["PA", "LATERAL", "AP", None]
     assert column(found, "split") == ["train"] * 3 + ["val"]
     assert not {"subject_id", "study_id", "dicom_id", "StudyDate"} & set(found.table.columns)
@@ -79,8 +79,8 @@ def test_uncertain_and_blank_are_what_the_policy_says(root: Path, query: str, at
 def test_a_partial_download(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / PATHS[1]).unlink()
     assert under(mimic_cxr_jpg.load(root), root) == [PATHS[0], PATHS[2], PATHS[3]]
-    assert "1 of 4 pictures" in capsys.readouterr().err
+    assert "1 of 4 images" in capsys.readouterr().err
     for path in (PATHS[0], *PATHS[2:]):
         (root / path).unlink()
-    with pytest.raises(UsageError, match=r"no picture of the 4 of mimic_cxr_jpg there; expected .*files/p10"):
+    with pytest.raises(UsageError, match=r"no image of the 4 of mimic_cxr_jpg there; expected .*files/p10"):
         mimic_cxr_jpg.load(root)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lookalike import column, hashed, picture, text, under
+from helpers.lookalike import column, draw_image, hashed, text, under
 
 from scotoma.data.datasets import nih_chestxray14
 from scotoma.errors import UsageError
@@ -25,14 +25,14 @@ def lookalike(root: Path, name: str = "Data_Entry_2017_v2020.csv", folders: bool
     )
     text(root / name, HEADERS[name], *[row + ("," if name == "Data_Entry_2017.csv" else "") for row in rows])
     for k, row in enumerate(rows):
-        picture(root / (f"images_{(1, 1, 2, 12)[k]:03}/images" if folders else "images") / row.split(",")[0])
+        draw_image(root / (f"images_{(1, 1, 2, 12)[k]:03}/images" if folders else "images") / row.split(",")[0])
     text(root / "train_val_list.txt", "00000001_000.png", "00000001_001.png", "00000002_000.png")
     text(root / "test_list.txt", "00000013_005.png")
     return root
 
 
 @pytest.mark.parametrize("name", list(HEADERS))
-def test_pictures_labels_and_what_is_known_of_them(tmp_path: Path, name: str) -> None:
+def test_images_labels_and_what_is_known_of_them(tmp_path: Path, name: str) -> None:
     found = nih_chestxray14.load(lookalike(tmp_path, name))
     assert under(found, tmp_path) == [
         "images_001/images/00000001_000.png",
@@ -71,7 +71,7 @@ LABELS = [
 ]
 
 
-def test_all_pictures_in_one_folder_and_an_unknown_finding(tmp_path: Path) -> None:
+def test_all_images_in_one_folder_and_an_unknown_finding(tmp_path: Path) -> None:
     found = nih_chestxray14.load(lookalike(tmp_path, folders=False))
     assert under(found, tmp_path)[3] == "images/00000013_005.png"
     path = tmp_path / "Data_Entry_2017_v2020.csv"

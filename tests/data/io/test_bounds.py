@@ -159,7 +159,7 @@ def deflated(path: Path, content: Iterable[bytes]) -> Path:
     return path
 
 
-def test_a_deflated_file_that_inflates_to_more_than_a_picture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deflated_file_that_inflates_to_more_than_a_image_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A private element of 3 MiB zeros, and one byte fewer than the bound: the first is never inflated by pydicom."""
     head = b"\x08\x00\x60\x00CS\x02\x00CR" + b"\x09\x00\x10\x00LO\x04\x00DOOM" + b"\x09\x00\x01\x10OB\0\0"
     size = 3 * 2**20

@@ -7,7 +7,7 @@ from PIL import Image
 from scotoma.data.io.clahe import CLIP_LIMIT, TILES, equalize
 
 
-def picture(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+def draw_image(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     ramp = np.add.outer(np.linspace(0, 60, height), np.linspace(20, 90, width))
     return np.clip(ramp + rng.normal(0, 6, (height, width)), 0, 255).astype(np.uint8)
@@ -23,7 +23,7 @@ def test_histogram_in_closed_form() -> None:
 
 
 def test_histogram_does_not_care_for_any_rising_change_of_grey_levels() -> None:
-    pixels = picture()
+    pixels = draw_image()
     changed = (np.sqrt(pixels / 255.0) * 0.5 + 0.2).astype(np.float32)
     np.testing.assert_allclose(equalize(changed, "histogram"), equalize(pixels, "histogram") / 255.0, atol=0.003)
 
@@ -55,13 +55,13 @@ def slow_clahe(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(48, 64), (37, 41)])
 def test_clahe_agrees_with_a_slow_version(size: tuple[int, int]) -> None:
-    pixels = picture(*size)
+    pixels = draw_image(*size)
     assert np.abs(equalize(pixels, "clahe") - slow_clahe(pixels)).max() <= 0.51
     assert equalize(pixels, "clahe").std() > 1.2 * pixels.std()
 
 
 def test_clahe_of_deeper_pixels_agrees_with_that_of_eight_bits() -> None:
-    pixels = picture(256, 256)
+    pixels = draw_image(256, 256)
     deep = equalize((pixels / 255.0).astype(np.float32), "clahe")
     assert deep.dtype == np.float32
     assert 0 <= deep.min() < deep.max() <= 1
@@ -72,7 +72,7 @@ def test_clahe_of_deeper_pixels_agrees_with_that_of_eight_bits() -> None:
 
 @pytest.mark.parametrize("method", ["histogram", "clahe"])
 def test_colours_keep_their_hue_and_windows_are_spread_apart(method: str) -> None:
-    grey = picture()
+    grey = draw_image()
     colours = np.stack([grey, grey // 2, grey // 4], axis=-1)
     apart = equalize(colours, method, apart=True)
     for k in range(3):

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 
 from scotoma.data.io import dicom_codecs
-from scotoma.data.io.read import ImageError, Picture, frames, read, read_labels, square
+from scotoma.data.io.read import Decoded, ImageError, frames, read, read_labels, square
 
 # The part of the message that gives the reason.
 UNREADABLE = {
@@ -36,7 +36,7 @@ OURS = {
     # Deflated frames (2023) and RLE of packed single bits: the same segmentation as liver_j2k, which the other reading did decode.
     "pydicom__liver_deflate.dcm": ((512, 512), 0, 1),
     "pydicom__liver_rle.dcm": ((512, 512), 0, 1),
-    # JPEG of 12 bits by libjpeg-turbo; within the loss of the lossless files of the same pictures (see the next test).
+    # JPEG of 12 bits by libjpeg-turbo; within the loss of the lossless files of the same images (see the next test).
     "dicom__WG04_JPLY_NM1_JPLY.dcm": ((1024, 256), 0, 264),
     "dicom__WG04_JPLY_MR4_JPLY.dcm": ((512, 512), 0, 2148),
     "dicom__WG04_JPLY_MR3_JPLY.dcm": ((512, 512), 0, 1478),
@@ -53,11 +53,11 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False).to_dict("records")
 
 
-def values_of(path: str, frame: int, picture: Picture) -> np.ndarray:
+def values_of(path: str, frame: int, image: Decoded) -> np.ndarray:
     """Stored values; of JPEG 2000, whose source is the compressed stream, decoded once more."""
-    if not isinstance(picture.source, bytes):
-        assert picture.source is not None
-        return picture.source
+    if not isinstance(image.source, bytes):
+        assert image.source is not None
+        return image.source
     return dicom_codecs.stored_values(pydicom.dcmread(path), frame)
 
 
@@ -74,8 +74,8 @@ def test_every_dicom_sample_reads_as_stated_or_says_why(data_root: Path) -> None
             continue
         shape = (int(row["rows"]), int(row["cols"]))
         count = frames(path)
-        pictures = [read(path, k) for k in range(count)]
-        stored = np.stack([values_of(path, k, p) for k, p in enumerate(pictures)])
+        images = [read(path, k) for k in range(count)]
+        stored = np.stack([values_of(path, k, p) for k, p in enumerate(images)])
         if name in OURS:
             wanted, low, high = OURS[name]
             assert shape == wanted
@@ -87,17 +87,17 @@ def test_every_dicom_sample_reads_as_stated_or_says_why(data_root: Path) -> None
             low, high = float(row["pmin"]), float(row["pmax"])
         rounding = 1 if row["transfer_syntax"].startswith("JPEG Baseline") else 1e-6  # two decoders' cosine transforms
         assert (float(stored.min()), float(stored.max())) == pytest.approx((low, high), abs=rounding), name
-        for picture in pictures:
-            assert (picture.facts["height"], picture.facts["width"]) == shape
-            assert picture.pixels.shape[:2] == SHOWN.get(name, shape), name
-            assert picture.facts.get("transfer_syntax", "").startswith(row["transfer_syntax"][:38])  # type: ignore[attr-defined]
-            assert not row["bits"] or picture.facts["bits"] == int(row["bits"])
-        assert max(np.ptp(p.pixels) / (255 if p.pixels.dtype == np.uint8 else 1) for p in pictures) > 0.4, name
+        for image in images:
+            assert (image.facts["height"], image.facts["width"]) == shape
+            assert image.pixels.shape[:2] == SHOWN.get(name, shape), name
+            assert image.facts.get("transfer_syntax", "").startswith(row["transfer_syntax"][:38])  # type: ignore[attr-defined]
+            assert not row["bits"] or image.facts["bits"] == int(row["bits"])
+        assert max(np.ptp(p.pixels) / (255 if p.pixels.dtype == np.uint8 else 1) for p in images) > 0.4, name
         read_well += 1
     assert read_well == 84 - len(UNREADABLE)
 
 
-def test_jpeg_2000_at_a_part_of_its_size_shows_the_same_picture(data_root: Path) -> None:
+def test_jpeg_2000_at_a_part_of_its_size_shows_the_same_image(data_root: Path) -> None:
     seen = 0
     for row in rows(data_root / "dicom_samples"):
         path = str(data_root / "dicom_samples" / row["image_path"])
@@ -123,7 +123,7 @@ def test_jpeg_2000_at_a_part_of_its_size_shows_the_same_picture(data_root: Path)
 
 
 @pytest.mark.parametrize("name", ["NM1", "MR4", "MR3", "RG2", "RG3"])
-def test_twelve_bit_jpeg_shows_the_picture_that_another_compression_of_it_shows(data_root: Path, name: str) -> None:
+def test_twelve_bit_jpeg_shows_the_image_that_another_compression_of_it_shows(data_root: Path, name: str) -> None:
     folder = data_root / "dicom_samples" / "files"
     lossy = np.asarray(read(str(folder / f"dicom__WG04_JPLY_{name}_JPLY.dcm")).source, float)
     other = np.asarray(read(str(folder / f"dicom__WG04_JLSN_{name}_JLSN.dcm")).source, float)
@@ -169,16 +169,11 @@ def test_every_nifti_and_npz_sample_reads_as_stated(data_root: Path) -> None:
                 assert frames(path + mark) == canonical.shape[axis]
                 k = canonical.shape[axis] // 3
                 expected = np.take(volumes[..., volume], k, axis).T[::-1, ::-1]  # head or front up, the patient's right on the left
-                picture = read(path + mark, k)
-                np.testing.assert_allclose(picture.source, expected, rtol=1e-6)
-                inside = (picture.source > np.quantile(expected, 0.02)) & (picture.source < np.quantile(expected, 0.98))
-                if (
-                    volumes.dtype.kind == "f"
-                    and inside.any()
-                    and picture.pixels.shape == expected.shape
-                    and np.ptp(expected[inside])
-                ):
-                    assert np.corrcoef(picture.pixels[inside], expected[inside])[0, 1] > 0.98
+                image = read(path + mark, k)
+                np.testing.assert_allclose(image.source, expected, rtol=1e-6)
+                inside = (image.source > np.quantile(expected, 0.02)) & (image.source < np.quantile(expected, 0.98))
+                if volumes.dtype.kind == "f" and inside.any() and image.pixels.shape == expected.shape and np.ptp(expected[inside]):
+                    assert np.corrcoef(image.pixels[inside], expected[inside])[0, 1] > 0.98
         if Path(path).name in LABELS:
             found: set[int] = set()
             for k in range(frames(path)):

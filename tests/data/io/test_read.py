@@ -63,7 +63,7 @@ def real(folder: str) -> Path:
 
 
 def blobs(height=240, width=300, seed=0) -> np.ndarray:
-    """A smooth picture with structure at many scales, uint8."""
+    """A smooth image with structure at many scales, uint8."""
     noise = np.random.default_rng(seed).normal(size=(height, width))
     rough = Image.fromarray(np.clip(noise * 40 + 128, 0, 255).astype(np.uint8))
     total = sum(np.asarray(rough.filter(ImageFilter.GaussianBlur(r)), float) * r for r in (2, 8, 24))
@@ -80,9 +80,9 @@ def test_lossless_formats_return_the_pixels_written(tmp_path, suffix, shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     path = str(tmp_path / f"a{suffix}")
     Image.fromarray(pixels).save(path)
-    picture = read(path)
-    np.testing.assert_array_equal(picture.pixels, pixels)
-    assert picture.facts == {
+    image = read(path)
+    np.testing.assert_array_equal(image.pixels, pixels)
+    assert image.facts == {
         "format": {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF"}[suffix],
         "width": 7,
         "height": 5,
@@ -117,10 +117,10 @@ def test_16_bit_png_is_kept_where_it_uses_its_range_and_stretched_where_it_does_
     path = str(tmp_path / "a.png")
     full = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
     Image.fromarray(full).save(path)
-    picture = read(path)
-    assert picture.pixels.dtype == np.uint16
-    np.testing.assert_array_equal(picture.pixels, full)
-    assert picture.facts["bits"] == 16
+    image = read(path)
+    assert image.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(image.pixels, full)
+    assert image.facts["bits"] == 16
     twelve = full // 16
     Image.fromarray(twelve).save(path)
     low, high = np.percentile(twelve, [0.5, 99.5])
@@ -143,9 +143,9 @@ def test_jpeg_grey_colour_cmyk_and_orientation(tmp_path):
     for orientation, turned in {3: grey[::-1, ::-1], 6: np.rot90(grey, -1), 8: np.rot90(grey)}.items():
         exif[0x0112] = orientation
         Image.fromarray(grey).save(path, quality=95, exif=exif)
-        picture = read(path)
-        assert np.abs(picture.pixels.astype(int) - turned).max() < 8
-        assert (picture.facts["height"], picture.facts["width"]) == turned.shape
+        image = read(path)
+        assert np.abs(image.pixels.astype(int) - turned).max() < 8
+        assert (image.facts["height"], image.facts["width"]) == turned.shape
 
 
 def test_a_jpeg_is_known_by_its_stream_not_by_its_comments(tmp_path):
@@ -163,7 +163,7 @@ def test_a_jpeg_is_known_by_its_stream_not_by_its_comments(tmp_path):
     assert read(str(path)).source != plain.source
 
 
-def test_jpeg_decoded_at_a_reduced_scale_fits_to_the_same_picture(tmp_path):
+def test_jpeg_decoded_at_a_reduced_scale_fits_to_the_same_image(tmp_path):
     path = str(tmp_path / "a.jpg")
     Image.fromarray(blobs(900, 1200)).save(path, quality=92)
     reduced, whole = read(path, side=128), read(path)
@@ -248,12 +248,12 @@ def test_rescale_and_linear_window_in_closed_form(tmp_path, syntax):
         WindowCenter=["300", "9"],
         WindowWidth=["1001", "9"],
     )
-    picture = read(write(tmp_path, ds))
+    image = read(write(tmp_path, ds))
     units = TWELVE * 2.0 - 1024
-    np.testing.assert_allclose(picture.pixels, np.clip((units - 299.5) / 1000 + 0.5, 0, 1), atol=1e-6)
-    assert picture.pixels.dtype == np.float32
-    assert picture.facts["window"] == [300, 1001]
-    assert picture.facts["transfer_syntax"] == syntax.name
+    np.testing.assert_allclose(image.pixels, np.clip((units - 299.5) / 1000 + 0.5, 0, 1), atol=1e-6)
+    assert image.pixels.dtype == np.float32
+    assert image.facts["window"] == [300, 1001]
+    assert image.facts["transfer_syntax"] == syntax.name
 
 
 @pytest.mark.parametrize(("function", "width"), [("LINEAR", 700), ("LINEAR_EXACT", 700), ("SIGMOID", 700), ("LINEAR_EXACT", 0.5)])
@@ -278,17 +278,17 @@ def test_a_window_of_width_one_is_a_threshold(tmp_path):
 
 def test_ct_without_window_gets_the_soft_tissue_window(tmp_path):
     stored = np.arange(-1000, 1000, 20, dtype=np.int16).reshape(10, 10)
-    picture = read(write(tmp_path, dataset(stored, Modality="CT")))
-    np.testing.assert_allclose(picture.pixels, np.clip((stored - 39.5) / 399 + 0.5, 0, 1), atol=1e-6)
-    assert picture.facts["window"] == [40, 400]
+    image = read(write(tmp_path, dataset(stored, Modality="CT")))
+    np.testing.assert_allclose(image.pixels, np.clip((stored - 39.5) / 399 + 0.5, 0, 1), atol=1e-6)
+    assert image.facts["window"] == [40, 400]
 
 
 def test_other_modalities_without_window_are_stretched_between_percentiles(tmp_path):
     stored = np.random.default_rng(0).integers(-500, 3000, (40, 40)).astype(np.int16)
-    picture = read(write(tmp_path, dataset(stored, Modality="MR")))
+    image = read(write(tmp_path, dataset(stored, Modality="MR")))
     low, high = np.percentile(stored, [0.5, 99.5])
-    np.testing.assert_allclose(picture.pixels, np.clip((stored - low) / (high - low), 0, 1), atol=1e-5)
-    assert "window" not in picture.facts
+    np.testing.assert_allclose(image.pixels, np.clip((stored - low) / (high - low), 0, 1), atol=1e-5)
+    assert "window" not in image.facts
 
 
 def test_eight_bits_without_window_stay_as_they_are(tmp_path):
@@ -310,9 +310,9 @@ def test_padding_is_black_and_no_part_of_the_percentiles(tmp_path, photometric):
     stored = np.random.default_rng(0).integers(0, 1000, (30, 30)).astype(np.int16)
     padded = np.pad(stored, 15, constant_values=-2000)
     alone = read(write(tmp_path, dataset(stored, PhotometricInterpretation=photometric))).pixels
-    picture = read(write(tmp_path, dataset(padded, PhotometricInterpretation=photometric, PixelPaddingValue=-2000), "b.dcm")).pixels
-    np.testing.assert_allclose(picture[15:-15, 15:-15], alone, atol=1e-6)
-    assert picture[:15].max() == picture[-15:].max() == 0
+    image = read(write(tmp_path, dataset(padded, PhotometricInterpretation=photometric, PixelPaddingValue=-2000), "b.dcm")).pixels
+    np.testing.assert_allclose(image[15:-15, 15:-15], alone, atol=1e-6)
+    assert image[:15].max() == image[-15:].max() == 0
 
 
 def test_padding_range_and_padding_written_unsigned(tmp_path):
@@ -326,12 +326,12 @@ def test_padding_range_and_padding_written_unsigned(tmp_path):
 
 
 @pytest.mark.parametrize("elements", [{"PixelSpacing": [0.6, 0.3]}, {"PixelAspectRatio": [2, 1]}, {"ImagerPixelSpacing": [2, 1]}])
-def test_pixels_twice_as_high_as_wide_make_the_picture_twice_as_high(tmp_path, elements):
-    picture = read(write(tmp_path, dataset(blobs(20, 30), **elements)))
-    assert picture.pixels.shape == (40, 30)
-    assert (picture.facts["height"], picture.facts["width"]) == (20, 30)
-    assert abs(float(picture.pixels.mean()) - blobs(20, 30).mean()) < 1
-    assert picture.facts.get("spacing_mm") == {"PixelSpacing": 0.6, "ImagerPixelSpacing": 2.0}.get(next(iter(elements)))
+def test_pixels_twice_as_high_as_wide_make_the_image_twice_as_high(tmp_path, elements):
+    image = read(write(tmp_path, dataset(blobs(20, 30), **elements)))
+    assert image.pixels.shape == (40, 30)
+    assert (image.facts["height"], image.facts["width"]) == (20, 30)
+    assert abs(float(image.pixels.mean()) - blobs(20, 30).mean()) < 1
+    assert image.facts.get("spacing_mm") == {"PixelSpacing": 0.6, "ImagerPixelSpacing": 2.0}.get(next(iter(elements)))
 
 
 def test_pixels_wider_than_high(tmp_path):
@@ -352,8 +352,8 @@ def test_palette_rgb_and_ybr(tmp_path):
     deep = dataset(rgb.astype(np.uint16) * 257)
     np.testing.assert_allclose(read(write(tmp_path, deep)).pixels, rgb / 255, atol=1e-5)
     ybr = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
-    picture = read(write(tmp_path, dataset(ybr, PhotometricInterpretation="YBR_FULL")))
-    assert np.abs(picture.pixels.astype(int) - rgb).max() <= 3
+    image = read(write(tmp_path, dataset(ybr, PhotometricInterpretation="YBR_FULL")))
+    assert np.abs(image.pixels.astype(int) - rgb).max() <= 3
 
 
 def lut(first: int, bits: int, table: list[int]) -> Sequence:
@@ -367,9 +367,9 @@ def lut(first: int, bits: int, table: list[int]) -> Sequence:
 def test_modality_and_voi_tables(tmp_path):
     stored = np.array([[0, 10, 11, 12, 13, 99]], np.uint16)
     voi = dataset(stored, bits=12, VOILUTSequence=lut(10, 12, [0, 1000, 3000, 4095]))
-    picture = read(write(tmp_path, voi))
-    np.testing.assert_allclose(picture.pixels, np.array([[0, 0, 1000, 3000, 4095, 4095]]) / 4095, atol=1e-6)
-    np.testing.assert_allclose(picture.pixels, apply_voi(stored, voi) / 4095, atol=1e-6)
+    image = read(write(tmp_path, voi))
+    np.testing.assert_allclose(image.pixels, np.array([[0, 0, 1000, 3000, 4095, 4095]]) / 4095, atol=1e-6)
+    np.testing.assert_allclose(image.pixels, apply_voi(stored, voi) / 4095, atol=1e-6)
     eight = dataset(
         np.arange(1024, dtype=np.uint16).reshape(32, 32),
         bits=10,
@@ -536,9 +536,9 @@ def test_three_windows_are_three_channels_in_closed_form(tmp_path):
     Image.fromarray((hounsfield + 32768).astype(np.uint16)).save(tmp_path / "a.png")
     nibabel.save(nibabel.Nifti1Image(hounsfield.T[::-1, ::-1, None].astype(np.int16), np.eye(4)), tmp_path / "a.nii")
     for name, offset in ((path, 0), (str(tmp_path / "a.png"), -32768), (str(tmp_path / "a.nii"), 0)):
-        picture = read(name, display=replace(display, offset=float(offset)))
-        np.testing.assert_allclose(picture.pixels, wanted, atol=1e-5)
-        assert hashes.content(picture.source) == hashes.content(read(name).source)
+        image = read(name, display=replace(display, offset=float(offset)))
+        np.testing.assert_allclose(image.pixels, wanted, atol=1e-5)
+        assert hashes.content(image.source) == hashes.content(read(name).source)
     assert read(path, display=Display(((40.0, 400.0),))).facts["window"] == [40.0, 400.0]
 
 
@@ -793,13 +793,13 @@ def test_nifti_is_shown_as_radiologists_see_it_however_it_is_stored(tmp_path, co
     assert frames(path) == 4
     low, high = np.percentile(volume, [0.5, 99.5])
     for k in range(4):
-        picture = read(path, k)
+        image = read(path, k)
         expected = np.empty((12, 10))
         for row in range(12):
             for column in range(10):  # top row: front, y = 11; left column: the patient's right, x = 9
                 expected[row, column] = volume[9 - column, 11 - row, k]
-        np.testing.assert_allclose(picture.pixels, np.clip((expected - low) / (high - low), 0, 1), atol=1e-5)
-    assert picture.facts == {
+        np.testing.assert_allclose(image.pixels, np.clip((expected - low) / (high - low), 0, 1), atol=1e-5)
+    assert image.facts == {
         "format": "NIfTI",
         "width": 10,
         "height": 12,
@@ -883,18 +883,18 @@ def test_npz_members_row_by_row(tmp_path, monkeypatch, limit):
 
 def test_npz_order_depth_and_pickles(tmp_path):
     path = str(tmp_path / "a.npz")
-    pictures = np.random.default_rng(0).random((6, 7, 5)).astype(np.float32)
-    np.savez(path, x=np.asfortranarray(pictures))
+    images = np.random.default_rng(0).random((6, 7, 5)).astype(np.float32)
+    np.savez(path, x=np.asfortranarray(images))
     for k in range(6):
-        np.testing.assert_array_equal(read(path, k).pixels, pictures[k])
+        np.testing.assert_array_equal(read(path, k).pixels, images[k])
     np.savez(path, x=np.array([{"a": 1}], object))
-    with pytest.raises(ImageError, match="not pictures"):
+    with pytest.raises(ImageError, match="not images"):
         read(path, 0)
 
 
 def test_phantoms_come_from_the_generator():
-    np.testing.assert_array_equal(read("phantom:3", 5).pixels, phantom.picture("phantom:3", 5))
-    np.testing.assert_array_equal(read("phantom:3#heart", 5, side=64).pixels, phantom.picture("phantom:3#heart", 5))
+    np.testing.assert_array_equal(read("phantom:3", 5).pixels, phantom.render("phantom:3", 5))
+    np.testing.assert_array_equal(read("phantom:3#heart", 5, side=64).pixels, phantom.render("phantom:3#heart", 5))
     with pytest.raises(ImageError, match="phantom:x"):
         read("phantom:x", 0)
 
@@ -929,7 +929,7 @@ def test_truncated_broken_and_absent_files_are_one_line(tmp_path):
             assert len(message) > len(path.name) + 5
     with pytest.raises(ImageError, match=r"^absent\.png: No such file"):
         read(str(tmp_path / "absent.png"))
-    (tmp_path / "text.dcm").write_text("not a picture at all, only text\n" * 20)
+    (tmp_path / "text.dcm").write_text("not an image at all, only text\n" * 20)
     with pytest.raises(ImageError, match=r"text\.dcm: "):
         read(str(tmp_path / "text.dcm"))
     with pytest.raises(ImageError, match="negative"):
@@ -1045,9 +1045,9 @@ def test_float_pixels_of_a_parametric_map_are_windowed_without_counting_grey_lev
     path = real("dicom_samples") / "files" / FLOAT_PIXELS
     ds = dcmread(path)
     stored = np.frombuffer(ds.FloatPixelData, "<f4").reshape(128, 128)
-    picture = read(str(path))  # its window is 0.5, 1.0: the values as they are
-    np.testing.assert_allclose(picture.pixels, np.clip(stored, 0, 1), atol=1e-6)
-    assert picture.facts["bits"] == 32
+    image = read(str(path))  # its window is 0.5, 1.0: the values as they are
+    np.testing.assert_allclose(image.pixels, np.clip(stored, 0, 1), atol=1e-6)
+    assert image.facts["bits"] == 32
 
 
 def test_headers_of_raw_ct_agree_with_the_table():

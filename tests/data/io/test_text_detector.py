@@ -21,7 +21,7 @@ REDACT = read.Display(redact=True)
 
 
 def film(index: int, side: int = 320) -> Image.Image:
-    return Image.fromarray(phantom.picture("phantom:41", index, side))
+    return Image.fromarray(phantom.render("phantom:41", index, side))
 
 
 def write(image: Image.Image, at: tuple[int, int], words: str, height: int, fill: int) -> tuple[int, int, int, int]:

@@ -19,7 +19,7 @@ def cells(frame: pd.DataFrame, column: str) -> list[object]:
     return sources.values(frame[column])
 
 
-def test_the_majority_of_each_picture_and_how_many_read_and_agreed() -> None:
+def test_the_majority_of_each_image_and_how_many_read_and_agreed() -> None:
     frame = pd.DataFrame(
         {
             "dx": ["a", "b", "a", "b", "a", None, "b", "c", "c"],
@@ -28,9 +28,9 @@ def test_the_majority_of_each_picture_and_how_many_read_and_agreed() -> None:
         }
     )
     found = annotators.combine("t", frame, np.array([1, 1, 1, 2, 2, 2, 3, 4, 4]), "majority")
-    assert list(found.columns) == ["dx", "dx_readers", "dx_agreement", "age"]
+    assert list(found.columns) == ["dx", "dx_annotators", "dx_agreement", "age"]
     assert cells(found, "dx") == ["a", None, "b", "c"]  # the second is a tie
-    assert found["dx_readers"].tolist() == [3, 2, 1, 2]
+    assert found["dx_annotators"].tolist() == [3, 2, 1, 2]
     assert found["dx_agreement"].tolist() == pytest.approx([2 / 3, 1 / 2, 1, 1])
     assert cells(found, "age") == [50, 60, 70, 80]
 
@@ -49,28 +49,28 @@ def test_soft_readings_keep_the_share_of_each_class() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_as_a_slow_count_of_each_picture(seed: int) -> None:
+def test_as_a_slow_count_of_each_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    picture = rng.integers(0, 40, 150)
+    image = rng.integers(0, 40, 150)
     values = rng.choice(np.array(["a", "b", "c", None], object), 150)
-    found = annotators.combine("t", pd.DataFrame({"dx": values}), picture, "soft")
-    for row, name in enumerate(dict.fromkeys(picture.tolist())):
-        votes = Counter(v for v, p in zip(values, picture, strict=True) if p == name and v is not None)
+    found = annotators.combine("t", pd.DataFrame({"dx": values}), image, "soft")
+    for row, name in enumerate(dict.fromkeys(image.tolist())):
+        votes = Counter(v for v, p in zip(values, image, strict=True) if p == name and v is not None)
         best = [v for v in votes if votes[v] == max(votes.values())]
         assert cells(found, "dx")[row] == (best[0] if len(best) == 1 else None)
-        assert found["dx_readers"][row] == votes.total()
+        assert found["dx_annotators"][row] == votes.total()
         if votes:
             assert found["dx_agreement"][row] == pytest.approx(max(votes.values()) / votes.total())
             assert json.loads(found["dx_shares"][row]) == pytest.approx({v: c / votes.total() for v, c in votes.items()})
 
 
-def test_one_row_a_picture_is_left_as_it_is() -> None:
+def test_one_row_a_image_is_left_as_it_is() -> None:
     frame = pd.DataFrame({"dx": ["a", "b"]})
     assert annotators.combine("t", frame, np.array([0, 1]), "soft") is frame
 
 
-def test_readers_cannot_differ_on_whose_picture_it_is() -> None:
-    with pytest.raises(UsageError, match=r"differ in patient, in 1 pictures"):
+def test_annotators_cannot_differ_on_whose_image_it_is() -> None:
+    with pytest.raises(UsageError, match=r"differ in patient, in 1 images"):
         annotators.combine("t", pd.DataFrame({"patient": ["P", "Q", "P"]}), np.array([0, 0, 1]), "majority")
 
 
@@ -101,22 +101,22 @@ def sheet(grey_folder, tmp_path: Path) -> tuple[Path, Path]:  # type: ignore[no-
 
 def test_a_spreadsheet_of_readings_is_joined_when_told_how(sheet: tuple[Path, Path], capsys) -> None:  # type: ignore[no-untyped-def]
     root, labels = sheet
-    with pytest.raises(UsageError, match=r"rows 2 and 3 have one scan .*--readers majority"):
+    with pytest.raises(UsageError, match=r"rows 2 and 3 have one scan .*--annotators majority"):
         sources.load(root, labels, "scan")
     found = sources.load(root, labels, "scan", "majority").table
     assert cells(found, "dx") == ["x", None, "y"]
-    assert found["dx_readers"].tolist() == [3, 2, 1]
+    assert found["dx_annotators"].tolist() == [3, 2, 1]
     assert found["patient"].nunique() == 3
     assert "reader" not in found
-    assert "l.csv: dx: 3 pictures read 1 to 3 times" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="--readers mean: majority or soft"):
+    assert "l.csv: dx: 3 images read 1 to 3 times" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--annotators mean: majority or soft"):
         sources.load(root, labels, "scan", "mean")
 
 
-def test_a_table_with_several_rows_of_a_picture(grey_folder) -> None:  # type: ignore[no-untyped-def]
+def test_a_table_with_several_rows_of_a_image(grey_folder) -> None:  # type: ignore[no-untyped-def]
     paths = sources.load(grey_folder(2, classes=())).table["image_path"].tolist()
     frame = pd.DataFrame({"image_path": [paths[0], paths[1], paths[0], paths[0]], "u": [1, 0, 0, 1], "v": [0, 1, 0, 0]})
-    found = sources.load(frame, readers="soft").table
+    found = sources.load(frame, annotators="soft").table
     assert found["image_path"].tolist() == paths
     assert found["u"].tolist() == [1, 0]
     target = targets.read(dataset.Dataset("t", found), ["u", "v"])

@@ -122,7 +122,7 @@ def test_annotators_spell_one_image_in_several_ways(tmp_path: Path) -> None:
     pd.DataFrame({"n": ["a.png", "A.PNG", "a.png ", "b.png"], "y": ["u", "v", "v", "u"]}).to_csv(tmp_path / "s.csv", index=False)
     found = sources.load(data, tmp_path / "s.csv", "n", "majority").table
     assert found["y"].tolist() == ["v", "u"]
-    assert found["y_readers"].tolist() == [3, 1]
+    assert found["y_annotators"].tolist() == [3, 1]
 
 
 def test_long_and_odd_ids_name_their_own_images(tmp_path: Path) -> None:

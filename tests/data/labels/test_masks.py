@@ -16,7 +16,7 @@ from scotoma.errors import UsageError
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """Six pictures; the first four have maps: of 0 and 3 in the left half, of 7 in a corner of the second."""
+    """Six images; the first four have maps: of 0 and 3 in the left half, of 7 in a corner of the second."""
     rng, rows = np.random.default_rng(0), []
     for i in range(6):
         Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(tmp_path / f"{i}.png")
@@ -32,27 +32,27 @@ def scans(tmp_path: Path) -> Path:
 
 
 def test_every_value_becomes_a_class(scans: Path) -> None:
-    dataset, pictures = store.prepare(sources.load(scans), 32, quiet=True)
-    found = masks.read(dataset, pictures.side)
+    dataset, images = store.prepare(sources.load(scans), 32, quiet=True)
+    found = masks.read(dataset, images.side)
     assert found.values == (0, 3, 7) and found.classes == ("background", "3", "7")
     assert (found.at >= 0).tolist() == [True] * 4 + [False] * 2
     maps = found.maps(np.array([1, 3]))
-    side = pictures.side
+    side = images.side
     assert maps.shape == (2, side, side)
     assert maps[1].mean() == pytest.approx(15 / 40, abs=0.03), "three eighths of the last one's columns are 3, class 1"
     assert maps[0, -1, -1] == 2 and maps[0, 0, 0] == 1 and maps[0, 0, -1] == 0
-    fewer = masks.read(dataset, pictures.side, ("background", "3"))
+    fewer = masks.read(dataset, images.side, ("background", "3"))
     assert fewer.maps(np.array([1]))[0, -1, -1] == masks.UNKNOWN, "a value that a model does not know is no background"
 
 
 def test_a_prepared_store_keeps_its_maps(scans: Path, tmp_path: Path) -> None:
-    dataset, pictures = store.prepare(sources.load(scans), 32, quiet=True)
-    before = masks.read(dataset, pictures.side)
+    dataset, images = store.prepare(sources.load(scans), 32, quiet=True)
+    before = masks.read(dataset, images.side)
     folder = prepare(scans, tmp_path / "kept", size=32, quiet=True)
     for path in scans.parent.glob("*.png"):
         path.unlink()
-    dataset, pictures = store.prepare(sources.load(folder), 32, quiet=True)
-    after = masks.read(dataset, pictures.side)
+    dataset, images = store.prepare(sources.load(folder), 32, quiet=True)
+    after = masks.read(dataset, images.side)
     assert after.values == before.values
     np.testing.assert_array_equal(after.maps(np.arange(4)), before.maps(np.arange(4)))
     target = targets.read(dataset, ["mask_path"])
@@ -61,11 +61,11 @@ def test_a_prepared_store_keeps_its_maps(scans: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_label_map_is_refused(scans: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(scans)
-    for name, mask, words in (("empty", "0-map.png", "are all 0"), ("picture", "0.png", "pictures, not label maps")):
+    for name, mask, words in (("empty", "0-map.png", "are all 0"), ("image", "0.png", "images, not label maps")):
         frame.assign(mask_path=mask).to_csv(tmp_path / f"{name}.csv", index=False)
-        dataset, pictures = store.prepare(sources.load(tmp_path / f"{name}.csv"), 32, quiet=True)
+        dataset, images = store.prepare(sources.load(tmp_path / f"{name}.csv"), 32, quiet=True)
         with pytest.raises(UsageError, match=words):
-            masks.read(dataset, pictures.side)
+            masks.read(dataset, images.side)
     with pytest.raises(UsageError, match="stands alone"):
         targets.read(dataset, ["mask_path", "split"])
     with pytest.raises(UsageError, match="stands alone"):

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scotoma.data.phantom.phantom import LABELS, Phantom, draw, picture, table, truth
+from scotoma.data.phantom.phantom import LABELS, Phantom, draw, render, table, truth
 from scotoma.data.phantom.radiograph import Painter
 
 N = 1200
@@ -38,7 +38,7 @@ def width(mask: np.ndarray) -> int:
     return int(columns[-1] - columns[0] + 1)
 
 
-def test_same_arguments_same_picture_in_any_order() -> None:
+def test_same_arguments_same_image_in_any_order() -> None:
     forward = [draw(5, index) for index in range(8)]
     for index in (6, 1, 7, 0):
         again = draw(5, index)
@@ -111,11 +111,11 @@ def test_patients_come_back_with_their_anatomy() -> None:
     assert not set(rows.patient) & set(table(30, seed=10).patient)
 
     # A film looks more like the same patient's next film than like the next patient's, finer than pose can explain.
-    pictures = [p.pixels.astype(np.float64).reshape(32, 4, 32, 4).mean((1, 3)) for p in series()[:300]]
+    images = [p.pixels.astype(np.float64).reshape(32, 4, 32, 4).mean((1, 3)) for p in series()[:300]]
     patients = column("patient")[:300]
     same, other = [], []
     for first, second in zip(range(299), range(1, 300), strict=True):
-        alike = np.corrcoef(pictures[first].ravel(), pictures[second].ravel())[0, 1]
+        alike = np.corrcoef(images[first].ravel(), images[second].ravel())[0, 1]
         (same if patients[first] == patients[second] else other).append(alike)
     assert np.mean(same) > np.mean(other) + 0.01
 
@@ -203,28 +203,28 @@ def test_what_pixels_alone_can_tell() -> None:
     assert 0.75 < auroc(small, column("cardiomegaly").astype(int), 60) < 0.99
 
 
-def test_table_and_picture_speak_of_the_same_things() -> None:
+def test_table_and_image_speak_of_the_same_things() -> None:
     rows = table(5, seed=4)
     assert list(rows.columns[:4]) == ["image_path", "frame", "patient", "study"]
     assert list(table(0).columns) == list(rows.columns)
     for row in rows.itertuples():
         drawn = draw(4, row.frame, 64)
-        assert np.array_equal(picture(row.image_path, row.frame, 64), drawn.pixels)
-        assert np.array_equal(picture(row.mask_path, row.frame, 64), drawn.masks["lesion"])
-        assert np.array_equal(picture("phantom:4#heart", row.frame, 64), drawn.masks["heart"])
+        assert np.array_equal(render(row.image_path, row.frame, 64), drawn.pixels)
+        assert np.array_equal(render(row.mask_path, row.frame, 64), drawn.masks["lesion"])
+        assert np.array_equal(render("phantom:4#heart", row.frame, 64), drawn.masks["heart"])
         assert {name: getattr(row, name) for name in drawn.truth} == drawn.truth
 
 
 @pytest.mark.parametrize("path", ["phantom:", "phantom:-1", "phantom:x", "phantom:1#bone", "scan.png", "phantom:1#"])
 def test_other_paths_are_refused_in_one_line(path: str) -> None:
     with pytest.raises(ValueError, match=r"write phantom:SEED") as error:
-        picture(path, 0)
+        render(path, 0)
     assert "\n" not in str(error.value)
 
 
 def test_negative_indices_are_refused() -> None:
     with pytest.raises(ValueError, match="0 or more"):
-        picture("phantom:1", -1)
+        render("phantom:1", -1)
     with pytest.raises(ValueError, match="0 or more"):
         truth(-1, 0)
 

@@ -1,4 +1,4 @@
-"""Copies that a hash alone does not know again: cropped, brightened, mirrored, turned; and pictures that are none."""
+"""Copies that a hash alone does not know again: cropped, brightened, mirrored, turned; and images that are none."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def smooth(rng: np.random.Generator, side: int = 128) -> Image.Image:
     return Image.fromarray((0.6 * layers[0] + 0.2 * layers[1]).astype(np.uint8))
 
 
-def stored(pictures: list[Image.Image], folder: Path) -> store.Store:
+def stored(images: list[Image.Image], folder: Path) -> store.Store:
     folder.mkdir()
     paths = []
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         paths.append(str(folder / f"{i}.png"))
-        picture.save(paths[-1])
+        image.save(paths[-1])
     return store.prepare(sources.load(pd.DataFrame({"image_path": paths})), 72, out=folder / "store", quiet=True)[1]
 
 
-def test_hashes_of_alterations_are_those_of_the_altered_picture() -> None:
+def test_hashes_of_alterations_are_those_of_the_altered_image() -> None:
     image = smooth(np.random.default_rng(1), 96)
     altered = np.unpackbits(altered_copies.alterations(image), axis=1)
     assert altered.shape == (altered_copies.PLAIN, 256)
@@ -50,15 +50,15 @@ def test_hashes_of_alterations_are_those_of_the_altered_picture() -> None:
     assert (altered != unlike).sum(1).min() > 40
 
 
-def test_altered_copies_are_found_and_other_pictures_are_not(tmp_path: Path) -> None:
+def test_altered_copies_are_found_and_other_images_are_not(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    pictures, truth = [], []
+    images, truth = [], []
     for index in range(12):
         image = smooth(rng)
         wide, high = image.size
         keep_x, keep_y = round(0.95 * wide), round(0.95 * high)
         left, top = rng.integers(0, wide - keep_x + 1), rng.integers(0, high - keep_y + 1)
-        pictures += [
+        images += [
             image,
             image.crop((left, top, left + keep_x, top + keep_y)),
             ImageEnhance.Brightness(image).enhance(0.8),
@@ -66,7 +66,7 @@ def test_altered_copies_are_found_and_other_pictures_are_not(tmp_path: Path) -> 
             image.transpose(Image.Transpose.ROTATE_270),
         ]
         truth += [index] * 5
-    opened = stored(pictures, tmp_path / "made")
+    opened = stored(images, tmp_path / "made")
     rows = np.arange(len(truth))
     assert altered_copies.copies(opened, rows).tolist() == truth
     assert len(set(near_duplicates.near_duplicates(opened.hashes).tolist())) > 36  # cropped, mirrored and turned ones stand alone
@@ -74,7 +74,7 @@ def test_altered_copies_are_found_and_other_pictures_are_not(tmp_path: Path) -> 
     assert altered_copies.copies(opened, rows[::-1]).tolist() == truth  # a permutation that names groups by appearance again
 
 
-def test_pictures_alike_in_coarse_shades_alone_are_no_copies() -> None:
+def test_images_alike_in_coarse_shades_alone_are_no_copies() -> None:
     """Films of two patients in one position: only the detail tells."""
     rng = np.random.default_rng(0)
     shades = np.asarray(Image.fromarray(rng.integers(0, 200, (4, 4), dtype=np.uint8)).resize((96, 96), Image.Resampling.BICUBIC))
@@ -87,13 +87,13 @@ def test_pictures_alike_in_coarse_shades_alone_are_no_copies() -> None:
     assert not altered_copies.alike(first, altered_copies.PLAIN, second)
 
 
-def test_blank_pictures_are_no_copies(tmp_path: Path) -> None:
+def test_blank_images_are_no_copies(tmp_path: Path) -> None:
     opened = stored([Image.new("L", (60, 50), level) for level in (0, 0, 90, 255)], tmp_path / "blank")
     assert altered_copies.copies(opened, np.arange(4)).tolist() == [0, 1, 2, 3]
 
 
 def test_copies_between_two_public_collections_are_found(data_root: Path) -> None:
-    """Most pictures without, and some with a tumour of the smaller collection stand in the larger one, recompressed."""
+    """Most images without, and some with a tumour of the smaller collection stand in the larger one, recompressed."""
     parts, label = [], []
     for name in ("brain_tumor_yesno", "brain_tumor_mri"):
         dataset = sources.load(data_root / name / "table.csv")

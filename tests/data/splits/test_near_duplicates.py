@@ -1,4 +1,4 @@
-"""Near-duplicates: those of all pairs, whatever the pictures share; blank pictures are like no other."""
+"""Near-duplicates: those of all pairs, whatever the images share; blank images are like no other."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_groups_are_those_of_all_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
     centres = rng.integers(0, 256, (12, 32), dtype=np.uint8)
     if seed == 0:
-        centres[:] = 0  # plain pictures
+        centres[:] = 0  # plain images
     if seed == 1:
         centres[:, :28] = 0  # nearly plain ones
     hashes = flipped(np.unpackbits(centres[rng.integers(0, 12, 70)], axis=1), rng, 14)
@@ -61,12 +61,12 @@ def test_groups_are_those_of_all_pairs(seed: int) -> None:
         near_duplicates.near_duplicates(hashes, 16)
 
 
-def test_nothing_and_one_picture() -> None:
+def test_nothing_and_one_image() -> None:
     assert near_duplicates.near_duplicates(np.zeros((0, 32), np.uint8)).tolist() == []
     assert near_duplicates.near_duplicates(np.full((1, 32), 7, np.uint8)).tolist() == [0]
 
 
-def test_blank_and_nearly_blank_pictures_are_like_no_other() -> None:
+def test_blank_and_nearly_blank_images_are_like_no_other() -> None:
     rng = np.random.default_rng(0)
     blank = np.zeros((50, 256), np.uint8)
     specks = flipped(blank, rng, 7)
@@ -75,7 +75,7 @@ def test_blank_and_nearly_blank_pictures_are_like_no_other() -> None:
     spot = np.zeros((1, 256), np.uint8)
     spot[0, 40:56] = 1
     few = flipped(np.repeat(spot, 40, 0), rng, 2)
-    assert len(set(near_duplicates.near_duplicates(few).tolist())) == 1  # yet copies of a picture with one spot are found
+    assert len(set(near_duplicates.near_duplicates(few).tolist())) == 1  # yet copies of an image with one spot are found
     elsewhere = np.packbits(np.roll(spot, 8, 1), 1)  # half of its bits in another place: 16 bits apart and 10 allowed
     assert len(set(near_duplicates.near_duplicates(np.concatenate([np.packbits(spot, 1), elsewhere])).tolist())) == 2
 
@@ -107,13 +107,13 @@ def test_a_background_that_thousands_share_costs_neither_time_nor_pairs(shared: 
         assert len(set(groups.tolist())) == n - copies.shape[1]
 
 
-def test_ten_thousand_copies_of_one_picture_are_one_group() -> None:
+def test_ten_thousand_copies_of_one_image_are_one_group() -> None:
     rng = np.random.default_rng(0)
     one = np.repeat(rng.integers(0, 2, (1, 256), dtype=np.uint8), 10_000, 0)
     assert set(near_duplicates.near_duplicates(flipped(one, rng, 5)).tolist()) == {0}
 
 
-def test_recompressed_and_resized_copies_are_near_duplicates_and_other_pictures_are_not() -> None:
+def test_recompressed_and_resized_copies_are_near_duplicates_and_other_images_are_not() -> None:
     found, truth = [], []
     rng = np.random.default_rng(0)
     for index in range(10):

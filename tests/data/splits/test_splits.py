@@ -65,7 +65,7 @@ tables = st.integers(8, 60).flatmap(
 
 @settings(max_examples=60, deadline=None)
 @given(tables)
-def test_no_patient_and_no_picture_stands_on_two_sides(drawn: tuple[list[int], list[int], list[int], int]) -> None:
+def test_no_patient_and_no_image_stands_on_two_sides(drawn: tuple[list[int], list[int], list[int], int]) -> None:
     patients, contents, strata, seed = drawn
     dataset, facts = material([f"P{p}" for p in patients], [f"c{c}" for c in contents])
     try:
@@ -192,7 +192,7 @@ def test_validation_rows_are_carved_out_of_training_by_patient() -> None:
     assert sides(patients, split.of) == 1
 
 
-def test_no_choice_is_made_on_pictures_that_the_encoder_was_trained_on() -> None:
+def test_no_choice_is_made_on_images_that_the_encoder_was_trained_on() -> None:
     patients = [f"P{k // 3}" for k in range(240)]
     dataset, facts = material(patients, split=["train"] * 180 + ["test"] * 60)
     before = splits.make(dataset, facts, None, 0).of  # type: ignore[arg-type]
@@ -217,7 +217,7 @@ def test_patients_known_to_an_earlier_run_keep_their_split() -> None:
             "test",
             "test",
             "",
-        ]  # the last bridges: its patient is tested on, its picture was trained on
+        ]  # the last bridges: its patient is tested on, its image was trained on
         assert sides(patients, np.where(of == "", "test", of)) == 1
 
 
@@ -230,11 +230,11 @@ def test_a_row_that_bridges_two_sides_is_left_out_and_nothing_known_moves(capsys
     dataset, facts = material(patients, contents)
     earlier = {"A": "train", "a0": "train", "a1": "train", "B": "test", "b3": "test", "b4": "test"}
     of = splits.make(dataset, facts, None, 0, earlier=earlier).of  # type: ignore[arg-type]
-    # row 2 is patient A's and B's picture; N, new, has one picture of either; M has a training picture, so all of M trains
+    # row 2 is patient A's and B's image; N, new, has one image of either; M has a training image, so all of M trains
     assert of[[0, 1, 2, 3, 4, 5, 6]].tolist() == ["train", "train", "", "test", "test", "", ""]
     assert of[7] in dataset_.SPLITS
     assert of[[8, 9, 10]].tolist() == ["test", "train", "train"]
-    assert "3 pictures bridge two sides" in capsys.readouterr().err
+    assert "3 images bridge two sides" in capsys.readouterr().err
 
 
 def test_new_units_bring_the_whole_to_its_shares() -> None:
@@ -287,7 +287,7 @@ def test_label_fractions_of_several_targets_keep_a_positive_and_a_negative_of_ea
         assert all(set(small) <= set(large) for small, large in pairwise(drawn))
 
 
-def test_cohort_counts_pictures_units_and_classes() -> None:
+def test_cohort_counts_images_units_and_classes() -> None:
     split = splits.Split(np.array(["train", "train", "test", "val", "train"]), np.array([0, 0, 1, 2, 3]), "patient", True)
     rows = splits.cohort(split, np.array([0, 1, 1, -1, 1]), ("a", "b"))
     found = {(r["metric"], r["split"], r.get("class")): r["value"] for r in rows}
@@ -306,7 +306,7 @@ def test_a_drawn_split_of_phantoms_is_by_patient(tmp_path: Path) -> None:
     assert sides(dataset.table["patient"], split.of) == 1
 
 
-def test_the_published_groups_of_real_pictures_are_kept_apart(data_root: Path) -> None:
+def test_the_published_groups_of_real_images_are_kept_apart(data_root: Path) -> None:
     frame = pd.read_csv(data_root / "brain_tumor_mri" / "table.csv")
     dataset, facts = material(None, split=frame["split"].tolist(), group=frame["group"].tolist())
     split = splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]

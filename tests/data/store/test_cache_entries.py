@@ -43,7 +43,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def fails(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
     read = images._read
 
-    def failing(path: str, *given: object) -> images.Picture:
+    def failing(path: str, *given: object) -> images.Decoded:
         if Path(path).name == name:
             raise error
         return read(path, *given)  # type: ignore[arg-type]
@@ -93,11 +93,11 @@ def test_a_file_replaced_while_it_is_read_is_not_kept(grey_folder, monkeypatch) 
     root = grey_folder(3)
     read = images._read
 
-    def slow(path: str, *given: object) -> images.Picture:
-        picture = read(path, *given)  # type: ignore[arg-type]
+    def slow(path: str, *given: object) -> images.Decoded:
+        image = read(path, *given)  # type: ignore[arg-type]
         if path.endswith("scan_2.png"):
             Image.fromarray(np.zeros((40, 40), np.uint8)).save(path)
-        return picture
+        return image
 
     with monkeypatch.context() as patch:
         patch.setattr(images, "_read", slow)

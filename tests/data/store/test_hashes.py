@@ -1,4 +1,4 @@
-"""The two hashes of a picture."""
+"""The two hashes of an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scotoma.data.store import hashes
 
 
 def blobs(height=240, width=300, seed=0) -> np.ndarray:
-    """A smooth picture with structure at many scales, uint8."""
+    """A smooth image with structure at many scales, uint8."""
     noise = np.random.default_rng(seed).normal(size=(height, width))
     rough = Image.fromarray(np.clip(noise * 40 + 128, 0, 255).astype(np.uint8))
     total = sum(np.asarray(rough.filter(ImageFilter.GaussianBlur(r)), float) * r for r in (2, 8, 24))
@@ -61,7 +61,7 @@ def test_content_hash_tells_shape_dtype_and_values():
     assert hashes.content(np.asfortranarray(pixels)) == hashes.content(pixels)
 
 
-def test_an_empty_picture_is_blank_whatever_its_noise():
+def test_an_empty_image_is_blank_whatever_its_noise():
     noise = np.random.default_rng(0).integers(0, 40, (200, 200), np.uint8)
     assert hashes.is_blank(hashes.cells(noise))
     noise[50:90, 50:90] += 60

@@ -51,8 +51,8 @@ def test_pixels_are_those_of_square_and_read(grey_folder, tmp_path: Path) -> Non
     assert not opened.pixels.flags.writeable
     key = pseudonyms.load_key()
     for row, path in zip(dataset.table["row"], dataset.table["image_path"], strict=True):
-        picture = images.read(path)
-        read, source = picture.pixels, picture.source
+        image = images.read(path)
+        read, source = image.pixels, image.source
         assert source is not None
         assert np.array_equal(opened.pixels[row], images.square(read, 48, 1))
         assert opened.facts["content"][row] == pseudonyms.pseudonym(hashes.content(source), key)
@@ -63,7 +63,7 @@ def test_pixels_are_those_of_square_and_read(grey_folder, tmp_path: Path) -> Non
     assert np.array_equal(batch[1, 0], opened.pixels[0, :, :, 0])
 
 
-def test_colour_is_kept_where_any_picture_has_it(grey_folder) -> None:  # type: ignore[no-untyped-def]
+def test_colour_is_kept_where_any_image_has_it(grey_folder) -> None:  # type: ignore[no-untyped-def]
     root = grey_folder(3)
     colour = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     assert store.prepare(sources.load(root), 32, quiet=True)[1].channels == 1
@@ -101,18 +101,18 @@ def test_the_cache_is_found_again_and_renewed_where_a_file_changes(grey_folder) 
     assert beside(first) == []
 
 
-def test_an_unreadable_picture_is_left_out_and_listed_or_stops_a_strict_run(grey_folder, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_an_unreadable_image_is_left_out_and_listed_or_stops_a_strict_run(grey_folder, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     root = grey_folder(3)
-    (root / "left" / "scan_1.png").write_bytes(b"no picture")
+    (root / "left" / "scan_1.png").write_bytes(b"no image")
     out = tmp_path / "store"
-    with pytest.raises(RunError, match=r"^1 of 6 pictures of scans cannot be read \(first: row 1: .*--strict they are left out$"):
+    with pytest.raises(RunError, match=r"^1 of 6 images of scans cannot be read \(first: row 1: .*--strict they are left out$"):
         store.prepare(sources.load(root), 32, out=out, strict=True, quiet=True)
     assert not out.exists()
     files = sources.load(root)
     capsys.readouterr()
     dataset, opened = store.prepare(files, 32, out=out, quiet=True)
     line = capsys.readouterr().err
-    assert line.startswith("1 of 6 pictures of scans cannot be read")
+    assert line.startswith("1 of 6 images of scans cannot be read")
     assert line.count("\n") == 1
     assert str(root) not in line
     assert dataset.table["row"].tolist() == [0, 2, 3, 4, 5]
@@ -189,7 +189,7 @@ def test_a_killed_process_leaves_nothing_that_looks_finished(grey_folder, tmp_pa
     assert beside(out) == []
 
 
-def test_a_partial_store_of_other_pictures_is_not_gone_on_with(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_partial_store_of_other_images_is_not_gone_on_with(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     other = sources.load(grey_folder(35, seed=5, name="other"))
     killed(tmp_path / "store.partial", other, settings_of(other))
     dataset = sources.load(grey_folder(35))
@@ -337,18 +337,18 @@ if any("scotoma.data.store.decode_worker" in word for word in sys.orig_argv):
 """
 
 
-def test_a_picture_that_hangs_a_decoder_is_left_out(grey_folder, tmp_path: Path, monkeypatch, capfd) -> None:  # type: ignore[no-untyped-def]
+def test_a_image_that_hangs_a_decoder_is_left_out(grey_folder, tmp_path: Path, monkeypatch, capfd) -> None:  # type: ignore[no-untyped-def]
     root = grey_folder(4)
-    pictures = sorted(str(p) for p in root.rglob("*.png"))
+    images = sorted(str(p) for p in root.rglob("*.png"))
     (tmp_path / "endless.png").write_bytes(b"")
     (tmp_path / "sitecustomize.py").write_text(SLOW)  # stands for a codec that does not return
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(decode_worker, "SECONDS", 1)
-    rows = pd.DataFrame({"image_path": [*pictures[:3], str(tmp_path / "endless.png"), *pictures[3:]]})
+    rows = pd.DataFrame({"image_path": [*images[:3], str(tmp_path / "endless.png"), *images[3:]]})
     dataset, opened = store.prepare(sources.load(rows), 32, 1, quiet=True)
     assert dataset.table["row"].tolist() == [0, 1, 2, *range(4, len(rows))]
     assert opened.facts["error"][3] == "decoding took more than 1 seconds"
-    assert f"1 of {len(rows)} pictures" in capfd.readouterr().err
+    assert f"1 of {len(rows)} images" in capfd.readouterr().err
     assert all(opened.pixels[row].any() for row in dataset.table["row"])
 
 

@@ -49,7 +49,7 @@ def test_nt_xent_closed_forms() -> None:
     orthogonal = torch.eye(4)
     expected = -math.log(math.exp(1 / 0.5) / (math.exp(1 / 0.5) + 6))
     assert abs(nt_xent(orthogonal, orthogonal, 0.5).item() - expected) < 1e-5
-    assert nt_xent(torch.ones(1, 3), torch.ones(1, 3), 0.1).item() == 0  # one picture has no negatives
+    assert nt_xent(torch.ones(1, 3), torch.ones(1, 3), 0.1).item() == 0  # one image has no negatives
 
 
 def test_nt_xent_is_as_exact_under_autocast() -> None:
@@ -176,7 +176,7 @@ def test_classification_without_a_known_label_is_zero(targets: torch.Tensor) -> 
     assert torch.equal(logits.grad, torch.zeros(4, 2))
 
 
-def test_soft_classification_is_the_plain_one_where_readers_agree_and_a_slow_sum_where_they_do_not() -> None:
+def test_soft_classification_is_the_plain_one_where_annotators_agree_and_a_slow_sum_where_they_do_not() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(7, 3, generator=generator, requires_grad=True)
     classes = torch.tensor([0, 1, -1, 2, 1, 0, -1])

@@ -61,13 +61,13 @@ def test_fixed_masks_are_alike_in_every_epoch_others_are_not(kind: str) -> None:
     chooser, view, encoder = hiding(kind, 0.5), view_of(), vit()
     first, second = (chooser.order(view, chooser.draw(rng_of(epoch=e)), encoder)[2] for e in (0, 1))
     assert torch.equal(first, second) == (kind == "fixed")
-    assert len({tuple(row.tolist()) for row in first}) == 6  # every picture is hidden in its own way
+    assert len({tuple(row.tolist()) for row in first}) == 6  # every image is hidden in its own way
     other = hiding(kind, 0.5).draw(KeyedRNG(1, 0, torch.arange(6)))
     assert not torch.equal(other, chooser.draw(rng_of()))  # and in every run
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_numbers_go_by_picture(kind: str) -> None:
+def test_random_numbers_go_by_image(kind: str) -> None:
     chooser = hiding(kind)
     assert torch.equal(chooser.draw(KeyedRNG(0, 3, torch.tensor([4]))), chooser.draw(rng_of(epoch=3))[4:5])
 
@@ -189,7 +189,7 @@ def test_the_agent_finds_the_corner_that_cannot_be_guessed() -> None:
     corner = torch.zeros(COUNT).index_fill_(0, torch.tensor([0, 1, 4, 5]), 1.0)
     generator = torch.Generator().manual_seed(3)
 
-    def picture(n: int) -> Tensor:
+    def draw_image(n: int) -> Tensor:
         view = torch.randn(n, 1, 2, 2, generator=generator)
         view = nn.functional.interpolate(view, (SIZE, SIZE), mode="bilinear")
         view[:, :, :8, :8] += torch.randn(n, 1, 8, 8, generator=generator)
@@ -198,7 +198,7 @@ def test_the_agent_finds_the_corner_that_cannot_be_guessed() -> None:
     optimizer = torch.optim.Adam(chooser.parameters(), 3e-3)
     losses = []
     for step in range(60):
-        view = picture(16)
+        view = draw_image(16)
         mask = chooser.order(view, chooser.draw(KeyedRNG(0, step, torch.arange(16))), NOBODY)[2]
         errors = corner + 0.05 * torch.rand(16, COUNT, generator=generator)
         loss = chooser.loss(view, errors, mask)
@@ -208,6 +208,6 @@ def test_the_agent_finds_the_corner_that_cannot_be_guessed() -> None:
         chooser.after_step((step + 1) / 60)
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.2 * sum(losses[:10])
-    view = picture(32)
+    view = draw_image(32)
     mask = chooser.order(view, chooser.draw(rng_of(32)), NOBODY)[2]
     assert mask[:, corner.bool()].mean() > 0.95

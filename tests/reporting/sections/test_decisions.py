@@ -14,7 +14,7 @@ from scotoma.reporting.build import build
 
 def test_decisions_calibration_and_benefit_are_told_in_plain_words(tmp_path: Path) -> None:
     units = [row("operating", "auroc", v, unit=u, aggregation=a, n=n)
-             for u, a, v, n in (("patient", "mean", 0.912, 40), ("picture", "none", 0.871, 120))]  # fmt: skip
+             for u, a, v, n in (("patient", "mean", 0.912, 40), ("image", "none", 0.871, 120))]  # fmt: skip
     found = page(tmp_path, [{**r, "target": "effusion"} for r in operating() + units])
     text = found.text.replace("\u00a0", " ")
     for words in (
@@ -25,7 +25,7 @@ def test_decisions_calibration_and_benefit_are_told_in_plain_words(tmp_path: Pat
         "effusion \u22120.234 [\u22120.254, \u22120.214] +0.612",
         "effusion: Brier score 0.200 [0.180, 0.220] 0.150 [0.130, 0.170] \u22120.050 \u25bc",
         "effusion: Log loss 0.500 [0.480, 0.520] 0.490 [0.470, 0.510] \u22120.010 \u25cb",
-        "Every picture for itself 120 0.871 [0.851, 0.891] One answer a patient the mean of its pictures 40 0.912",
+        "Every image for itself 120 0.871 [0.851, 0.891] One answer a patient the mean of its images 40 0.912",
         "Reliability.", "Decision curve.", "the section \u201cIn use\u201d says more", "No comparison with controls",
     ):  # fmt: skip
         assert words in text, words

@@ -17,8 +17,8 @@ def test_corruptions_are_told_with_the_clean_score_and_the_hidden_share_is_drawn
     for name, drop in (("poisson", 0.123), ("all", 0.234), ("patches", 0.3)):
         rows.append(row("robustness", "mean_auroc_relative_drop", drop, corruption=name))
     found = page(tmp_path, rows)
-    assert "robustness" in found.ids and "What corrupted pictures cost" in found.text
-    told = ("0.912", "Photon (Poisson) noise 0.123 [0.103, 0.143]", "Mean over corruptions 0.234", "Hiding part of the picture.")
+    assert "robustness" in found.ids and "What corrupted images cost" in found.text
+    told = ("0.912", "Photon (Poisson) noise 0.123 [0.103, 0.143]", "Mean over corruptions 0.234", "Hiding part of the image.")
     for words in told:
         assert words in found.text, words
     assert "0.300" not in found.text, "hidden patches stand in the figure, not among the corruptions"
@@ -77,7 +77,7 @@ def test_corruption_errors_stand_beside_those_of_a_baseline(tmp_path: Path) -> N
     base = tested("base", "random", {"jpeg": (0.2, 0.4), "gamma": (0.1, 0.1), "patches": (0.1, 0.1)})
     elsewhere = tested("elsewhere", "mae", {"jpeg": (0.1, 0.2), "gamma": (0.2, 0.2)}, n=50)
     text = Page(build([own, base, elsewhere], tmp_path / "both.html").read_text()).text
-    # jpeg: 0.3 / 0.6, gamma: 0.4 / 0.2; patches hidden are no corruption; other test pictures cannot be compared
+    # jpeg: 0.3 / 0.6, gamma: 0.4 / 0.2; patches hidden are no corruption; other test images cannot be compared
     assert "Corruption error relative to Random weights 1.250 1.000 \u2013" in text
     assert "divided by that of Random weights" in text
     assert "Corruption error" not in Page(build([own]).read_text()).text, "one classifier has nothing to stand beside"

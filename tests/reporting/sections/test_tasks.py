@@ -41,15 +41,15 @@ def test_a_study_of_regions_says_what_pretraining_was_worth(tmp_path: Path) -> N
 
 def test_one_segmenter_is_told_by_region_and_patient(tmp_path: Path) -> None:
     common = {"method": "simclr", "encoder": "resnet18", "target": "mask_path", "split": "test", "n": 12}
-    rows = [row("segmentation", m, v, half=0.01, unit="picture", **common) for m, v in (("dice", 0.8), ("hausdorff95", 4.5))]
+    rows = [row("segmentation", m, v, half=0.01, unit="image", **common) for m, v in (("dice", 0.8), ("hausdorff95", 4.5))]
     rows += [row("segmentation", "dice", 0.77, half=0.01, unit="patient", **{**common, "n": 5})]
-    rows += [row("segmentation", "dice", 0.6, half=0.01, unit="picture", **{**common, "class": "2"})]
+    rows += [row("segmentation", "dice", 0.6, half=0.01, unit="image", **{**common, "class": "2"})]
     text = page(tmp_path, rows).text.replace("\u00a0", " ")
     for words in (
         "What the model does", "How well regions are found", "n = 12 0.800 [0.790, 0.810] 4.500 [4.490, 4.510]",
         "a patient, n = 5 0.770 [0.760, 0.780] \u2013", "region 2, n = 12 0.600",
         "whether the pretraining helped it is for a study to say",
-        "SimCLR: Dice 0.800 (95 % interval 0.790 to 0.810) on 12 test pictures (1 is perfect, 0 is none).",
+        "SimCLR: Dice 0.800 (95 % interval 0.790 to 0.810) on 12 test images (1 is perfect, 0 is none).",
     ):  # fmt: skip
         assert words in text, (words, text)
     assert not list(tmp_path.rglob("tables/dice*.csv")), "a study's tables, of which there are no rows"
@@ -79,17 +79,17 @@ def test_numbers_and_neighbours_have_their_sections(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("evaluator", "metric", "target"), [("segmentation", "dice", "mask_path"), ("regression", "mae", "age")])
-def test_what_a_training_said_of_its_validation_pictures_is_no_test_result(
+def test_what_a_training_said_of_its_validation_images_is_no_test_result(
     evaluator: str, metric: str, target: str, tmp_path: Path
 ) -> None:
-    common = {"method": "simclr", "encoder": "resnet18", "target": target, "unit": "picture"}
+    common = {"method": "simclr", "encoder": "resnet18", "target": target, "unit": "image"}
     val = row(evaluator, metric, 0.912, half=0.01, **{**common, "split": "val", "n": 9})
     test = row(evaluator, metric, 0.634, half=0.01, **{**common, "split": "test", "n": 31})
     both = page(tmp_path / "both", [val, test])
-    results, _, training = both.text.partition("On the validation pictures")
+    results, _, training = both.text.partition("On the validation images")
     assert "n = 31 0.634 [0.624, 0.644]" in results and "0.912" not in results
     assert "n = 9 0.912 [0.902, 0.922]" in training and "0.634" not in training
     for name, value in (("regions" if evaluator == "segmentation" else "errors_of_numbers", 0.634), ("validation", 0.912)):
         assert pd.read_csv(next(tmp_path.rglob(f"tables/{name}.csv")))["value"].tolist() == [value]
     trained = page(tmp_path / "trained", [val])
-    assert "No classifier was evaluated on test pictures" in trained.text and not {"regions", "numbers"} & set(trained.ids)
+    assert "No classifier was evaluated on test images" in trained.text and not {"regions", "numbers"} & set(trained.ids)

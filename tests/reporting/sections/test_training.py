@@ -39,12 +39,12 @@ def test_what_is_in_several_sets_is_told() -> None:
         [
             {"metric": "images", "split": "test", "value": 12},
             {"metric": "patients", "split": "test", "value": 7, "unit": "patient"},
-            *({"metric": "shared_between_sides", "value": n, "what": w} for n, w in ((3, "patients"), (2, "identical pictures"))),
+            *({"metric": "shared_between_sides", "value": n, "what": w} for n, w in ((3, "patients"), (2, "identical images"))),
         ]
     ).assign(run="run", target=None, evaluator="data", **{"class": None})
     (table,) = training.cohorts(data, Sheets(), {"run"})
     assert table["apart"] == (
-        "What was split are patients, but 3 patients and 2 identical pictures are in more than one of these sets: "
+        "What was split are patients, but 3 patients and 2 identical images are in more than one of these sets: "
         "the run was told to allow it, and its results may flatter."
     )
     for leaking, end in ((("other",), "more than one of these sets."), (("run",), "the run was told to allow it.")):

@@ -24,7 +24,7 @@ def load(root: Path) -> Dataset:
         root: the folder that holds ``train_images``.
 
     Raises:
-        UsageError: the table, a column or every picture is absent.
+        UsageError: the table, a column or every image is absent.
     """
     import pandas as pd
 

@@ -24,7 +24,7 @@ from scotoma.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 OLDEST = 120  # years; ages above are errors of the published table (one lists 414)
 Unknown = Literal["missing", "0", "1"]  # what an uncertain label counts as
 Blank = Literal["missing", "0"]  # what a finding that was not mentioned counts as
@@ -73,8 +73,8 @@ def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     return frame[columns]
 
 
-def files(root: Path, folders: Iterable[str], suffixes: Sequence[str] = PICTURES) -> list[str]:
-    """The pictures in these folders (relative to ``root``), in natural order, relative to ``root``; an absent folder holds none."""
+def files(root: Path, folders: Iterable[str], suffixes: Sequence[str] = IMAGES) -> list[str]:
+    """The images in these folders (relative to ``root``), in natural order, relative to ``root``; an absent folder holds none."""
     found = []
     for folder in folders:
         if (root / folder).is_dir():
@@ -94,31 +94,31 @@ def _natural(name: str) -> list[int | str]:
 
 
 def by_name(ids: pd.Series[str], root: Path, folders: Iterable[str]) -> pd.Series[str]:
-    """For each name of a picture, with or without a suffix, its path among these folders; missing where it is not on the disk.
+    """For each name of an image, with or without a suffix, its path among these folders; missing where it is not on the disk.
 
-    Suffixes and their case differ between a publisher's table and its copies: ``IM1.JPG`` and ``IM1.png`` are the same picture.
+    Suffixes and their case differ between a publisher's table and its copies: ``IM1.JPG`` and ``IM1.png`` are the same image.
     """
     paths = {stem(path): path for path in files(root, folders)}
     return ids.astype(str).map(stem).map(paths)
 
 
 def stem(path: str) -> str:
-    """A picture's name without folder and suffix."""
+    """An image's name without folder and suffix."""
     name = path.rpartition("/")[2]
-    return name[: -len(found)] if (found := next((s for s in PICTURES if name.lower().endswith(s)), "")) else name
+    return name[: -len(found)] if (found := next((s for s in IMAGES if name.lower().endswith(s)), "")) else name
 
 
 def class_folders(root: Path, layout: str, *paths: str) -> pd.DataFrame:
-    """``image_path`` of every picture in these folders, and ``folder``, the name of the one it lies in.
+    """``image_path`` of every image in these folders, and ``folder``, the name of the one it lies in.
 
     Raises:
-        UsageError: none of the folders holds a picture.
+        UsageError: none of the folders holds an image.
     """
     import pandas as pd
 
     found = files(root, paths)
     if not found:
-        raise absent(root, layout, " or ".join(f"pictures in {path}" for path in paths[:3]))
+        raise absent(root, layout, " or ".join(f"images in {path}" for path in paths[:3]))
     return pd.DataFrame({"image_path": found, "folder": [path.split("/")[-2] for path in found]})
 
 
@@ -136,9 +136,9 @@ def dataset(name: str, frame: pd.DataFrame, root: Path, layout: str, display: im
     """
     here = frame["image_path"].notna()
     if not here.any():
-        raise absent(root, layout, f"picture of the {len(frame)} of {name}")
+        raise absent(root, layout, f"image of the {len(frame)} of {name}")
     if not here.all():
-        print(f"{name}: {int((~here).sum())} of {len(frame)} pictures are not on the disk; left out", file=sys.stderr)
+        print(f"{name}: {int((~here).sum())} of {len(frame)} images are not on the disk; left out", file=sys.stderr)
     return replace(from_frame(name, frame[here].reset_index(drop=True), root), display=display)
 
 
@@ -172,7 +172,7 @@ def one_hot(frame: pd.DataFrame, classes: Sequence[str]) -> pd.Series[str]:
     """
     chosen = frame[list(classes)].to_numpy(float) == 1
     if (chosen.sum(1) > 1).any():
-        raise UsageError(f"a picture is of two classes of {', '.join(classes)}: this is not the published table")
+        raise UsageError(f"an image is of two classes of {', '.join(classes)}: this is not the published table")
     names = frame[list(classes)].columns.str.lower().to_numpy(object)
     label = frame[classes[0]].astype(object)
     label[:] = names[chosen.argmax(1)]

@@ -1,6 +1,6 @@
 """Brain tumour MRI (Kaggle, 4 classes): 7,023 slices (later 7,200), glioma, meningioma, pituitary tumour or none.
 
-The split it comes with puts a near-duplicate of about a third of its test pictures into training, and its patients are not
+The split it comes with puts a near-duplicate of about a third of its test images into training, and its patients are not
 published. It is therefore not kept: groups of near-duplicates make the split, unless ``published_split=1`` asks for it.
 """
 
@@ -27,7 +27,7 @@ def load(root: Path, published_split: bool = False) -> Dataset:
         published_split: keep the split of the folders, near-duplicates and all.
 
     Raises:
-        UsageError: none of the folders holds a picture.
+        UsageError: none of the folders holds an image.
     """
     frame = base.class_folders(root, LAYOUT, *(f"{part}/{name}" for part in PARTS for name in CLASSES))
     if published_split:

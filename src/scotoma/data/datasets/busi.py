@@ -1,7 +1,7 @@
-"""BUSI: 780 breast ultrasound pictures, benign, malignant or normal, with lesion outlines.
+"""BUSI: 780 breast ultrasound images, benign, malignant or normal, with lesion outlines.
 
-The patients are not published, several pictures show one lesion and some stand in two classes: groups of near-duplicates make
-the split, and `scotoma audit` lists them. Where a picture has several masks, ``mask_path`` names all of them, with ``|``
+The patients are not published, several images show one lesion and some stand in two classes: groups of near-duplicates make
+the split, and `scotoma audit` lists them. Where an image has several masks, ``mask_path`` names all of them, with ``|``
 between them: the outline is their union.
 """
 
@@ -20,19 +20,19 @@ CLASSES = ("benign", "malignant", "normal")
 
 
 def load(root: Path) -> Dataset:
-    """Load the pictures with their class and masks.
+    """Load the images with their class and masks.
 
     Args:
         root: the folder ``Dataset_BUSI_with_GT`` or the one that holds it.
 
     Raises:
-        UsageError: none of the folders holds a picture.
+        UsageError: none of the folders holds an image.
     """
     within = "Dataset_BUSI_with_GT/" if (root / "Dataset_BUSI_with_GT").is_dir() else ""
     frame = base.class_folders(root, LAYOUT, *(f"{within}{name}" for name in CLASSES))
     stems = frame["image_path"].str.removesuffix(".png")
     of = stems.str.extract(r"^(.*)_mask(?:_\d+)?$")[0]
-    # the masks of a picture lie beside it: the first by its path, the others by their names
+    # the masks of an image lie beside it: the first by its path, the others by their names
     names = frame["image_path"].where(~of.duplicated(), frame["image_path"].str.rsplit("/", n=1).str[1])
     masks = names[of.notna()].groupby(of).agg("|".join)
     frame = frame.assign(mask_path=stems.map(masks))[of.isna()]

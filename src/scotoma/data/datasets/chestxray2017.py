@@ -26,7 +26,7 @@ def load(root: Path) -> Dataset:
         root: the folder ``chest_xray`` or the one that holds it.
 
     Raises:
-        UsageError: none of the folders holds a picture.
+        UsageError: none of the folders holds an image.
     """
     splits = {"train": "train", "val": "train", "test": "test"}
     within = "chest_xray/" if (root / "chest_xray" / "train").is_dir() else ""

@@ -25,7 +25,7 @@ DETAILS = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
 
 
 def load(root: Path, uncertain: Unknown = "missing", blank: Blank = "missing") -> Dataset:
-    """Load the pictures with their findings, sex, age, view and split.
+    """Load the images with their findings, sex, age, view and split.
 
     Args:
         root: the folder ``CheXpert-v1.0`` or ``CheXpert-v1.0-small``.
@@ -33,7 +33,7 @@ def load(root: Path, uncertain: Unknown = "missing", blank: Blank = "missing") -
         blank: what a finding that the report does not mention counts as.
 
     Raises:
-        UsageError: a table, a column or every picture is absent.
+        UsageError: a table, a column or every image is absent.
     """
     import pandas as pd
 

@@ -1,6 +1,6 @@
 """HAM10000: 10,015 dermoscopies of 7,470 lesions in 7 diagnoses.
 
-Several pictures show one lesion: the lesion is the group. The expert's outlines are taken as masks where their folder is there.
+Several images show one lesion: the lesion is the group. The expert's outlines are taken as masks where their folder is there.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MASKS = "HAM10000_segmentations_lesion_tschandl"
 
 
 def load(root: Path) -> Dataset:
-    """Load the pictures with their diagnosis, lesion, age, sex and part of the body.
+    """Load the images with their diagnosis, lesion, age, sex and part of the body.
 
     Args:
         root: the folder that holds the table and the two parts.
 
     Raises:
-        UsageError: the table, a column or every picture is absent.
+        UsageError: the table, a column or every image is absent.
     """
     import pandas as pd
 

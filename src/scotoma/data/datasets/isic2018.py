@@ -1,6 +1,6 @@
 """ISIC 2018, task 3: 11,720 dermoscopies in 7 diagnoses (training, validation and test of the challenge).
 
-The training pictures are HAM10000's, several of a lesion; with ``ISIC2018_Task3_Training_LesionGroupings.csv`` the lesion is
+The training images are HAM10000's, several of a lesion; with ``ISIC2018_Task3_Training_LesionGroupings.csv`` the lesion is
 the group.
 """
 
@@ -21,13 +21,13 @@ PARTS = {"Training": "train", "Validation": "val", "Test": "test"}
 
 
 def load(root: Path) -> Dataset:
-    """Load the pictures with their diagnosis, lesion and split.
+    """Load the images with their diagnosis, lesion and split.
 
     Args:
         root: the folder that holds ``ISIC2018_Task3_Training_Input``; validation and test are taken where they are there.
 
     Raises:
-        UsageError: a table, a column or every picture is absent.
+        UsageError: a table, a column or every image is absent.
     """
     import pandas as pd
 

@@ -1,7 +1,7 @@
-"""ISIC 2019: 25,331 dermoscopies in 8 diagnoses for training, and the challenge's test pictures.
+"""ISIC 2019: 25,331 dermoscopies in 8 diagnoses for training, and the challenge's test images.
 
-The lesion is the group where it is known (for some 2,000 pictures it is not); its name begins with the clinic's collection,
-kept as ``site``. The test pictures' class ``unk`` (none of the others) does not occur in training.
+The lesion is the group where it is known (for some 2,000 images it is not); its name begins with the clinic's collection,
+kept as ``site``. The test images' class ``unk`` (none of the others) does not occur in training.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ DETAILS = ("age_approx", "anatom_site_general", "sex")
 
 
 def load(root: Path) -> Dataset:
-    """Load the pictures with their diagnosis, lesion, age, sex, site of the body and split.
+    """Load the images with their diagnosis, lesion, age, sex, site of the body and split.
 
     Args:
         root: the folder that holds ``ISIC_2019_Training_Input``; the test set is taken where its metadata are there.
 
     Raises:
-        UsageError: a table, a column or every picture is absent.
+        UsageError: a table, a column or every image is absent.
     """
     import pandas as pd
 

@@ -13,9 +13,7 @@ from scotoma.data.datasets import base
 from scotoma.data.io import read
 from scotoma.errors import UsageError
 
-SOURCE = (
-    "Kaggle, https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation (pictures of TCGA-LGG, The Cancer Imaging Archive)"
-)
+SOURCE = "Kaggle, https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation (images of TCGA-LGG, The Cancer Imaging Archive)"
 TERMS = "CC BY-NC-SA 4.0: not commercial, attribution, share alike"
 LAYOUT = """TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1.tif, here or in kaggle_3m/
 TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1_mask.tif

@@ -1,4 +1,4 @@
-"""MedMNIST v2 and its larger sizes: one .npz with train, validation and test pictures; classes under their names.
+"""MedMNIST v2 and its larger sizes: one .npz with train, validation and test images; classes under their names.
 
 Any of its two-dimensional sets (``pathmnist.npz``, ``chestmnist_224.npz``); the three-dimensional ones hold volumes and are
 refused.
@@ -43,7 +43,7 @@ CLASSES = {
 
 
 def load(root: Path) -> Dataset:
-    """Load the pictures with their classes (``chestmnist``: a column a finding) and the published split.
+    """Load the images with their classes (``chestmnist``: a column a finding) and the published split.
 
     Args:
         root: the ``.npz``, under its own name.
@@ -55,7 +55,7 @@ def load(root: Path) -> Dataset:
         raise base.absent(root, LAYOUT, ".npz of MedMNIST")
     flag = re.sub(r"_\d+$", "", root.stem.lower())
     if flag.endswith("3d"):
-        raise UsageError(f"{root.name} holds volumes, not pictures: save their slices, or take a two-dimensional set")
+        raise UsageError(f"{root.name} holds volumes, not images: save their slices, or take a two-dimensional set")
     if flag not in CLASSES:
         raise UsageError(f"{root.name} is named as none of MedMNIST's sets ({', '.join(CLASSES)}); load it by its path alone")
     dataset, classes = sources.load(root), CLASSES[flag]

@@ -1,7 +1,7 @@
 """Messidor-2: 1,748 fundus photographs of 874 examinations, retinopathy and macular oedema graded by three retina specialists.
 
 ``label`` is the adjudicated grade (0 none to 4 proliferative), missing where the photograph could not be graded.
-``messidor-2.csv`` of the pictures' publisher says which two are the eyes of one patient; without it they cannot be kept
+``messidor-2.csv`` of the images' publisher says which two are the eyes of one patient; without it they cannot be kept
 together.
 """
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SOURCE = (
-    "pictures: ADCIS, https://www.adcis.net/en/third-party/messidor2/; grades: "
+    "images: ADCIS, https://www.adcis.net/en/third-party/messidor2/; grades: "
     "https://www.kaggle.com/datasets/google-brain/messidor2-dr-grades"
 )
-TERMS = "pictures: on request by form; research and education, acknowledgement, no redistribution; grades: see their page"
+TERMS = "images: on request by form; research and education, acknowledgement, no redistribution; grades: see their page"
 LAYOUT = """messidor_data.csv: image_id, adjudicated_dr_grade, adjudicated_dme, adjudicated_gradable
 messidor-2.csv: left;right (may be absent)
 IMAGES/20051020_43808_0100_PP.png"""
@@ -35,7 +35,7 @@ def load(root: Path) -> Dataset:
         root: the folder that holds the tables and ``IMAGES``.
 
     Raises:
-        UsageError: the table of grades, a column or every picture is absent.
+        UsageError: the table of grades, a column or every image is absent.
     """
     import pandas as pd
 

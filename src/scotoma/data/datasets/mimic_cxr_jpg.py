@@ -25,7 +25,7 @@ FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged C
 
 
 def load(root: Path, uncertain: Unknown = "missing", blank: Blank = "missing") -> Dataset:
-    """Load the pictures with their findings, view and split.
+    """Load the images with their findings, view and split.
 
     Args:
         root: the folder that holds ``files``.
@@ -33,14 +33,14 @@ def load(root: Path, uncertain: Unknown = "missing", blank: Blank = "missing") -
         blank: what a finding that the report does not mention counts as. A study without labels stays without.
 
     Raises:
-        UsageError: a table, a column or every picture is absent.
+        UsageError: a table, a column or every image is absent.
     """
     tables = {kind: base.find(root, LAYOUT, f"mimic-cxr-2.0.0-{kind}.csv") for kind in ("metadata", "chexpert", "split")}
-    pictures = base.read(tables["metadata"], ("dicom_id", "subject_id", "study_id", "ViewPosition"))
+    images = base.read(tables["metadata"], ("dicom_id", "subject_id", "study_id", "ViewPosition"))
     labels = base.read(tables["chexpert"], ("study_id", *FINDINGS))
     labels = labels[["study_id"]].join(base.findings(labels, FINDINGS, uncertain, blank))
     split = base.read(tables["split"], ("dicom_id", "split"))
-    frame = pictures.merge(split, on="dicom_id", how="left", validate="one_to_one")
+    frame = images.merge(split, on="dicom_id", how="left", validate="one_to_one")
     frame = frame.merge(labels, on="study_id", how="left", validate="many_to_one")
     patient, study = "p" + frame["subject_id"].astype(str), "s" + frame["study_id"].astype(str)
     paths = "files/" + patient.str[:3] + "/" + patient + "/" + study + "/" + frame["dicom_id"] + ".jpg"

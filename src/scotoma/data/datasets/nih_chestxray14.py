@@ -1,6 +1,6 @@
 """NIH ChestX-ray14: 112,120 frontal chest X-rays of 30,805 patients, 14 findings mined from the reports.
 
-Every picture has every finding, 1 or 0, as the publisher's text mining gave them; ``no_finding`` is its own column. The
+Every image has every finding, 1 or 0, as the publisher's text mining gave them; ``no_finding`` is its own column. The
 published split keeps patients apart; validation is drawn from its training patients.
 """
 
@@ -25,13 +25,13 @@ SPACING = "y]"
 
 
 def load(root: Path) -> Dataset:
-    """Load the pictures with their findings, age, sex, view, spacing and split.
+    """Load the images with their findings, age, sex, view, spacing and split.
 
     Args:
         root: the folder that holds the table and ``images_001`` to ``images_012``.
 
     Raises:
-        UsageError: the table, a column or every picture is absent, or a finding is unknown.
+        UsageError: the table, a column or every image is absent, or a finding is unknown.
     """
     import pandas as pd
 

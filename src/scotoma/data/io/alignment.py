@@ -50,7 +50,7 @@ def read(path: str, frame: int | None, image: str | None) -> tuple[np.ndarray, s
         parts.append(labels)
         notes += [text for text in note.split("; ") if text and text not in notes]
     if len({part.shape for part in parts}) > 1:
-        raise ImageError(f"{Path(first).name}: the masks of one picture differ in size")
+        raise ImageError(f"{Path(first).name}: the masks of one image differ in size")
     return np.maximum.reduce(parts), "; ".join(notes)
 
 

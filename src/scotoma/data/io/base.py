@@ -1,4 +1,4 @@
-"""What every format shares: the picture they return, the limits they keep and the grey levels they show."""
+"""What every format shares: the image they return, the limits they keep and the grey levels they show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from scotoma.data.io.sampling import some
 
-MAX_PIXELS = 2**27  # of one picture, channels included: a header that claims more is refused before allocation
+MAX_PIXELS = 2**27  # of one image, channels included: a header that claims more is refused before allocation
 EQUALIZE = ("none", "histogram", "clahe")
 WINDOWS = {  # centre, width (HU), as radiology reads CT
     "brain": (40.0, 80.0),
@@ -111,13 +111,13 @@ def parse_windows(names: list[str] | tuple[str, ...]) -> tuple[tuple[float, floa
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture, upright, black to white as a viewer would show it.
+class Decoded:
+    """A decoded image, upright, black to white as a viewer would show it.
 
     Attributes:
         pixels: (H, W), or (H, W, 3) RGB. uint8 for 8-bit files; uint16 or float32 for deeper ones, where the full
             range of the dtype (float: 0 to 1) is black to white.
-        facts: ``format``, ``width``, ``height`` (the upright picture at full resolution, before non-square pixels are
+        facts: ``format``, ``width``, ``height`` (the upright image at full resolution, before non-square pixels are
             corrected), ``channels``, ``bits``, ``frames`` (of a file of several images; of TIFF, GIF and WebP where
             none of them was asked for); for DICOM, where present, ``modality``, ``photometric``, ``vendor``,
             ``model``, ``view``, ``laterality``, ``spacing_mm`` (between rows), ``age`` (years), ``sex``, ``window``
@@ -142,9 +142,9 @@ def file_stamp(path: str) -> tuple[int, int, int]:
 
 
 def check_size(count: int, limit: int = MAX_PIXELS) -> None:
-    """Raise ImageError for a picture of ``count`` pixels that is empty or larger than ``limit``."""
+    """Raise ImageError for an image of ``count`` pixels that is empty or larger than ``limit``."""
     if count <= 0:
-        raise ImageError("the header states an empty picture")
+        raise ImageError("the header states an empty image")
     if count > limit:
         raise ImageError(f"the header claims {count} pixels, more than the {limit} allowed")
 
@@ -156,7 +156,7 @@ def check_frame(frame: int, count: int) -> int:
     return frame
 
 
-def picture_facts(name: str, pixels: np.ndarray, bits: int, frames: int = 1) -> dict[str, object]:
+def image_facts(name: str, pixels: np.ndarray, bits: int, frames: int = 1) -> dict[str, object]:
     """The facts that every format has; ``bits`` are those of one sample in the file, which holds so many ``frames``."""
     channels = 3 if pixels.ndim == 3 else 1
     facts = {"format": name, "width": pixels.shape[1], "height": pixels.shape[0], "channels": channels, "bits": bits}
@@ -193,7 +193,7 @@ def windowed(values: np.ndarray, windows: tuple[tuple[float, float], ...]) -> np
         ImageError: colours, which have no units.
     """
     if values.ndim > 2:
-        raise ImageError("windows are for grey values, and this picture has colours")
+        raise ImageError("windows are for grey values, and this image has colours")
     shown = [stretch(values, centre - width / 2, centre + width / 2) for centre, width in windows]
     return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
 
@@ -213,7 +213,7 @@ def show(values: np.ndarray, display: Display, levels: tuple[float, float] | Non
     """
     if display.windows:
         if values.dtype in (np.uint8, np.bool_):
-            raise ImageError("windows are for values with units, and this picture has 8-bit grey levels")
+            raise ImageError("windows are for values with units, and this image has 8-bit grey levels")
         return windowed(values.astype(np.float32) + np.float32(display.offset), display.windows)
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
@@ -230,7 +230,7 @@ def whole(values: np.ndarray) -> np.ndarray:
     """
     if values.ndim == 3:
         if (values != values[..., :1]).any():
-            raise ImageError("a colour picture is no label map: save one whole number a pixel")
+            raise ImageError("a colour image is no label map: save one whole number a pixel")
         values = values[..., 0]
     labels = np.rint(values) if values.dtype.kind == "f" else values
     if not np.array_equal(labels, values) or labels.min() < -(2**31) or labels.max() >= 2**31:

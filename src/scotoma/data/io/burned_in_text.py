@@ -1,4 +1,4 @@
-"""Burned-in text: lines of at least four small letters, painted on a picture in one extreme grey level.
+"""Burned-in text: lines of at least four small letters, painted on an image in one extreme grey level.
 
 A name or a date that an apparatus wrote into the pixels stays there when the header is cleaned. Looked for are strokes as bright as
 the brightest (or as dark as the darkest) pixels, thin for their height, in a row. A side marker (L, R) or a
@@ -13,7 +13,7 @@ from PIL import Image
 
 from scotoma.data.io.base import to_uint8
 
-LONGEST = 1024  # pixels; larger pictures are shrunk to it
+LONGEST = 1024  # pixels; larger images are shrunk to it
 LETTERS = 4  # in one line
 HEIGHTS = (6, 48)  # of a letter, pixels
 NEAR_EXTREME = 40  # grey levels from the extreme that a letter's brightest pixel may be
@@ -23,7 +23,7 @@ FILL = (0.12, 0.75)  # of a letter's box that its strokes cover; a bar covers al
 
 
 def text_lines(pixels: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Boxes of lines of text: left, upper, right, lower, in pixels of the picture as it is.
+    """Boxes of lines of text: left, upper, right, lower, in pixels of the image as it is.
 
     Args:
         pixels: (H, W) or (H, W, 3), as `images.read` gives them.

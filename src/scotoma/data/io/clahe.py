@@ -1,4 +1,4 @@
-"""Equalisation of grey levels: over the whole picture, or over tiles with limited contrast (CLAHE)."""
+"""Equalisation of grey levels: over the whole image, or over tiles with limited contrast (CLAHE)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from scotoma.data.io.base import to_uint8
 
 TILES = 8  # a side, as OpenCV's default
 CLIP_LIMIT = 2.0  # times the mean count of a bin; what is above is spread over all bins
-DEEP_BINS = 4096  # of the whole histogram of pictures deeper than 8 bits: those of a 12-bit radiograph
+DEEP_BINS = 4096  # of the whole histogram of images deeper than 8 bits: those of a 12-bit radiograph
 
 
 def equalize(pixels: np.ndarray, method: str, apart: bool = False) -> np.ndarray:
-    """Spread the grey levels of a picture.
+    """Spread the grey levels of an image.
 
     Args:
         pixels: (H, W) or (H, W, 3), uint8, uint16 or float in [0, 1].

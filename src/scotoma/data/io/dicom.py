@@ -12,13 +12,13 @@ import numpy as np
 from scotoma import files
 from scotoma.data.io import dicom_elements
 from scotoma.data.io.base import (
+    Decoded,
     Display,
     ImageError,
-    Picture,
     beyond,
     check_frame,
     file_stamp,
-    picture_facts,
+    image_facts,
     square_pixels,
     stretch,
     to_uint8,
@@ -58,7 +58,7 @@ _ELEMENTS = [
 ]
 
 
-def read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
+def read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Decoded:
     """One frame, the first where ``frame`` is None; ``side`` as in :func:`scotoma.data.io.read.read`.
 
     Raises:
@@ -81,7 +81,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
     clipped: float | None = None
     if coloured or stored.ndim == 3:
         if display.windows:
-            raise ImageError("windows are for grey values, and this picture has colours")
+            raise ImageError("windows are for grey values, and this image has colours")
         pixels = _colours(stored, bits) if stored.ndim == 3 else _palette(stored, ds)
     else:
         rescaled = _modality(ds, get)
@@ -102,11 +102,11 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
             pixels = pixels[np.subtract(stored, lowest, dtype=np.intp)]
         if padding is not None:
             pixels[padding] = 0
-    facts = picture_facts("DICOM", pixels, bits, frames) | {"width": int(ds.Columns), "height": int(ds.Rows)}
+    facts = image_facts("DICOM", pixels, bits, frames) | {"width": int(ds.Columns), "height": int(ds.Rows)}
     facts |= header_facts(ds, get) | ({"window": list(window)} if window else {})
     codestream = jpeg2000_stream(ds, index)
     source = stored if codestream is None else codestream
-    return Picture(square_pixels(pixels, *sizes) if sizes else pixels, facts, source, clipped)
+    return Decoded(square_pixels(pixels, *sizes) if sizes else pixels, facts, source, clipped)
 
 
 def read_labels(path: str, frame: int | None) -> np.ndarray:
@@ -262,7 +262,7 @@ def _series(ds: Any, path: str, frames: int) -> str:
 
 
 def _different(stored: np.ndarray) -> tuple[int, np.ndarray]:
-    """The lowest stored value and all whole ones up to the highest, where a table of them is shorter than the picture.
+    """The lowest stored value and all whole ones up to the highest, where a table of them is shorter than the image.
 
     Else 0 and the stored values themselves.
     """
@@ -325,7 +325,7 @@ def _palette(stored: np.ndarray, ds: Any) -> np.ndarray:
     from pydicom.pixels import apply_color_lut
 
     colours = apply_color_lut(stored, ds)[..., :3]
-    if colours.itemsize == 1:  # by the table's own depth: a dark picture may use no entry above 255 of 65535
+    if colours.itemsize == 1:  # by the table's own depth: a dark image may use no entry above 255 of 65535
         return colours
     if not ds.original_encoding[1] and "RedPaletteColorLookupTableData" in ds:  # pydicom reads entries as little endian
         colours = colours.byteswap()

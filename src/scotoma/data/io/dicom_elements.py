@@ -10,7 +10,7 @@ from typing import Any
 from scotoma.data.io.base import MAX_PIXELS, ImageError
 
 DEFLATED = "1.2.840.10008.1.2.1.99"  # the transfer syntax whose whole data set is deflated, behind the meta information
-MOST_INFLATED = 2 * MAX_PIXELS  # bytes: the largest picture of 16 bits
+MOST_INFLATED = 2 * MAX_PIXELS  # bytes: the largest image of 16 bits
 _CHUNK = 2**20
 
 

@@ -93,7 +93,7 @@ def first(value: Any) -> float | None:
 
 
 def header_facts(ds: Any, get: Getter) -> dict[str, object]:
-    """The facts of :class:`scotoma.data.io.base.Picture` that a DICOM header states."""
+    """The facts of :class:`scotoma.data.io.base.Decoded` that a DICOM header states."""
     text = {
         "modality": ds.get("Modality"),
         "photometric": ds.get("PhotometricInterpretation"),

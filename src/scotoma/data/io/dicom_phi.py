@@ -44,7 +44,7 @@ def filled(path: str) -> list[str] | None:
             try:
                 with Image.open(plain) as image:
                     return _raster(image)
-            except Exception:  # no picture of Pillow's: a DICOM file, if any
+            except Exception:  # no image of Pillow's: a DICOM file, if any
                 return _dicom(plain)
     except TimeoutError:
         return None
@@ -57,7 +57,7 @@ def _dicom(path: str) -> list[str] | None:
         if "SOPClassUID" not in header:
             return None
         return [name for name in ELEMENTS if name in header and _says(header[name].value)]
-    except Exception:  # pydicom raises anything over a broken header, which reading the picture reports
+    except Exception:  # pydicom raises anything over a broken header, which reading the image reports
         return None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scotoma.data.io import dicom, tiff
-from scotoma.data.io.base import Display, ImageError, Picture, check_frame, check_size, picture_facts, whole
+from scotoma.data.io.base import Decoded, Display, ImageError, check_frame, check_size, image_facts, whole
 from scotoma.data.io.geometry import Geometry
 from scotoma.data.io.levels import Levels, look, shown
 
@@ -23,8 +23,8 @@ _ASIDE = re.compile(r"^\s*(label|macro|thumbnail|overview)\b", re.IGNORECASE | r
 _ORIENTATION = 0x0112
 
 
-def read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
-    """One picture or page, the first where ``frame`` is None; ``side`` as in :func:`scotoma.data.io.read.read`.
+def read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Decoded:
+    """One image or page, the first where ``frame`` is None; ``side`` as in :func:`scotoma.data.io.read.read`.
 
     What Pillow does not know is tried as a TIFF or a DICOM file without a suffix.
 
@@ -35,7 +35,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
         return _read(file, path, frame, side, display, levels)
 
 
-def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
+def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Decoded:
     asked = frame
     try:
         image = Image.open(file)
@@ -80,11 +80,11 @@ def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, displa
     if name == "JPEG":
         file.seek(0)
         source = bytes([orientation]) + _jpeg_stream(file.read())
-    facts = picture_facts(name, pixels, bits, several) | {"width": width, "height": height}
-    return Picture(pixels, facts, source, clipped)
+    facts = image_facts(name, pixels, bits, several) | {"width": width, "height": height}
+    return Decoded(pixels, facts, source, clipped)
 
 
-def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -> Picture:
+def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -> Decoded:
     """A TIFF that Pillow cannot open, or of which it would change values."""
     with tiff.page(path, frame or 0) as (page, count):
         kind = tiff.kind(page)
@@ -92,7 +92,7 @@ def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -
         values, bits = tiff.values(page)
     pixels, clipped = shown(values, display, levels, count, kind)
     several = _count(path) if frame is None else 1
-    return Picture(pixels, picture_facts("TIFF", pixels, bits, several), values, clipped)
+    return Decoded(pixels, image_facts("TIFF", pixels, bits, several), values, clipped)
 
 
 def _jpeg_stream(data: bytes) -> bytes:
@@ -117,7 +117,7 @@ def _jpeg_stream(data: bytes) -> bytes:
 
 
 def read_labels(path: str, frame: int | None) -> np.ndarray:
-    """Labels of a picture or page as they are stored: palette indices, grey levels, or colours whose channels are equal.
+    """Labels of an image or page as they are stored: palette indices, grey levels, or colours whose channels are equal.
 
     Raises:
         ImageError: colours, values that are not whole, or a JPEG, whose compression changes labels.
@@ -167,7 +167,7 @@ def _tiff_labels(path: str, frame: int | None) -> np.ndarray:
 
 
 def geometry(path: str, frame: int | None) -> Geometry:
-    """Size and orientation of a picture or page, by its header.
+    """Size and orientation of an image or page, by its header.
 
     Raises:
         ImageError: no such page. Other exceptions come from Pillow and tifffile.
@@ -191,7 +191,7 @@ def geometry(path: str, frame: int | None) -> Geometry:
 
 
 def is_palette(path: str) -> bool:
-    """Whether a picture's values are indices of a palette."""
+    """Whether an image's values are indices of a palette."""
     try:
         with Image.open(path) as image:
             return image.mode == "P"

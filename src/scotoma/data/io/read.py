@@ -25,12 +25,12 @@ from scotoma.data.io import dicom, raster, volumes
 from scotoma.data.io.base import (
     FRAGMENT,
     MAX_PIXELS,
+    Decoded,
     Display,
     ImageError,
-    Picture,
     UnavailableError,
+    image_facts,
     parse_windows,
-    picture_facts,
     to_uint8,
 )
 from scotoma.data.io.dicom_headers import age_in_years
@@ -39,8 +39,8 @@ from scotoma.data.io.levels import Alone, Levels, Undecided
 __all__ = [
     "AXES",
     "Display",
+    "Image",
     "ImageError",
-    "Picture",
     "UnavailableError",
     "age_in_years",
     "alone",
@@ -73,20 +73,20 @@ _SUFFIXES = {
 
 
 def read(path: str, frame: int | None = None, side: int | None = None, display: Display = AS_STORED,
-         levels: Levels | None = None) -> Picture:  # fmt: skip
-    """Decode one picture.
+         levels: Levels | None = None) -> Decoded:  # fmt: skip
+    """Decode one image.
 
     Args:
         path: a file, ``file.npz#member``, ``scan.nii.gz#coronal`` or ``phantom:SEED[#mask]``.
-        frame: which picture of the file; ``None`` is the only or the first one, of a NIfTI volume the middle slice.
-        side: the side the picture will be fitted into. JPEG and JPEG 2000 of at least four times that are then decoded at 1/2, 1/4
+        frame: which image of the file; ``None`` is the only or the first one, of a NIfTI volume the middle slice.
+        side: the side the image will be fitted into. JPEG and JPEG 2000 of at least four times that are then decoded at 1/2, 1/4
             or 1/8, so that at least twice that is left (faster; within two grey levels after :func:`square`).
         display: how stored values become grey levels. Under ``redact`` burned-in text is painted over at full resolution, the
             fact ``redacted`` counts its lines, and an image in which none is found is read as without it.
         levels: what decides on black and white where neither the file nor ``display`` does; by default the file's images together.
 
     Raises:
-        ImageError: the file is absent, no picture, broken, too large, or needs a decoder that is not installed.
+        ImageError: the file is absent, no image, broken, too large, or needs a decoder that is not installed.
     """
     with one_line(path):
         require_file(path)
@@ -102,16 +102,16 @@ def read(path: str, frame: int | None = None, side: int | None = None, display: 
         if not lines:
             return _shown(path, frame, side, display, levels)
         source = whole.pixels if whole.source is None else whole.source  # the file is the same, whatever is painted over
-        return Picture(text_detector.paint_over(whole.pixels, lines), whole.facts | {"redacted": len(lines)}, source, whole.clipped)
+        return Decoded(text_detector.paint_over(whole.pixels, lines), whole.facts | {"redacted": len(lines)}, source, whole.clipped)
 
 
-def _shown(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
-    picture = _read(path, frame, side, display, levels)
+def _shown(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Decoded:
+    image = _read(path, frame, side, display, levels)
     if display.equalize == "none":
-        return picture
+        return image
     from scotoma.data.io.clahe import equalize
 
-    return replace(picture, pixels=equalize(picture.pixels, display.equalize, apart=len(display.windows) == 3))
+    return replace(image, pixels=equalize(image.pixels, display.equalize, apart=len(display.windows) == 3))
 
 
 def alone(path: str, display: Display = AS_STORED) -> Alone:
@@ -119,13 +119,13 @@ def alone(path: str, display: Display = AS_STORED) -> Alone:
     return Alone(lambda other, seen: read(path, other, None, replace(display, redact=False), seen))
 
 
-def _read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Picture:
+def _read(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Decoded:
     kind = kind_of(path)
     if kind == PHANTOM:
         from scotoma.data.phantom import phantom
 
-        drawn = phantom.picture(path, frame or 0)
-        return Picture(drawn, picture_facts("phantom", drawn, 8))
+        drawn = phantom.render(path, frame or 0)
+        return Decoded(drawn, image_facts("phantom", drawn, 8))
     if kind == DICOM:
         return dicom.read(path, frame, side, display, levels)
     if kind == NIFTI:
@@ -136,10 +136,10 @@ def _read(path: str, frame: int | None, side: int | None, display: Display, leve
 
 
 def read_labels(path: str, frame: int | None = None) -> np.ndarray:
-    """The labels of a map (a mask, a segmentation) as they are stored, pixel by pixel over the picture that :func:`read` gives.
+    """The labels of a map (a mask, a segmentation) as they are stored, pixel by pixel over the image that :func:`read` gives.
 
     Palette indices or grey levels of PNG and TIFF, voxels of NIfTI, rows of npz, segment numbers of DICOM segmentations. Several
-    masks of one picture, ``first.png|second.png`` (the others lie beside the first), are united: the larger label counts.
+    masks of one image, ``first.png|second.png`` (the others lie beside the first), are united: the larger label counts.
 
     Returns:
         (H, W) int32.
@@ -154,7 +154,7 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
         if others:
             labels = [read_labels(str(Path(first).with_name(name)), frame) for name in (Path(first).name, *others)]
             if len({part.shape for part in labels}) > 1:
-                raise ImageError("the masks of one picture differ in size")
+                raise ImageError("the masks of one image differ in size")
             return np.maximum.reduce(labels)
         require_file(path)
         kind = kind_of(path)
@@ -170,7 +170,7 @@ def read_labels(path: str, frame: int | None = None) -> np.ndarray:
 
 
 def square_labels(labels: np.ndarray, side: int) -> np.ndarray:
-    """A label map as :func:`square` lays out its picture: nearest values, padded with 0.
+    """A label map as :func:`square` lays out its image: nearest values, padded with 0.
 
     Args:
         labels: (H, W) int32 from 0 to 255.
@@ -195,7 +195,7 @@ def square_labels(labels: np.ndarray, side: int) -> np.ndarray:
 
 
 def frames(path: str) -> int:
-    """How many pictures the file holds, by its header: slices, frames, pages, rows; 1 for plain images and phantoms.
+    """How many images the file holds, by its header: slices, frames, pages, rows; 1 for plain images and phantoms.
 
     Raises:
         ImageError: the header of a file that may hold several cannot be read.
@@ -254,7 +254,7 @@ def is_image(path: str) -> bool:
 
 
 def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
-    """Fit a picture into a square: aspect kept, centred, padded with black. Store and prediction both use this.
+    """Fit an image into a square: aspect kept, centred, padded with black. Store and prediction both use this.
 
     Shrinking uses the Hamming-windowed sinc of support 1 (after Pillow's integer box reduction to twice the
     size): antialiased and about as sharp as bicubic, at half the cost, and without negative lobes, so that no dark or
@@ -267,7 +267,7 @@ def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
         channels: 1 (luma, ITU-R 601) or 3.
 
     Returns:
-        (side, side, channels) uint8. A (side, side) or (side, side, 3) uint8 picture comes back unchanged.
+        (side, side, channels) uint8. A (side, side) or (side, side, 3) uint8 image comes back unchanged.
 
     Raises:
         ValueError: ``channels`` is neither 1 nor 3.

@@ -1,4 +1,4 @@
-"""Which slices of volumes become pictures: along an axis, every so many-th."""
+"""Which slices of volumes become images: along an axis, every so many-th."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays with pictures in them: the slices of a NIfTI volume, the rows of an npz member."""
+"""Arrays with images in them: the slices of a NIfTI volume, the rows of an npz member."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from scotoma.data.io.base import (
+    Decoded,
     Display,
     ImageError,
-    Picture,
     check_frame,
     check_size,
     file_stamp,
-    picture_facts,
+    image_facts,
     square_pixels,
     stretch,
     whole,
@@ -34,7 +34,7 @@ DEFLATE_RATIO = 1032  # the most that deflate can shrink: a header that claims m
 MAX_CACHED = 2**28  # bytes of an npz member that is decoded whole; a larger one is read row by row
 
 
-def read_nifti(path: str, frame: int | None, display: Display) -> Picture:
+def read_nifti(path: str, frame: int | None, display: Display) -> Decoded:
     """One slice of ``scan.nii.gz[#AXIS][,volume=K]``, the middle one where ``frame`` is None.
 
     Raises:
@@ -50,11 +50,11 @@ def read_nifti(path: str, frame: int | None, display: Display) -> Picture:
         pixels = windowed(source, display.windows)
     else:
         pixels = source if source.ndim == 3 else stretch(source, *_levels(name, volume, stamp))
-    facts = picture_facts("NIfTI", pixels, bits) | {"slices": slices}
+    facts = image_facts("NIfTI", pixels, bits) | {"slices": slices}
     across, down = (sizes[k] for k in range(3) if k != axis)
     if down > 0:
         facts["spacing_mm"] = float(down)
-    return Picture(square_pixels(pixels, float(down), float(across)), facts, source)
+    return Decoded(square_pixels(pixels, float(down), float(across)), facts, source)
 
 
 def read_nifti_labels(path: str, frame: int | None) -> np.ndarray:
@@ -144,11 +144,11 @@ def _slice(values: np.ndarray, axis: int, frame: int | None) -> tuple[np.ndarray
     return chosen.swapaxes(0, 1)[::-1, ::-1], slices
 
 
-def read_npz(path: str, frame: int | None, display: Display, levels: Levels) -> Picture:
+def read_npz(path: str, frame: int | None, display: Display, levels: Levels) -> Decoded:
     """One row of ``file.npz#member``, the first where ``frame`` is None.
 
     Raises:
-        ImageError: no such member or row, or an array that holds no pictures. Other exceptions come from zipfile.
+        ImageError: no such member or row, or an array that holds no images. Other exceptions come from zipfile.
     """
     archive, name = _member_name(path)
     member = _member(archive, name, file_stamp(archive))
@@ -159,7 +159,7 @@ def read_npz(path: str, frame: int | None, display: Display, levels: Levels) -> 
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     frames = member.shape[0] if _rows(member.shape) else 1
     pixels, clipped = shown(values, display, levels, frames)
-    return Picture(pixels, picture_facts("NPZ", pixels, 8 * values.dtype.itemsize, frames), values, clipped)
+    return Decoded(pixels, image_facts("NPZ", pixels, 8 * values.dtype.itemsize, frames), values, clipped)
 
 
 def read_npz_labels(path: str, frame: int | None) -> np.ndarray:
@@ -173,18 +173,18 @@ def read_npz_labels(path: str, frame: int | None) -> np.ndarray:
 
 def _npz_values(path: str, frame: int | None) -> np.ndarray:
     archive, name = _member_name(path)
-    values = _member(archive, name, file_stamp(archive)).picture(frame or 0)
+    values = _member(archive, name, file_stamp(archive)).image(frame or 0)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def npz_rows(path: str) -> int:
-    """How many pictures ``file.npz#member`` holds, by its header."""
+    """How many images ``file.npz#member`` holds, by its header."""
     shape = _Member(*_member_name(path)).shape
     return shape[0] if _rows(shape) else 1
 
 
 def npz_size(path: str) -> tuple[int, int]:
-    """(height, width) of the pictures in ``file.npz#member``, by its header."""
+    """(height, width) of the images in ``file.npz#member``, by its header."""
     shape = _Member(*_member_name(path)).shape
     height, width = (shape[1:] if _rows(shape) else shape)[:2]
     return height, width
@@ -258,7 +258,7 @@ def _member_name(path: str) -> tuple[str, str]:
 
 
 def _rows(shape: tuple[int, ...]) -> bool:
-    """Whether the first axis counts pictures: (N, H, W) and (N, H, W, C), not (H, W), (H, W, 1) and (H, W, 3)."""
+    """Whether the first axis counts images: (N, H, W) and (N, H, W, C), not (H, W), (H, W, 1) and (H, W, 3)."""
     return len(shape) == 4 or (len(shape) == 3 and shape[-1] not in (1, 3))
 
 
@@ -280,7 +280,7 @@ class _Member:
         if min(self.shape, default=0) < 0:
             raise ImageError(f"{member} states a negative size")
         if self.dtype.kind not in "biuf" or len(self.shape) not in (2, 3, 4):
-            raise ImageError(f"{member} holds {self.dtype} of {len(self.shape)} axes, not pictures")
+            raise ImageError(f"{member} holds {self.dtype} of {len(self.shape)} axes, not images")
         check_size(count // self.shape[0] if _rows(self.shape) and self.shape[0] else count)
         if info.file_size != self._offset + count * self.dtype.itemsize:
             raise ImageError(f"{member} states {count} values, but its size is another")
@@ -300,7 +300,7 @@ class _Member:
             self._zip.close()
         return self
 
-    def picture(self, frame: int) -> np.ndarray:
+    def image(self, frame: int) -> np.ndarray:
         """(H, W) or (H, W, C)."""
         shape, count = (self.shape[1:], self.shape[0]) if _rows(self.shape) else (self.shape, 1)
         size = int(np.prod(shape)) * self.dtype.itemsize

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scotoma.data import pseudonyms
-from scotoma.data.labels import annotators as readings
 from scotoma.data.labels import columns, matching, spreadsheets
+from scotoma.data.labels.annotators import combine
 from scotoma.data.labels.columns import IDENTIFIERS
 from scotoma.errors import UsageError, notice
 
@@ -36,7 +36,7 @@ def join(name: str, table: pd.DataFrame, plain: bool, path: Path, on: str | None
         plain: whether the table's identifiers are as they came, no hashes.
         path: the spreadsheet.
         on: its column that names the image.
-        annotators: how several rows of one image become one; see ``readings``.
+        annotators: how several rows of one image become one; see ``combine``.
         missing: words that mean a missing cell.
 
     Returns:
@@ -102,7 +102,7 @@ def join(name: str, table: pd.DataFrame, plain: bool, path: Path, on: str | None
     _say(path.name, name, found, named, len(frame), without, unused)
     if annotators:
         labels = groups
-        frame = readings.combine(path.name, frame.drop(columns="frame" if by_frame else []), labels, annotators)
+        frame = combine(path.name, frame.drop(columns="frame" if by_frame else []), labels, annotators)
         groups = np.array(list(dict.fromkeys(labels.tolist())))
     else:
         frame, groups = _one_row_each(path.name, on, frame.drop(columns="frame" if by_frame else []), groups)
@@ -215,7 +215,7 @@ def _one_row_each(sheet: str, on: str, frame: pd.DataFrame, groups: np.ndarray) 
         differ = [c for c in frame.columns if c != on and not (a[c] == b[c] or (pd.isna(a[c]) and pd.isna(b[c])))]
         raise UsageError(
             f"{sheet}: rows {frame.index[first]} and {frame.index[place]} have one {on} and differ in {', '.join(differ[:3])} "
-            f"({int((again & ~same).sum())} such rows): one row an image or study, or --readers majority (or soft) where each row "
+            f"({int((again & ~same).sum())} such rows): one row an image or study, or --annotators majority (or soft) where each row "
             "is one annotator's"
         )
     notice(sheet, f"{int(same.sum())} rows repeat another and are left out")

@@ -23,10 +23,10 @@ SMOOTHED = 0.02  # the most pixels between 0 and 255 for one of 255, of masks wi
 
 @dataclass(frozen=True)
 class Regions:
-    """Label maps of a table's pictures.
+    """Label maps of a table's images.
 
     Args:
-        store: of them, laid out as the pictures are.
+        store: of them, laid out as the images are.
         at: (n,) the row there of each row of the table; -1 where it has none.
         values: what is stored for each class, the background's 0 first.
     """
@@ -60,7 +60,7 @@ def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool =
 
     Args:
         dataset: readable rows.
-        side: of the store that holds their pictures.
+        side: of the store that holds their images.
         classes: names that a trained model has for them, the background's first; by default every value that any map holds.
         quiet: no progress bar.
 
@@ -84,7 +84,7 @@ def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool =
     if not len(values):
         raise UsageError(f"{dataset.name}: the masks of mask_path are all 0: nothing to find")
     if len(values) > MOST_VALUES:
-        raise UsageError(f"{dataset.name}: the masks hold {len(values)} different values: pictures, not label maps?")
+        raise UsageError(f"{dataset.name}: the masks hold {len(values)} different values: images, not label maps?")
     if len(values) > 1:
         told = ", ".join(f"{value} ({count[value] / count[1:].sum():.1%})" for value in values[:SHOWN].tolist())
         more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""

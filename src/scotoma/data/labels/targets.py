@@ -29,8 +29,8 @@ class Target:
     Args:
         columns: the table's columns: one categorical, or several 0/1/missing.
         classes: names of the classes, or of the 0/1 targets.
-        y: (n,) int64 class ids, -1 unknown; or (n, K) float32 0/1, NaN unknown. Of several readers, the majority.
-        shares: (n, C) or (n, K) float32: the share of readers for each class, or for 1, NaN unknown; what training aims at where
+        y: (n,) int64 class ids, -1 unknown; or (n, K) float32 0/1, NaN unknown. Of several annotators, the majority.
+        shares: (n, C) or (n, K) float32: the share of annotators for each class, or for 1, NaN unknown; what training aims at where
             labels are soft. None where they are not.
         numbers: (n,) float32, NaN unknown, of a column to be predicted as a number; ``y`` and ``classes`` are its bands then, by
             which splits and draws are balanced. None where classes are predicted.
@@ -203,13 +203,13 @@ def _binary(dataset: Dataset, name: str) -> np.ndarray:
 
 
 def _shares(dataset: Dataset, name: str, classes: Sequence[str]) -> np.ndarray:
-    """(n, classes) float32: the share of readers for each class, of those who chose one of several; NaN where nobody did."""
+    """(n, classes) float32: the share of annotators for each class, of those who chose one of several; NaN where nobody did."""
     codes, texts = _labels(dataset, f"{name}{SHARES}")
     try:
         read = [json.loads(text or "{}") for text in texts]
         found = np.array([[float(shares.get(c, 0)) for c in classes] for shares in [*read, {}]], np.float32)
     except (ValueError, AttributeError, TypeError) as error:
-        raise UsageError(f"{dataset.name}: {name}{SHARES} holds no shares of readers; rename the column") from error
+        raise UsageError(f"{dataset.name}: {name}{SHARES} holds no shares of annotators; rename the column") from error
     empty = np.array([not shares for shares in [*read, {}]])
     if len(classes) > 1:
         total = found.sum(1, keepdims=True)

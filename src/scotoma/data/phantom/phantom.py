@@ -1,6 +1,6 @@
-"""Made-up chest radiographs with known truth: any picture can be drawn alone, from a seed and an index.
+"""Made-up chest radiographs with known truth: any image can be drawn alone, from a seed and an index.
 
-Who is on a picture and what they have is drawn here, the picture itself by :mod:`scotoma.data.phantom.radiograph`, all from
+Who is on an image and what they have is drawn here, the image itself by :mod:`scotoma.data.phantom.radiograph`, all from
 counter-based generators keyed by (seed, kind of draw, patient or index).
 
 What depends on what, so that shortcuts can be looked for: apparent heart size on the view (AP magnifies), view on age
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LABELS = ("cardiomegaly", "nodule", "effusion", "pneumothorax")
 _COLUMNS = ("patient", "study", "age", "sex", "view", "ctr", *LABELS)
-# Six pictures hold three patients with one, two and three studies, in one of six orders: an index finds its patient
+# Six images hold three patients with one, two and three studies, in one of six orders: an index finds its patient
 # without counting.
 _BLOCK = 6
 _ORDERS = tuple(tuple((k, v) for k, n in enumerate(sizes) for v in range(n)) for sizes in permutations((1, 2, 3)))
@@ -32,7 +32,7 @@ _ORDERS = tuple(tuple((k, v) for k, n in enumerate(sizes) for v in range(n)) for
 
 @dataclass(frozen=True)
 class Phantom:
-    """One picture and everything that is true of it.
+    """One image and everything that is true of it.
 
     Attributes:
         pixels: (side, side) uint8, MONOCHROME2: bright is dense.
@@ -51,7 +51,7 @@ class Phantom:
 
 
 def truth(seed: int, index: int) -> dict[str, object]:
-    """The truth of one picture, without painting it; keys as in :class:`Phantom`.
+    """The truth of one image, without painting it; keys as in :class:`Phantom`.
 
     Raises:
         ValueError: A negative seed or index.
@@ -60,9 +60,9 @@ def truth(seed: int, index: int) -> dict[str, object]:
 
 
 def draw(seed: int, index: int, side: int = 128) -> Phantom:
-    """Paint picture ``index`` of the endless series ``seed``, ``side`` pixels square.
+    """Paint image ``index`` of the endless series ``seed``, ``side`` pixels square.
 
-    The same arguments give the same picture whatever else was drawn. Truth and anatomy do not depend on ``side``;
+    The same arguments give the same image whatever else was drawn. Truth and anatomy do not depend on ``side``;
     quantum noise does.
 
     Raises:
@@ -74,7 +74,7 @@ def draw(seed: int, index: int, side: int = 128) -> Phantom:
 
 
 def table(n: int, seed: int = 0) -> pd.DataFrame:
-    """Rows 0 to ``n`` - 1 of series ``seed``: one row a picture, its truth, and paths that :func:`picture` resolves."""
+    """Rows 0 to ``n`` - 1 of series ``seed``: one row an image, its truth, and paths that :func:`image` resolves."""
     import pandas as pd
 
     rows = pd.DataFrame([truth(seed, index) for index in range(n)], columns=[*_COLUMNS])
@@ -83,7 +83,7 @@ def table(n: int, seed: int = 0) -> pd.DataFrame:
     return rows.assign(mask_path=f"phantom:{seed}#lesion")
 
 
-def picture(path: str, frame: int, side: int = 128) -> Mask:
+def render(path: str, frame: int, side: int = 128) -> Mask:
     """The pixels of ``phantom:SEED`` or a mask of ``phantom:SEED#heart`` (``#lungs``, ``#lesion``) at index ``frame``.
 
     Raises:

@@ -1,6 +1,6 @@
-"""The painter of a phantom: from who is on a picture and how it was taken to a film and its masks.
+"""The painter of a phantom: from who is on an image and how it was taken to a film and its masks.
 
-A picture is a map of attenuation (tissue, bone, air and findings added along the beam), exposed (scatter, quantum
+An image is a map of attenuation (tissue, bone, air and findings added along the beam), exposed (scatter, quantum
 noise) and developed (a film curve). Chest coordinates: x runs to the image's right (the patient's left), y downwards,
 1 stands for 200 mm, and the film is about 350 mm wide.
 """
@@ -35,7 +35,7 @@ ORDER, PATIENT, VISIT, ANATOMY, DISEASE, FILM, QUANTUM = range(7)
 
 
 class Person(NamedTuple):
-    """What the painter needs to know of a picture: the truth, typed, and who it is."""
+    """What the painter needs to know of an image: the truth, typed, and who it is."""
 
     number: int
     visit: int
@@ -49,7 +49,7 @@ class Person(NamedTuple):
 
 
 def generator(seed: int, kind: int, index: int) -> np.random.Generator:
-    """The generator of one kind of draw for one patient or picture; 2**128 counts lie between neighbours."""
+    """The generator of one kind of draw for one patient or image; 2**128 counts lie between neighbours."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, index, kind]))
 
 
@@ -62,7 +62,7 @@ def _rib_profile() -> Field:
 
 
 class Painter:
-    """One picture: the shape of the chest, then layer by layer its attenuation, then the film."""
+    """One image: the shape of the chest, then layer by layer its attenuation, then the film."""
 
     def __init__(self, seed: int, index: int, person: Person, side: int) -> None:
         self.person, self.side = person, side

@@ -1,7 +1,7 @@
 """Copies that a hash alone does not know again: cropped by a few per cent, brightened, mirrored, turned by right angles.
 
-Every picture is hashed once more in each of these ways, and the hashes are compared as in ``near_duplicates``, so that
-time still grows as the number of pictures. What comes near is looked at again, in more pixels: the one picture and the other,
+Every image is hashed once more in each of these ways, and the hashes are compared as in ``near_duplicates``, so that
+time still grows as the number of images. What comes near is looked at again, in more pixels: the one image and the other,
 altered, must correlate in their detail.
 """
 
@@ -22,7 +22,7 @@ from scotoma.errors import RunError, notice
 
 DETAIL = 48  # side of the thumbnails that are compared, pixels
 CORRELATION = 0.75  # of their detail; measured in docs/audit.md
-BRIGHTNESS = 1.25  # a picture brightened or darkened by about this factor
+BRIGHTNESS = 1.25  # an image brightened or darkened by about this factor
 Box = tuple[float, float, float, float]
 KEPT = "copies.npy"  # of a store: the groups of all its images, once they are found
 NOT_LOOKED_FOR = "not checked (`scotoma audit` looks for them)"
@@ -44,14 +44,14 @@ TURNS = [
     Image.Transpose.ROTATE_270,
 ]
 MARGINS = [BRIGHTNESS, 1 / BRIGHTNESS]
-PLAIN = len(WINDOWS) + len(TURNS) + len(MARGINS)  # the number of alterations; as a look's number: the picture as it is
+PLAIN = len(WINDOWS) + len(TURNS) + len(MARGINS)  # the number of alterations; as a look's number: the image as it is
 
 
 def copies(store: Store, rows: np.ndarray) -> np.ndarray:
-    """Group pictures of which one looks like another, or like another after one of these alterations.
+    """Group images of which one looks like another, or like another after one of these alterations.
 
     Args:
-        store: of the pictures.
+        store: of the images.
         rows: (n,) their rows in the store.
 
     Returns:
@@ -88,7 +88,7 @@ def load_groups(store: Store) -> np.ndarray | None:
 
 
 def across(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
-    """As `copies`, of the pictures of several stores one after the other."""
+    """As `copies`, of the images of several stores one after the other."""
     import pandas as pd
 
     every = [grey for store, rows in parts for grey in greys(store, rows)]
@@ -118,13 +118,13 @@ def across(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
 
 
 def greys(store: Store, rows: np.ndarray) -> list[Image.Image]:
-    """Pictures of the store in grey, without the black that makes them square."""
+    """Images of the store in grey, without the black that makes them square."""
     sizes = store.facts[["width", "height"]].iloc[rows].to_numpy(float)
     return [without_padding(store.pixels[r], w, h) for r, (w, h) in zip(rows.tolist(), sizes.tolist(), strict=True)]
 
 
 def without_padding(pixels: np.ndarray, width: float, height: float) -> Image.Image:
-    """A picture of the store, (side, side, channels), in grey, in the aspect that the file had."""
+    """An image of the store, (side, side, channels), in grey, in the aspect that the file had."""
     side = len(pixels)
     wide, high = (max(1, round(v * side / max(width, height))) for v in (width, height))
     left, top = (side - wide) // 2, (side - high) // 2
@@ -132,35 +132,35 @@ def without_padding(pixels: np.ndarray, width: float, height: float) -> Image.Im
     return grey.crop((left, top, left + wide, top + high))
 
 
-def alterations(picture: Image.Image) -> np.ndarray:
-    """(PLAIN, 32) uint8: the hashes that copies of a grey picture may have; cropped, turned, brightened."""
-    looks = [hashes.difference(_altered(picture, k)) for k in range(PLAIN - len(MARGINS))]
-    whole = hashes.cells(picture)  # a margin of another size does what a change of brightness would
+def alterations(image: Image.Image) -> np.ndarray:
+    """(PLAIN, 32) uint8: the hashes that copies of a grey image may have; cropped, turned, brightened."""
+    looks = [hashes.difference(_altered(image, k)) for k in range(PLAIN - len(MARGINS))]
+    whole = hashes.cells(image)  # a margin of another size does what a change of brightness would
     return np.stack([*looks, *(hashes.difference(whole, hashes.MARGIN * factor) for factor in MARGINS)])
 
 
-def _altered(picture: Image.Image, look: int, size: tuple[int, int] = hashes.CELLS) -> np.ndarray:
-    """One look of a picture as a thumbnail, (rows, columns) int16; a change of brightness is none."""
+def _altered(image: Image.Image, look: int, size: tuple[int, int] = hashes.CELLS) -> np.ndarray:
+    """One look of an image as a thumbnail, (rows, columns) int16; a change of brightness is none."""
     box = None
     if look < len(WINDOWS):
-        (left, top, right, bottom), (wide, high) = WINDOWS[look], picture.size
+        (left, top, right, bottom), (wide, high) = WINDOWS[look], image.size
         box = (left * wide, top * high, right * wide, bottom * high)
     elif look < len(WINDOWS) + len(TURNS):
-        picture = picture.transpose(TURNS[look - len(WINDOWS)])
-    return hashes.cells(picture, size, box)
+        image = image.transpose(TURNS[look - len(WINDOWS)])
+    return hashes.cells(image, size, box)
 
 
 def alike(one: Image.Image, look: int, other: Image.Image) -> bool:
-    """Whether one picture, altered, and another correlate in their detail."""
+    """Whether one image, altered, and another correlate in their detail."""
     a, b = _detail(one, look), _detail(other, PLAIN)
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return norm > 0 and float((a * b).sum()) / norm >= CORRELATION
 
 
-def _detail(picture: Image.Image, look: int) -> np.ndarray:
-    """(DETAIL, DETAIL) of mean 0: one look of a picture without its coarse shades, which pictures of one kind share."""
+def _detail(image: Image.Image, look: int) -> np.ndarray:
+    """(DETAIL, DETAIL) of mean 0: one look of an image without its coarse shades, which images of one kind share."""
     from scipy.ndimage import gaussian_filter
 
-    fine = _altered(picture, look, (DETAIL, DETAIL)).astype(np.float32)
+    fine = _altered(image, look, (DETAIL, DETAIL)).astype(np.float32)
     fine -= gaussian_filter(fine, 2, mode="nearest")
     return np.asarray(fine - fine.mean())

@@ -14,7 +14,7 @@ from scotoma.data.splits.splits import Split, label_fraction
 class Draw:
     """The labels that one classifier may see: positions of its training rows, and of the rows by which it makes choices.
 
-    ``tied`` are training rows of soft labels on which readers tie: only a loss that takes shares can use them.
+    ``tied`` are training rows of soft labels on which annotators tie: only a loss that takes shares can use them.
     """
 
     fraction: float

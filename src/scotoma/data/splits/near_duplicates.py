@@ -2,10 +2,10 @@
 
 Comparing all pairs takes n (n - 1) / 2 steps. Here the 256 bits of a hash are dealt out to one band more than two copies may
 differ in bits, so that a pair of copies agrees in at least one whole band, and only hashes that share a band are compared
-(multi-index hashing: Norouzi, Punjani and Fleet 2012). Bits that vary much over the pictures at hand are dealt out first, a
+(multi-index hashing: Norouzi, Punjani and Fleet 2012). Bits that vary much over the images at hand are dealt out first, a
 band each, so that a background they share fills no band by itself. A band value that more than ``BUCKET`` hashes share is
 cut once more in the same way by the bits left; what then still shares two bands with more than ``BUCKET`` others is compared
-with the ``BUCKET`` next in order only, which bounds the work at ``BUCKET`` comparisons for each picture and pair of bands.
+with the ``BUCKET`` next in order only, which bounds the work at ``BUCKET`` comparisons for each image and pair of bands.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scotoma.data.io.sampling import spread
 
 NEAR_DUPLICATE_BITS = 10  # of 256: recompression moves about 4, another slice of the same patient 30 and more
 MOST_BITS = 15  # a band of fewer than 16 bits tells too little apart
-LEAST_SET = 8  # a picture with fewer bits set (or clear) is so plain that its hash says nothing
+LEAST_SET = 8  # an image with fewer bits set (or clear) is so plain that its hash says nothing
 SHARE = 4  # copies differ by at most this fraction (1 / SHARE) of the bits that either has set
 BUCKET = 64
 Check = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -27,10 +27,10 @@ _PENDING = 1 << 20  # near pairs gathered before groups are merged
 
 
 def near_duplicates(hashes: np.ndarray, bits: int = NEAR_DUPLICATE_BITS) -> np.ndarray:
-    """Group pictures whose perceptual hashes differ by at most ``bits`` bits.
+    """Group images whose perceptual hashes differ by at most ``bits`` bits.
 
-    Nearly blank pictures set few bits and would all be alike: a pair may differ by a quarter of the bits that one of them sets on
-    average, at most, and a hash with fewer than ``LEAST_SET`` bits set (or clear) is like no other. Pictures with the same pixels
+    Nearly blank images set few bits and would all be alike: a pair may differ by a quarter of the bits that one of them sets on
+    average, at most, and a hash with fewer than ``LEAST_SET`` bits set (or clear) is like no other. Images with the same pixels
     are known by their content hash, blank ones too.
 
     Args:
@@ -58,7 +58,7 @@ def near_duplicates(hashes: np.ndarray, bits: int = NEAR_DUPLICATE_BITS) -> np.n
 
 
 def near_pairs(hashes: np.ndarray, known: np.ndarray, bits: int = NEAR_DUPLICATE_BITS) -> tuple[np.ndarray, np.ndarray]:
-    """Which pictures are near-duplicates of known ones, by the rule of ``near_duplicates``.
+    """Which images are near-duplicates of known ones, by the rule of ``near_duplicates``.
 
     Args:
         hashes: (n, 32) uint8.
@@ -102,14 +102,14 @@ def _distinct(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Groups:
-    """Groups of pictures, grown as near pairs of their hashes are found.
+    """Groups of images, grown as near pairs of their hashes are found.
 
     Args:
         hashes: (m, 32) uint8 in sorted order, so that the next in a bucket are the most alike.
         bits: largest distance.
-        owner: (m,) int, the picture of each hash.
-        labels: (pictures,) int, the groups known already.
-        check: (k,) and (k,) places of near hashes of pictures in different groups -> (k,) bool, which pairs count.
+        owner: (m,) int, the image of each hash.
+        labels: (images,) int, the groups known already.
+        check: (k,) and (k,) places of near hashes of images in different groups -> (k,) bool, which pairs count.
     """
 
     def __init__(self, hashes: np.ndarray, bits: int, owner: np.ndarray, labels: np.ndarray, check: Check | None = None) -> None:
@@ -118,7 +118,7 @@ class Groups:
         self.pending: list[np.ndarray] = []
 
     def found(self) -> np.ndarray:
-        """(pictures,) labels of the components, compared band by band."""
+        """(images,) labels of the components, compared band by band."""
         if not len(self.hashes):
             return self.labels
         order = _by_variance(self.hashes)
@@ -159,7 +159,7 @@ class Groups:
             self._join(members[here], members[here + step])
 
     def _join(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Join the pictures of the pairs (k,) and (k,) of hashes that are near."""
+        """Join the images of the pairs (k,) and (k,) of hashes that are near."""
         apart = self.labels[self.owner[left]] != self.labels[self.owner[right]]
         left, right = left[apart], right[apart]
         distance = np.bitwise_count(self.words[left] ^ self.words[right]).sum(1, dtype=np.int64)
@@ -185,7 +185,7 @@ class Groups:
 
 
 def _by_variance(hashes: np.ndarray) -> np.ndarray:
-    """The numbers of the bits, those that vary most first; bits that lie far apart in a picture follow one another."""
+    """The numbers of the bits, those that vary most first; bits that lie far apart in an image follow one another."""
     width = 8 * hashes.shape[1]
     scattered = np.arange(width) * 101 % width  # odd, so every bit comes once
     sample = hashes[spread(len(hashes), 20_000)]

@@ -56,13 +56,13 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
         strata: the labels over which to balance, as a ``Target`` has them: (n,) int class ids, -1 unknown, or (n, K) float 0/1,
             NaN unknown; None without a target. Units without a label go to training, where a pretraining may see them.
         seed: of the draw.
-        allow_leakage: keep a split that shares units or pictures between its sides.
-        earlier: the split of an earlier run by patient and content, which patients and pictures known there keep. A row that
-            bridges two of its sides (a patient seen in training, a picture identical to a tested one) is left out.
+        allow_leakage: keep a split that shares units or images between its sides.
+        earlier: the split of an earlier run by patient and content, which patients and images known there keep. A row that
+            bridges two of its sides (a patient seen in training, an image identical to a tested one) is left out.
         whole: all rows test: a finished model meets a table of its own.
 
     Raises:
-        UsageError: a patient, group or picture on two sides; too few units to draw a split.
+        UsageError: a patient, group or image on two sides; too few units to draw a split.
     """
     if whole:
         codes, unit = units(dataset, store)
@@ -148,7 +148,7 @@ def keep(*named: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """The sides that an earlier split settles, so that nothing it knows moves.
 
     Args:
-        named: for each kind of name (patient, picture) its (n,) codes, and the sides by which the earlier split knows them, as
+        named: for each kind of name (patient, image) its (n,) codes, and the sides by which the earlier split knows them, as
             ``known_sides`` says. Rows of one code belong together.
 
     Returns:
@@ -184,11 +184,11 @@ def _range(codes: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def report_bridges(name: str, count: int) -> None:
     """Say on standard error how many rows are left out because they bridge two sides."""
     if count:
-        notice(name, f"{count} pictures bridge two sides of the earlier split and are left out")
+        notice(name, f"{count} images bridge two sides of the earlier split and are left out")
 
 
 def _known_numbers(dataset: Dataset, store: Store, earlier: dict[str, str]) -> np.ndarray:
-    """(n,) int: the first side by which an earlier split knows each row's patient or picture; ``UNDECIDED`` where it does not."""
+    """(n,) int: the first side by which an earlier split knows each row's patient or image; ``UNDECIDED`` where it does not."""
     places = {name: k for k, name in enumerate(SPLITS)}
     sides = [known_sides(names, earlier).tolist() for names in (owners(dataset, store), contents(dataset, store))]
     numbers = np.array([[places.get(side, len(SPLITS)) for side in column] for column in sides]).min(0)
@@ -198,7 +198,7 @@ def _known_numbers(dataset: Dataset, store: Store, earlier: dict[str, str]) -> n
 def _carve_validation(split: Split, together: np.ndarray, strata: np.ndarray | None, seed: int, known: np.ndarray) -> Split:
     """A user's split without validation rows gives up an eighth of its training units for them.
 
-    Units by which an earlier run was trained or chosen (``known``) stay on that side, so that no choice is made on pictures that an
+    Units by which an earlier run was trained or chosen (``known``) stay on that side, so that no choice is made on images that an
     encoder was pretrained on; unless that leaves none to choose by.
     """
     train = split.rows("train")
@@ -243,7 +243,7 @@ def draw(units: np.ndarray, strata: np.ndarray | None, seed: int, shares: dict[s
 
 
 def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
-    """Refuse a split that has a unit, or a picture with the same pixels, on two sides.
+    """Refuse a split that has a unit, or an image with the same pixels, on two sides.
 
     Raises:
         UsageError: saying how many, and how to go on.
@@ -275,7 +275,7 @@ def _too_few(dataset: Dataset, store: Store, count: int, unit: str) -> str:
 
 def count_shared(dataset: Dataset, store: Store, split: Split) -> list[tuple[str, int]]:
     """What stands on more than one side of a split, in words, and how many there are of it; nothing where none does."""
-    kinds = ((plural(split.unit), split.units), ("identical pictures", contents(dataset, store)))
+    kinds = ((plural(split.unit), split.units), ("identical images", contents(dataset, store)))
     return [(what, count) for what, codes in kinds if (count := _shared(codes, split.of))]
 
 
@@ -314,7 +314,7 @@ def label_fraction(y: np.ndarray, rows: np.ndarray, fraction: float, seed: int) 
 
 
 def cohort(split: Split, y: np.ndarray | None, classes: tuple[str, ...]) -> list[dict[str, object]]:
-    """Rows that count pictures and units by split and class."""
+    """Rows that count images and units by split and class."""
     found: list[dict[str, object]] = []
     for name in SPLITS:
         rows = split.rows(name)

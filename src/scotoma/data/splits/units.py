@@ -115,7 +115,7 @@ def numbered(values: np.ndarray) -> np.ndarray:
 def linked(*codes: np.ndarray) -> np.ndarray:
     """(n,) int: rows that share a value of any of these (n,) columns, directly or by way of other rows, have one number.
 
-    Units and contents so linked may stand on one side of a split only: a picture filed under two patients makes them one.
+    Units and contents so linked may stand on one side of a split only: an image filed under two patients makes them one.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

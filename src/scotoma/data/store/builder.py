@@ -1,4 +1,4 @@
-"""Builds a store's folder: room for all pictures, decoding processes, and the gathering of what they found.
+"""Builds a store's folder: room for all images, decoding processes, and the gathering of what they found.
 
 Under its name with ``.partial`` until it is complete; what a killed build had decoded is kept.
 """
@@ -69,7 +69,7 @@ def build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int
 
 
 def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None:
-    """Take all the room at once, so that a full disk is found before the first picture is decoded."""
+    """Take all the room at once, so that a full disk is found before the first image is decoded."""
     n, side, channels = len(dataset), settings["side"], settings["channels"]
     partial.mkdir(parents=True)
     np.lib.format.open_memmap(partial / "pixels.npy", "w+", np.uint8, (n, side, side, channels)).flush()
@@ -111,7 +111,7 @@ def _again(partial: Path) -> None:
 
 
 def _record(line: str) -> dict[str, Any] | None:
-    """A line of facts; None of one that a killed process was writing (its picture is decoded again)."""
+    """A line of facts; None of one that a killed process was writing (its image is decoded again)."""
     try:
         return dict(json.loads(line))
     except ValueError:
@@ -119,7 +119,7 @@ def _record(line: str) -> dict[str, Any] | None:
 
 
 def _decide(partial: Path, workers: int, quiet: bool) -> bool:
-    """Decide on black and white where pictures wait for it, and let these be decoded; False where none waits."""
+    """Decide on black and white where images wait for it, and let these be decoded; False where none waits."""
     status = np.memmap(partial / "status.u1", np.uint8, "r+")
     waits = np.flatnonzero(status == decode_worker.WAITING)
     if not len(waits):
@@ -176,7 +176,7 @@ def _run_workers(partial: Path, n: int, workers: int, quiet: bool, chunk: int = 
 
 
 def _blame(partial: Path, status: np.ndarray, worker: int, workers: int, code: int, chunk: int) -> bool:
-    """Write down the picture over which a decoding process ended as unreadable; False where it had begun none."""
+    """Write down the image over which a decoding process ended as unreadable; False where it had begun none."""
     begun = np.flatnonzero(status == decode_worker.BEGUN)
     begun = begun[begun // chunk % workers == worker]
     if not len(begun):
@@ -203,7 +203,7 @@ def _same_file(partial: Path, status: np.ndarray, row: int) -> list[int]:
 
 
 def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
-    """Gather the facts and take the workers' files away; under ``strict`` an unreadable picture stops this, and nothing is lost.
+    """Gather the facts and take the workers' files away; under ``strict`` an unreadable image stops this, and nothing is lost.
 
     Without a title it is a store of masks: whoever opens it counts the unreadable ones.
     """
@@ -255,7 +255,7 @@ def _write_levels(partial: Path, facts: pd.DataFrame) -> None:
 
 
 def damage(folder: Path, n: int | None = None) -> str | None:
-    """What is missing or broken of a finished store (of ``n`` pictures); None where it is whole, as far as can be seen at once."""
+    """What is missing or broken of a finished store (of ``n`` images); None where it is whole, as far as can be seen at once."""
     from pyarrow import ArrowException
     from pyarrow.parquet import read_metadata
 
@@ -285,7 +285,7 @@ def damage(folder: Path, n: int | None = None) -> str | None:
 
 
 def later(folder: Path) -> list[int]:
-    """The pictures of a finished store that could not be read for a reason that may have passed."""
+    """The images of a finished store that could not be read for a reason that may have passed."""
     try:
         return [int(row) for row in json.loads((folder / LATER).read_text())]
     except (OSError, ValueError, TypeError):
@@ -315,12 +315,12 @@ def jobs(table: pd.DataFrame) -> list[tuple[str, int | None]]:
 
 
 def refuse_unreadable(facts: pd.DataFrame, name: str, strict: bool) -> str:
-    """A line about the unreadable pictures ("" where all can be read), raised where nothing else is left or under ``strict``."""
+    """A line about the unreadable images ("" where all can be read), raised where nothing else is left or under ``strict``."""
     bad = facts["error"].notna()
     if not bad.any():
         return ""
     first = f"row {bad.idxmax()}: {facts.loc[bad, 'error'].iloc[0]}"
-    message = f"{int(bad.sum())} of {len(facts)} pictures of {name} cannot be read (first: {first})"
+    message = f"{int(bad.sum())} of {len(facts)} images of {name} cannot be read (first: {first})"
     if strict or bad.all():
         raise RunError(message + ("" if bad.all() else "; without --strict they are left out"))
     return message

@@ -1,8 +1,8 @@
 """A decoding process of the store: ``python -m scotoma.data.store.decode_worker FOLDER WORKER WORKERS``.
 
-It imports neither torch nor pandas, so that it starts at once while the parent imports them. Pictures go straight into the
-store's memory-mapped pixels; ``status.u1`` (the numbers are named below) is written after the pixels of a picture,
-so a killed process leaves nothing that looks finished and another takes up where it stopped. A picture over which a codec
+It imports neither torch nor pandas, so that it starts at once while the parent imports them. Images go straight into the
+store's memory-mapped pixels; ``status.u1`` (the numbers are named below) is written after the pixels of an image,
+so a killed process leaves nothing that looks finished and another takes up where it stopped. An image over which a codec
 crashes, or is busy for longer than ``SECONDS``, ends the process: whoever started it can see by the status which one it was.
 """
 
@@ -26,13 +26,13 @@ CHUNK = 32
 PENDING, DECODED, UNREADABLE, BEGUN = 0, 1, 2, 3
 WAITING, LATER = 4, 5  # for one black and white (see ``levelling``); for another time, when it may be readable
 FULL = 28  # the exit code where the store's disk is full
-SECONDS = 300  # for one picture, whatever the disk
+SECONDS = 300  # for one image, whatever the disk
 IDENTIFIERS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series"}
 OLDEST = 90.0  # years: higher ages are few enough to identify, so that rules of de-identification have them as 90 and over
 
 
 def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
-    """Decode every pending chunk whose number is ``worker`` modulo ``workers``; die where one picture takes over ``seconds``."""
+    """Decode every pending chunk whose number is ``worker`` modulo ``workers``; die where one image takes over ``seconds``."""
     settings = json.loads((folder / "store.json").read_text())
     jobs = (folder / "jobs.jsonl").read_text().splitlines()
     display = read.Display.of(settings["display"])
@@ -65,21 +65,21 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                         status[row] = DECODED
                         continue
                     shared = levelling.Shared(decided, key, read.alone(path, display))
-                    picture = read.read(path, frame, settings["side"], display, shared)
-                    levels = read.to_uint8(picture.pixels)
+                    decoded = read.read(path, frame, settings["side"], display, shared)
+                    levels = read.to_uint8(decoded.pixels)
                     pixels[row] = read.square(levels, settings["side"], settings["channels"])
                     thumbnail = hashes.cells(levels)
                     looks[row] = hashes.difference(thumbnail)
-                    if picture.clipped is not None and picture.clipped > levelling.CLIPPED:
-                        record["clipped"] = round(picture.clipped, 3)
+                    if decoded.clipped is not None and decoded.clipped > levelling.CLIPPED:
+                        record["clipped"] = round(decoded.clipped, 3)
                     record["blank"] = hashes.is_blank(thumbnail)
-                    source = picture.pixels if picture.source is None else picture.source
+                    source = decoded.pixels if decoded.source is None else decoded.source
                     record["content"] = pseudonyms.pseudonym(hashes.content(source), key)
-                    record |= {k: v for k, v in picture.facts.items() if k not in IDENTIFIERS}
+                    record |= {k: v for k, v in decoded.facts.items() if k not in IDENTIFIERS}
                     if "age" in record:
                         record["age"] = min(record["age"], OLDEST)
                     _same_file(path, stamp)
-                    names = {new: pseudonyms.canonical(picture.facts.get(old)) for old, new in IDENTIFIERS.items()}
+                    names = {new: pseudonyms.canonical(decoded.facts.get(old)) for old, new in IDENTIFIERS.items()}
                     record |= {new: pseudonyms.pseudonym(name, key) for new, name in names.items() if name}
                     whole = None if frame is None else read.file_of(path)
                     record |= {"file": pseudonyms.pseudonym(whole, key)} if whole else {}  # which frames belong together
@@ -107,7 +107,7 @@ if __name__ == "__main__":
     processes.end_with_parent()
     try:
         decode(Path(sys.argv[1]), *(int(number) for number in sys.argv[2:5]))
-    except OSError as error:  # of the store's files: what is wrong with a picture's is in its facts
+    except OSError as error:  # of the store's files: what is wrong with an image's is in its facts
         if error.errno not in files.NO_ROOM:
             raise
         sys.exit(FULL)

@@ -1,4 +1,4 @@
-"""Two hashes of a decoded picture: of its content, which only equal values share, and of its look, which copies nearly share."""
+"""Two hashes of a decoded image: of its content, which only equal values share, and of its look, which copies nearly share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scotoma.data.io.base import to_uint8
 
 CELLS = (17, 16)  # columns and rows of the thumbnail
 BITS = 256  # of the difference hash
-BLANK = 16  # grey levels: a picture whose thumbnail spans fewer shows nothing
+BLANK = 16  # grey levels: an image whose thumbnail spans fewer shows nothing
 MARGIN = 2  # grey levels by which a cell must be brighter than its left neighbour
 
 
@@ -27,14 +27,14 @@ def content(values: np.ndarray | bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-def cells(picture: np.ndarray | Image.Image, size: tuple[int, int] = CELLS,
+def cells(pixels: np.ndarray | Image.Image, size: tuple[int, int] = CELLS,
           box: tuple[float, float, float, float] | None = None) -> np.ndarray:  # fmt: skip
-    """A thumbnail of the luma of a picture, (H, W) or (H, W, 3), or of its ``box`` (left, upper, right, lower; in pixels).
+    """A thumbnail of the luma of an image, (H, W) or (H, W, 3), or of its ``box`` (left, upper, right, lower; in pixels).
 
     Returns:
         (rows, columns) int16.
     """
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(to_uint8(picture))
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(to_uint8(pixels))
     return np.asarray(image.convert("L").resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0), np.int16)
 
 
@@ -48,5 +48,5 @@ def difference(thumbnail: np.ndarray, margin: float = MARGIN) -> np.ndarray:
 
 
 def is_blank(thumbnail: np.ndarray) -> bool:
-    """Whether a picture shows nothing, as outermost slices do: its thumbnail spans fewer than ``BLANK`` levels."""
+    """Whether an image shows nothing, as outermost slices do: its thumbnail spans fewer than ``BLANK`` levels."""
     return int(np.ptp(thumbnail)) < BLANK

@@ -1,4 +1,4 @@
-"""The store: every picture decoded once, square, uint8, memory-mapped.
+"""The store: every image decoded once, square, uint8, memory-mapped.
 
 ``prepare`` builds it from a ``Dataset`` into a cache keyed by the files (path, size, time of change) and the settings, in
 processes of their own, with a progress bar; atomically (it appears under its name only when complete) and resumably (what a
@@ -52,7 +52,7 @@ class Store:
     display: read.Display = read.AS_STORED
     key: str = ""
     protocol: int = PROTOCOL
-    notices: tuple[str, ...] = ()  # what was decided for several pictures together
+    notices: tuple[str, ...] = ()  # what was decided for several images together
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -66,12 +66,12 @@ class Store:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """(rows, 32) uint8: the perceptual hash of each picture."""
+        """(rows, 32) uint8: the perceptual hash of each image."""
         return np.load(self.path / "hashes.npy")
 
     @cached_property
     def facts(self) -> pd.DataFrame:
-        """One row a picture: ``content`` (keyed hash of its pixels), ``error`` (missing where readable), what its header said."""
+        """One row an image: ``content`` (keyed hash of its pixels), ``error`` (missing where readable), what its header said."""
         import pandas as pd
 
         return pd.read_parquet(self.path / "facts.parquet")
@@ -80,7 +80,7 @@ class Store:
         return len(self.pixels)
 
     def batch(self, rows: np.ndarray) -> np.ndarray:
-        """The pictures of these rows, (n, channels, side, side) uint8 laid out channels-last, fetched with one index."""
+        """The images of these rows, (n, channels, side, side) uint8 laid out channels-last, fetched with one index."""
         return self.pixels[rows].transpose(0, 3, 1, 2)
 
 
@@ -101,21 +101,21 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
     """Decode a dataset into a store, or open the one that holds it already.
 
     Args:
-        dataset: the table of pictures.
+        dataset: the table of images.
         size: the training size in pixels; the store's side is ``side_for(size)``.
-        channels: 1 or 3; by default 3 where any of a sample of the pictures has colour.
+        channels: 1 or 3; by default 3 where any of a sample of the images has colour.
         out: the store's folder; by default a folder of the cache.
-        strict: an unreadable picture stops the run; otherwise it is left out and listed.
+        strict: an unreadable image stops the run; otherwise it is left out and listed.
         workers: decoding processes; by default one a core.
         quiet: no progress bar.
-        skip_empty: leave out pictures that show nothing (``hashes.is_blank``).
+        skip_empty: leave out images that show nothing (``hashes.is_blank``).
 
     Returns:
         The dataset without unreadable rows, its column ``row`` pointing into the store, the columns of ``FROM_HEADERS`` filled from
         the headers where the table has none; and the store.
 
     Raises:
-        RunError: the disk is full, nothing could be read, or an unreadable picture under ``strict``.
+        RunError: the disk is full, nothing could be read, or an unreadable image under ``strict``.
         UsageError: a prepared store is too small for this size or shows grey levels otherwise, or ``out`` holds something else.
     """
     if dataset.store is not None:
@@ -146,11 +146,11 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
 
 
 def regions(dataset: Dataset, side: int, quiet: bool = True, out: Path | None = None) -> tuple[Store, np.ndarray]:
-    """The label maps of the column ``mask_path``, laid out as the pictures of a store of this side.
+    """The label maps of the column ``mask_path``, laid out as the images of a store of this side.
 
     Args:
         dataset: the table; of a prepared store, that which ``prepare`` kept.
-        side: of the pictures' store.
+        side: of the images' store.
         quiet: no progress bar.
         out: the folder of the label maps; by default a folder of the cache.
 
@@ -310,8 +310,8 @@ def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation a channel, of pixels in [0, 1], over a sample from all over ``rows``."""
     chosen = np.sort(rows)[spread(len(rows), sample)]
-    pictures = store.pixels[chosen].reshape(len(chosen), -1, store.channels)
-    counts = np.stack([np.sum([np.bincount(p[:, c], minlength=256) for p in pictures], 0) for c in range(store.channels)])
+    images = store.pixels[chosen].reshape(len(chosen), -1, store.channels)
+    counts = np.stack([np.sum([np.bincount(p[:, c], minlength=256) for p in images], 0) for c in range(store.channels)])
     levels = np.arange(256) / 255
     mean = counts @ levels / counts.sum(1)
     deviation = np.sqrt(np.maximum(counts @ levels**2 / counts.sum(1) - mean**2, 1e-6))
@@ -319,7 +319,7 @@ def statistics(store: Store, rows: np.ndarray, sample: int = 2000) -> tuple[tupl
 
 
 def _channels(dataset: Dataset, sample: int = 32) -> int:
-    """3 where any of a sample of the pictures has colour (channels differing by more than JPEG's rounding), else 1."""
+    """3 where any of a sample of the images has colour (channels differing by more than JPEG's rounding), else 1."""
     if dataset.display.windows:
         return len(dataset.display.windows)
     picks = spread(len(dataset), sample)
@@ -379,7 +379,7 @@ def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) ->
     if skip_empty:
         bad = bad | facts["blank"].eq(True).to_numpy()
         if bad.all():
-            raise UsageError(f"every picture of {dataset.name} is empty: leave out --skip_empty")
+            raise UsageError(f"every image of {dataset.name} is empty: leave out --skip_empty")
     return replace(dataset, table=table[~bad].reset_index(drop=True)), store
 
 

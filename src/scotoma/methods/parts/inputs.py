@@ -28,13 +28,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Wants:
-    """What a batch must bring beside the pictures.
+    """What a batch must bring beside the images.
 
     Args:
         labels: ``batch["targets"]``, the target's classes or 0/1 labels.
-        unlabelled: with labels, pictures without one too.
+        unlabelled: with labels, images without one too.
         columns: ``batch["columns"]`` (B, K) float32, NaN where missing: these columns, described by ``Inputs.columns``.
-        pairs: ``partners``, to ``views``: for each picture another that has the same value in this column (``patient``), or lies in
+        pairs: ``partners``, to ``views``: for each image another that has the same value in this column (``patient``), or lies in
             the same band of so many units (``age:10``); itself where there is none. ``next:study``: the one that follows it in its
             study or, half the time, one that does not; ``batch["follows"]`` (B,) says which by 1 and 0.
         regions: ``regions``, to ``views``: (B, 1, H, W) uint8, above 0 in the region of ``mask_path``; all 0 where there is none.
@@ -49,7 +49,7 @@ class Wants:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a method is told about its pictures.
+    """What a method is told about its images.
 
     Args:
         image_size: side of what the encoder sees, pixels.
@@ -59,8 +59,8 @@ class Inputs:
         modality: a key of ``scotoma.data.modalities.MODALITIES``.
         outputs: classes of a categorical target, or number of 0/1 targets; 0 without targets.
         class_weights: weight of each class (or of the positives of each 0/1 target) in the loss; empty for none.
-        soft: whether a categorical target comes as (B, C) shares of readers, not as (B,) class ids.
-        pictures: how many different ones there are to train on; ``batch["positions"]`` (B,) numbers them from 0.
+        soft: whether a categorical target comes as (B, C) shares of annotators, not as (B,) class ids.
+        images: how many different ones there are to train on; ``batch["positions"]`` (B,) numbers them from 0.
         columns: those that the method ``wants``.
         trained: whether the encoder starts from trained weights (``--init``), which a method must not initialise anew.
     """
@@ -73,10 +73,10 @@ class Inputs:
     outputs: int = 0
     class_weights: tuple[float, ...] = ()
     soft: bool = False
-    pictures: int = 0
+    images: int = 0
     columns: tuple[Column, ...] = ()
     trained: bool = False
 
     def augmentation(self, **changes: Any) -> Augmentation:
-        """A random view of these pictures, as its modality allows."""
+        """A random view of these images, as its modality allows."""
         return Augmentation(self.image_size, self.mean, self.std, modality(self.modality), **changes)

@@ -15,12 +15,12 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross-entropy (Chen et al. 2020, SimCLR, equation 1, mean over both directions).
 
     Args:
-        first: (B, D) projections of one view of each picture.
+        first: (B, D) projections of one view of each image.
         second: (B, D) projections of the other.
         temperature: of the softmax.
 
     Returns:
-        The loss. The 2 (B - 1) other projections are a picture's negatives; itself is left out.
+        The loss. The 2 (B - 1) other projections are an image's negatives; itself is left out.
     """
     z = F.normalize(torch.cat([first, second]).float(), dim=1)  # (2B, D)
     with torch.autocast(z.device.type, enabled=False):  # bfloat16 would round a cosine of 0.99 over 0.1 to steps of 0.06
@@ -72,7 +72,7 @@ def masked_patch_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tenso
 
 
 def soft_classification(logits: Tensor, shares: Tensor, weights: Tensor | None = None, gamma: float = 0.0) -> Tensor:
-    """Cross-entropy of one categorical target that is told as shares: of readers, of mixed pictures, or smoothed.
+    """Cross-entropy of one categorical target that is told as shares: of annotators, of mixed images, or smoothed.
 
     Args:
         logits: (B, C).
@@ -89,7 +89,7 @@ def soft_classification(logits: Tensor, shares: Tensor, weights: Tensor | None =
 
 
 def classification(logits: Tensor, targets: Tensor, weights: Tensor | None = None, gamma: float = 0.0) -> Tensor:
-    """Cross-entropy of one categorical target, or of several 0/1/unknown ones (which may be shares of readers).
+    """Cross-entropy of one categorical target, or of several 0/1/unknown ones (which may be shares of annotators).
 
     Args:
         logits: (B, C) for C classes, or (B, K) for K labels.
@@ -124,7 +124,7 @@ def regression(found: Tensor, targets: Tensor) -> Tensor:
 def segmentation(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice loss, in equal parts (Isensee et al. 2020, nnU-Net, "Network training").
 
-    The Dice loss (Milletari et al. 2016, arXiv 1606.04797, section 3) is that of the whole batch, so that a picture without a
+    The Dice loss (Milletari et al. 2016, arXiv 1606.04797, section 3) is that of the whole batch, so that an image without a
     region does no harm, and the mean over classes but the background.
 
     Args:

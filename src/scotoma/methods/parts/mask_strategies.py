@@ -31,8 +31,8 @@ KINDS = ("random", "block", "fixed", "attention", "agent", "entropy", "saliency"
 class Hiding(nn.Module):
     """Chooses patches to hide. Every kind hides equally many, so that kinds can be compared on one budget.
 
-    - ``random``: uniformly, anew each time the picture comes (MAE, arXiv 2111.06377, section 3).
-    - ``fixed``: uniformly, once for each picture: alike in every epoch.
+    - ``random``: uniformly, anew each time the image comes (MAE, arXiv 2111.06377, section 3).
+    - ``fixed``: uniformly, once for each image: alike in every epoch.
     - ``block``: whole rectangles of random size and shape (BEiT, arXiv 2106.08254, section 2.3).
     - ``attention``: in proportion to the class token's attention in the encoder's last block, without replacement (after MSMAE,
       arXiv 2305.05871). It costs a second pass of the whole view, without gradient.
@@ -45,7 +45,7 @@ class Hiding(nn.Module):
         kind: one of ``KINDS``.
         ratio: share of the patches to hide, above 0 and below 1.
         grid: patches along a side of the view; they may be coarser than the encoder's.
-        inputs: what the pictures are.
+        inputs: what the images are.
         encoder: to refuse at once one that a kind cannot ask; None leaves that to the first step.
 
     Raises:
@@ -73,7 +73,7 @@ class Hiding(nn.Module):
         self.register_buffer("std", torch.tensor(inputs.std).view(-1, 1, 1), persistent=False)
 
     def draw(self, rng: KeyedRNG) -> Tensor:
-        """The random numbers of a batch that ``scores`` needs, (B, M), keyed by picture: to be drawn in a method's ``views``."""
+        """The random numbers of a batch that ``scores`` needs, (B, M), keyed by image: to be drawn in a method's ``views``."""
         noise = (rng.still() if self.kind == "fixed" else rng).uniform("mask", self.count)
         more = {"block": 4 * BLOCKS, "agent": self.hidden}.get(self.kind, 0)
         return torch.cat([noise, rng.uniform("mask choices", more)], 1) if more else noise
@@ -174,7 +174,7 @@ class _Agent(nn.Module):
             return self.value(x.float()).flatten(1)
 
     def scores(self, view: Tensor, noise: Tensor, decisions: Tensor) -> Tensor:
-        """Epsilon-greedy: of each picture's decisions (B, hidden), those below epsilon are random, the others the highest Q."""
+        """Epsilon-greedy: of each image's decisions (B, hidden), those below epsilon are random, the others the highest Q."""
         greedy = (decisions >= self.epsilon).sum(1, keepdim=True)
         rank = (-self.q(view)).argsort(1).argsort(1)
         return noise + (rank < greedy)  # noise is below 1: first the greedy choices, then random ones of the rest
@@ -189,7 +189,7 @@ class _Agent(nn.Module):
     @torch.no_grad()
     def _follow(self, errors: Tensor, mask: Tensor) -> None:
         """Move mean and variance by a hundredth towards this batch's; over the first hundred steps they are plain averages."""
-        mean = collectives.mean((errors * mask).sum() / mask.sum())  # every picture has as many hidden patches
+        mean = collectives.mean((errors * mask).sum() / mask.sum())  # every image has as many hidden patches
         variance = collectives.mean(((errors - mean).square() * mask).sum() / mask.sum())
         self.steps += 1
         rate = self.steps.reciprocal().clamp(min=0.01)
@@ -198,5 +198,5 @@ class _Agent(nn.Module):
 
 
 def _layer(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    """Group norm, not batch norm: what is hidden in a picture must not hang on the others of the batch."""
+    """Group norm, not batch norm: what is hidden in an image must not hang on the others of the batch."""
     return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.GroupNorm(8, after), nn.ReLU(inplace=True))

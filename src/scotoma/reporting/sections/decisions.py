@@ -22,7 +22,7 @@ CALIBRATED = {
     "calibration_intercept": "Intercept (0 is right)",
 }
 ERRORS = ("brier", "ece", "log_loss")
-HOW = {"mean": "the mean of its pictures", "max": "its highest picture", "noisy_or": "any picture positive (noisy or)"}
+HOW = {"mean": "the mean of its images", "max": "its highest image", "noisy_or": "any image positive (noisy or)"}
 SUPPOSED, OF = 0.1, 1000  # prevalence and number of the patients of whom the page tells a story
 PANELS = 9  # a figure
 
@@ -118,14 +118,14 @@ def _recalibrated(rows: pd.DataFrame, sheets: Sheets) -> Table:
 
 
 def _units(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """AUROC of every picture for itself, and of one answer a study or patient."""
+    """AUROC of every image for itself, and of one answer a study or patient."""
     several, lines = rows["label"].nunique() > 1, []
     for (label, target), part in rows.groupby(["label", "target"], sort=False, dropna=False):
-        ordered = part.assign(order=part["unit"] != "picture").sort_values("order", kind="stable")
+        ordered = part.assign(order=part["unit"] != "image").sort_values("order", kind="stable")
         for _, row in ordered.iterrows():
-            note = "" if row["unit"] == "picture" else HOW.get(row["aggregation"], row["aggregation"])
+            note = "" if row["unit"] == "image" else HOW.get(row["aggregation"], row["aggregation"])
             cells = [square(count(row["n"], None)), cell(row.to_frame().T)]
-            words = "Every picture for itself" if row["unit"] == "picture" else f"One answer a {row['unit']}"
+            words = "Every image for itself" if row["unit"] == "image" else f"One answer a {row['unit']}"
             name = words if missing(target) or rows["target"].nunique() == 1 else f"{target}: {words}"
             lines.append(line(name, cells, str(label) if several else "", note))
     return {"heads": ["Answers", "AUROC"], "lines": lines, "sheet": sheets.add("answers", rows)} if lines else {}

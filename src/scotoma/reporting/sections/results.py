@@ -1,4 +1,4 @@
-"""What classifiers reached on test pictures beside their controls: tables, and the sentences of the summary.
+"""What classifiers reached on test images beside their controls: tables, and the sentences of the summary.
 
 A verdict is read off an interval and never off the values alone.
 """
@@ -21,12 +21,12 @@ CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "
 
 
 def select_test(rows: pd.DataFrame) -> pd.DataFrame:
-    """Those about test pictures: a training writes rows about validation pictures under the same evaluators' names."""
+    """Those about test images: a training writes rows about validation images under the same evaluators' names."""
     return rows[rows["split"].isna() | (rows["split"] == "test")]
 
 
 def results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
-    """Rows about classifiers on test pictures, one a cell, with a ``label`` and the ``kind`` of each line."""
+    """Rows about classifiers on test images, one a cell, with a ``label`` and the ``kind`` of each line."""
     found = select_test(rows[rows["evaluator"].isin([*USES, *CONTROLS])]).copy()
     control = found["evaluator"].isin(CONTROLS)
     found.loc[control, ["method", "encoder"]] = None

@@ -1,4 +1,4 @@
-"""What the report says of a trained classifier beyond its test pictures' average: corruptions, subgroups, explanations.
+"""What the report says of a trained classifier beyond its test images' average: corruptions, subgroups, explanations.
 
 Each function takes the rows of one evaluator (with ``label``, the line's name) and the sheets to which its tables go as numbers,
 and gives plain tables for ``evidence.html.jinja``.
@@ -56,7 +56,7 @@ def relative_errors(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """Corruption errors relative to a baseline, and its name; "" and no rows where only one classifier was tested.
 
     The mCE of Hendrycks and Dietterich (2019, section 4.2) with 1 - AUROC as the error: of each corruption the sum of errors over
-    severities, divided by that of the baseline, and the mean over corruptions. Classifiers tested on other pictures than the
+    severities, divided by that of the baseline, and the mean over corruptions. Classifiers tested on other images than the
     baseline, or under other corruptions, have none.
     """
     kept = rows[(rows["metric"] == "auroc") & ~rows["corruption"].isin(["clean", *HIDING])]

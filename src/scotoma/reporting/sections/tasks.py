@@ -1,4 +1,4 @@
-"""What the report says of models that predict no class: regions, numbers; and of what lies near a picture's features.
+"""What the report says of models that predict no class: regions, numbers; and of what lies near an image's features.
 
 Each function takes the rows of one evaluator (with ``label``, the line's name) and the sheets to which its tables go as numbers,
 and gives plain tables for ``tasks.html.jinja``.
@@ -69,12 +69,12 @@ def _findings(dice: pd.DataFrame, differences: pd.DataFrame, fraction: float) ->
 
 
 def headlines(rows: pd.DataFrame) -> pd.DataFrame:
-    """The Dice of each segmenter and the error of each model of numbers on test pictures, with a ``label`` and its ``words``.
+    """The Dice of each segmenter and the error of each model of numbers on test images, with a ``label`` and its ``words``.
 
     Of a study, those with the most labels.
     """
     kinds = {"segmentation": ("dice", OVERLAPS["dice"]), "regression": ("mae", ERRORS["mae"])}
-    kept = select_test(rows[rows["class"].isna() & rows["seed"].isna() & (rows["unit"].isna() | (rows["unit"] == "picture"))])
+    kept = select_test(rows[rows["class"].isna() & rows["seed"].isna() & (rows["unit"].isna() | (rows["unit"] == "image"))])
     kept = pd.concat([kept[(kept["evaluator"] == e) & (kept["metric"] == m)] for e, (m, _) in kinds.items()])
     kept = kept[kept["fraction"].isna() | (kept["fraction"] == kept["fraction"].max())]
     several = kept["run"].nunique() > 1
@@ -94,8 +94,8 @@ def neighbours(rows: pd.DataFrame, sheets: Sheets) -> Table:
 
 
 def validation_tables(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
-    """What trainings reached on their validation pictures, a table an evaluator: no test result, as these chose settings."""
-    whole = rows[rows["class"].isna() & (rows["unit"].isna() | (rows["unit"] == "picture"))]
+    """What trainings reached on their validation images, a table an evaluator: no test result, as these chose settings."""
+    whole = rows[rows["class"].isna() & (rows["unit"].isna() | (rows["unit"] == "image"))]
     names = {"segmentation": OVERLAPS, "regression": ERRORS}
     found = (
         _of_models(part, names.get(str(e), METRICS), "validation", sheets) for e, part in whole.groupby("evaluator", sort=False)
@@ -130,7 +130,7 @@ def _of_models(rows: pd.DataFrame, names: dict[str, str], sheet: str, sheets: Sh
     for key, part in found.groupby(keys, sort=False, dropna=False):
         known: dict[str, Any] = dict(zip(keys, key, strict=True))
         told = {"class": "region {}", "unit": "a {}"}
-        words = [told[k].format(known[k]) for k in told if k in known and not missing(known[k]) and known[k] != "picture"]
+        words = [told[k].format(known[k]) for k in told if k in known and not missing(known[k]) and known[k] != "image"]
         counted = f"n = {part['n'].max():,.0f}"
         lines.append(
             line(str(known["label"]), [cell(part[part["metric"] == m]) for m in columns], note=", ".join([*words, counted]))

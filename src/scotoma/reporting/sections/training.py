@@ -1,4 +1,4 @@
-"""What went in and what it took: pictures and patients of each set, loss curves, costs of the pretraining."""
+"""What went in and what it took: images and patients of each set, loss curves, costs of the pretraining."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def cautions(rows: pd.DataFrame) -> list[str]:
 
 
 def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -> list[Table]:
-    """Pictures, patients and classes in each split, a table a run; equal tables once.
+    """Images, patients and classes in each split, a table a run; equal tables once.
 
     Args:
         rows: all of them.
@@ -77,7 +77,7 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
         known = [s for s in ("train", "val", "test") if s in set(mine["split"])]
         splits = known + [s for s in dict.fromkeys(mine["split"]) if s not in known]
         several, lines = mine.loc[mine["class"].isna(), "target"].nunique() > 1, []
-        pictures = (
+        images = (
             mine[(mine["metric"] == "images") & mine["class"].isna()]
             .drop_duplicates("split", keep="last")
             .set_index("split")["value"]
@@ -87,8 +87,8 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
             ["order", "metric", "target", "class"], dropna=False, sort=False
         ):
             counts = part.drop_duplicates("split", keep="last").set_index("split")["value"]
-            cells = [count(counts.get(s), pictures.get(s) if order and metric == "images" else None) for s in splits]
-            words = {"images": "Pictures", "patients": "Patients", "groups": "Groups kept together"}[str(metric)]
+            cells = [count(counts.get(s), images.get(s) if order and metric == "images" else None) for s in splits]
+            words = {"images": "Images", "patients": "Patients", "groups": "Groups kept together"}[str(metric)]
             label = f"{name} ({words.lower()})" if order else words if missing(target) else f"{words}, {target}"
             lines.append({"label": label, "class": bool(order), "cells": cells})
         unread = rows[(rows["run"] == run) & (rows["evaluator"] == "data") & (rows["metric"] == "unreadable")]
