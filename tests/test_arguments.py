@@ -71,7 +71,9 @@ def test_another_type_is_one_line(name: str, value: Any, message: str) -> None:
 
 def test_every_public_function_checks_its_arguments(tmp_path: Path) -> None:
     required = {"target": "label", "methods": "simclr", "encoder": "e", "run": "r", "data": "d", "patient": "p"}
-    for name in (n for n in scotoma.__all__ if n != "__version__"):
+    with pytest.raises(UsageError, match="must be text or a path"):
+        scotoma.report(["a"], out=5j)  # type: ignore[arg-type]
+    for name in (n for n in scotoma.__all__ if n not in ("__version__", "report")):
         function = getattr(scotoma, name)
         given = {k: v for k, v in (required | {"out": tmp_path / "new"}).items() if k in function.__annotations__}
         with pytest.raises(UsageError, match="must be true or false"):
@@ -81,9 +83,9 @@ def test_every_public_function_checks_its_arguments(tmp_path: Path) -> None:
 
 def test_a_name_stands_for_a_list_of_it_in_earnest(tmp_path: Path, clinic_table: Path) -> None:
     with pytest.raises(UsageError, match="has no column 'lable'; did you mean 'label'"):
-        scotoma.commands.split(clinic_table, tmp_path / "split.csv", target="lable")
+        scotoma.split(clinic_table, tmp_path / "split.csv", target="lable")
     with pytest.raises(UsageError, match="simclrr"):
-        scotoma.commands.study(clinic_table, target="label", methods="simclrr", out=tmp_path / "study")
+        scotoma.study(clinic_table, target="label", methods="simclrr", out=tmp_path / "study")
 
 
 def test_a_number_is_finite() -> None:

@@ -345,7 +345,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: no configuration there ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file}: not a configuration (a mapping of arguments)")
-    return {OLD_KEYS.get(k, k): v for k, v in content.items() if k not in ("versions", "hardware")}
+    return {OLD_KEYS.get(str(k), str(k)): v for k, v in content.items() if k not in ("versions", "hardware")}
 
 
 def refuse_other(saved: dict[str, Any], given: dict[str, Any], state: str) -> None:

@@ -108,12 +108,12 @@ DRIVER = """
     import os, signal, sys
     import torch
     torch.set_num_threads(1)
-    from scotoma import training
+    from scotoma.training import trainer
     from scotoma.commands.pretrain import pretrain
 
     data, out, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    training.CHECKPOINT_SECONDS = 0
-    step_loss, calls = training.step_loss, 0
+    trainer.CHECKPOINT_SECONDS = 0
+    step_loss, calls = trainer.step_loss, 0
 
     def counted(*arguments):
         global calls
@@ -122,7 +122,7 @@ DRIVER = """
             os.kill(os.getpid(), signal.SIGKILL)
         return step_loss(*arguments)
 
-    training.step_loss = counted
+    trainer.step_loss = counted
     pretrain(data, out=out, steps=40, size=16, encoder="resnet10t", batch_size=8, precision="32-true", quiet=True)
 """
 

@@ -46,7 +46,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         patient = PATIENT if k in (4, 5) else f"p{k // 2}"
         rows.append({"image_path": f"{k}.png", "mask_path": f"mask{k}.png", "patient": patient, "label": "ab"[k % 2]})
     pd.DataFrame(rows).to_csv("table.csv", index=False)
-    scotoma.commands.prepare("table.csv", "runs/store", size=16, quiet=True)
+    scotoma.prepare("table.csv", "runs/store", size=16, quiet=True)
     _, opened = store.prepare(sources.load("table.csv"), 16, quiet=True)
     hashed = sources.load("table.csv").table["patient"]
     content = opened.facts["content"]
@@ -69,7 +69,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(where: list[str] | None = None) -> dict[str, tuple[str, int, dict[str, int]]]:
-    rows = scotoma.commands.find(PATIENT, where, quiet=True)
+    rows = scotoma.find(PATIENT, where, quiet=True)
     return {Path(r["path"]).name: (r["kind"], r["images"], r["splits"]) for r in rows}
 
 
@@ -101,14 +101,14 @@ def test_a_damaged_record_hides_no_other(left: Path, capsys: pytest.CaptureFixtu
 def test_an_identifier_is_read_from_standard_input(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text, count in ((f"{PATIENT}\n", 5), (f"\n  {PATIENT} \np0\n", 6)):
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
-        assert len(scotoma.commands.find("-", quiet=True)) == count
+        assert len(scotoma.find("-", quiet=True)) == count
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     with pytest.raises(UsageError, match="no patient is named"):
-        scotoma.commands.find("-", quiet=True)
+        scotoma.find("-", quiet=True)
     with pytest.raises(UsageError, match="no such folder"):
-        scotoma.commands.find("x", ["elsewhere"])
+        scotoma.find("x", ["elsewhere"])
     with pytest.raises(UsageError, match="name a patient, or say --cache"):
-        scotoma.commands.purge()
+        scotoma.purge()
 
 
 def test_without_yes_nothing_changes(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +197,7 @@ def test_a_run_that_is_being_written_is_left_and_said(left: Path, capsys: pytest
 def test_the_cache_of_everybody_is_not_emptied_for_one_patient(left: Path) -> None:
     before = sorted((left / "cache" / "stores").iterdir())
     with pytest.raises(UsageError, match="empties the cache of everybody: say it alone"):
-        scotoma.commands.purge(PATIENT, cache=True, yes=True)
+        scotoma.purge(PATIENT, cache=True, yes=True)
     assert before and sorted((left / "cache" / "stores").iterdir()) == before
 
 
@@ -224,9 +224,9 @@ def test_weights_copied_away_are_found_by_their_record(left: Path) -> None:
     weights("elsewhere.safetensors", [PATIENT], "another key")
     (left / "runs" / "damaged.safetensors").write_bytes(b"\xff" * 20)
     assert {name: kind for name, (kind, _, _) in found().items() if name.endswith("tensors")} == {"copy.safetensors": "weights"}
-    scotoma.commands.purge(PATIENT, yes=True, quiet=True)
+    scotoma.purge(PATIENT, yes=True, quiet=True)
     assert Path("runs/copy.safetensors").exists()
-    scotoma.commands.purge(PATIENT, yes=True, runs=True, quiet=True)
+    scotoma.purge(PATIENT, yes=True, runs=True, quiet=True)
     assert not Path("runs/copy.safetensors").exists()
     assert Path("runs/other.safetensors").exists()
 
@@ -234,7 +234,7 @@ def test_weights_copied_away_are_found_by_their_record(left: Path) -> None:
 def test_a_card_and_a_verb_say_that_a_run_holds_a_withdrawn_patient(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from scotoma.data.datamodule import earlier_split
 
-    scotoma.commands.purge(PATIENT, yes=True, quiet=True)
+    scotoma.purge(PATIENT, yes=True, quiet=True)
     page = build([Path("runs/with")], out=Path("page.html"))
     said = "with holds 1 withdrawn patient: train it anew without"
     assert f"<b>Withdrawn.</b> {said}." in page.read_text() and f"report: {said}" in capsys.readouterr().err
@@ -255,7 +255,7 @@ def test_a_damaged_list_of_evaluated_images_is_one_clear_line(left: Path) -> Non
 
 def test_runs_that_only_looked_at_him_are_found_and_lose_what_shows_him(left: Path) -> None:
     """An audit, and a test of a model on a table of its own; what was tested into one run twice is kept of both times."""
-    scotoma.commands.audit("table.csv", out="runs/audit", quiet=True)
+    scotoma.audit("table.csv", out="runs/audit", quiet=True)
     rows, opened = store.prepare(sources.load("table.csv"), 16, quiet=True)
     tested = Run.open(Path("runs/tested"), "evaluate", {})
     for part in (slice(0, 6), slice(6, 12), slice(3, 7)):
@@ -271,7 +271,7 @@ def test_runs_that_only_looked_at_him_are_found_and_lose_what_shows_him(left: Pa
     assert found()["audit"] == ("run", 2, {})
     assert found()["tested"] == ("run", 2, {"test": 2})
     assert Path("runs/audit/audit.html").exists()
-    scotoma.commands.purge(PATIENT, yes=True, quiet=True)
+    scotoma.purge(PATIENT, yes=True, quiet=True)
     assert not Path("runs/audit/audit.html").exists()
     assert [p.name for p in (tested.path / "figures").rglob("*")] == ["explanations"]
     assert (withdrawn(Path("runs/audit")), withdrawn(tested.path)) == (1, 1)
@@ -280,7 +280,7 @@ def test_runs_that_only_looked_at_him_are_found_and_lose_what_shows_him(left: Pa
 def test_several_patients_at_once_are_counted_each(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text, counts in ((f"{PATIENT}\np0\nnobody\n", (2, 1)), ("p1\n", (3, 2)), (f"p0\n{PATIENT}\n", (3, 2))):
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
-        scotoma.commands.purge("-", yes=True, quiet=True)
+        scotoma.purge("-", yes=True, quiet=True)
         assert (withdrawn(Path("runs/with")), withdrawn(Path("runs/without"))) == counts
     assert [r["value"] for r in read_rows(Path("runs/with")) if r["metric"] == "withdrawn_patients"] == [2, 1]
 
@@ -292,7 +292,7 @@ def test_an_interrupted_run_keeps_its_mark_when_it_is_finished(left: Path) -> No
         run.add_rows([{"evaluator": "pretrain", "metric": "steps", "value": 1}])
         run.close()
         assert "stopped" in found()
-        scotoma.commands.purge(PATIENT, yes=True, quiet=True)
+        scotoma.purge(PATIENT, yes=True, quiet=True)
         run = Run.open(Path("runs/stopped"), "pretrain", {}, **again)
         run.replace_rows([])
         run.finish()
@@ -309,11 +309,11 @@ def test_what_a_killed_build_left_is_said_and_removed_unless_it_is_being_built(
     assert main(["find", PATIENT]) == 0
     assert "2 unfinished stores in the cache are not searched: `scotoma purge` removes them" in capsys.readouterr().err
     with files.locked(root / "b-2.lock", remove=True), pytest.raises(RunError, match=r"1 of .* are in use .*b-2\.partial"):
-        scotoma.commands.purge(PATIENT, yes=True)
+        scotoma.purge(PATIENT, yes=True)
     printed = capsys.readouterr().out
     assert f"unfinished  {root / 'a-1.partial'}: removed\n" in printed
     assert [p.name for p in root.glob("*.partial")] == ["b-2.partial"]
-    scotoma.commands.purge(cache=True, yes=True)
+    scotoma.purge(cache=True, yes=True)
     assert "trained on him" not in capsys.readouterr().out
     assert not any(root.iterdir())
 
@@ -334,32 +334,32 @@ def test_all_slices_of_a_volume_go_where_one_is_known_to_be_his(
     monkeypatch.setenv("SCOTOMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     folder = volumes(tmp_path / "data")
-    scotoma.commands.prepare(folder, "stores/hip", size=16, quiet=True)
+    scotoma.prepare(folder, "stores/hip", size=16, quiet=True)
     path, info = Path("encoder.safetensors"), encoder_header.EncoderInfo("resnet10t", {}, 1, 32, (0.4,), (0.2,))
     encoders.save(path, encoders.build(info), info)
-    scotoma.commands.embed(path, folder, out="stores/e.parquet", quiet=True)
+    scotoma.embed(path, folder, out="stores/e.parquet", quiet=True)
     rows = pd.DataFrame({"image_path": [str(folder / f"case_{k}.nii.gz") for k in range(3)], "patient": ["a", "b", "c"]})
     rows.to_csv("named.csv", index=False)
-    scotoma.commands.audit("named.csv", out="stores/audit", quiet=True)  # one slice of each volume, of which it knows the patient
+    scotoma.audit("named.csv", out="stores/audit", quiet=True)  # one slice of each volume, of which it knows the patient
     facts = store.open_store(Path("stores/hip")).facts
     his = (facts["file"] == pseudonym(str(folder / "case_1.nii.gz"), load_key())).to_numpy()
     assert his.sum() == 7
     pixels = np.array(store.open_store(Path("stores/hip")).pixels)
     caches = {p.name for p in (tmp_path / "cache" / "stores").iterdir()}
-    known = {Path(r["path"]).name: (r["kind"], r["images"]) for r in scotoma.commands.find("b", ["stores"], quiet=True)}
+    known = {Path(r["path"]).name: (r["kind"], r["images"]) for r in scotoma.find("b", ["stores"], quiet=True)}
     assert {k: v for k, v in known.items() if k not in caches} == {
         "hip": ("store", 7), "e.parquet": ("embeddings", 7), "audit": ("run", 1),
     }  # fmt: skip
     assert sorted(v for k, v in known.items() if k in caches) == [("cache", 1), ("cache", 7)]
     assert "images that name no patient" in capsys.readouterr().err
-    scotoma.commands.purge("b", ["stores"], yes=True, quiet=True)
+    scotoma.purge("b", ["stores"], yes=True, quiet=True)
     after = np.array(store.open_store(Path("stores/hip")).pixels)
     assert not after[his].any()
     assert np.array_equal(after[~his], pixels[~his])
     assert sorted(pd.read_parquet("stores/hip/table.parquet")["row"]) == np.flatnonzero(~his).tolist()
     assert sorted(pd.read_parquet("stores/e.parquet")["row"]) == np.flatnonzero(~his).tolist()
     shutil.rmtree("stores/audit")  # where nothing names him, the volume's own path does
-    assert [r["images"] for r in scotoma.commands.find("data/case_2.nii.gz", ["stores"], quiet=True)] == [7, 7]
+    assert [r["images"] for r in scotoma.find("data/case_2.nii.gz", ["stores"], quiet=True)] == [7, 7]
 
 
 def test_what_belongs_to_a_row_of_his_is_his_unless_it_names_another_patient() -> None:

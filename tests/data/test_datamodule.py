@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 import scotoma
-from scotoma.data import dataset, pseudonyms, sources
+from scotoma.data import dataset, encoder_header, provenance, pseudonyms, sources
 from scotoma.data.datamodule import USED, Material, earlier_split, gather
 from scotoma.data.splits import splits
 from scotoma.errors import UsageError
-from scotoma.models import pretrained_weights
 
 
 def made(data: object, **options: object) -> Material:
@@ -25,7 +24,8 @@ def made(data: object, **options: object) -> Material:
 @pytest.fixture(autouse=True)
 def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """These run folders hold no weights: as if another program's lay there."""
-    monkeypatch.setattr(pretrained_weights, "header", lambda source: None)
+    for reader in (encoder_header, provenance):
+        monkeypatch.setattr(reader, "info_or_none", lambda source: None)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_altered_copies_across_a_tables_own_split_are_said_or_that_nobody_looked
     monkeypatch.setattr(splits, "LOOKED_THROUGH", 12)
     count, told = made(copied)
     assert count is None and "own split: not checked (`scotoma audit` looks for them)" in told
-    scotoma.commands.audit(copied, quiet=True)  # keeps what it finds
+    scotoma.audit(copied, quiet=True)  # keeps what it finds
     capsys.readouterr()
     count, told = made(copied)
     assert count == 1 and "1 groups of altered copies" in told and "not checked" not in told

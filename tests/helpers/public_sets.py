@@ -15,7 +15,7 @@ FINDINGS = (
     "Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
 )
 HEADER = f"Path,Sex,Age,Frontal/Lateral,AP/PA,{FINDINGS}"
-FINDINGS = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
+HEMORRHAGES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
 
 
 def ct_slice(path: Path, patient: str, study: str, hounsfield: np.ndarray) -> None:
@@ -41,4 +41,4 @@ def ct_slice(path: Path, patient: str, study: str, hounsfield: np.ndarray) -> No
 
 
 def table_rows(slices: dict[str, tuple[int, ...]]) -> list[str]:
-    return [f"{name}_{finding},{y}" for name, labels in slices.items() for finding, y in zip(FINDINGS, labels, strict=True)]
+    return [f"{name}_{finding},{y}" for name, labels in slices.items() for finding, y in zip(HEMORRHAGES, labels, strict=True)]

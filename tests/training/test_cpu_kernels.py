@@ -124,9 +124,9 @@ def test_freed_memory_is_kept_but_for_the_largest_tensors(megabytes: int, kept: 
     """What is freed comes again without new pages, which it does not by itself; in a process of its own."""
     script = """
 import resource, sys, torch
-from scotoma import cpu
+from scotoma.training import cpu_kernels
 if sys.argv[1] == "keep":
-    cpu.keep_memory()
+    cpu_kernels.keep_memory()
 def step():
     together = [torch.zeros(int(sys.argv[2]) * 250_000) for _ in range(20)]
     while together:

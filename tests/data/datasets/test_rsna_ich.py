@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.lookalike import column, text, under
-from helpers.public_sets import FINDINGS, ct_slice, table_rows
+from helpers.public_sets import HEMORRHAGES, ct_slice, table_rows
 
 from scotoma.data.datasets import rsna_ich
 from scotoma.errors import UsageError
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 def test_six_rows_become_one(root: Path) -> None:
     found = rsna_ich.load(root)
     assert under(found, root) == [f"stage_2_train/{name}.dcm" for name in SLICES]
-    for k, finding in enumerate(FINDINGS):
+    for k, finding in enumerate(HEMORRHAGES):
         assert column(found, finding) == [labels[k] for labels in SLICES.values()], finding
     assert "slice" not in found.table
     assert found.display.windows == ((40, 80), (80, 200), (400, 1800))

@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 # Their size is not the files' fault.
 import nibabel, tifffile, PIL.Image, pydicom.pixels, imagecodecs, openjpeg, jpeg_ls
-from scotoma.data import images
+from scotoma.data.io import read
 
 folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -80,15 +80,15 @@ for number in range(first, last):
     path.write_bytes(mutated(seed.read_bytes(), rng))
     print("READ", number, path.name, flush=True)
     signal.setitimer(signal.ITIMER_PROF, 10)  # of the processor's time: the machine may be busy
-    for action in (lambda p, frame: images.read(p, frame, 8 if number // len(seeds) % 2 else None), images.read_labels):
+    for action in (lambda p, frame: read.read(p, frame, 8 if number // len(seeds) % 2 else None), read.read_labels):
         try:
             frame = int(rng.integers(2)) if rng.random() < 0.5 else None
             found = action(str(path) + ("#x" if path.suffix == ".npz" else ""), frame)
             pixels = found if isinstance(found, np.ndarray) else found.pixels
             assert pixels.ndim in (2, 3) and pixels.size > 0, pixels.shape
-            levels = (pixels & 255).astype(np.uint8) if pixels.dtype == np.int32 else images.to_uint8(pixels)
-            images.square(levels, 32, 1)
-        except images.ImageError as error:
+            levels = (pixels & 255).astype(np.uint8) if pixels.dtype == np.int32 else read.to_uint8(pixels)
+            read.square(levels, 32, 1)
+        except read.ImageError as error:
             refused += 1
             assert "\\n" not in str(error) and str(folder) not in str(error), str(error)
     signal.setitimer(signal.ITIMER_PROF, 0)
@@ -168,7 +168,7 @@ def test_twenty_thousand_broken_files_are_refused_or_give_an_array(tmp_path: Pat
 
 
 def test_the_child_is_stopped_where_a_decoder_takes_all_memory(tmp_path: Path) -> None:
-    greedy = CHILD.replace("images.square(", "np.ones(2**33, np.uint8); images.square(")
+    greedy = CHILD.replace("read.square(", "np.ones(2**33, np.uint8); read.square(")
     write_seeds(tmp_path / "seeds")
     done = subprocess.run([sys.executable, "-c", greedy, str(tmp_path), "0", "20"], capture_output=True, text=True, check=False)
     assert done.returncode != 0

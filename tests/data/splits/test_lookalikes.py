@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scotoma.data import sources
+from scotoma.data import encoder_header, provenance, sources
 from scotoma.data.datamodule import USED, Material, gather
 from scotoma.data.provenance import Record
 from scotoma.data.splits.lookalikes import Copies
 from scotoma.data.splits.near_duplicates import near_duplicates, near_pairs
 from scotoma.errors import UsageError
-from scotoma.models import pretrained_weights
 
 
 def made(data: object, **options: object) -> Material:
@@ -25,7 +24,8 @@ def made(data: object, **options: object) -> Material:
 @pytest.fixture(autouse=True)
 def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """These run folders hold no weights: as if another program's lay there."""
-    monkeypatch.setattr(pretrained_weights, "header", lambda source: None)
+    for reader in (encoder_header, provenance):
+        monkeypatch.setattr(reader, "info_or_none", lambda source: None)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_what_weights_were_trained_on_before_without_their_run_is_not_checked(
 ) -> None:
     run, frame = pretrained
     material = made(frame)
-    monkeypatch.setattr(pretrained_weights, "record", lambda _: Record.of_header(material.record(np.arange(9))))
+    monkeypatch.setattr(provenance, "record", lambda _: Record.of_header(material.record(np.arange(9))))
     test = pd.DataFrame({"image_path": altered(frame, tmp_path / "new", "other"), "split": "test"})
     assert copies(made(test, encoder_run=run)).reason == ""
     used = pd.read_parquet(run / USED)
@@ -150,7 +150,7 @@ def test_validation_rows_that_chose_earlier_weights_stay_known(
 ) -> None:  # type: ignore[no-untyped-def]
     run, frame = pretrained
     record = made(frame).record(np.arange(10))  # a fine-tuning's: its validation row too
-    monkeypatch.setattr(pretrained_weights, "record", lambda _: Record.of_header(record))
+    monkeypatch.setattr(provenance, "record", lambda _: Record.of_header(record))
     later = made(sources.load(grey_folder(5, side=96, name="later", seed=3)).table, encoder_run=run)
     (tmp_path / "second").mkdir()
     later.save_used(tmp_path / "second")

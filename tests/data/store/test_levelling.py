@@ -248,7 +248,7 @@ def test_a_store_of_an_older_reader_is_used_and_that_is_said(tmp_path: Path, cap
 
     for k in range(3):
         Image.fromarray(np.full((30, 30), 80 * k, np.uint8)).save(tmp_path / f"{k}.png")
-    folder = scotoma.commands.prepare(str(tmp_path), tmp_path / "store", size=64, quiet=True)
+    folder = scotoma.prepare(str(tmp_path), tmp_path / "store", size=64, quiet=True)
     settings = json.loads((folder / "store.json").read_text())
     assert settings["protocol"] == store.PROTOCOL
     del settings["display"]["levels"]  # which versions before 4 did not know

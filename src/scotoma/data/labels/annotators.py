@@ -1,9 +1,9 @@
 """Several annotators' labels of one image -> one row an image: the majority, and how many read it and agreed.
 
 A column that holds one value for each image everywhere (its age) stays as it is. One in which annotators differ anywhere is an
-annotation: its majority takes its place, beside ``X_annotators`` (how many gave a value) and ``X_agreement`` (the share that gave the
-most frequent one). A tie is unknown. A column in which no two rows of an image ever agree (the annotator's name, the date) is no
-label and is left out.
+annotation: its majority takes its place, beside ``X_annotators`` (how many gave a value) and ``X_agreement`` (the share that gave
+the most frequent one). A tie is unknown. A column in which no two rows of an image ever agree (the annotator's name, the date) is
+no label and is left out.
 """
 
 from __future__ import annotations

@@ -215,8 +215,8 @@ def _one_row_each(sheet: str, on: str, frame: pd.DataFrame, groups: np.ndarray) 
         differ = [c for c in frame.columns if c != on and not (a[c] == b[c] or (pd.isna(a[c]) and pd.isna(b[c])))]
         raise UsageError(
             f"{sheet}: rows {frame.index[first]} and {frame.index[place]} have one {on} and differ in {', '.join(differ[:3])} "
-            f"({int((again & ~same).sum())} such rows): one row an image or study, or --annotators majority (or soft) where each row "
-            "is one annotator's"
+            f"({int((again & ~same).sum())} such rows): one row an image or study, or --annotators majority (or soft) where each "
+            "row is one annotator's"
         )
     notice(sheet, f"{int(same.sum())} rows repeat another and are left out")
     return frame[~same], groups[~same]
