@@ -79,7 +79,6 @@ TESTED_BY = {
     "models.features": "training/test_trainer.py",
     "models.linear_probe": "evaluators/test_linear.py",
     "models.precision": "training/test_trainer.py",
-    "quality.confounding": "quality/test_findings.py",
     "quality.outliers": "quality/test_findings.py",
     "quality.shortcuts": "quality/test_findings.py",
     "reporting.audit": "commands/test_audit.py",

@@ -302,3 +302,30 @@ def test_confusion_equals_sklearn():
     y, p = categorical(4)
     np.testing.assert_array_equal(classification.confusion(y, p), sk.confusion_matrix(y, p.argmax(1)))
     assert classification.confusion(np.array([0, 0]), np.array([[0.1, 0.9], [0.8, 0.2]])).tolist() == [[1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_micro_averages_equal_scikit_learns(count):
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(count, size=90), np.round(rng.dirichlet(np.ones(count), 90), 2)
+    one_hot = np.eye(count)[y]
+    assert classification.micro("auroc", y, p) == pytest.approx(sk.roc_auc_score(one_hot, p, average="micro"))
+    assert classification.micro("average_precision", y, p) == pytest.approx(sk.average_precision_score(one_hot, p, average="micro"))
+    labels = np.where(rng.random((90, count)) < 0.2, np.nan, (rng.random((90, count)) < 0.4).astype(float))
+    known = ~np.isnan(labels)
+    assert classification.micro("auroc", labels, p) == pytest.approx(sk.roc_auc_score(labels[known], p[known]))
+    expected = sk.average_precision_score(labels[known], p[known])
+    assert classification.micro("average_precision", labels, p) == pytest.approx(expected)
+
+
+def test_micro_averages_of_a_resample_are_those_of_its_rows():
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(3, size=40), rng.dirichlet(np.ones(3), 40)
+    weights = bootstrap.bootstrap_weights(np.arange(40), classification.MICRO_BLOCK + 3)
+    for name in classification.MICRO:
+        rows = [np.repeat(np.arange(40), counts) for counts in weights]
+        np.testing.assert_allclose(
+            classification.micro(name, y, p, weights), [classification.micro(name, y[r], p[r]) for r in rows]
+        )
+    with pytest.raises(ValueError, match="no micro average"):
+        classification.micro("brier", y, p)

@@ -15,7 +15,7 @@ from scotoma.data.io import burned_in_text
 from scotoma.data.labels.targets import Target
 from scotoma.data.phantom import phantom
 from scotoma.data.store import store
-from scotoma.quality import confounding, findings, outliers, shortcuts
+from scotoma.quality import findings, outliers, shortcuts
 
 
 def draw_images(of: list[str], other: list[bool] | None = None) -> findings.ImageSet:
@@ -147,19 +147,19 @@ def test_what_header_facts_and_borders_predict() -> None:
     width = np.where(rng.random(n) < 0.8, 100 + 50 * y, 150 - 50 * y)
     columns = {"width": width.astype(float), "log width": np.log(width), "height": rng.normal(100, 9, n)}
     x = np.stack(list(columns.values()), 1)
-    found = confounding.predictability(x, target, groups, trees=True)
+    found = shortcuts.predictability(x, target, groups, trees=True)
     assert found is not None
     exact = roc_auc_score(y, width)
     assert found["value"] == pytest.approx(exact, abs=0.05)
-    assert 0.5 < confounding.CLEARLY < found["low"] < found["value"] < found["high"]
-    name, area = confounding.telling(columns, target)[0]
+    assert 0.5 < shortcuts.CLEARLY < found["low"] < found["value"] < found["high"]
+    name, area = shortcuts.telling(columns, target)[0]
     assert (name, area) == ("width", pytest.approx(max(exact, 1 - exact)))
-    chance = confounding.predictability(rng.normal(size=(n, 40)), target, groups, trees=False)
+    chance = shortcuts.predictability(rng.normal(size=(n, 40)), target, groups, trees=False)
     assert chance is not None
     assert chance["low"] < 0.5 < chance["high"] + 0.05
-    assert confounding.predictability(np.ones((n, 2)), target, groups, trees=True) is None  # nothing varies
+    assert shortcuts.predictability(np.ones((n, 2)), target, groups, trees=True) is None  # nothing varies
     few = Target(("label",), ("a", "b"), np.r_[np.zeros(n - 8, int), np.ones(8, int)])
-    assert confounding.predictability(x, few, groups, trees=True) is None  # four groups of b: fewer than folds
+    assert shortcuts.predictability(x, few, groups, trees=True) is None  # four groups of b: fewer than folds
 
 
 def test_a_patient_in_one_fold_only_cannot_be_learned_by_heart() -> None:
@@ -168,8 +168,8 @@ def test_a_patient_in_one_fold_only_cannot_be_learned_by_heart() -> None:
     patients = np.repeat(np.arange(40), 20)
     target = Target(("label",), ("a", "b"), rng.permutation(np.arange(40) % 2)[patients])
     x = rng.permutation(40)[patients].astype(float)[:, None]
-    by_image = confounding.predictability(x, target, np.arange(len(x)), trees=True)
-    by_patient = confounding.predictability(x, target, patients, trees=True)
+    by_image = shortcuts.predictability(x, target, np.arange(len(x)), trees=True)
+    by_patient = shortcuts.predictability(x, target, patients, trees=True)
     assert by_image is not None
     assert by_patient is not None
     assert by_image["value"] > 0.95

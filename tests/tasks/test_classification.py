@@ -17,8 +17,8 @@ from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
+from scotoma.metrics import calibration, operating_points
 from scotoma.metrics import classification as metrics
-from scotoma.metrics import operating_points
 from scotoma.models import encoders, linear_probe
 from scotoma.models.features import extract
 from scotoma.tasks import classification as finetuning
@@ -266,9 +266,9 @@ def test_temperature_and_thresholds_are_chosen_on_validation_rows(made) -> None:
     temperature, thresholds = operating_point(network, head, info, store, rows, target, many, "youden")
     p = predict(network, head, info, store, rows[many.val], False)
     y = target.y[many.val]
-    expected = np.clip(operating_points.temperature(y, np.log(p)), 0.25, 4)
+    expected = np.clip(calibration.temperature(y, np.log(p)), 0.25, 4)
     assert temperature == pytest.approx(expected, rel=1e-3)
-    tempered = operating_points.tempered(p, temperature, False)
+    tempered = calibration.tempered(p, temperature, False)
     assert thresholds == tuple(
         pytest.approx(operating_points.threshold(y == k, tempered[:, k], "youden"), abs=1e-6) for k in range(2)
     )

@@ -225,7 +225,7 @@ def _kind_of_image(part: Part) -> np.ndarray:
 
 def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Finding], list[Row]]:
     """How well header facts alone, and the border alone, predict a target."""
-    from scotoma.quality import confounding, shortcuts
+    from scotoma.quality import shortcuts
     from scotoma.quality.findings import Finding
 
     columns = shortcuts.header(shortcuts.facts_of(part.dataset, part.store))
@@ -235,16 +235,16 @@ def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Fin
         "border": ("the border of the image alone predicts", shortcuts.border(part.store, part.rows)),
     }
     for name, (words, x) in inputs.items():
-        auroc = confounding.predictability(x, target, groups, trees=name == "header")
+        auroc = shortcuts.predictability(x, target, groups, trees=name == "header")
         if auroc is None:
             continue
-        best = confounding.telling(columns, target) if name == "header" else []
+        best = shortcuts.telling(columns, target) if name == "header" else []
         by = f"; most telling: {', '.join(f'{fact} ({area:.2f})' for fact, area in best)}" if best else ""
         common = {"target": target.columns[0], "from": name}
         rows.append({"evaluator": "audit", "metric": "auroc", **common, **auroc})
         if auroc["low"] > 0.5:
             interval = f"AUROC {auroc['value']:.2f}, 95 % interval {auroc['low']:.2f} to {auroc['high']:.2f}"
-            severity = "warning" if auroc["low"] > confounding.CLEARLY else "note"
+            severity = "warning" if auroc["low"] > shortcuts.CLEARLY else "note"
             text = f"{words} {target.columns[0]} ({interval}{by})"
             found.append(Finding(severity, f"{name}_predicts", text, auroc["n"], extra={**common, "auroc": auroc["value"]}))
     return found, rows

@@ -8,7 +8,7 @@ import torch
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row, own_head
-from scotoma.metrics import bootstrap, classification, operating_points
+from scotoma.metrics import bootstrap, calibration, classification
 from scotoma.metrics.summaries import ROC_GRID
 
 PROTOCOL = 1
@@ -34,7 +34,7 @@ def probabilities(context: Context) -> np.ndarray:
     with torch.no_grad():
         logits = head.cpu()(torch.from_numpy(context.features))
     p = (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)
-    return operating_points.tempered(p, context.info.temperature, context.target.multilabel)
+    return calibration.tempered(p, context.info.temperature, context.target.multilabel)
 
 
 def evaluate(context: Context) -> list[Row]:
@@ -48,8 +48,8 @@ def evaluate(context: Context) -> list[Row]:
             row["class"] = classes[int(row["class"])]
     if p.shape[1] > (1 if context.target.multilabel else 2):
         weights = np.pad(bootstrap.bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
-        for name in operating_points.MICRO:
-            values = bootstrap.estimate(operating_points.micro(name, y, p, weights))
+        for name in classification.MICRO:
+            values = bootstrap.estimate(classification.micro(name, y, p, weights))
             found.append({"metric": f"{name}_micro", "n": len(y), **values})
     for k, label in enumerate(classes):
         truth = (y == k).astype(float) if y.ndim == 1 else y[:, k]

@@ -13,7 +13,7 @@ from scotoma.errors import notice
 from scotoma.evaluators.base import Context, Row
 from scotoma.evaluators.metrics import probabilities
 from scotoma.evaluators.metrics import require as require
-from scotoma.metrics import operating_points
+from scotoma.metrics import calibration, net_benefit, operating_points
 from scotoma.metrics.bootstrap import bootstrap_weights, estimate
 from scotoma.metrics.classification import score
 from scotoma.metrics.summaries import HEADLINE
@@ -71,14 +71,14 @@ def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.nda
 
 def _calibrated(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
     """Points of the reliability diagram, and the calibration's intercept and slope where they exist."""
-    points = operating_points.reliability(truth, p, weights=weights)
+    points = calibration.reliability(truth, p, weights=weights)
     rows: list[Row] = [
         {"metric": "reliability", "confidence": float(points["confidence"][0, i]), "count": int(n), **estimate(frequency)}
         for i, (n, frequency) in enumerate(zip(points["count"][0], points["frequency"].T, strict=True))
         if n
     ]
     try:
-        found = operating_points.recalibration(truth, p)
+        found = calibration.recalibration(truth, p)
     except ValueError:  # the classes are parted without error: no slope is finite
         return rows
     return rows + [{"metric": f"calibration_{name}", "value": value} for name, value in found.items()]
@@ -87,7 +87,7 @@ def _calibrated(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[R
 def _recalibrated(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: np.ndarray) -> list[Row]:
     """Errors of the probabilities as they are, and as recalibrated here; none where no recalibration exists."""
     try:
-        corrected = operating_points.cross_recalibrated(truth, p, units, FOLDS)
+        corrected = calibration.cross_recalibrated(truth, p, units, FOLDS)
     except ValueError:
         return []
     rows: list[Row] = []
@@ -100,13 +100,13 @@ def _recalibrated(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: 
 
 def _error(name: str, truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(1 + R,) of one label."""
-    found = operating_points.log_loss(truth, p, weights) if name == "log_loss" else score(name, truth[:, None], p[:, None], weights)
+    found = calibration.log_loss(truth, p, weights) if name == "log_loss" else score(name, truth[:, None], p[:, None], weights)
     return np.asarray(found)
 
 
 def _worth(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
     """The decision curve, beside treating all (treating none is 0)."""
-    found = operating_points.net_benefit(truth, p, TREATED, weights)
+    found = net_benefit.net_benefit(truth, p, TREATED, weights)
     names = {"model": "net_benefit", "treat_all": "net_benefit_all"}
     return [
         {"metric": metric, "threshold": t, **estimate(found[name][:, i])}

@@ -102,7 +102,7 @@ def _blocks(weights: Array) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(weights), step))
 
 
-def _divide(top: Array, bottom: Array) -> FloatArray:
+def divide(top: Array, bottom: Array) -> FloatArray:
     """Quotient that is NaN, without a warning, where the denominator is 0."""
     top, bottom = np.broadcast_arrays(top, bottom)
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
@@ -111,7 +111,7 @@ def _divide(top: Array, bottom: Array) -> FloatArray:
 def mean_of_known(values: FloatArray) -> FloatArray:
     """Mean over the last axis of what is not NaN; NaN where nothing is left."""
     present = ~np.isnan(values)
-    return _divide(np.where(present, values, 0.0).sum(-1), present.sum(-1))
+    return divide(np.where(present, values, 0.0).sum(-1), present.sum(-1))
 
 
 def _sums(weights: Array, features: Array) -> FloatArray:
@@ -138,7 +138,7 @@ def _auroc(truth: Array, known: Array, score: Array, weights: Array) -> FloatArr
         positive = weights[block].take(positives, axis=1).astype(np.float64)
         negative = _running_sums(weights[block], negatives)
         beaten = negative.take(below, axis=1) + negative.take(not_above, axis=1)
-        result[block] = _divide(np.einsum("ri,ri->r", positive, beaten) / 2, positive.sum(1) * negative[:, -1])
+        result[block] = divide(np.einsum("ri,ri->r", positive, beaten) / 2, positive.sum(1) * negative[:, -1])
     return result
 
 
@@ -157,7 +157,7 @@ def _average_precision(truth: Array, known: Array, score: Array, weights: Array)
         drawn = _running_sums(weights[block], order).take(end, axis=1)
         drawn[drawn == 0] = 1.0  # the positive itself then has weight 0, and any finite precision will do
         precision = true_positives.take(end_positive, axis=1) / drawn
-        result[block] = _divide(np.einsum("ri,ri->r", positive, precision), true_positives[:, -1])
+        result[block] = divide(np.einsum("ri,ri->r", positive, precision), true_positives[:, -1])
     return result
 
 
@@ -181,14 +181,14 @@ def classwise(name: str, cases: Cases, weights: Array, columns: Sequence[int]) -
         "specificity": (negative - decided + true_positive, negative),
         "f1": (2 * true_positive, positive + decided),
     }[name]
-    return np.where(positive > 0, _divide(*share), np.nan)
+    return np.where(positive > 0, divide(*share), np.nan)
 
 
 def _calibration_error(confidence: Array, outcome: Array, known: Array, weights: Array) -> FloatArray:
     bins = np.searchsorted(np.linspace(0, 1, ECE_BINS + 1)[1:-1], confidence, side="right")
     gaps = np.where(known, outcome - confidence, 0.0)[:, None] * (bins[:, None] == np.arange(ECE_BINS))
     sums = _sums(weights, np.column_stack([gaps, known]))
-    return _divide(np.abs(sums[:, :-1]).sum(1), sums[:, -1])
+    return divide(np.abs(sums[:, :-1]).sum(1), sums[:, -1])
 
 
 def overall(name: str, cases: Cases, weights: Array) -> FloatArray:
@@ -198,7 +198,7 @@ def overall(name: str, cases: Cases, weights: Array) -> FloatArray:
         return mean_of_known(classwise(name, cases, weights, columns))
     if name == "brier":
         squares = np.where(cases.known, (cases.probability - cases.truth) ** 2, 0.0)[:, columns]
-        errors = _divide(_sums(weights, squares), _sums(weights, cases.known[:, columns]))
+        errors = divide(_sums(weights, squares), _sums(weights, cases.known[:, columns]))
         return errors.sum(1) if cases.categorical else mean_of_known(errors)
     if name == "ece":
         parts = list(zip(cases.probability.T, cases.truth.T, cases.known.T, strict=True))
@@ -212,14 +212,14 @@ def overall(name: str, cases: Cases, weights: Array) -> FloatArray:
         return mean_of_known(recall if cases.categorical else (recall + classwise("specificity", cases, weights, every)) / 2)
     true_positive, positive, decided, total = _counts(cases, weights, every)
     if name == "accuracy" and cases.categorical:
-        return _divide(true_positive.sum(1), total[:, 0])
+        return divide(true_positive.sum(1), total[:, 0])
     if name == "accuracy":
-        return mean_of_known(_divide(total - positive - decided + 2 * true_positive, total))
+        return mean_of_known(divide(total - positive - decided + 2 * true_positive, total))
     # mcc: Gorodkin's (2004) R_K; 0 where truth or decisions are constant, as in scikit-learn.
     rows = total[:, 0]
     covariance = true_positive.sum(1) * rows - (positive * decided).sum(1)
     spread = (rows**2 - (positive**2).sum(1)) * (rows**2 - (decided**2).sum(1))
-    return np.where(spread > 0, _divide(covariance, np.sqrt(spread)), np.where(rows > 0, 0.0, np.nan))
+    return np.where(spread > 0, divide(covariance, np.sqrt(spread)), np.where(rows > 0, 0.0, np.nan))
 
 
 def _one_label(y01: ArrayLike, score: ArrayLike) -> Cases:
@@ -300,3 +300,54 @@ def confusion(y: ArrayLike, p: ArrayLike) -> NDArray[np.int64]:
     if not cases.categorical:
         raise ValueError("a confusion matrix needs class ids, not multi-label targets")
     return cases.truth.T.astype(np.int64) @ cases.decision.astype(np.int64)
+
+
+MICRO = ("auroc", "average_precision")
+MICRO_BLOCK = 64  # resamples that are spread over all classes at a time
+
+
+def check_label(y01: ArrayLike, score: ArrayLike) -> tuple[Array, Array, FloatArray]:
+    """One label, checked: truth (n,) bool, known (n,) bool, score (n,)."""
+    cases = _one_label(y01, score)
+    return cases.truth[:, 0], cases.known[:, 0], cases.probability[:, 0]
+
+
+def check_both_classes(y01: ArrayLike, score: ArrayLike) -> tuple[Array, FloatArray]:
+    """Truth and score of the known rows; ValueError unless both classes are there."""
+    truth, known, values = check_label(y01, score)
+    truth, values = truth[known], values[known]
+    if truth.all() or not truth.any():
+        raise ValueError(f"positive and negative rows are needed, not {int(truth.sum())} positive of {len(truth)} known rows")
+    return truth, values
+
+
+def check_probabilities(p: ArrayLike, missing: bool = False) -> FloatArray:
+    """P as it is; ValueError unless all of it lies between 0 and 1, or is NaN where some may be ``missing``."""
+    values = np.asarray(p, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1) | (missing & np.isnan(values))).all():
+        raise ValueError("p must be probabilities between 0 and 1: apply softmax or sigmoid to the logits")
+    return values
+
+
+def micro(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> float | FloatArray:
+    """AUROC or average precision micro-averaged: every pair of a row and a class (or known label) counts as a row of one label.
+
+    A float, or (R,) with ``weights``.
+    """
+    cases = check_cases(y, p)
+    check_name(name, cases)
+    if name not in MICRO:
+        raise ValueError(f"{name} has no micro average here: choose from {', '.join(MICRO)}")
+    columns = cases.truth.shape[1]
+    column = (-1, 1)
+    flat = Cases(
+        cases.truth.reshape(column),
+        cases.known.reshape(column),
+        cases.probability.reshape(column),
+        cases.decision.reshape(column),
+        categorical=False,
+    )
+    counts = check_weights(weights, len(cases.truth))
+    blocks = (counts[i : i + MICRO_BLOCK] for i in range(0, len(counts), MICRO_BLOCK))
+    values = np.concatenate([overall(name, flat, np.repeat(block, columns, axis=1)) for block in blocks])
+    return float(values[0]) if weights is None else values

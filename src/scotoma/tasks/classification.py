@@ -19,8 +19,8 @@ from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
+from scotoma.metrics import calibration, operating_points
 from scotoma.metrics import classification as metrics
-from scotoma.metrics import operating_points
 from scotoma.metrics.summaries import draw_rows
 from scotoma.models import linear_probe
 from scotoma.models.features import extract
@@ -80,7 +80,7 @@ class Job:
             return []
         p = predict(self.network, self.head, self.info, self.store, self.rows[self.val], self.target.multilabel)
         return draw_rows(
-            self.target.y[self.val], operating_points.tempered(p, self.info.temperature, self.target.multilabel), self.drawn
+            self.target.y[self.val], calibration.tempered(p, self.info.temperature, self.target.multilabel), self.drawn
         )
 
 
@@ -199,14 +199,12 @@ def operating_point(encoder: nn.Module, head: nn.Module, info: EncoderInfo, stor
     y = target.y[drawn.val]
     if not len(drawn.val):
         return 1.0, ()
-    p = predict(encoder, head, info, store, rows[drawn.val], target.multilabel).clip(
-        operating_points.SURE, 1 - operating_points.SURE
-    )
+    p = predict(encoder, head, info, store, rows[drawn.val], target.multilabel).clip(calibration.SURE, 1 - calibration.SURE)
     temperature = 1.0
     if len(drawn.val) >= FEWEST_TO_CALIBRATE:
-        fitted = operating_points.temperature(y, np.log(p / (1 - p)) if target.multilabel else np.log(p))
+        fitted = calibration.temperature(y, np.log(p / (1 - p)) if target.multilabel else np.log(p))
         temperature = float(np.clip(fitted, 1 / MOST_TEMPERATURE, MOST_TEMPERATURE))
-    p = operating_points.tempered(p, temperature, target.multilabel)
+    p = calibration.tempered(p, temperature, target.multilabel)
     thresholds = []
     for k in range(len(target.classes)):
         truth = y[:, k] if target.multilabel else (y == k).astype(float)

@@ -1,0 +1,29 @@
+"""Labels and probabilities, drawn and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import softmax
+
+NAN = float("nan")
+SCORES = np.array([0.9, 0.8, 0.8, 0.7, 0.6, 0.4, 0.4, 0.2])
+TRUTH = np.array([1.0, 1, 0, 1, 0, 1, 0, 0])
+
+
+def one_label(seed: int = 0, rows: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Known labels and tied probabilities, the label likelier the higher they are."""
+    rng = np.random.default_rng(seed)
+    p = rng.integers(1, 20, rows) / 20
+    return (rng.random(rows) < p**2).astype(float), p
+
+
+def with_unknown(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same rows among others whose label is unknown."""
+    return np.concatenate([[NAN], y, [NAN, NAN]]), np.concatenate([[0.99], p, [0.01, 0.5]])
+
+
+def classes(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids drawn from softmax(z), and 2.5 z: logits too sure by that factor."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(400, 3)) * 1.5
+    return (softmax(z, 1).cumsum(1) < rng.random((400, 1))).sum(1), 2.5 * z
