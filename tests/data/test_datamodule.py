@@ -211,3 +211,13 @@ def test_altered_copies_across_a_tables_own_split_are_said_or_that_nobody_looked
     assert made(pd.concat([frame, mirrored], ignore_index=True))[0] == 0  # on the side of what it is a copy of
     _, told = made(copied.drop(columns="split"))
     assert "altered copies" not in told
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"), [("US", "ultrasound"), ("MG", "mammography"), ("OPT", "oct"), ("SM", "histology"), ("OT", "grey")]
+)
+def test_the_modality_is_what_most_headers_say(write_dicom, tmp_path: Path, header: str, expected: str) -> None:
+    rng = np.random.default_rng(0)
+    for k, name in enumerate((header, header, "CT")):
+        write_dicom(tmp_path / "d" / f"{k}.dcm", rng.integers(0, 255, (20, 20), np.uint8), PatientID=f"p{k}", Modality=name)
+    assert gather(data=tmp_path / "d", size=16, quiet=True, imports=()).modality == expected

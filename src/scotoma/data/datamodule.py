@@ -21,7 +21,7 @@ from scotoma.data import encoder_header, provenance, pseudonyms
 from scotoma.data import sources as table
 from scotoma.data.labels import classes as label_columns
 from scotoma.data.labels import targets
-from scotoma.data.modalities import modality
+from scotoma.data.modalities import BY_HEADER, modality
 from scotoma.data.splits import lookalikes, splits, units
 from scotoma.data.store import store
 from scotoma.errors import UsageError, notice
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scotoma.data.io.read import Display
-
-_BY_HEADER = {"CR": "xray", "DX": "xray", "DR": "xray", "MG": "xray", "CT": "ct", "MR": "mr"}
 
 
 @dataclass
@@ -249,8 +247,8 @@ def _modality(dataset: dataset_.Dataset, opened: store.Store) -> str:
     """What most headers say; else grey or colour."""
     if "modality" in opened.facts.columns:
         most = Counter(opened.facts["modality"].iloc[dataset.table["row"]].dropna()).most_common(1)
-        if most and most[0][0] in _BY_HEADER:
-            return _BY_HEADER[most[0][0]]
+        if most and most[0][0] in BY_HEADER:
+            return BY_HEADER[most[0][0]]
     return "grey" if opened.channels == 1 else "colour"
 
 

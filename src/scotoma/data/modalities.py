@@ -29,9 +29,32 @@ MODALITIES = {
     "xray": Modality(mirror=False, flip=False, rotation=10),
     "ct": Modality(mirror=False, flip=False, rotation=15),
     "mr": Modality(mirror=True, flip=False, rotation=20),
+    "ultrasound": Modality(
+        mirror=False, flip=False, rotation=10
+    ),  # attenuation goes with depth; the heart and the liver have a side
+    "mammography": Modality(mirror=True, flip=False, rotation=10),  # a mirrored left breast is a right one
+    "oct": Modality(mirror=True, flip=False, rotation=10),  # a mirrored left eye is a right one; layers have an order
     "colour": Modality(mirror=True, flip=False, rotation=15, hue=0.1),
     "dermoscopy": Modality(mirror=True, flip=True, rotation=180, hue=0.1),
     "fundus": Modality(mirror=False, flip=False, rotation=20, hue=0.1),
+    "histology": Modality(mirror=True, flip=True, rotation=180, hue=0.1),  # tissue has no up; stains differ between laboratories
+}
+# DICOM's Modality (C.7.3.1.1.1) -> ours
+BY_HEADER = {
+    "CR": "xray",
+    "DX": "xray",
+    "DR": "xray",
+    "MG": "mammography",
+    "CT": "ct",
+    "MR": "mr",
+    "US": "ultrasound",
+    "IVUS": "ultrasound",
+    "OPT": "oct",
+    "OP": "fundus",
+    "SM": "histology",
+    "GM": "histology",
+    "XC": "colour",
+    "ES": "colour",
 }
 
 
