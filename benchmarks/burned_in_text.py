@@ -2,7 +2,7 @@
 
 python benchmarks/burned_in_text.py choose [N]   the films for choosing scales and thresholds: prints recall and alarms
 python benchmarks/burned_in_text.py test         reads the test films once and writes benchmarks/results/burned_in_text.json
-python benchmarks/burned_in_text.py table        prints the tables of docs/audit.md from it
+python benchmarks/burned_in_text.py table        prints the tables of docs/results/audit.md from it
 
 Films for choosing and films for testing share no font, letter height, contrast, place, background series or data set. A film with
 text has one block of one to three lines as apparatus write them; its letters are as high as a capital. A film without text has
@@ -276,7 +276,7 @@ def share(found: int, of: int) -> str:
 
 
 def tables() -> str:
-    """The tables of docs/audit.md."""
+    """The tables of docs/results/audit.md."""
     kept = json.loads(OUT.read_text())
     made = pd.DataFrame(kept["synthetic"])
     texts, none = made[made["lines"] > 0], made[made["kind_of"] == "without"]

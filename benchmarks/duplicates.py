@@ -1,7 +1,7 @@
 """Near-duplicates: how many made copies of real images are found, what is wrongly taken for one, and how long it takes.
 
 python benchmarks/duplicates.py            measures and writes benchmarks/results/duplicates.json
-python benchmarks/duplicates.py table      prints the tables of docs/audit.md from it
+python benchmarks/duplicates.py table      prints the tables of docs/results/audit.md from it
 
 Of each data set 300 images are drawn, one a unit (patient, lesion or published near-duplicate group); each is copied in each way
 and compared with every image of the data set. Recall: the share of copies that are near their source. Precision: of all
@@ -174,7 +174,7 @@ def planted(n: int, kind: str) -> dict[str, Any]:
 
 
 def tables() -> str:
-    """The two tables of docs/audit.md."""
+    """The two tables of docs/results/audit.md."""
     kept = json.loads(OUT.read_text())
     rows = pd.DataFrame([r for r in kept["quality"] if r["change"]])
     lines = ["| copy | " + " | ".join(SETS) + " |", "|---|" + "---|" * len(SETS)]

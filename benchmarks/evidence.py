@@ -8,7 +8,7 @@ python benchmarks/evidence.py next          does one image follow another in its
 
 Options: ``--runs runs/evidence``; ``--steps N`` and ``--finetune_steps N`` for other lengths. Lengths are steps, not minutes (those
 of ``robustness`` from benchmarks/paces.py, five minutes each): other work may go on beside. Writes
-benchmarks/results/evidence_NAME.jsonl, from which docs/results.md has its tables.
+benchmarks/results/evidence_NAME.jsonl, from which docs/results/index.md has its tables.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ SLOW = ("dino", "msn", "ijepa")
 FRACTIONS = [0.01, 0.1, 1.0]
 KEPT = ("auroc", "auroc_difference", "images_per_second", "images_seen", "steps", "seconds", "effective_rank")
 LABEL_DRAWS = 1
-NOT_HERE = ("proxy",)  # brain_tumor_mri has no metadata; see docs/results.md for where it stands
+NOT_HERE = ("proxy",)  # brain_tumor_mri has no metadata; see docs/results/index.md for where it stands
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Writes docs/results.md and the README's table from the rows of studies kept under benchmarks/results/.
+"""Writes the tables of docs/results and of the README from the rows of studies kept under benchmarks/results/.
 
 python benchmarks/tables.py keep NAME RUN   copies the summary rows and the configuration of a study
 python benchmarks/tables.py write           writes the tables between their markers
@@ -327,7 +327,7 @@ def main() -> int:
         keep(sys.argv[2], Path(sys.argv[3]))
         return 0
     stale = 0
-    for path in (ROOT / "docs" / "results.md", ROOT / "docs" / "methods.md", ROOT / "README.md"):
+    for path in (*sorted((ROOT / "docs" / "results").glob("*.md")), ROOT / "docs" / "reference" / "methods.md", ROOT / "README.md"):
         text = path.read_text()
         if sys.argv[1:] == ["check"]:
             stale += filled(text) != text

@@ -3,7 +3,7 @@
 python benchmarks/without_copies.py NAME RUN      adds benchmarks/results/NAME_without_copies.jsonl
 
 Brain Tumor MRI holds mirrored, flipped and brightened copies of its own images, which its published split does not keep together
-(docs/audit.md). The classifiers are those of the study; only the test images differ.
+(docs/results/audit.md). The classifiers are those of the study; only the test images differ.
 """
 
 from __future__ import annotations

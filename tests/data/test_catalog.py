@@ -96,6 +96,6 @@ def test_the_list_and_the_page_have_all_of_each() -> None:
 
 
 def test_the_page_is_fresh() -> None:
-    """Made anew by `scotoma list datasets --markdown > docs/datasets.md`."""
-    path = Path(__file__).parents[2] / "docs" / "datasets.md"
+    """Made anew by `scotoma list datasets --markdown > docs/reference/datasets.md`."""
+    path = Path(__file__).parents[2] / "docs" / "reference" / "datasets.md"
     assert path.read_text() == catalog.markdown()

@@ -107,7 +107,7 @@ WORDS = ("DOE^JANE", "12.03.1961", "ID 448120", "ST MARY HOSPITAL", "MUELLER ANN
 
 
 def test_text_on_phantoms_is_found_and_their_markers_are_none() -> None:
-    """The rates that docs/audit.md gives; a phantom has a side marker of its own, and every second has a tube."""
+    """The rates that docs/results/audit.md gives; a phantom has a side marker of its own, and every second has a tube."""
     rng = np.random.default_rng(0)
     found, wrong = 0, 0
     for i in range(24):

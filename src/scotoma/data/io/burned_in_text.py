@@ -3,7 +3,7 @@
 A name or a date that an apparatus wrote into the pixels stays there when the header is cleaned. Looked for are strokes as bright as
 the brightest (or as dark as the darkest) pixels, thin for their height, in a row. A side marker (L, R) or a
 single digit is none. What is written smaller than about six pixels, in grey, or by hand is missed; a ruler or a row of clips may be
-taken for text: docs/audit.md has the measured rates.
+taken for text: docs/results/audit.md has the measured rates.
 """
 
 from __future__ import annotations

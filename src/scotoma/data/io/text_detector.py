@@ -3,7 +3,7 @@
 Both networks run on onnxruntime directly, on one thread a call: neither OpenCV nor rapidocr is imported, nothing is downloaded.
 The detector marks what looks like text, at scales that find small letters; the recogniser reads it. Fewer than ``LETTERS`` letters
 or digits in a row, such as a side or view marker, are no finding, nor is what cannot be read. Lines run along a side of the image:
-slanted and mirrored ones are mostly missed. ``docs/audit.md`` has the measured rates.
+slanted and mirrored ones are mostly missed. ``docs/results/audit.md`` has the measured rates.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from scotoma.data.store.store import Store
 from scotoma.errors import RunError, notice
 
 DETAIL = 48  # side of the thumbnails that are compared, pixels
-CORRELATION = 0.75  # of their detail; measured in docs/audit.md
+CORRELATION = 0.75  # of their detail; measured in docs/results/audit.md
 BRIGHTNESS = 1.25  # an image brightened or darkened by about this factor
 Box = tuple[float, float, float, float]
 KEPT = "copies.npy"  # of a store: the groups of all its images, once they are found
