@@ -1,6 +1,6 @@
 """How cost grows with images, their size, and processes; run it alone on the machine.
 
-python benchmarks/growth.py [--window 0.25]     writes benchmarks/results/growth.json and growth.png
+python benchmarks/growth.py [--window 0.25]     writes benchmarks/results/growth.json and docs/results/growth.png
 
 Images: seconds of the processor for reading a table of so many rows with fourteen findings and splitting it, and for opening a
 store of them (``scale.py``'s steps, less the imports). Size: images a second in training, $SCOTOMA_DATA/brain_tumor_mri, the
@@ -116,7 +116,7 @@ def main() -> None:
     found: dict[str, Any] = {"processes": processes(options.window), "sizes": sizes(options.window), "images": example_images()}
     found |= {"hardware": hardware(), "versions": versions()}
     (RESULTS / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
-    draw(found, RESULTS / "growth.png")
+    draw(found, RESULTS.parents[1] / "docs" / "results" / "growth.png")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The eighteen identifiers of the HIPAA safe harbour rule (45 CFR 164.514(b)(2)) as a table has them: names, record and account
 numbers, dates, addresses, telephone numbers, free text. What is recognised here is in no store, row or page; see
-``docs/concepts/privacy.md``. Recognition is no proof: a name in a column of two different values under a name of its own is not found.
+``docs/concepts/privacy.md``. Recognition is no proof: a name in a column of two different values under a name of its own is not
+found.
 """
 
 from __future__ import annotations
