@@ -20,7 +20,7 @@ from scotoma.commands.evaluate import _say_other_classes, evaluate
 from scotoma.commands.finetune import finetune
 from scotoma.commands.pretrain import pretrain
 from scotoma.data import encoder_header, sources
-from scotoma.data.datamodule import gather, material_rows
+from scotoma.data.datamodule import data_rows, gather
 from scotoma.data.labels import targets
 from scotoma.data.splits.splits import Split
 from scotoma.errors import RunError, UsageError
@@ -191,7 +191,7 @@ def test_leakage_that_was_allowed_is_in_the_rows_and_in_the_card(grey_folder) ->
     frame = sources.load(grey_folder(8)).table.assign(patient=[f"p{k // 2}" for k in range(16)], split=["train", "test"] * 8)
     for of, shared in ((frame["split"], 8), (["train"] * 8 + ["test"] * 8, 0)):
         made = gather(data=frame.assign(split=of), target=["label"], size=16, allow_leakage=True, quiet=True, imports=())
-        rows = [{**row, "run": "r"} for row in material_rows(made)]
+        rows = [{**row, "run": "r"} for row in data_rows(made)]
         assert sum(r["value"] for r in rows if r["metric"] == "shared_between_sides") == shared
         told = statements._data(pd.DataFrame(rows), False, [])["split"]
         assert told == ("By patient; but the run was told to allow leakage." if shared else "By patient: none is in two sets.")

@@ -12,12 +12,12 @@ from PIL import Image
 
 import scotoma
 from scotoma.data import dataset, encoder_header, provenance, pseudonyms, sources
-from scotoma.data.datamodule import USED, Material, earlier_split, gather
+from scotoma.data.datamodule import USED, DataModule, earlier_split, gather
 from scotoma.data.splits import splits
 from scotoma.errors import UsageError
 
 
-def made(data: object, **options: object) -> Material:
+def made(data: object, **options: object) -> DataModule:
     return gather(data=data, size=16, quiet=True, imports=(), **options)  # type: ignore[arg-type]
 
 
@@ -29,11 +29,11 @@ def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def phantoms() -> Material:
+def phantoms() -> DataModule:
     return made("phantom:120", target=["cardiomegaly"])
 
 
-def test_gathers_images_split_and_target(phantoms: Material) -> None:
+def test_gathers_images_split_and_target(phantoms: DataModule) -> None:
     assert phantoms.modality == "grey"
     assert phantoms.split.unit == "patient"
     assert phantoms.target is not None
@@ -57,12 +57,12 @@ def test_nothing_left_to_pretrain_on_is_refused(grey_folder) -> None:  # type: i
         _ = made(frame, allow_leakage=True).pretraining
 
 
-def test_the_fingerprint_is_of_the_pixels_whatever_their_order(phantoms: Material) -> None:
+def test_the_fingerprint_is_of_the_pixels_whatever_their_order(phantoms: DataModule) -> None:
     assert phantoms.fingerprint(np.array([3, 1, 2])) == phantoms.fingerprint(np.array([1, 2, 3]))
     assert phantoms.fingerprint(np.array([1, 2, 3])) != phantoms.fingerprint(np.array([1, 2, 4]))
 
 
-def test_used_holds_keyed_hashes_and_the_split(phantoms: Material, tmp_path: Path) -> None:
+def test_used_holds_keyed_hashes_and_the_split(phantoms: DataModule, tmp_path: Path) -> None:
     phantoms.save_used(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [USED]
     used = pd.read_parquet(tmp_path / USED)
@@ -77,7 +77,7 @@ def test_used_holds_keyed_hashes_and_the_split(phantoms: Material, tmp_path: Pat
     assert earlier_split(None) == earlier_split(tmp_path / "absent" / "run") == {}
 
 
-def test_the_same_data_keep_their_split_for_the_encoder_they_made(phantoms: Material, tmp_path: Path) -> None:
+def test_the_same_data_keep_their_split_for_the_encoder_they_made(phantoms: DataModule, tmp_path: Path) -> None:
     phantoms.save_used(tmp_path)
     again = made("phantom:120", target=["nodule"], seed=5, encoder_run=tmp_path)
     assert np.array_equal(again.split.of, phantoms.split.of)
@@ -168,7 +168,7 @@ def test_a_target_of_the_headers_is_read_once_they_are(write_dicom: Callable[...
     assert made(mine, target=["sex"]).target.classes == ("X", "Y")
 
 
-def test_a_table_that_the_run_has_never_seen_is_tested_whole(phantoms: Material, tmp_path: Path) -> None:
+def test_a_table_that_the_run_has_never_seen_is_tested_whole(phantoms: DataModule, tmp_path: Path) -> None:
     phantoms.save_used(tmp_path)
     new = made("phantom:40:9", encoder_run=tmp_path, rows="auto")
     assert set(new.split.of) == {"test"} and new.rule.startswith("all rows: the table has no split")

@@ -13,7 +13,7 @@ import torch
 
 from scotoma.commands.embed import embed
 from scotoma.data import encoder_header, provenance, pseudonyms, sources
-from scotoma.data.datamodule import Material, Source, gather
+from scotoma.data.datamodule import DataModule, Source, gather
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.provenance import IN_PART, NO_RECORD, Part, Record, of_rows
 from scotoma.data.splits.lookalikes import Copies
@@ -145,7 +145,7 @@ def test_a_hundred_thousand_images_and_patients_stay_below_three_megabytes() -> 
 # ---- through files and tables ----
 
 
-def made(data: object, **options: object) -> Material:
+def made(data: object, **options: object) -> DataModule:
     return gather(data=data, size=32, quiet=True, imports=(), **options)  # type: ignore[arg-type]
 
 

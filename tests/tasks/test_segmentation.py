@@ -16,7 +16,7 @@ from scotoma.commands.evaluate import evaluate
 from scotoma.commands.finetune import finetune
 from scotoma.commands.study import study
 from scotoma.data import encoder_header
-from scotoma.data.datamodule import Material, gather
+from scotoma.data.datamodule import DataModule, gather
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.labels.masks import Regions
 from scotoma.data.splits.label_draws import Draw, draw
@@ -57,7 +57,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def parts(discs: Path, **recipe: object) -> tuple[torch.nn.Module, EncoderInfo, Material, Draw, Recipe]:
+def parts(discs: Path, **recipe: object) -> tuple[torch.nn.Module, EncoderInfo, DataModule, Draw, Recipe]:
     material = gather(data=str(discs / "table.csv"), target=["mask_path"], size=32, quiet=True)
     encoder, info, _ = encoders.load(discs)
     drawn = draw(material.target, material.split, 1.0, 0)

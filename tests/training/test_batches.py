@@ -10,27 +10,27 @@ import pandas as pd
 import pytest
 
 from scotoma.data import dataset, sources
-from scotoma.data.datamodule import Material, gather
+from scotoma.data.datamodule import DataModule, gather
 from scotoma.data.io import read
 from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Wants
 from scotoma.training import batches as asides
 
 
-def made(data: object, **options: object) -> Material:
+def made(data: object, **options: object) -> DataModule:
     return gather(data=data, size=16, quiet=True, imports=(), **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def phantoms() -> Material:
+def phantoms() -> DataModule:
     return made("phantom:80")
 
 
-def with_columns(material: Material, **columns: object) -> Material:
+def with_columns(material: DataModule, **columns: object) -> DataModule:
     return replace(material, dataset=replace(material.dataset, table=material.dataset.table.assign(**columns)))
 
 
-def test_columns_become_numbers_and_say_what_they_are(phantoms: Material) -> None:
+def test_columns_become_numbers_and_say_what_they_are(phantoms: DataModule) -> None:
     n = len(phantoms.dataset)
     words = np.array(["b", None, "a", "c"], object)[np.arange(n) % 4]
     ages = np.array(["058Y", "006M", None, "010D"], object)[np.arange(n) % 4]
@@ -48,7 +48,7 @@ def test_columns_become_numbers_and_say_what_they_are(phantoms: Material) -> Non
     np.testing.assert_allclose([values[:, 3].mean(), values[:, 3].std()], [0, 1], atol=1e-6)
 
 
-def test_columns_that_say_nothing_are_refused(phantoms: Material) -> None:
+def test_columns_that_say_nothing_are_refused(phantoms: DataModule) -> None:
     n = len(phantoms.dataset)
     material = with_columns(phantoms, same=1.0, empty=None)
     for name, message in (("same", "fewer than two"), ("agee", "did you mean 'age'"), ("empty", "fewer than two")):
@@ -67,7 +67,7 @@ def test_a_column_that_is_the_target_shows_only_the_labels_that_a_draw_may_see()
     np.testing.assert_array_equal(values[seen, 0], material.target.y[seen])
 
 
-def test_partners_are_of_one_patient_band_or_study(phantoms: Material) -> None:
+def test_partners_are_of_one_patient_band_or_study(phantoms: DataModule) -> None:
     positions = phantoms.pretraining
     frame = phantoms.dataset.table.iloc[positions]
     for spec, group in (("patient", frame["patient"]), ("age:10", frame["age"] // 10), ("sex", frame["sex"])):
@@ -84,7 +84,7 @@ def test_partners_are_of_one_patient_band_or_study(phantoms: Material) -> None:
         assert ((rng_rows == at) == alone).all(), spec
 
 
-def test_pairs_that_cannot_be_are_refused(phantoms: Material) -> None:
+def test_pairs_that_cannot_be_are_refused(phantoms: DataModule) -> None:
     positions = np.arange(len(phantoms.dataset))
     material = with_columns(phantoms, own=positions)
     for spec, message in (("own", "no two"), ("age:ten", "COLUMN:WIDTH"), ("site", "no column 'site'")):
@@ -93,7 +93,7 @@ def test_pairs_that_cannot_be_are_refused(phantoms: Material) -> None:
 
 
 @pytest.mark.parametrize("by", ["frame", "header"])
-def test_the_next_slice_follows_by_place_or_frame(phantoms: Material, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+def test_the_next_slice_follows_by_place_or_frame(phantoms: DataModule, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     n = len(phantoms.dataset)
     order = np.random.default_rng(0).permutation(n)
     material = with_columns(phantoms, study=np.arange(n) // 10, frame=order if by == "frame" else np.arange(n))
@@ -130,7 +130,7 @@ def test_regions_lie_on_their_images(tmp_path: Path) -> None:
         assert inside[k].any() == isinstance(path, str)
 
 
-def test_without_masks_regions_are_refused(phantoms: Material) -> None:
+def test_without_masks_regions_are_refused(phantoms: DataModule) -> None:
     material = with_columns(phantoms, mask_path=None)
     with pytest.raises(UsageError, match="mask_path"):
         asides.batches(material, np.arange(4), Wants(regions=True), 0)

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scotoma.data.datamodule import Material, gather
+from scotoma.data.datamodule import DataModule, gather
 from scotoma.errors import UsageError
 from scotoma.studies.runner import _only, _reads_labels
 from scotoma.training import batches, label_columns
 
 
 @pytest.fixture(scope="module")
-def material() -> Material:
+def material() -> DataModule:
     from scotoma.data import sources
 
     frame = sources.load("phantom:120").table
@@ -25,7 +25,7 @@ def material() -> Material:
 @pytest.mark.parametrize(
     "method", ["proxy?columns=age+code", "simclr?positives=code", "autoencoder?region_weight=1.0", "byol?positives=code"]
 )
-def test_a_study_refuses_a_method_that_reads_what_determines_the_target(material: Material, method: str) -> None:
+def test_a_study_refuses_a_method_that_reads_what_determines_the_target(material: DataModule, method: str) -> None:
     with pytest.raises(UsageError, match=r"column '(code|mask_path)' determines the target 'cardiomegaly'"):
         label_columns.refuse(material, method)
 
@@ -34,11 +34,11 @@ OTHERS = ("proxy?columns=age+sex", "simclr?positives=patient", "simclr?positives
 
 
 @pytest.mark.parametrize("method", [*OTHERS, "proxy?columns=cardiomegaly"])
-def test_a_study_takes_other_columns_and_the_target_itself(material: Material, method: str) -> None:
+def test_a_study_takes_other_columns_and_the_target_itself(material: DataModule, method: str) -> None:
     label_columns.refuse(material, method)
 
 
-def test_pairs_of_equal_labels_are_trained_on_the_labels_of_a_draw(material: Material) -> None:
+def test_pairs_of_equal_labels_are_trained_on_the_labels_of_a_draw(material: DataModule) -> None:
     from scotoma.data.splits.label_draws import draw
 
     assert material.target is not None
@@ -51,7 +51,7 @@ def test_pairs_of_equal_labels_are_trained_on_the_labels_of_a_draw(material: Mat
     assert (size[unseen] == 1).all() and (size[drawn.train] > 1).all()
 
 
-def test_an_encoder_that_was_pretrained_on_the_target_says_so(material: Material, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_encoder_that_was_pretrained_on_the_target_says_so(material: DataModule, capsys: pytest.CaptureFixture[str]) -> None:
     label_columns.say(material, {"name": "proxy", "columns": ["cardiomegaly"], "min_scale": 0.5, "jitter": 0.2})
     assert "pretrained on column 'cardiomegaly', which is the target 'cardiomegaly'" in capsys.readouterr().err
     label_columns.say(material, {"name": "proxy", "columns": ["code"]})

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scotoma.data.datamodule import Material, gather
+from scotoma.data.datamodule import DataModule, gather
 from scotoma.errors import UsageError
 from scotoma.run_folder import DATA, Onlooker, Run
 from scotoma.training import resuming
@@ -34,7 +34,7 @@ def clinic(clinic_table: Path, tmp_path: Path) -> Path:
     return folder / "table.csv"
 
 
-def gathered(path: Path) -> Material:
+def gathered(path: Path) -> DataModule:
     return gather(data=str(path), target=["label"], size=32, channels=1, quiet=True, imports=())
 
 

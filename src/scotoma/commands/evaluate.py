@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scotoma import plugins, preflight
 from scotoma.arguments import checked
 from scotoma.data import evaluated_images
-from scotoma.data.datamodule import TESTED_ON, material_rows
+from scotoma.data.datamodule import TESTED_ON, data_rows
 from scotoma.errors import RunError, UsageError, notice
 from scotoma.run_folder import Row, Run, read_rows, status
 
@@ -121,7 +121,7 @@ def evaluate(
     from scotoma.models import segmentation_decoders
 
     stamp = _stamp(Path(run))
-    about = material_rows(material)
+    about = data_rows(material)
     if out is None:
         _refuse_another_test(Path(run), about)
     network, info, linear = encoders.load(run)

@@ -1,4 +1,4 @@
-"""What every verb that trains or tests starts from: table, store, split, target, gathered in one place and checked there."""
+"""The data module, from which every verb that trains or tests starts: table, store, split and target, gathered and checked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Material:
+class DataModule:
     """Readable images, their pixels, split and target.
 
     Args:
@@ -154,7 +154,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
            allow_leakage: bool = False, encoder_run: Path | None = None, tests: bool = True, compared: Sequence[str] = (),
            rows: str = "test",
            display: Display | None = None, quiet: bool = False,
-           imports: tuple[str, ...] = ("timm", "lightning")) -> Material:  # fmt: skip
+           imports: tuple[str, ...] = ("timm", "lightning")) -> DataModule:  # fmt: skip
     """Load, check, decode and split.
 
     Args:
@@ -220,7 +220,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     name = _modality(dataset, opened) if modality_name == "auto" else modality_name
     before = sources[0].record if encoder_run else provenance.Record()
     there = encoder_run if encoder_run and encoder_run.exists() else None
-    return Material(dataset, opened, split, found, name, seconds, there, before, overlaps, rule, copies)
+    return DataModule(dataset, opened, split, found, name, seconds, there, before, overlaps, rule, copies)
 
 
 def _whole(dataset: dataset_.Dataset, rows: str, sources: Sequence[Source]) -> tuple[bool, str]:
@@ -338,7 +338,7 @@ def _used(run: Path | None) -> pd.DataFrame | None:
 TESTED_ON = "tested_on"  # the key of a row by which the images tested and the target are known again
 
 
-def material_rows(material: Any) -> list[Row]:
+def data_rows(material: Any) -> list[Row]:
     """Rows about the data: how many images, patients and unreadable files."""
     import numpy as np
 

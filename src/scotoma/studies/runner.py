@@ -18,7 +18,7 @@ import numpy as np
 
 from scotoma import files, plugins
 from scotoma.data import encoder_header, provenance
-from scotoma.data.datamodule import Material, material_rows
+from scotoma.data.datamodule import DataModule, data_rows
 from scotoma.data.labels import masks
 from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw, draw
@@ -56,7 +56,7 @@ class Arm:
         return run.path / "predictions" / ("-".join(p for p in parts if p) + ".npy")
 
 
-def carry_out(run: Run, material: Material, quiet: bool = False) -> None:
+def carry_out(run: Run, material: DataModule, quiet: bool = False) -> None:
     """Do what is not done yet, then write all rows and figures."""
     config, target = run.config, _target(material)
     say_few(material)
@@ -94,12 +94,12 @@ def _reads_labels(method: str, target: Target) -> bool:
     return label_columns.reads_target(chosen.wants(chosen.settings(given)), target.columns)
 
 
-def _target(material: Material) -> Target:
+def _target(material: DataModule) -> Target:
     assert material.target is not None
     return material.target
 
 
-def _pretrain(run: Run, material: Material, method: str, folder: Path, quiet: bool) -> str:
+def _pretrain(run: Run, material: DataModule, method: str, folder: Path, quiet: bool) -> str:
     """Pretrain one method into a run folder of its own, or find it done; the network's name."""
     if status(folder) != "finished":
         config = run.config
@@ -156,7 +156,7 @@ def _arms(config: dict[str, Any], networks: dict[str, str], weights: dict[str, s
             yield Arm(mode, name, network)
 
 
-def _network(run: Run, material: Material, arm: Arm, drawn: Draw, quiet: bool) -> Path:
+def _network(run: Run, material: DataModule, arm: Arm, drawn: Draw, quiet: bool) -> Path:
     """The encoder file of an arm: pretrained, pretrained anew on the draw's labels, or random or given weights, written once."""
     given, folder = _weights(run.config).get(arm.method), _network_of(run, _target(material), arm, drawn)
     if given is None and arm.method != "random":
@@ -186,12 +186,12 @@ def _network_of(run: Run, target: Target, arm: Arm, drawn: Draw) -> Path:
     return run.path / "pretrain" / name
 
 
-def _only(material: Material, drawn: Draw) -> Material:
+def _only(material: DataModule, drawn: Draw) -> DataModule:
     """The material with the labels of one draw alone."""
     return replace(material, target=_target(material).only(drawn.train))
 
 
-def _classify(run: Run, material: Material, arm: Arm, draws: list[Draw], quiet: bool) -> Iterator[tuple[Draw, np.ndarray]]:
+def _classify(run: Run, material: DataModule, arm: Arm, draws: list[Draw], quiet: bool) -> Iterator[tuple[Draw, np.ndarray]]:
     """Fit a classifier on each draw and give its probabilities of the test rows."""
     target, test = _target(material), _test(material)
     config, inputs, last = run.config, None, None
@@ -226,11 +226,11 @@ def _classify(run: Run, material: Material, arm: Arm, draws: list[Draw], quiet: 
         yield drawn, plugins.module("evaluators", arm.evaluator).predict(inputs, target, drawn, test)
 
 
-def _context(material: Material, encoder: Any = None, info: Any = None) -> Context:
+def _context(material: DataModule, encoder: Any = None, info: Any = None) -> Context:
     return Context(encoder, info, None, material.dataset, material.store, material.split, _target(material))
 
 
-def _test(material: Material) -> np.ndarray:
+def _test(material: DataModule) -> np.ndarray:
     return _context(material).test
 
 
@@ -239,7 +239,7 @@ def _save(path: Path, p: np.ndarray) -> None:
         np.save(file, p.astype(np.float32))
 
 
-def _save_draws(run: Run, material: Material, draws: list[Draw]) -> None:
+def _save_draws(run: Run, material: DataModule, draws: list[Draw]) -> None:
     """``labels.csv``: which rows each draw may see; a user's proof, and the way to repeat it elsewhere."""
     import pandas as pd
 
@@ -253,14 +253,14 @@ def _save_draws(run: Run, material: Material, draws: list[Draw]) -> None:
         files.write(run.path / "labels.csv", pd.concat(parts).to_csv(index=False))
 
 
-def _rows(run: Run, material: Material, arms: list[Arm], draws: list[Draw], networks: dict[str, str]) -> list[Row]:
+def _rows(run: Run, material: DataModule, arms: list[Arm], draws: list[Draw], networks: dict[str, str]) -> list[Row]:
     """All rows of the study, from the files that its classifiers or segmenters left."""
     target, test = _target(material), _test(material)
     y, units, config = target.y[test], material.split.units[test], run.config
     judge: Judge = OfClasses(y, units, target.classes)
     if target.regional:
         judge = OfRegions(units, masks.read(material.dataset, material.store.side).classes)
-    rows: list[Row] = material_rows(material)
+    rows: list[Row] = data_rows(material)
     for method in networks:
         rows += [{**row, "method": method} for row in read_rows(run.path / "pretrain" / _slug(method))]
     rows += [] if target.regional else _patients_needed(target, y)
@@ -320,7 +320,7 @@ def _patients_needed(target: Target, y: np.ndarray) -> list[Row]:
     return [{**common, **row} for name, share in shares if 0 < share < 1 for row in learning_curves.width_rows(name, share)]
 
 
-def _figure_of_features(run: Run, material: Material, networks: dict[str, str]) -> None:
+def _figure_of_features(run: Run, material: DataModule, networks: dict[str, str]) -> None:
     """The map of the test images' features: each encoder beside its random weights."""
     if _target(material).regional:
         return  # regions have no class by which an image could be marked

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scotoma.data.datamodule import Material
+from scotoma.data.datamodule import DataModule
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw
@@ -50,7 +50,7 @@ class Job:
 
     head: nn.Module
 
-    def __init__(self, network: nn.Module, info: EncoderInfo, material: Material, drawn: Draw, recipe: Recipe, rule: str | float,
+    def __init__(self, network: nn.Module, info: EncoderInfo, material: DataModule, drawn: Draw, recipe: Recipe, rule: str | float,
                  quiet: bool) -> None:  # fmt: skip
         assert material.target is not None
         self.network, self.drawn, self.recipe, self.rule, self.quiet = network, drawn, recipe, rule, quiet

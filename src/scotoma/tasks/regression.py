@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scotoma.data.datamodule import Material
+from scotoma.data.datamodule import DataModule
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.splits.label_draws import Draw
 from scotoma.errors import UsageError
@@ -46,7 +46,9 @@ class Job:
     evaluator = "regression"
     head: nn.Linear
 
-    def __init__(self, network: nn.Module, info: EncoderInfo, material: Material, drawn: Draw, recipe: Recipe, quiet: bool) -> None:
+    def __init__(
+        self, network: nn.Module, info: EncoderInfo, material: DataModule, drawn: Draw, recipe: Recipe, quiet: bool
+    ) -> None:
         assert material.target is not None and material.target.numbers is not None
         check(recipe, drawn)
         self.network, self.drawn, self.recipe, self.quiet = network, drawn, recipe, quiet

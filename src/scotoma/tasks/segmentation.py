@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.data.datamodule import Material
+from scotoma.data.datamodule import DataModule
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.labels import masks
 from scotoma.data.labels.masks import Regions
@@ -114,7 +114,7 @@ class Job:
 
     evaluator = "segmentation"
 
-    def __init__(self, network: nn.Module, info: EncoderInfo, material: Material, drawn: Draw, recipe: Recipe, decoder: str,
+    def __init__(self, network: nn.Module, info: EncoderInfo, material: DataModule, drawn: Draw, recipe: Recipe, decoder: str,
                  quiet: bool) -> None:  # fmt: skip
         self.network, self.recipe, self.quiet = network, recipe, quiet
         self.store, self.rows, self.split = material.store, material.rows, material.split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.data.datamodule import Material
+from scotoma.data.datamodule import DataModule
 from scotoma.data.io.dicom_headers import age_in_years
 from scotoma.data.labels.annotators import label_text
 from scotoma.data.pairing import Partners, Successors
@@ -18,7 +18,7 @@ from scotoma.training.trainer import Batches
 MOST_CLASSES = 100
 
 
-def batches(material: Material, positions: np.ndarray, wants: Wants, seed: int) -> tuple[Batches, tuple[Column, ...]]:
+def batches(material: DataModule, positions: np.ndarray, wants: Wants, seed: int) -> tuple[Batches, tuple[Column, ...]]:
     """The batches that a method wants, of the images at these positions, and what its columns are.
 
     Raises:
@@ -35,7 +35,7 @@ def batches(material: Material, positions: np.ndarray, wants: Wants, seed: int) 
     return Batches(material.store, rows, targets, values, pairs, regions, seed), described
 
 
-def columns(material: Material, names: tuple[str, ...], positions: np.ndarray) -> tuple[tuple[Column, ...], np.ndarray | None]:
+def columns(material: DataModule, names: tuple[str, ...], positions: np.ndarray) -> tuple[tuple[Column, ...], np.ndarray | None]:
     """Columns of the table as (n, K) float32, NaN where missing, and what each is.
 
     Words, and numbers of which there are two, are classes (sorted); other numbers are standardised; ages such as 058Y become years.
@@ -49,7 +49,7 @@ def columns(material: Material, names: tuple[str, ...], positions: np.ndarray) -
     return tuple(column for column, _ in found), np.stack([values for _, values in found], 1)
 
 
-def _column(material: Material, name: str, positions: np.ndarray) -> tuple[Column, np.ndarray]:
+def _column(material: DataModule, name: str, positions: np.ndarray) -> tuple[Column, np.ndarray]:
     import pandas as pd
 
     target = material.target
@@ -75,7 +75,7 @@ def _column(material: Material, name: str, positions: np.ndarray) -> tuple[Colum
     return Column(name, tuple(classes)), np.array([np.nan if t is None else at[t] for t in texts], np.float32)
 
 
-def partners(material: Material, spec: str, positions: np.ndarray) -> Partners | Successors:
+def partners(material: DataModule, spec: str, positions: np.ndarray) -> Partners | Successors:
     """Who may stand beside whom: ``COLUMN``, ``COLUMN:WIDTH`` for bands of numbers, or ``next:COLUMN``; see ``Wants.pairs``.
 
     Raises:

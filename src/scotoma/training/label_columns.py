@@ -13,7 +13,7 @@ from scotoma.errors import UsageError, notice
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scotoma.data.datamodule import Material
+    from scotoma.data.datamodule import DataModule
     from scotoma.methods.parts.inputs import Wants
 
 NEXT = "next:"
@@ -30,7 +30,7 @@ def reads_target(wants: Wants, columns: tuple[str, ...]) -> bool:
     return bool(wants.labels or set(wants.columns) & set(columns) or pair_column(wants.pairs)[0] in columns)
 
 
-def telling(material: Material, wants: Wants) -> list[tuple[str, str]]:
+def telling(material: DataModule, wants: Wants) -> list[tuple[str, str]]:
     """Columns that a method reads and that determine the target: (column, target), with ``mask_path`` for its presence.
 
     The target itself is among them.
@@ -52,7 +52,7 @@ def telling(material: Material, wants: Wants) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def refuse(material: Material, method: str) -> None:
+def refuse(material: DataModule, method: str) -> None:
     """Refuse a method of a study that reads columns which determine the target.
 
     Raises:
@@ -68,7 +68,7 @@ def refuse(material: Material, method: str) -> None:
         )
 
 
-def say(material: Material, method: dict[str, Any]) -> None:
+def say(material: DataModule, method: dict[str, Any]) -> None:
     """Say which columns that an encoder was pretrained on determine the target.
 
     Args:

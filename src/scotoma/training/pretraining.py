@@ -13,7 +13,7 @@ import torch
 
 from scotoma import plugins
 from scotoma.data import encoder_header
-from scotoma.data.datamodule import Material
+from scotoma.data.datamodule import DataModule
 from scotoma.data.store.store import statistics
 from scotoma.distributed import collectives
 from scotoma.errors import UsageError
@@ -48,7 +48,7 @@ class Parts:
     batches: Batches
 
 
-def assemble(config: dict[str, Any], material: Material) -> Parts:
+def assemble(config: dict[str, Any], material: DataModule) -> Parts:
     """Put the method together as a configuration says.
 
     Raises:
@@ -108,7 +108,7 @@ def opened(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) 
     return run or Onlooker(out, config, resumed)
 
 
-def train(run: Run, material: Material, parts: Parts, quiet: bool = False) -> list[Row]:
+def train(run: Run, material: DataModule, parts: Parts, quiet: bool = False) -> list[Row]:
     """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
     config, info, method, positions = run.config, parts.info, parts.method, parts.positions
     batches = parts.batches
@@ -151,7 +151,7 @@ def _require_same(run: Run, info: encoder_header.EncoderInfo) -> None:
         raise UsageError(f"--resume: the interrupted run had {flag} {was}: name it again (--{flag} {was}), or say --overwrite")
 
 
-def describe(config: dict[str, Any], material: Material, name: str) -> encoder_header.EncoderInfo:
+def describe(config: dict[str, Any], material: DataModule, name: str) -> encoder_header.EncoderInfo:
     """The header of the encoder to be: its network, the statistics of the training pixels, and how it came about."""
     timm_name, kwargs = encoders.resolve(name, config["size"])
     positions = material.pretraining

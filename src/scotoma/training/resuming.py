@@ -13,7 +13,7 @@ import numpy as np
 
 from scotoma import files
 from scotoma.data import pseudonyms
-from scotoma.data.datamodule import Material
+from scotoma.data.datamodule import DataModule
 from scotoma.data.splits import splits
 from scotoma.data.store import store
 from scotoma.errors import UsageError, notice, number
@@ -28,7 +28,7 @@ _SHOWN = "shown"  # attribute: how stored values become grey levels, and the nam
 _WEIGHTS = "weights"  # attribute: source of weights to start from, or to compare with -> hash of the file
 
 
-def check(run: Run, material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> None:
+def check(run: Run, material: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> None:
     """Keep what a run is started on; refuse to go on with it on other data.
 
     Args:
@@ -63,7 +63,7 @@ def check(run: Run, material: Material, masks: bool = False, weights: Iterable[s
         now.to_parquet(temporary)
 
 
-def confirm_finished(out: Path, material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> Path:
+def confirm_finished(out: Path, material: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> Path:
     """Say that a run which is to be gone on with is finished; refuse other data than it was started on.
 
     Raises:
@@ -75,7 +75,7 @@ def confirm_finished(out: Path, material: Material, masks: bool = False, weights
     return out
 
 
-def state(material: Material, masks: bool = False, weights: Iterable[str | Path] = ()) -> pd.DataFrame:
+def state(material: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> pd.DataFrame:
     """One row an image: keyed hashes of its pixels, its side of the split, its labels, its mask, and every other column."""
     import pandas as pd
 

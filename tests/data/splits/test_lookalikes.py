@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from scotoma.data import encoder_header, provenance, sources
-from scotoma.data.datamodule import USED, Material, gather
+from scotoma.data.datamodule import USED, DataModule, gather
 from scotoma.data.provenance import Record
 from scotoma.data.splits.lookalikes import Copies
 from scotoma.data.splits.near_duplicates import near_duplicates, near_pairs
 from scotoma.errors import UsageError
 
 
-def made(data: object, **options: object) -> Material:
+def made(data: object, **options: object) -> DataModule:
     return gather(data=data, size=32, quiet=True, imports=(), **options)  # type: ignore[arg-type]
 
 
@@ -38,7 +38,7 @@ def pretrained(grey_folder, tmp_path: Path) -> tuple[Path, pd.DataFrame]:  # typ
     return run, frame
 
 
-def copies(material: Material) -> Copies:
+def copies(material: DataModule) -> Copies:
     """What was found of the one encoder."""
     (found,) = material.copies.values()
     return found
