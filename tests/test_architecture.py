@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import scotoma
-from scotoma import cli
+from scotoma import cli, plugins
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scotoma"
@@ -100,6 +100,8 @@ TESTED_BY = {
     "training.pretraining": "commands/test_pretrain.py",
     "training.schedule": "training/test_trainer.py",
     "visualization.plots": "commands/test_study.py",
+    **{f"transforms.corruptions.{name}": "transforms/test_corruptions.py" for name in ("base", *plugins.names("corruptions"))},
+    **{f"explain.attributions.{name}": "explain/test_attributions.py" for name in ("base", *plugins.names("attributions"))},
 }
 
 

@@ -69,7 +69,7 @@ def test_help_of_a_verb_shows_flags_as_they_are_typed(capsys: pytest.CaptureFixt
         assert ("--where" if verb in ("find", "purge") else "--out") in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", [*plugins.FOLDERS, "encoders"])
+@pytest.mark.parametrize("kind", [*plugins.LISTED, "encoders"])
 def test_lists_have_a_line_for_each(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", kind]) == 0
     text = capsys.readouterr().out
@@ -120,7 +120,7 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
     [
         ("pretrian --data d", "unknown verb 'pretrian'; did you mean 'pretrain'?"),
         ("zzz", "one of demo, audit, prepare"),
-        ("list method", "scotoma list datasets|encoders|evaluators|methods"),
+        ("list method", "scotoma list attributions|corruptions|datasets|encoders|evaluators|methods"),
         ("pretrain --data phantom:20 --method simcl", "unknown method 'simcl'; did you mean 'simclr'?"),
         ("pretrain --data phantom:20 --sise 32", "unknown flag --sise; did you mean --size?"),
         ("pretrain --data phantom:20 --method mae --method.mask_ration 0.5", "did you mean --method.mask_ratio?"),
@@ -300,7 +300,9 @@ def test_what_is_typed_for_a_text_stays_text(called: Callable[..., dict[str, Any
 def test_list_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--help", "-h"):
         assert main(["list", flag]) == 0
-        assert capsys.readouterr().out.startswith("usage: scotoma list datasets|encoders|evaluators|methods [--markdown]\n")
+        assert capsys.readouterr().out.startswith(
+            "usage: scotoma list attributions|corruptions|datasets|encoders|evaluators|methods [--markdown]\n"
+        )
 
 
 def test_rows_say_over_what_they_are_taken(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Finds methods, datasets and evaluators by module name; there is no registry to edit."""
+"""Finds what lies in certain folders by module name; there is no registry to edit."""
 
 from __future__ import annotations
 
@@ -6,33 +6,55 @@ import ast
 import difflib
 import importlib
 import json
+import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from scotoma.errors import UsageError
 
-FOLDERS = {"methods": "methods", "datasets": "data/datasets", "evaluators": "evaluators"}
-_ROOT = Path(__file__).parent
+FOLDERS = {
+    "methods": "methods",
+    "datasets": "data/datasets",
+    "evaluators": "evaluators",
+    "corruptions": "transforms/corruptions",
+    "attributions": "explain/attributions",
+    "sections": "reporting/sections",
+}
+LISTED = tuple(kind for kind in FOLDERS if kind != "sections")  # by ``scotoma list``
+
+
+def _files(kind: str) -> dict[str, Path]:
+    """Name -> file of all plug-ins of a kind, sorted, without importing any."""
+    package = importlib.import_module(_package(kind))  # its docstring alone; tests extend its path
+    found = {p.stem: p for folder in reversed(package.__path__) for p in Path(folder).glob("*.py")}
+    return {name: found[name] for name in sorted(found) if name not in ("__init__", "base")}
+
+
+def _package(kind: str) -> str:
+    return f"scotoma.{FOLDERS[kind].replace('/', '.')}"
 
 
 def names(kind: str) -> list[str]:
     """The names of all plug-ins of a kind, sorted, without importing any."""
-    return sorted(p.stem for p in (_ROOT / FOLDERS[kind]).glob("*.py") if p.stem not in ("__init__", "base"))
+    return list(_files(kind))
 
 
 def summaries(kind: str) -> dict[str, str]:
     """Name -> first line of the module's docstring, read without importing anything."""
-    found = {}
-    for name in names(kind):
-        tree = ast.parse((_ROOT / FOLDERS[kind] / f"{name}.py").read_text())
-        found[name] = (ast.get_docstring(tree) or "").split("\n")[0]
-    return found
+    return {name: (ast.get_docstring(ast.parse(p.read_text())) or "").split("\n")[0] for name, p in _files(kind).items()}
+
+
+@cache
+def titles(kind: str) -> dict[str, str]:
+    """Name -> what stands before the colon of its summary: what tables and figures call it."""
+    return {name: text.partition(":")[0] for name, text in summaries(kind).items()}
 
 
 def needs(name: str) -> list[str]:
     """What a method needs beside images, in words, read off its class without importing it."""
     words = {"needs_labels": "labels", "needs_vit": "ViT", "needs_cnn": "CNN"}
-    tree = ast.parse((_ROOT / FOLDERS["methods"] / f"{name}.py").read_text())
+    tree = ast.parse(_files("methods")[name].read_text())
     found = []
     for node in (n for c in tree.body if isinstance(c, ast.ClassDef) for n in c.body):
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
@@ -49,7 +71,7 @@ def needs(name: str) -> list[str]:
 
 def costs() -> dict[str, float]:
     """Method -> time of a step per image relative to ``supervised``, same network, as ``benchmarks/methods.py`` measured it."""
-    path = _ROOT / FOLDERS["methods"] / "costs.json"
+    path = Path(__file__).parent / FOLDERS["methods"] / "costs.json"
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
@@ -68,7 +90,13 @@ def module(kind: str, name: str) -> Any:
         UsageError: there is none of that name.
     """
     check(kind, name)
-    return importlib.import_module(f"scotoma.{FOLDERS[kind].replace('/', '.')}.{name}")
+    return importlib.import_module(f"{_package(kind)}.{name}")
+
+
+def modules(kind: str) -> dict[str, Any]:
+    """All plug-ins of a kind, imported, by their ``ORDER``; those without one last, by name."""
+    found = {name: importlib.import_module(f"{_package(kind)}.{name}") for name in _files(kind)}
+    return dict(sorted(found.items(), key=lambda item: getattr(item[1], "ORDER", math.inf)))
 
 
 def variant(text: str) -> tuple[Any, dict[str, Any]]:

@@ -151,7 +151,7 @@ def test_shown_are_the_surest_and_the_least_sure(tmp_path: Path) -> None:
     found = explain.shown(made, cases)
     numbers = made.dataset.table["row"].to_numpy()[cases]
     seen = explain.gather(made, explain._classifier(made), cases)
-    maps = explain.explain(explain._classifier(made), seen, explain.available(explain._classifier(made), seen.images[:1]))
+    maps = explain.explain(explain._classifier(made), seen, explain.find_attributions(explain._classifier(made), seen.images[:1]))
     pixels = made.store.batch(numbers)[:, 0] / 255
     for case in found:
         place = numbers.tolist().index(case.row)

@@ -16,7 +16,7 @@ from scotoma.evaluators import linear, robustness
 from scotoma.evaluators.base import Context
 from scotoma.models.encoders import forward_visible
 from scotoma.rng import KeyedRNG
-from scotoma.transforms import corruptions
+from scotoma.transforms.corruptions.base import SEVERITIES, find_corruptions, order_of_patches
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def slow_auroc(made: Context, name: str, severity: int) -> float:
     scores = []
     for number in made.dataset.table["row"].to_numpy()[test]:
         x = torch.from_numpy(made.store.batch(np.array([number]))).float() / 255
-        x = corruptions.EVERYWHERE[name](x, severity, KeyedRNG(0, 0, torch.tensor([int(number)])).of(name))
+        x = find_corruptions("xray")[name](x, severity, KeyedRNG(0, 0, torch.tensor([int(number)])).of(name))
         logits = head(made.encoder(x)).detach()
         scores.append(float(logits[0, 1] - logits[0, 0]))
     return float(roc_auc_score(made.target.y[test], scores))
@@ -64,11 +64,11 @@ def test_clean_images_are_as_the_linear_probe_finds_them(made: Context, rows: li
 def test_drops_are_relative_to_the_clean_images(rows: list[dict[str, object]]) -> None:
     clean = value(rows, "auroc", "clean", 0)
     drops = []
-    for severity in corruptions.SEVERITIES:
+    for severity in SEVERITIES:
         drops.append(1 - value(rows, "auroc", "gaussian", severity) / clean)
         assert value(rows, "auroc_relative_drop", "gaussian", severity) == pytest.approx(drops[-1], abs=1e-9)
     assert value(rows, "mean_auroc_relative_drop", "gaussian") == pytest.approx(np.mean(drops), abs=1e-9)
-    means = [value(rows, "mean_auroc_relative_drop", name) for name in corruptions.EVERYWHERE]
+    means = [value(rows, "mean_auroc_relative_drop", name) for name in find_corruptions("xray")]
     assert value(rows, "mean_auroc_relative_drop", "all") == pytest.approx(np.mean(means), abs=1e-9)
 
 
@@ -99,7 +99,7 @@ def test_tokens_are_dropped_and_pixels_painted_alike(made: Context) -> None:
         for c, images, keep in robustness._conditions(x, replace(made.info, mean=(0.3,), std=(0.2,)), rng, 8, drop=True)
         if c[0] in ("patches", "dropped_tokens")
     }
-    order = corruptions.order_of_patches(16, rng)
+    order = order_of_patches(16, rng)
     keep = order[:, 8:].sort(1).values
     with torch.autocast("cpu", torch.bfloat16):
         expected = vit.forward_head(forward_visible(vit, x, keep)).float()

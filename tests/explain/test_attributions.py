@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.explain import attributions
-from scotoma.explain.attributions import METHODS, Classifier, available
+from scotoma import plugins
+from scotoma.explain.attributions.base import Classifier, centre, find_attributions
 
 TARGET = torch.tensor([2, 0])
+MODULES = plugins.modules("attributions")
 GENERIC = {"saliency", "integrated_gradients", "gradient_shap", "occlusion"}
 
 
@@ -67,12 +68,12 @@ def enlarged(coarse: Tensor, side: int) -> Tensor:
 
 def test_saliency_of_a_linear_model_is_its_largest_absolute_weight() -> None:
     model, images, weight = linear_model(2, 8)
-    torch.testing.assert_close(attributions.saliency(model, images, TARGET), weight.abs().amax(1))
+    torch.testing.assert_close(MODULES["saliency"].attribute(model, images, TARGET), weight.abs().amax(1))
 
 
 def test_integrated_gradients_of_a_linear_model_are_weight_times_image_and_complete() -> None:
     model, images, weight = linear_model(2, 8)
-    found = attributions.integrated_gradients(model, images, TARGET)
+    found = MODULES["integrated_gradients"].attribute(model, images, TARGET)
     torch.testing.assert_close(found, (weight * images).sum(1), atol=1e-5, rtol=1e-5)
     logits = (model(images) - model(torch.zeros_like(images))).gather(1, TARGET[:, None])[:, 0]
     torch.testing.assert_close(found.sum((1, 2)), logits, atol=1e-4, rtol=1e-4)
@@ -82,21 +83,21 @@ def test_integrated_gradients_are_complete_for_a_network_with_curvature() -> Non
     model, images = vit(), torch.randn(2, 1, 32, 32, generator=seeded())
     with torch.no_grad():
         logits = (model(images) - model(torch.zeros_like(images))).gather(1, TARGET[:, None])[:, 0]
-    found = attributions.integrated_gradients(model, images, TARGET).sum((1, 2))
+    found = MODULES["integrated_gradients"].attribute(model, images, TARGET).sum((1, 2))
     torch.testing.assert_close(found, logits, atol=0.02 * float(logits.abs().max()), rtol=0)
 
 
 def test_gradient_shap_of_a_linear_model_is_weight_times_distance_from_the_mean_baseline() -> None:
     model, images, weight = linear_model(2, 8)
     state = np.random.get_state()[1].copy()  # type: ignore[union-attr]
-    found = attributions.gradient_shap(model, images, TARGET)
+    found = MODULES["gradient_shap"].attribute(model, images, TARGET)
     level = ((weight * images).sum(1) - found) / weight.sum(1)  # the one grey level of the mean baseline
     middle = float(level.median())
     torch.testing.assert_close(found, (weight * (images - middle)).sum(1), atol=1e-4, rtol=1e-4)
     assert 0 < abs(middle) < 1
     assert (np.random.get_state()[1] == state).all()  # type: ignore[index]
-    torch.testing.assert_close(found, attributions.gradient_shap(model, images, TARGET), atol=0, rtol=0)
-    assert not torch.allclose(found, attributions.gradient_shap(model, images, TARGET, seed=1), atol=1e-3)
+    torch.testing.assert_close(found, MODULES["gradient_shap"].attribute(model, images, TARGET), atol=0, rtol=0)
+    assert not torch.allclose(found, MODULES["gradient_shap"].attribute(model, images, TARGET, seed=1), atol=1e-3)
 
 
 def test_occlusion_of_a_linear_model_is_the_mean_over_windows_of_what_they_hide() -> None:
@@ -108,7 +109,7 @@ def test_occlusion_of_a_linear_model_is_the_mean_over_windows_of_what_they_hide(
             here = (slice(y, y + window), slice(x, x + window))
             total[:, *here] += (weight * images)[:, :, *here].sum((1, 2, 3))[:, None, None]
             count[here] += 1
-    torch.testing.assert_close(attributions.occlusion(model, images, TARGET), total / count, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(MODULES["occlusion"].attribute(model, images, TARGET), total / count, atol=1e-4, rtol=1e-4)
 
 
 def test_grad_cam_of_a_network_that_averages_its_map_is_the_class_activation_map() -> None:
@@ -118,7 +119,7 @@ def test_grad_cam_of_a_network_that_averages_its_map_is_the_class_activation_map
         maps = model.encoder.forward_features(images)  # type: ignore[operator]
         gradients = model.head.weight[TARGET] / 16  # of every cell alike: (2, 4)
         expected = torch.einsum("bc,bchw->bhw", gradients, maps).relu()
-    torch.testing.assert_close(attributions.grad_cam(model, images, TARGET), enlarged(expected, 16))
+    torch.testing.assert_close(MODULES["grad_cam"].attribute(model, images, TARGET), enlarged(expected, 16))
     assert float(expected.max()) > 0
 
 
@@ -132,8 +133,8 @@ def test_guided_grad_cam_lets_only_positive_gradients_through_relus() -> None:
         gradient = torch.nn.grad.conv2d_input(before.shape, net.second.weight, gradient, stride=2, padding=1)
         gradient = torch.where(before > 0, gradient, 0).clamp(min=0)
         guided = torch.nn.grad.conv2d_input(images.shape, net.first.weight, gradient, stride=2, padding=1)
-    expected = guided[:, 0] * attributions.grad_cam(model, images, TARGET)
-    torch.testing.assert_close(attributions.guided_grad_cam(model, images, TARGET), expected)
+    expected = guided[:, 0] * MODULES["grad_cam"].attribute(model, images, TARGET)
+    torch.testing.assert_close(MODULES["guided_grad_cam"].attribute(model, images, TARGET), expected)
     assert float(expected.abs().max()) > 0
 
 
@@ -149,7 +150,7 @@ def test_grad_cam_of_a_vision_transformer_equals_one_written_out() -> None:
     logits = model.head(net.norm(y)[:, 0])
     gradients = torch.autograd.grad(logits[0, 2] + logits[1, 0], tokens)[0]
     expected = (gradients[:, 1:].mean(1, keepdim=True) * tokens[:, 1:]).sum(2).relu().detach().view(2, 4, 4)
-    found = attributions.grad_cam(model, images, TARGET)
+    found = MODULES["grad_cam"].attribute(model, images, TARGET)
     torch.testing.assert_close(found, enlarged(expected, 32), atol=1e-6, rtol=1e-4)
     assert float(found.max()) > 0
 
@@ -167,44 +168,43 @@ def test_attention_rollout_equals_the_product_of_all_matrices(pool: str) -> None
     product = (0.5 * matrices[1] + 0.5 * identity) @ (0.5 * matrices[0] + 0.5 * identity)
     read = product[:, 0] if pool == "token" else product[:, 1:].mean(1)
     expected = read[:, 1:].reshape(2, 4, 4)
-    torch.testing.assert_close(attributions.attention_rollout(model, images, TARGET), enlarged(expected, 32))
+    torch.testing.assert_close(MODULES["attention_rollout"].attribute(model, images, TARGET), enlarged(expected, 32))
     assert float(expected.std() / expected.mean()) > 0.05
     if pool == "token":
         own = enlarged(matrices[1][:, 0, 1:].reshape(2, 4, 4), 32)
-        torch.testing.assert_close(attributions.class_attention(model, images, TARGET), own)
+        torch.testing.assert_close(MODULES["class_attention"].attribute(model, images, TARGET), own)
 
 
 def test_a_centred_head_gives_the_same_probabilities_and_two_classes_opposite_maps() -> None:
     seeded()
     head, features, images = nn.Linear(64, 2), torch.randn(5, 64), torch.randn(1, 1, 8, 8)
     before = copy.deepcopy(head.state_dict())
-    found = attributions.centred(head)
+    found = centre(head)
     torch.testing.assert_close(found(features).softmax(1), head(features).softmax(1))
     torch.testing.assert_close(found(features).sum(1), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(head.state_dict(), before, atol=0, rtol=0)
     model = nn.Sequential(nn.Flatten(), found)
-    maps = [attributions.integrated_gradients(model, images, torch.tensor([k])) for k in (0, 1)]
+    maps = [MODULES["integrated_gradients"].attribute(model, images, torch.tensor([k])) for k in (0, 1)]
     torch.testing.assert_close(maps[0], -maps[1], atol=1e-6, rtol=1e-5)
 
 
 def test_a_network_is_given_the_methods_that_it_takes() -> None:
     image = torch.zeros(1, 1, 32, 32)
-    assert set(available(resnet(), torch.zeros(1, 1, 64, 64))) == GENERIC | {"grad_cam", "guided_grad_cam"}
-    assert set(available(resnet(), image)) == GENERIC  # its map is of one cell
-    assert set(available(vit(), image)) == GENERIC | {"grad_cam", "attention_rollout", "class_attention"}
+    assert set(find_attributions(resnet(), torch.zeros(1, 1, 64, 64))) == GENERIC | {"grad_cam", "guided_grad_cam"}
+    assert set(find_attributions(resnet(), image)) == GENERIC  # its map is of one cell
+    assert set(find_attributions(vit(), image)) == GENERIC | {"grad_cam", "attention_rollout", "class_attention"}
     averaged = vit(global_pool="avg", fc_norm=False)
-    assert set(available(averaged, image)) == GENERIC | {"grad_cam", "attention_rollout"}
+    assert set(find_attributions(averaged, image)) == GENERIC | {"grad_cam", "attention_rollout"}
     gelu = timm.create_model("test_convnext", in_chans=1, num_classes=0)
-    assert set(available(Classifier(gelu, nn.Linear(gelu.num_features, 3)).eval(), torch.zeros(1, 1, 64, 64))) == GENERIC | {
-        "grad_cam"
-    }
+    model = Classifier(gelu, nn.Linear(gelu.num_features, 3)).eval()
+    assert set(find_attributions(model, torch.zeros(1, 1, 64, 64))) == GENERIC | {"grad_cam"}
 
 
 @pytest.mark.parametrize(("build", "side"), [(resnet, 64), (vit, 32)])
 def test_methods_leave_the_model_as_it_was_and_see_each_image_alone(build, side: int) -> None:
     model, images = build(), torch.randn(2, 1, side, side, generator=seeded())
     before, weights = model(images).detach(), copy.deepcopy(model.state_dict())
-    methods = available(model, images)
+    methods = find_attributions(model, images)
     for name, method in methods.items():
         found = method(model, images, TARGET)
         assert found.shape == (2, side, side) and found.dtype == torch.float32 and not found.requires_grad, name
@@ -222,5 +222,5 @@ def test_methods_leave_the_model_as_it_was_and_see_each_image_alone(build, side:
 
 
 def test_every_method_is_available_to_some_network() -> None:
-    some = set(available(resnet(), torch.zeros(1, 1, 64, 64))) | set(available(vit(), torch.zeros(1, 1, 32, 32)))
-    assert some == set(METHODS)
+    some = set(find_attributions(resnet(), torch.zeros(1, 1, 64, 64))) | set(find_attributions(vit(), torch.zeros(1, 1, 32, 32)))
+    assert some == set(plugins.names("attributions"))

@@ -1,4 +1,4 @@
-"""``scotoma list``: methods, encoders, datasets and evaluators, a line each."""
+"""``scotoma list``: methods, encoders, datasets, evaluators, corruptions and attributions, a line each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def show(arguments: list[str], summary: str) -> int:
     Raises:
         UsageError: there is no such kind.
     """
-    kinds = [*plugins.FOLDERS, "encoders"]
+    kinds = [*plugins.LISTED, "encoders"]
     if "--help" in arguments or "-h" in arguments:
         print(f"usage: scotoma list {'|'.join(sorted(kinds))} [--markdown]\n\n{summary}; --markdown: methods, datasets")
         return 0

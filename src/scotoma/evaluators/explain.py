@@ -24,7 +24,7 @@ from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, class_name
 from scotoma.explain import dicom_secondary_capture
 from scotoma.explain import faithfulness as faith
-from scotoma.explain.attributions import Attribution, Classifier, available, centred
+from scotoma.explain.attributions.base import Attribution, Classifier, centre, find_attributions
 from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means
 from scotoma.models.encoders import build, width
 from scotoma.rng import KeyedRNG
@@ -87,7 +87,7 @@ def evaluate(context: Context) -> list[Row]:
         raise UsageError("--keep_identity reads the DICOM files: name them with --data, not a prepared store")
     classifier = _classifier(context)
     cases = gather(context, classifier, chosen(context))
-    methods = available(classifier, cases.images[:1])
+    methods = find_attributions(classifier, cases.images[:1])
     maps, fresh = (explain(c, cases, methods) for c in (classifier, _fresh(context, classifier)))
     rng = KeyedRNG(SEED, 0, torch.from_numpy(cases.rows).to(cases.images.device))
     shape = cases.masks.shape[1:]
@@ -188,7 +188,7 @@ def shown(context: Context, positions: np.ndarray) -> list[overlays.Case]:
     cases = gather(context, classifier, positions[np.array([i for members in groups.values() for i in members])])
     mean, std = (cases.images.new_tensor(v).view(1, -1, 1, 1) for v in (context.info.mean, context.info.std))
     images = (cases.images * std + mean).mean(1).clamp(0, 1).cpu().numpy()
-    maps = {k: m.cpu().numpy() for k, m in explain(classifier, cases, available(classifier, cases.images[:1])).items()}
+    maps = {k: m.cpu().numpy() for k, m in explain(classifier, cases, find_attributions(classifier, cases.images[:1])).items()}
     labels = [class_name(context.target, k) for k in cases.target.tolist()]
     return [
         overlays.Case(row, names[i], labels[i], float(cases.probability[i]), images[i], {k: m[i] for k, m in maps.items()})
@@ -218,7 +218,7 @@ def _classifier(context: Context) -> Classifier:
 
 
 def _joined(context: Context, encoder: nn.Module, head: nn.Linear) -> Classifier:
-    return Classifier(encoder, head if context.target.multilabel else centred(head))
+    return Classifier(encoder, head if context.target.multilabel else centre(head))
 
 
 def _fresh(context: Context, classifier: Classifier) -> Classifier:

@@ -23,7 +23,7 @@ from scotoma.models.encoders import forward_visible, is_vit
 from scotoma.models.precision import automatic_precision
 from scotoma.rng import KeyedRNG
 from scotoma.transforms.augmentation import normalise_, resized
-from scotoma.transforms.corruptions import SEVERITIES, corruptions, hide_patches, order_of_patches
+from scotoma.transforms.corruptions.base import SEVERITIES, find_corruptions, hide_patches, order_of_patches
 
 PROTOCOL = 1
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
@@ -89,7 +89,7 @@ def _conditions(x: Tensor, info: EncoderInfo, rng: KeyedRNG, patch: int,
                 drop: bool) -> Iterator[tuple[Condition, Tensor, Tensor | None]]:  # fmt: skip
     """Each condition with its images, and the patches that are kept where some are dropped."""
     yield CLEAN, x, None
-    for name, corrupt in corruptions(info.modality).items():
+    for name, corrupt in find_corruptions(info.modality).items():
         for severity in SEVERITIES:
             yield (name, severity), corrupt(x, severity, rng.of(name)), None
     cells = max(1, x.shape[2] // patch)

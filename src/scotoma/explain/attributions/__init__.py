@@ -1,0 +1,1 @@
+"""Attribution maps, one module a method; a module that lies here is found."""

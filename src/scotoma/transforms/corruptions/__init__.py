@@ -1,0 +1,1 @@
+"""Corruptions of images, one module each; a module that lies here is found."""
