@@ -52,9 +52,9 @@ def _no_power_cut_is_waited_for() -> Iterator[None]:
 def _audits_look_for_text_in_few_images() -> Iterator[None]:
     """In three of a table, as the detector takes a third of a second for each."""
 
-    importlib.import_module("scotoma.commands.audit")
+    importlib.import_module("scotoma.quality.audit")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["scotoma.commands.audit"], "MOST_DETECTED", 3)
+        patch.setattr(sys.modules["scotoma.quality.audit"], "MOST_DETECTED", 3)
         yield
 
 

@@ -91,6 +91,11 @@ TESTED_BY = {
     "reporting.sections.results": "reporting/test_build.py",
     "reporting.statements": "reporting/test_model_card.py",
     "reporting.svg": "reporting/test_build.py",
+    "studies.evaluation": "commands/test_evaluate.py",
+    "data.splits.table_split": "commands/test_split.py",
+    "data.store.prepared": "commands/test_prepare.py",
+    "models.embedding": "commands/test_embed.py",
+    "quality.audit": "commands/test_audit.py",
     "studies.runner": "commands/test_study.py",
     "tasks.base": "tasks/test_classification.py",
     "tasks.judging": "tasks/test_segmentation.py",
@@ -178,7 +183,6 @@ def test_nothing_directly_in_the_package_has_a_verbs_name() -> None:
         "import scotoma.data.datamodule, scotoma.data.encoder_header",
         "from scotoma.cli import main; assert main(['--help']) == 0",
         "from scotoma.cli import main; assert main(['list', 'methods']) == 0",
-        "from scotoma.cli import main; assert main(['prepare', '--help']) == 0",
         "import scotoma.reporting.build",
     ],
 )
@@ -187,6 +191,23 @@ def test_starts_without_torch(statement: str) -> None:
     check = f"import sys; {statement}; found = {heavy}; sys.exit(str(found) if found else 0)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v not in ("pretrain", "finetune")])
+def test_help_imports_nothing_heavy(verb: str) -> None:
+    """Not even numpy, but for the verbs whose methods have arguments of their own."""
+    heavy = ("numpy", "pandas", *HEAVY)
+    found = f"str([m for m in {heavy} if m in sys.modules] or 0)"
+    check = f"import sys; from scotoma.cli import main; main([{verb!r}, '--help']); sys.exit({found})"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "0", done.stderr
+
+
+def test_commands_import_nothing_heavy_for_the_type_checker_either() -> None:
+    """The parser of flags runs these blocks."""
+    for module, path in MODULES.items():
+        if module.startswith("commands."):
+            assert "TYPE_CHECKING" not in path.read_text(), module
 
 
 def test_decoding_processes_and_help_start_without_pandas() -> None:

@@ -267,11 +267,11 @@ def test_the_advice_about_an_interrupted_run_is_a_flag_of_the_verb(tmp_path: Pat
 
 
 ADD = """
-import sys; from pathlib import Path; from scotoma.commands.evaluate import _replace; from scotoma.run_folder import Run
+import sys; from pathlib import Path; from scotoma.studies.evaluation import replace_rows; from scotoma.run_folder import Run
 print('ready', flush=True); sys.stdin.readline()
 for k in range(20):
     rows = [{'evaluator': f'e{sys.argv[2]}', 'split': 'test', 'value': k, 'try': i} for i in range(50)]
-    _replace(Run(Path(sys.argv[1]), {}), rows)
+    replace_rows(Run(Path(sys.argv[1]), {}), rows)
 """
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from scotoma import files
 from scotoma.cli import main
-from scotoma.commands.evaluate import _say_other_classes, evaluate
+from scotoma.commands.evaluate import evaluate
 from scotoma.commands.finetune import finetune
 from scotoma.commands.pretrain import pretrain
 from scotoma.data import encoder_header, sources
@@ -27,6 +27,7 @@ from scotoma.errors import RunError, UsageError
 from scotoma.evaluators import knn, majority
 from scotoma.reporting import statements
 from scotoma.run_folder import read_rows, status
+from scotoma.studies.evaluation import say_other_classes
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +136,10 @@ def test_classes_that_a_model_does_not_know_are_counted(capsys: pytest.CaptureFi
     dataset = sources.load(frame)
     split = Split(np.array(["test"] * 6 + ["train"]), np.arange(7), "image", made=False)
     material = SimpleNamespace(dataset=dataset, split=split, target=targets.read(dataset, ["dx"], ["a", "b"]))
-    _say_other_classes(material)
+    say_other_classes(material)
     assert "3 of 6 test images have another class than the model's (a, b): not tested" in capsys.readouterr().err
     material.target = targets.read(dataset, ["dx"])
-    _say_other_classes(material)
+    say_other_classes(material)
     assert capsys.readouterr().err == ""
 
 

@@ -79,8 +79,8 @@ def _decoded_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builder, "_run_workers", run)
-        importlib.import_module("scotoma.commands.audit")
-        patch.setattr(sys.modules["scotoma.commands.audit"], "MOST_DETECTED", 1)  # nor is this about burned-in text
+        importlib.import_module("scotoma.quality.audit")
+        patch.setattr(sys.modules["scotoma.quality.audit"], "MOST_DETECTED", 1)  # nor is this about burned-in text
         yield
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scotoma.arguments import checked
 from scotoma.errors import UsageError
-
-if TYPE_CHECKING:
-    from scotoma.data.withdrawal import Holding
 
 Row = dict[str, Any]
 WHERE = ["runs"]
@@ -40,7 +37,7 @@ def find(patient: str, where: list[str] | None = None, quiet: bool = False) -> l
     return [{"kind": h.kind, "path": str(h.path), "images": h.images, "splits": h.splits} for h in found]
 
 
-def located(patient: str, where: list[str] | None) -> tuple[list[Holding], set[str]]:
+def located(patient: str, where: list[str] | None) -> tuple[list[Any], set[str]]:
     """What `find` finds, and the keyed hashes that were searched for."""
     from scotoma.data.store.store import cache_folder
     from scotoma.data.withdrawal import pseudonyms, search
@@ -53,7 +50,7 @@ def located(patient: str, where: list[str] | None) -> tuple[list[Holding], set[s
     return search(names, [folder for folder in folders if folder.is_dir()], cache_folder()), names
 
 
-def show(found: list[Holding], where: list[str] | None) -> None:
+def show(found: list[Any], where: list[str] | None) -> None:
     """Print what was found, a line each, and what could not be searched."""
     from scotoma.data.pseudonyms import key_path
     from scotoma.data.store import caches

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scotoma import preflight
 from scotoma.arguments import checked
 from scotoma.commands.pretrain import PRECISIONS
@@ -122,6 +120,8 @@ def finetune(
     if not finished:
         preflight.refuse_folder(Path(out), "finetune", overwrite, resume)
     from dataclasses import replace
+
+    import numpy as np
 
     from scotoma.data import encoder_header
     from scotoma.data.datamodule import gather

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from scotoma import files
 from scotoma.arguments import checked
-from scotoma.data.dataset import TABLE
-from scotoma.data.io.read import Display, parse_windows
-from scotoma.errors import UsageError, notice, number
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from scotoma.data.dataset import Dataset
-    from scotoma.data.store.store import Store
+from scotoma.errors import UsageError
 
 
 @checked
@@ -77,86 +67,19 @@ def prepare(
         UsageError: the request is wrong; nothing was written.
         RunError: the disk is full, an image unreadable under `strict`; what was decoded waits beside `out` for the next try.
     """
-    from pandas.api.types import infer_dtype
-
-    from scotoma.data import dataset as dataset_
-    from scotoma.data import phi, sources
-    from scotoma.data.io import slices
-    from scotoma.data.store import store
-
     if size < 16:
         raise UsageError(f"--size {size}: images need at least 16 pixels")
     if channels not in (None, 1, 3):
         raise UsageError(f"--channels {channels}: 1 or 3")
     if every < 1:
         raise UsageError(f"--every {every}: at least 1")
+    from scotoma.data.dataset import TABLE
+
     if (Path(out) / TABLE).exists():
         raise UsageError(f"{out} holds a prepared store: name another folder")
+    from scotoma.data import sources
+    from scotoma.data.store.prepared import write_store
+
     dataset = sources.load(data, labels, on, annotators, missing)
-    if dataset.store is not None:
-        raise UsageError(f"{dataset.store} is prepared already: name the images themselves")
-    for column in columns or ():
-        dataset.column(column)  # a wrong column is found before anything is decoded
-        reason = phi.reason_of(column, dataset.table[column], phi.units_of(dataset.table))
-        if reason is not None and reason.direct and column not in phi.STRUCTURE:
-            mend = "rename the column" if phi.named(column) else "write its values otherwise"
-            raise UsageError(
-                f"--columns {column}: {reason.text} is kept in no store; join it later by row in a table of your own, or {mend} if "
-                "it identifies nobody"
-            )
-    display = _display(dataset.display, windows, equalize, offset, redact)
-    dataset = slices.choose(replace(dataset, display=display), axis, every)
-    dataset, opened = store.prepare(dataset, size, channels, Path(out), strict, quiet=quiet, skip_empty=skip_empty)
-    if "mask_path" in dataset.table.columns and dataset.table["mask_path"].notna().any():
-        _, at = store.regions(dataset, opened.side, quiet, opened.path / store.REGIONS)
-        dataset = replace(dataset, table=dataset.table.assign(**{store.REGION: at}))
-    left_out = phi.identifying(dataset.table, columns or ())
-    if left_out:
-        told = ", ".join(f"{name} ({reason.text})" for name, reason in left_out.items())
-        indirect = [name for name, reason in left_out.items() if not reason.direct]
-        hint = f"; keep one that identifies nobody with --columns {indirect[0]}" if indirect else ""
-        notice(dataset.name, f"left out of the store as identifying: {told}{hint}")
-    drop = ("image_path", "mask_path", "frame", *left_out)
-    keep = dataset.table.drop(columns=[c for c in drop if c in dataset.table.columns])
-    keep.attrs[dataset_.LEFT_OUT] = {name: reason.text for name, reason in left_out.items()}
-    for column in keep.columns:  # a spreadsheet's column of numbers and words; Parquet has one type a column
-        if infer_dtype(keep[column]) in ("mixed", "mixed-integer"):
-            keep[column] = keep[column].map(str, na_action="ignore")
-    with files.replacing(opened.path / TABLE) as temporary:
-        keep.to_parquet(temporary)
-    _say(dataset, opened, keep)
-    return opened.path
-
-
-def _say(dataset: Dataset, opened: Store, kept: pd.DataFrame) -> None:
-    """One line about what the store holds."""
-    unread = int(opened.facts["error"].notna().sum())
-    shape = f"{opened.side} x {opened.side} pixels, {number(opened.channels, 'channel')}"
-    of_file = dataset.table["image_path"].value_counts()
-    several = int((of_file > 1).sum())
-    columns = sorted(c for c in kept.columns if c != "row")
-    notice(
-        dataset.name,
-        f"{number(len(kept), 'image')} of {shape}; {unread} unreadable; {number(several, 'file')} of several images; "
-        f"{number(len(columns), 'column')} kept{': ' if columns else ''}{', '.join(columns)}",
-    )
-
-
-def _display(
-    given: Display, windows: list[str] | None, equalize: str | None, offset: float | None, redact: bool = False
-) -> Display:
-    """The data set's display with what the user says otherwise."""
-    from scotoma.data.io import text_detector
-
-    if (redact or given.redact) and text_detector.models() is None:
-        raise UsageError(f"--redact: {text_detector.MISSING}")
-    try:
-        return replace(
-            given,
-            windows=given.windows if windows is None else parse_windows(windows),
-            equalize=given.equalize if equalize is None else equalize,
-            offset=given.offset if offset is None else offset,
-            redact=given.redact or redact,
-        )
-    except ValueError as error:
-        raise UsageError(f"--windows, --equalize, --offset: {error}") from error
+    display = {"windows": windows, "equalize": equalize, "offset": offset, "redact": redact}
+    return write_store(dataset, Path(out), size, channels, columns or [], display, axis, every, skip_empty, strict, quiet)

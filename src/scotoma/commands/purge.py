@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scotoma import files
 from scotoma.arguments import checked
 from scotoma.errors import RunError, UsageError
-
-if TYPE_CHECKING:
-    from scotoma.data.withdrawal import Holding
 
 Row = dict[str, Any]
 
@@ -104,7 +101,7 @@ def _words(done: bool, runs: bool) -> dict[str, str]:
     return words | {RUN: removing if runs else marking, WEIGHTS: removing if runs else "left: weights cannot forget"}
 
 
-def _take_out(holding: Holding, names: set[str], runs: bool) -> None:
+def _take_out(holding: Any, names: set[str], runs: bool) -> None:
     """Do what is to be done with one finding.
 
     Raises:

@@ -162,3 +162,22 @@ def _classes(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, int]]]]:
         if r["evaluator"] == "audit" and r["metric"] == "images" and "split" not in r:
             found.setdefault(r["column"], []).append((r["class"], r["value"]))
     return list(found.items())
+
+
+def print_findings(name: str, count: int, findings: list[Finding], rows: list[dict[str, Any]]) -> None:
+    """The problems, worst first, then the cohort's differences."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    colours = {"error": "bold red", "warning": "yellow", "note": "dim"}
+    grid = Table("", "problem", "rows", title=f"{escape(name)}: {count} images", title_justify="left", show_edge=False)
+    for f in findings:
+        ids = [str(i) for k, i in f.images if k == 0]
+        shown = ", ".join(ids[:6]) + (", ..." if len(ids) > 6 else "")
+        grid.add_row(f"[{colours[f.severity]}]{f.severity}[/]", escape(f.text), shown)
+    console.print(grid if findings else f"{escape(name)}: {count} images, no problem found")
+    unlike = [r for r in rows if r["evaluator"] == "cohort" and r["metric"] == "difference" and abs(r["value"]) > 0.1]
+    for r in unlike:
+        console.print(f"{escape(r['column'])} differs between train and {r['split']}: standardised difference {r['value']:.2f}")
