@@ -140,7 +140,7 @@ def image_means(values: ArrayLike, weights: Array) -> FloatArray:
     """Means of numbers that each image has under weights (R, n): (R,); NaN where none has one.
 
     Args:
-        values: (n,), or (n, K) of K regions, whose means are averaged; NaN for none.
+        values: (n,), or (n, K) of K classes, whose means are averaged; NaN for none.
         weights: (R, n).
     """
     each = np.asarray(values, dtype=np.float64)

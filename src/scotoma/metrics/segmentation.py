@@ -1,4 +1,4 @@
-"""How well found regions cover the true ones: scores of one image, a class at a time, on label maps."""
+"""Overlap of a predicted segmentation with the true mask: scores of one image, a class at a time, on label maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OVERLAPS = ("dice", "iou", "sensitivity", "precision", "hausdorff95")
 
 
 def scores(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    """Scores of an image's regions.
+    """Scores of an image's segmentation.
 
     Dice (the F1 of its pixels), intersection over union, sensitivity (recall) and precision are 0 where only one of the two maps
     has the class, and NaN where neither has: nothing was to be found and nothing was. The Hausdorff distance at its 95th

@@ -32,7 +32,7 @@ def image_grid(columns: dict[str, np.ndarray]) -> Figure:
 
 
 def outlined(images: np.ndarray, truth: np.ndarray, found: np.ndarray, titles: list[str]) -> Figure:
-    """A column for each image: alone above, below with outlines of true (solid) and found (dashed) regions.
+    """A column for each image: alone above, below with outlines of the true mask (solid) and of the predicted one (dashed).
 
     Args:
         images: (n, H, W, C) in [0, 1].

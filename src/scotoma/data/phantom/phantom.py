@@ -1,4 +1,4 @@
-"""Made-up chest radiographs with known truth: any image can be drawn alone, from a seed and an index.
+"""Synthetic chest radiographs with known truth: any image can be drawn alone, from a seed and an index.
 
 Who is on an image and what they have is drawn here, the image itself by :mod:`scotoma.data.phantom.radiograph`, all from
 counter-based generators keyed by (seed, kind of draw, patient or index).

@@ -190,7 +190,7 @@ def regions(dataset: Dataset, side: int, quiet: bool = True, out: Path | None = 
 
 
 def _notes(name: str, masks: Store, at: np.ndarray) -> None:
-    """Print what was done to masks that another reader might not have done, with a count."""
+    """Print what was done to masks that another program might not have done, with a count."""
     if NOTE in masks.facts.columns:
         notes = masks.facts[NOTE].iloc[at[at >= 0]].dropna().str.split("; ").explode()
         for text, count in notes.value_counts().items():
