@@ -71,7 +71,7 @@ def test_another_type_is_one_line(name: str, value: Any, message: str) -> None:
 
 def test_every_public_function_checks_its_arguments(tmp_path: Path) -> None:
     required = {"target": "label", "methods": "simclr", "encoder": "e", "run": "r", "data": "d", "patient": "p"}
-    with pytest.raises(UsageError, match="must be .*path"):
+    with pytest.raises(UsageError, match=r"must be .*path"):
         scotoma.report(["a"], out=5j)  # type: ignore[arg-type]
     for name in (n for n in scotoma.__all__ if n not in ("__version__", "report")):
         function = getattr(scotoma, name)
