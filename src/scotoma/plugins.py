@@ -47,8 +47,8 @@ def summaries(kind: str) -> dict[str, str]:
 
 @cache
 def titles(kind: str) -> dict[str, str]:
-    """Name -> what stands before the colon of its summary: what tables and figures call it."""
-    return {name: text.partition(":")[0] for name, text in summaries(kind).items()}
+    """Name -> what stands before the colon of its summary, which tables and figures call it; without a colon its name."""
+    return {name: text.partition(":")[0] if ":" in text else name.replace("_", " ") for name, text in summaries(kind).items()}
 
 
 def needs(name: str) -> list[str]:

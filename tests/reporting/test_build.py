@@ -48,7 +48,7 @@ def test_the_page_needs_nothing_from_outside(html):
 
 def test_contents_lead_to_the_sections_in_order(html):
     page = Page(html)
-    sections = ["asked", "data", "results", "classes", "calibration", "features", "pretraining", "limits", "repeat"]
+    sections = ["configuration", "data", "results", "classes", "calibration", "features", "pretraining", "limits", "repeat"]
     assert [a[1:] for a in page.addresses if a.startswith("#")] == sections
     assert [i for i in page.ids if i != "summary"] == sections
 
@@ -74,12 +74,12 @@ def test_the_summary_gives_verdicts_of_both_kinds_equal_weight(html, text):
     assert len(re.findall(r'<li><span class="verdict">', html)) == 4
     assert "What follows holds for 1,370 test images of brain_tumor_mri, with 10 % of the labels (n = 496 labelled" in text
     assert (
-        "Pretraining raised the macro AUROC of a linear classifier on the frozen encoder from 0.821 to 0.912 "
+        "Pretraining raised the macro AUROC of the linear classifier on the frozen encoder from 0.821 to 0.912 "
         "(difference +0.091, 95 % interval +0.076 to +0.106)." in text
     )
     assert "SimCLR, linear classifier on the frozen encoder: better than random weights; above the pixel control." in text
     assert "MAE, linear classifier on the frozen encoder: worse than random weights; did not beat the pixel control." in text
-    assert "lowered the macro AUROC of a linear classifier on the frozen encoder from 0.821 to 0.803" in text
+    assert "lowered the macro AUROC of the linear classifier on the frozen encoder from 0.821 to 0.803" in text
     assert "MAE, fine-tuned network: did not beat random weights; not clearly above the pixel control." in text
     assert (
         "was 0.889 with pretraining and 0.878 without (difference +0.011, 95 % interval \u22120.004 to +0.026, which includes zero)"
@@ -114,16 +114,23 @@ def test_sections_without_rows_are_left_out(tmp_path):
         tmp_path / "mae", [{"evaluator": "pretrain", "method": "mae", "metric": "loss", "value": 0.4}], {"command": "pretrain"}
     )
     page = Page(page_of(folder))
-    assert [i for i in page.ids if i != "summary"] == ["asked", "pretraining", "limits", "repeat"]
+    assert [i for i in page.ids if i != "summary"] == ["configuration", "pretraining", "limits", "repeat"]
     assert "cannot say what the pretraining was worth" in page.text and "img" not in page.tags
     maps = write(tmp_path / "maps", (), {"command": "finetune"}, [("maps", "explanations"), ("other", "elsewhere")], loss_curve(1))
     page = Page(page_of(maps))
-    assert [i for i in page.ids if i != "summary"] == ["asked", "results", "explanations", "pretraining", "limits", "repeat"]
-    assert "What the training did" in page.text and "Pretraining loss" not in page.text
+    assert [i for i in page.ids if i != "summary"] == [
+        "configuration",
+        "results",
+        "explanations",
+        "pretraining",
+        "limits",
+        "repeat",
+    ]
+    assert "Training" in page.text and "Pretraining loss" not in page.text
     only = Page(
         page_of(write(tmp_path / "knn", [{**BASE, "evaluator": "knn", "method": "mae", "metric": "auroc", "value": 0.8125}]))
     )
-    assert [i for i in only.ids if i != "summary"] == ["asked", "results", "limits", "repeat"]
+    assert [i for i in only.ids if i != "summary"] == ["configuration", "results", "limits", "repeat"]
     assert "0.812" in only.text and "no random-weights control was run" in only.text and "as trained" in only.text
 
 

@@ -10,7 +10,7 @@ from helpers.report_runs import finetuned, write
 from scotoma.reporting.build import build
 from scotoma.reporting.checklist import ITEMS, checklist
 from scotoma.reporting.reading import frame, read
-from scotoma.reporting.sections.results import results
+from scotoma.reporting.results import results
 from scotoma.reporting.statements import facts
 
 

@@ -31,7 +31,7 @@ def test_the_card_says_what_the_run_knows_and_asks_for_the_rest(tmp_path: Path) 
         "called positive: effusion from 0.300",
         "sex: AUROC gap 0.200 (95 % interval 0.180 to 0.220), highest for F, lowest for M. Too small to judge: sex X.",
         "2 methods of explanation, checked against random weights. Failed that check: saliency map.",
-        "- TO FILL: who made the labels, how, and how far readers agree",
+        "- TO FILL: who made the labels, how, and how far annotators agree",
         "- TO FILL: licence of the model",
         "this is no medical device",
     ):

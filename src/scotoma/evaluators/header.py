@@ -1,4 +1,4 @@
-"""Control: what image size and header facts alone predict, without a single pixel."""
+"""Image size and header facts alone: a control without a single pixel."""
 
 from __future__ import annotations
 

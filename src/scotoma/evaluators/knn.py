@@ -1,4 +1,4 @@
-"""Nearest neighbours: cosine-weighted votes of the labelled training images, nothing trained."""
+"""Nearest neighbours in the frozen encoder's features: cosine-weighted votes of the labelled training images, nothing trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on frozen features, to the optimum, its strength chosen on validation labels."""
+"""Linear classifier on the frozen encoder: logistic regression to the optimum, its strength chosen on validation labels."""
 
 from __future__ import annotations
 

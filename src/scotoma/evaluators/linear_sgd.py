@@ -1,4 +1,4 @@
-"""Linear probe trained by SGD for 90 epochs, as papers report theirs; ``linear`` goes to the optimum instead.
+"""Linear classifier by SGD: trained for 90 epochs, as papers report theirs; ``linear`` goes to the optimum instead.
 
 Protocol of MoCo v3 (arXiv 2104.02057, appendix, "Linear probing": SGD, 90 epochs, no weight decay, the learning rate swept) on
 features normalised without affine parameters (MAE, arXiv 2111.06377, appendix A.1). The rate with the lowest log loss on the draw's

@@ -1,4 +1,4 @@
-"""Control: the shares of the classes among the labels, said of every image."""
+"""Majority class: a control, the shares of the classes among the labels, said of every image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every metric of a trained classifier on the test rows, with intervals bootstrapped over patients."""
+"""Trained classifier: every metric on the test rows, with intervals bootstrapped over patients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxy: predict what the table knows of every image, such as age and sex, before the finding that few have."""
+"""Proxy tasks: predict what the table knows of every image, such as age and sex, before the finding that few have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervised training on a target: the baseline that every pretraining must be weighed against, and what ``finetune`` runs."""
+"""Supervised: training on a target, the baseline that every pretraining must be weighed against, and what ``finetune`` runs."""
 
 from __future__ import annotations
 

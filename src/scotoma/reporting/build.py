@@ -15,24 +15,21 @@ from typing import Any
 import pandas as pd
 
 from scotoma.errors import UsageError, notice
-from scotoma.reporting import figures, svg
+from scotoma.reporting import figures, svg, training
 from scotoma.reporting.cells import decimals, interval
 from scotoma.reporting.checklist import checklist
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.model_card import card, keep_edited
-from scotoma.reporting.naming import CONTROLS, SECTIONS, USES, data_name, label_of
+from scotoma.reporting.naming import SECTIONS, data_name, label_of
 from scotoma.reporting.origin import origins
 from scotoma.reporting.page import templates
+from scotoma.reporting.parts import find_parts
 from scotoma.reporting.reading import Folder, asked, frame, images_of, read
-from scotoma.reporting.sections import robustness, tasks, training
-from scotoma.reporting.sections.decisions import in_use
-from scotoma.reporting.sections.results import results, select_test, target_view
-from scotoma.reporting.sections.sample_size import planning
+from scotoma.reporting.results import find_classifiers, headlines, results, select_test, target_view
 from scotoma.reporting.statements import facts
 from scotoma.run_folder import withdrawal_sentence, withdrawn, write_atomically
 
-# evaluators with a section of their own
-TESTS = ("operating", "extrapolation", "robustness", "subgroups", "explain", "segmentation", "regression", "retrieval")
+FIRST = ("method", "random", "pixels", "header", "majority")  # kinds of lines that come first in the legend; others follow
 
 
 def build(runs: list[Path], out: Path | None = None) -> Path:
@@ -56,7 +53,7 @@ def build(runs: list[Path], out: Path | None = None) -> Path:
     path = Path(out) if out else Path(runs[0]) / "report.html"
     prefix = "" if path.stem == "report" else f"{path.stem}_"
     rows = frame(folders)
-    several = rows.loc[rows["evaluator"].isin(USES), "encoder"].nunique() > 1
+    several = rows.loc[rows["evaluator"].isin(find_classifiers(rows)), "encoder"].nunique() > 1
     found, sheets = results(rows, several), Sheets(f"{prefix}tables")
     content = _content(folders, rows, found, several, sheets)
     environment = templates()
@@ -79,8 +76,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     curves = training.curves(folders, several)
     learned = [(label, table) for label, table in curves if table["effective_rank"].notna().any()]
     kinds = dict(zip(found["label"], found["kind"], strict=True))
-    order = ("method", "random", "pixels", "header", "majority")
-    kinds = {label: kind for kind in order for label, k in kinds.items() if k == kind}
+    kinds = dict(sorted(kinds.items(), key=lambda item: next((i for i, k in enumerate(FIRST) if k == item[1]), len(FIRST))))
     style = svg.styles(kinds | {label: "method" for label, _ in curves if label not in kinds})
     cohorts = training.cohorts(rows, sheets, {f.top for f in folders if f.config.get("allow_leakage")})
     whole = found[found["class"].isna()]
@@ -90,11 +86,9 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     images = [p for folder in folders for p in images_of(folder)]
     counts = {f.top: withdrawn(*(g.path for g in folders if g.top == f.top)) for f in runs}
     gone = [f"{top} {withdrawal_sentence(n)}" for top, n in counts.items() if n]
-    tested = {name: _labelled(select_test(rows[rows["evaluator"] == name]), several) for name in TESTS}
     chosen_by = _labelled(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
-    use, plans = in_use(tested["operating"], sheets), planning(tested["extrapolation"], sheets)
-    robust = robustness.robustness(tested["robustness"], sheets)
-    of_robust = svg.styles(dict.fromkeys(robust.get("heads", ()), "method"))
+    saved = {s: [p for p in images if p["section"] == s] for s in SECTIONS}
+    parts = find_parts(select_test(rows), lambda some: _labelled(some, several), saved, sheets)
     return {
         "data": ", ".join(dict.fromkeys(data_name(f.config) for f in runs)),
         "runs": [asked(f) for f in runs],
@@ -103,7 +97,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "cohorts": cohorts,
         "few": training.cautions(rows),
         "withdrawn": gone,
-        "headlines": tasks.headlines(rows).to_dict("records"),
+        "headlines": headlines(rows).to_dict("records"),
         "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),
         "views": views,
         "draws": sorted({int(d) for d in whole["draws"].dropna()}),
@@ -113,19 +107,12 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "losses": svg.uri(figures.losses(curves, style)) if curves else "",
         "features": svg.uri(figures.features(learned, style)) if learned else "",
         "costs": training.costs(rows[rows["evaluator"] == "pretrain"], several, sheets),
-        "images": {s: [p for p in images if p["section"] == s] for s in SECTIONS},
-        "use": use,
-        "plans": plans,
-        "robustness": robust,
-        "hidden": svg.uri(figures.hidden(robust["hidden"], of_robust)) if robust.get("hidden") else "",
-        "subgroups": robustness.subgroups(tested["subgroups"], sheets),
-        "explanations": robustness.explanations(tested["explain"], sheets),
-        "regions": tasks.regions(tested["segmentation"], sheets),
-        "numbers": tasks.numbers(tested["regression"], sheets),
-        "neighbours": tasks.neighbours(tested["retrieval"], sheets),
-        "validated": tasks.validation_tables(chosen_by, sheets),
+        "images": saved,
+        "evaluated": parts,
+        "headings": [(part.id, part.heading, True) for part in parts],
+        "compared": [c for part in parts for _, c in part.blocks if c.get("findings")],
+        "validated": training.validation_tables(chosen_by, sheets),
         "protocols": sorted(str(e) for e, p in found.groupby("evaluator")["protocol"].nunique().items() if p > 1),
-        "left_out": sorted(set(rows["evaluator"].dropna()) - {*USES, *CONTROLS, *TESTS, "data", "pretrain"}),
         "paired": bool((found["metric"] == "auroc_difference").any()),
         "folders": [
             (f.top if f in runs else f"{f.top}: {f.path.name}", f.text)

@@ -14,6 +14,7 @@ from scotoma.run_folder import write_atomically
 
 INDEX = "index.csv"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+OWN = ("kind", "order", "use_order", "words")  # columns that the page adds
 COLUMNS = ("label", "run", *TEXT, *NUMBERS)
 
 
@@ -48,7 +49,8 @@ class Sheets:
         first, number = stem, 2
         while stem in self.tables:
             stem, number = f"{first}_{number}", number + 1
-        kept = [c for c in COLUMNS if c in rows.columns and rows[c].notna().any()]
+        columns = [*COLUMNS, *(c for c in rows.columns if c not in COLUMNS and c not in OWN)]
+        kept = [c for c in columns if c in rows.columns and rows[c].notna().any()]
         self.tables[stem] = rows[kept].reset_index(drop=True)
         return f"{self.folder}/{stem}.csv"
 

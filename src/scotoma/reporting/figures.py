@@ -11,7 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from scotoma.reporting import svg
 from scotoma.reporting.cells import at, same
-from scotoma.reporting.naming import CONTROLS, USES
+from scotoma.reporting.naming import title_of_use
+from scotoma.reporting.results import ENCODERS, group_by_use, uses_of
 from scotoma.reporting.svg import FAINT, INK, RULE, Style
 
 
@@ -259,10 +260,10 @@ def auroc_by_labels(auroc: pd.DataFrame, style: dict[str, Style]) -> list[str]:
     rows = auroc.dropna(subset=["fraction", "value"])
     for target in targets:
         mine = rows[rows["target"] == target]
-        for use in [u for u in USES if u in set(mine["evaluator"])]:
-            shown = mine[mine["evaluator"].isin([use, *CONTROLS])]
+        for use in uses_of(mine):
+            shown = mine[(mine["evaluator"] == use) | ~mine["kind"].isin(ENCODERS)]
             if shown["fraction"].nunique() > 1:
-                panels.append((f"{target}\n{USES[use][0]}" if len(targets) > 1 else USES[use][0], shown))
+                panels.append((f"{target}\n{title_of_use(use)}" if len(targets) > 1 else title_of_use(use), shown))
     return [svg.uri(curve(panels[i : i + 6], style, "AUROC")) for i in range(0, len(panels), 6)]
 
 
@@ -270,8 +271,8 @@ def roc_by_class(rows: pd.DataFrame, style: dict[str, Style], headline: float) -
     """A figure for each use of the encoder, at the page's share of labels: what it shows (``use``, ``at``) and its URI."""
     found = []
     here = rows[same(rows["fraction"], shown_share(rows, headline))]
-    for use in [u for u in USES if u in set(here["evaluator"])]:
-        shown = here[here["evaluator"].isin([use, *CONTROLS])]
+    for use in uses_of(here):
+        shown = here[(here["evaluator"] == use) | ~here["kind"].isin(ENCODERS)]
         keys = list(dict.fromkeys(zip(shown["target"], shown["class"], strict=True)))
         names = [str(c or t) for t, c in keys] if len(keys) > 1 else [": ".join(filter(None, keys[0]))]
         parts = [shown[(shown["target"] == t) & same(shown["class"], c)] for t, c in keys]
@@ -279,7 +280,7 @@ def roc_by_class(rows: pd.DataFrame, style: dict[str, Style], headline: float) -
         for i in range(0, len(panels), 9):
             drawing = svg.uri(roc(panels[i : i + 9], style))
             bands = "drawn" if shown["low"].notna().any() else ""
-            found.append({"use": USES[use][0], "at": at(shown["fraction"].iloc[0]), "uri": drawing, "bands": bands})
+            found.append({"use": title_of_use(use), "at": at(shown["fraction"].iloc[0]), "uri": drawing, "bands": bands})
     return found
 
 
@@ -291,12 +292,8 @@ def shown_share(rows: pd.DataFrame, headline: float) -> float:
 def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
     """Matrices at the page's share of labels, or the greatest there is: a figure a use, as `roc_by_class` gives it."""
     found = []
-    groups = [*((title, [use]) for use, (title, _) in USES.items()), ("Controls that use no encoder", list(CONTROLS))]
-    for title, evaluators in groups:
-        mine = rows[rows["evaluator"].isin(evaluators)]
+    for title, _, mine in group_by_use(rows):
         mine = mine.assign(order=mine["kind"] != "method").sort_values("order", kind="stable")
-        if mine.empty:
-            continue
         fraction = shown_share(mine, headline)
         here = mine[same(mine["fraction"], fraction)]
         panels = []

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from scotoma.reporting.cells import decimals, interval, missing, plain, same
-from scotoma.reporting.naming import CONTROLS, METRICS, USES
+from scotoma.reporting.naming import title_of, title_of_use
 from scotoma.reporting.provenance import networks, pixels
 from scotoma.reporting.reading import Folder, asked
-from scotoma.reporting.sections.tasks import headlines
+from scotoma.reporting.results import ENCODERS, headlines
 from scotoma.run_folder import write_atomically
 
 SHOWN = ("auroc", "average_precision", "balanced_accuracy", "brier", "ece")
@@ -126,8 +126,8 @@ def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     most = whole["fraction"].max() if whole["fraction"].notna().any() else float("nan")
     here = whole[same(whole["fraction"], most)].assign(order=whole["kind"] != "method").sort_values("order", kind="stable")
     for _, row in here.iterrows():
-        use = USES[row["evaluator"]][0] if row["evaluator"] not in CONTROLS else "control"
+        use = title_of_use(row["evaluator"]) if row["kind"] in ENCODERS else "control"
         lines.append(
-            [row["target"], row["label"], use, METRICS[row["metric"]], decimals(row["value"]), interval(row), f"{row['n']:g}"]
+            [row["target"], row["label"], use, title_of(row["metric"]), decimals(row["value"]), interval(row), f"{row['n']:g}"]
         )
     return _table(("Target", "Method", "Use", "Measure", "Value", "Interval", "Images"), lines)

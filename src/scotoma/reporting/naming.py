@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scotoma import plugins
 from scotoma.reporting.cells import duration, missing
 
-NAMES = {
-    **{"simclr": "SimCLR", "mae": "MAE", "moco_v1": "MoCo v1", "moco_v2": "MoCo v2", "simsiam": "SimSiam", "byol": "BYOL"},
-    **{"dino": "DINO", "msn": "MSN", "simmim": "SimMIM", "ijepa": "I-JEPA", "vicreg": "VICReg", "lejepa": "LeJEPA"},
-    **{"msmae": "MSMAE", "intelligent_masking": "Intelligent masking", "autoencoder": "Autoencoder"},
-    **{"context_encoder": "Context encoder", "proxy": "Proxy tasks", "supervised": "Supervised"},
-    "random": "Random weights",
-}
-USES = {
-    "linear": ("Linear classifier on the frozen encoder", "a linear classifier on the frozen encoder"),
-    "finetune": ("Fine-tuned network", "the fine-tuned network"),
-    "knn": (
-        "Nearest neighbours in the frozen encoder's features",
-        "a nearest-neighbour classifier on the frozen encoder",
-    ),
-    "metrics": ("Trained classifier", "the trained classifier"),
-}
-CONTROLS = {
-    "pixels": "Pixels alone (32 px, PCA, logistic regression)",
-    "header": "Image size and header facts alone",
-    "majority": "Majority class",
-}
+USES = {"finetune": "Fine-tuned network"}  # those that are no evaluator
+CONTROL = "control"  # the method of their rows
 METRICS = {
     "auroc": "AUROC",
     "balanced_accuracy": "Balanced accuracy",
@@ -45,11 +27,29 @@ METRICS = {
 }
 
 
+def title_of(metric: Any, titles: Mapping[str, str] = METRICS) -> str:
+    """What a metric is called: its title, or its name with spaces."""
+    return titles.get(str(metric)) or METRICS.get(str(metric)) or str(metric).replace("_", " ")
+
+
+def title_of_use(evaluator: Any) -> str:
+    """What an evaluator tests, or a control is: the title of its module, its name where there is none."""
+    name = str(evaluator)
+    return USES.get(name) or plugins.titles("evaluators").get(name) or name.replace("_", " ")
+
+
+def phrase_of_use(evaluator: Any) -> str:
+    """The same within a sentence."""
+    title = title_of_use(evaluator)
+    return f"the {title[:1].lower()}{title[1:]}"
+
+
 def called(method: Any) -> str:
-    """What a reader calls a method; ``mae?masking=block&mask_ratio=0.6`` is MAE (masking block, mask ratio 0.6)."""
+    """What a method is called; ``mae?masking=block&mask_ratio=0.6`` is MAE (masking block, mask ratio 0.6)."""
     name, _, query = str(method).partition("?")
     given = ", ".join(pair.replace("=", " ").replace("_", " ") for pair in query.split("&") if pair)
-    return NAMES.get(name, name) + (f" ({given})" if given else "")
+    title = "Random weights" if name == "random" else plugins.titles("methods").get(name, name)
+    return title + (f" ({given})" if given else "")
 
 
 def method_of(config: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ NUMBERS = (
     "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
     "threshold", "prevalence", "confidence", "count", "recalibrated", "wanted", "width", "never", "points",
 )  # fmt: skip
+
+# keys that every row may have, and those of a value
+COMMON = ("run", "label", "kind", "evaluator", "metric", "split", "target", "class", "method", "encoder", "protocol", "overlap",
+          "reason", "n", "patients", "fraction", "seed", "labels", "draws", "value", "low", "high")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,29 @@ def read(runs: Sequence[Path]) -> list[Folder]:
 
 
 def frame(folders: Iterable[Folder]) -> pd.DataFrame:
-    """All rows as a table of the known keys, text as text and numbers as numbers; repeated rows once."""
-    rows = pd.DataFrame([{**row, "run": f.top} for f in folders for row in f.rows], columns=["run", *TEXT, *NUMBERS])
-    for name in TEXT:
-        rows[name] = pd.Series([None if missing(v) else str(v) for v in rows[name]], dtype=object, index=rows.index)
-    for name in NUMBERS:
-        rows[name] = pd.to_numeric(rows[name], errors="coerce").astype(float)
+    """All rows as a table, text as text and numbers as numbers; repeated rows once.
+
+    A key that nobody knows is a column as well: of numbers where all its values are numbers, else of text.
+    """
+    all_rows = [{**row, "run": f.top} for f in folders for row in f.rows]
+    others = dict.fromkeys(str(k) for row in all_rows for k in row if k not in ("run", "label", "kind", *TEXT, *NUMBERS))
+    rows = pd.DataFrame(all_rows, columns=["run", *TEXT, *NUMBERS, *others])
+    for name in rows.columns[1:]:
+        values = [None if missing(v) else v for v in rows[name]]
+        if name in NUMBERS or (name in others and all(v is None or isinstance(v, int | float) for v in values)):
+            rows[name] = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").astype(float)
+        else:
+            rows[name] = pd.Series([None if v is None else str(v) for v in values], dtype=object, index=rows.index)
     return rows.drop_duplicates(ignore_index=True)
+
+
+def has_unknown_keys(rows: pd.DataFrame, keys: Collection[str]) -> pd.Series:
+    """(n,) bool: rows with a key that is neither common nor among ``keys`` and that differs between rows of one network."""
+    found = pd.Series(False, index=rows.index)
+    for key in (c for c in rows.columns if c not in COMMON and c not in keys and rows[c].notna().any()):
+        groups = rows.groupby(["run", "evaluator", "method", "encoder"], dropna=False)[key]
+        found |= rows[key].notna() & (groups.transform("nunique", dropna=False) > 1)
+    return found
 
 
 def _require_own(folder: Path, *files: Path) -> None:

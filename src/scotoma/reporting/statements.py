@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 
 from scotoma.reporting.cells import decimals, interval, same
-from scotoma.reporting.naming import METRICS, USES, data_name, finding, label_of
+from scotoma.reporting.naming import data_name, finding, label_of, phrase_of_use, title_of
 from scotoma.reporting.origin import origins
 from scotoma.reporting.provenance import made, recipe
 from scotoma.reporting.reading import Folder
-from scotoma.reporting.sections.tasks import headlines
-from scotoma.reporting.sections.training import cautions
+from scotoma.reporting.results import DRAWN, headlines
+from scotoma.reporting.training import cautions
 from scotoma.run_folder import WITHDRAWN, withdrawal_sentence, withdrawn
 
 TO_FILL = "TO FILL"
@@ -112,7 +112,7 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
     """Measures, their uncertainty, and the AUROCs at the greatest share of labels."""
     if results.empty:
         return {}
-    measures = list(dict.fromkeys(METRICS[m] for m in results["metric"] if m in METRICS))
+    measures = list(dict.fromkeys(title_of(m) for m in results["metric"] if m not in ("auroc_difference", *DRAWN)))
     if "operating" in set(rows["evaluator"]):
         measures += ["decisions at a threshold", "predictive values by prevalence", "reliability diagram", "decision curve"]
     whole = results[(results["metric"] == "auroc") & results["class"].isna() & (results["kind"] == "method")]
@@ -120,7 +120,7 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
     for target, mine in whole.groupby("target", sort=False):
         here = mine[same(mine["fraction"], mine["fraction"].max() if mine["fraction"].notna().any() else math.nan)]
         before = f"{target}, " if whole["target"].nunique() > 1 else ""
-        parts += [f"{before}{r['label']}, {USES[r['evaluator']][1]}: AUROC {_told(r)}" for _, r in here.iterrows()]
+        parts += [f"{before}{r['label']}, {phrase_of_use(r['evaluator'])}: AUROC {_told(r)}" for _, r in here.iterrows()]
     return {
         "measures": ", ".join(measures) + ".",
         "uncertainty": " ".join(
@@ -137,7 +137,9 @@ def _of_tasks(rows: pd.DataFrame) -> dict[str, str]:
     if not parts:
         return {}
     return {
-        "measures": "Overlap of regions with their masks." if "dice" in set(found["metric"]) else "Errors of the predicted number.",
+        "measures": "Overlap of predicted masks with the annotators'."
+        if "dice" in set(found["metric"])
+        else "Errors of the predicted number.",
         "uncertainty": " ".join(["95 % intervals: bootstrap over patients (or the split's other units).", *cautions(rows)]),
         "performance": "; ".join(parts) + ".",
     }

@@ -64,7 +64,7 @@ def styles(labels: Mapping[str, str]) -> dict[str, Style]:
     """A line style for each label, the same in every figure.
 
     Args:
-        labels: label -> "method", or the kind of control: "random", "pixels", "header", "majority".
+        labels: label -> "method", or the kind of control: "random", the evaluator's name.
     """
     chosen: dict[str, Style] = {}
     counts = {"method": 0, "random": 0}
@@ -73,7 +73,7 @@ def styles(labels: Mapping[str, str]) -> dict[str, Style]:
         if kind == "method":
             turn = {"color": PALETTE[i % 6], "linestyle": DASHES[i % 4], "marker": MARKERS[i % 7]}
         else:
-            turn = CONTROL_STYLES[kind] | ({"marker": MARKERS[i % 7]} if kind == "random" else {})
+            turn = CONTROL_STYLES.get(kind, CONTROL_STYLES["majority"]) | ({"marker": MARKERS[i % 7]} if kind == "random" else {})
         chosen[label] = {"markeredgewidth": 1.2, **turn}
         counts[kind] = i + 1
     return chosen

@@ -1,55 +1,52 @@
-"""What the report says of a trained classifier beyond its test images' average: corruptions, subgroups, explanations.
-
-Each function takes the rows of one evaluator (with ``label``, the line's name) and the sheets to which its tables go as numbers,
-and gives plain tables for ``evidence.html.jinja``.
-"""
+"""Robustness: what the classifiers lose on corrupted images."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from scotoma.reporting.cells import Table, cell, count, decimals, interval
+from scotoma import plugins
+from scotoma.reporting import figures, svg
+from scotoma.reporting.cells import Table, cell
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import METRICS
 
-CORRUPTIONS = {
-    "poisson": "Photon (Poisson) noise", "gaussian": "Gaussian noise", "speckle": "Speckle noise",
-    "impulse": "Dead and bright pixels", "gaussian_blur": "Out of focus", "motion_blur": "Motion", "brightness": "Brightness",
-    "contrast": "Contrast", "gamma": "Display curve (gamma)", "down_sampling": "Lower resolution", "jpeg": "JPEG compression",
-    "rotation": "Rotation", "cropping": "Cropping", "bias_field": "MR bias field", "ghosting": "MR ghosting",
-    "patches": "Patches painted over", "dropped_tokens": "Patches dropped", "all": "Mean over corruptions",
-}  # fmt: skip
-EXPLANATIONS = {
-    "deletion": "Deletion", "insertion": "Insertion", "pointing_game": "Pointing game", "mask_iou": "Overlap with mask",
-    "pointing_game_random_weights": "Pointing game, random weights", "sanity_correlation": "Correlation with random weights",
-}  # fmt: skip
+HEADING = "Robustness"
+ORDER = 5
+KEYS = ("corruption", "severity")
 DROP = "auroc_relative_drop"
+DRAWN = (DROP,)
+WORDS = {"patches": "Patches painted over", "dropped_tokens": "Patches dropped", "all": "Mean over corruptions"}
 HIDING = ("patches", "dropped_tokens")
 BASELINES = ("random", "supervised")  # methods against whose errors the others are held, the first there is
 
 
-def robustness(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """Mean relative drops by corruption, a column a classifier; and the drop by share of hidden patches, for the figure."""
+def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """Mean relative drops by corruption, a column a classifier; and the drop by share of hidden patches, drawn."""
     labels = list(dict.fromkeys(rows["label"]))
     if not labels:
         return {}
     means = rows[(rows["metric"] == f"mean_{DROP}") & ~rows["corruption"].isin(HIDING)]
     clean = rows[(rows["metric"] == "auroc") & (rows["corruption"] == "clean")]
     baseline, relative = relative_errors(rows)
-    lines = [
-        (CORRUPTIONS[c], c == "all", [cell(means[(means["corruption"] == c) & (means["label"] == n)]) for n in labels])
-        for c in CORRUPTIONS if c in set(means["corruption"])
-    ]  # fmt: skip
+    names = sorted(dict.fromkeys(means["corruption"]), key=lambda c: c == "all")  # in the evaluator's order, the mean last
+    by_name = [(c, means[means["corruption"] == c]) for c in names]
+    lines = [(name_of(c), c == "all", [cell(of[of["label"] == n]) for n in labels]) for c, of in by_name]
     hidden = rows[(rows["metric"] == DROP) & rows["corruption"].isin(HIDING)]
+    panels = [(name_of(c), part) for c, part in hidden.groupby("corruption", sort=False)]
     return {
         "heads": labels,
         "clean": [cell(clean[clean["label"] == n]) for n in labels],
         "lines": lines,
         "baseline": baseline,
         "relative": [cell(relative[relative["label"] == n]) for n in labels],
-        "hidden": [(CORRUPTIONS[str(c)], part) for c, part in hidden.groupby("corruption", sort=False)],
+        "hidden": svg.uri(figures.hidden(panels, svg.styles(dict.fromkeys(labels, "method")))) if panels else "",
         "sheet": sheets.add("robustness", pd.concat([clean, means, relative.reindex(columns=rows.columns)])),
     }
+
+
+def name_of(corruption: object) -> str:
+    """What a corruption is called: the title of its module, its name where there is none."""
+    name = str(corruption)
+    return WORDS.get(name) or plugins.titles("corruptions").get(name) or name.replace("_", " ")
 
 
 def relative_errors(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -72,49 +69,3 @@ def relative_errors(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     found = kept.drop_duplicates("label").set_index("label").loc[alike].reset_index()
     found = found.assign(metric="relative_corruption_error", corruption="all", severity=None, reference=baseline)
     return baseline, found.assign(value=ratios[alike].to_numpy(), low=float("nan"), high=float("nan"))
-
-
-def subgroups(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
-    """A table a classifier and column of the metadata, each with its gaps."""
-    if rows.empty:
-        return []
-    whole = rows[rows["class"].isna()]
-    found = []
-    for (label, column), part in whole.groupby(["label", "column"], sort=False):
-        named = part[part["subgroup"].notna()]
-        metrics = [m for m in METRICS if m in set(named["metric"])]
-        lines = []
-        for name, of_name in named.groupby("subgroup", sort=False):
-            first = of_name.iloc[0]
-            cells = [cell(of_name[of_name["metric"] == m]) for m in metrics]
-            small = bool((of_name["small"] == 1).any())
-            lines.append({"name": name, "patients": count(first["patients"], None), "cells": cells, "small": small})
-        gaps = [
-            {
-                "metric": METRICS[m], "value": decimals(row["value"]), "interval": interval(row), "highest": row["highest"],
-                "lowest": row["lowest"], "beyond_chance": bool(row["low"] > 0),
-            }
-            for m in metrics for _, row in part[part["metric"] == f"{m}_gap"].iterrows()
-        ]  # fmt: skip
-        sheet = sheets.add(f"subgroups by {column}", part)
-        heads = [METRICS[m] for m in metrics]
-        found.append({"label": label, "column": column, "heads": heads, "lines": lines, "gaps": gaps, "sheet": sheet})
-    return found
-
-
-def explanations(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
-    """A table a classifier: every method's scores, and whether it failed the sanity check."""
-    if rows.empty:
-        return []
-    found = []
-    for label, part in rows.groupby("label", sort=False):
-        metrics = [m for m in EXPLANATIONS if m in set(part["metric"])]
-        lines = []
-        for name, of_name in part[part["metric"] != "agreement"].groupby("explanation", sort=False):
-            passed = of_name.loc[of_name["metric"] == "sanity_passed", "value"]
-            cells = [cell(of_name[of_name["metric"] == m]) for m in metrics]
-            words = "" if passed.empty else "passed" if passed.iloc[0] else "failed"
-            lines.append({"name": str(name).replace("_", " "), "cells": cells, "sanity": words})
-        sheet = sheets.add("explanations", part[part["metric"].isin([*metrics, "sanity_passed"])])
-        found.append({"label": label, "heads": [EXPLANATIONS[m] for m in metrics], "lines": lines, "sheet": sheet})
-    return found

@@ -1,4 +1,4 @@
-"""Photon (Poisson) noise: counts with mean ``photons`` where the image is white."""
+"""Photon (Poisson) noise: counts whose mean is the level where the image is white."""
 
 from __future__ import annotations
 

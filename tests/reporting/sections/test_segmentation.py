@@ -46,8 +46,8 @@ def test_one_segmenter_is_told_by_region_and_patient(tmp_path: Path) -> None:
     rows += [row("segmentation", "dice", 0.6, half=0.01, unit="image", **{**common, "class": "2"})]
     text = page(tmp_path, rows).text.replace("\u00a0", " ")
     for words in (
-        "What the model does", "How well regions are found", "n = 12 0.800 [0.790, 0.810] 4.500 [4.490, 4.510]",
-        "a patient, n = 5 0.770 [0.760, 0.780] \u2013", "region 2, n = 12 0.600",
+        "What the model does", "Results: segmentation", "n = 12 0.800 [0.790, 0.810] 4.500 [4.490, 4.510]",
+        "a patient, n = 5 0.770 [0.760, 0.780] \u2013", "class 2, n = 12 0.600",
         "whether the pretraining helped it is for a study to say",
         "SimCLR: Dice 0.800 (95 % interval 0.790 to 0.810) on 12 test images (1 is perfect, 0 is none).",
     ):  # fmt: skip
@@ -71,11 +71,12 @@ def test_numbers_and_neighbours_have_their_sections(tmp_path: Path) -> None:
     found = page(tmp_path, rows)
     text = found.text.replace("\u00a0", " ")
     for words in (
-        "How well the number is predicted", "6.000 [5.500, 6.500] 12.000 [11.500, 12.500] 0.700", "… of always saying the mean",
+        "Results: errors of the predicted number",
+        "6.000 [5.500, 6.500] 12.000 [11.500, 12.500] 0.700", "… of always predicting the mean",
         "5 nearest By chance", "0.700 [0.650, 0.750] 0.500 [0.450, 0.550]",
     ):  # fmt: skip
         assert words in text, (words, text)
-    assert {"numbers", "features"} <= set(found.ids)
+    assert {"regression", "features"} <= set(found.ids)
 
 
 @pytest.mark.parametrize(("evaluator", "metric", "target"), [("segmentation", "dice", "mask_path"), ("regression", "mae", "age")])
@@ -89,7 +90,7 @@ def test_what_a_training_said_of_its_validation_images_is_no_test_result(
     results, _, training = both.text.partition("On the validation images")
     assert "n = 31 0.634 [0.624, 0.644]" in results and "0.912" not in results
     assert "n = 9 0.912 [0.902, 0.922]" in training and "0.634" not in training
-    for name, value in (("regions" if evaluator == "segmentation" else "errors_of_numbers", 0.634), ("validation", 0.912)):
+    for name, value in (("segmentation" if evaluator == "segmentation" else "errors_of_numbers", 0.634), ("validation", 0.912)):
         assert pd.read_csv(next(tmp_path.rglob(f"tables/{name}.csv")))["value"].tolist() == [value]
     trained = page(tmp_path / "trained", [val])
-    assert "No classifier was evaluated on test images" in trained.text and not {"regions", "numbers"} & set(trained.ids)
+    assert "No classifier was evaluated on test images" in trained.text and not {"segmentation", "regression"} & set(trained.ids)

@@ -7,12 +7,14 @@ from collections.abc import Collection, Iterable
 
 import pandas as pd
 
+from scotoma import plugins
 from scotoma.data.splits.units import plural
 from scotoma.metrics.bootstrap import caution
 from scotoma.reporting.cells import Table, count, missing
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import COSTS, label_of, method_of
+from scotoma.reporting.naming import COSTS, METRICS, label_of, method_of
 from scotoma.reporting.reading import Folder
+from scotoma.reporting.sections.base import tabulate_models
 
 
 def curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.DataFrame]]:
@@ -127,3 +129,13 @@ def _apart(shared: pd.DataFrame, grouped: bool, unit: str, leaking: bool) -> str
         return f"{what}, but {told} are in more than one of these sets: the run was told to allow it, and its results may flatter."
     none = f"{what}, and no {'group' if grouped else 'patient'} is in more than one of these sets"
     return f"{none}, as far as its rows say: the run was told to allow it." if leaking else f"{none}."
+
+
+def validation_tables(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
+    """What trainings reached on their validation images, a table an evaluator: no test result, as these chose settings."""
+    whole = rows[rows["class"].isna() & (rows["unit"].isna() | (rows["unit"] == "image"))]
+    sections = plugins.modules("sections")
+    return [
+        tabulate_models(part, getattr(sections.get(str(name)), "TITLES", METRICS), "validation", sheets)
+        for name, part in whole.groupby("evaluator", sort=False)
+    ]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from scotoma.reporting import training
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.sections import training
 
 DATA = [
     {"evaluator": "data", "metric": "images", "split": "test", "value": 12},

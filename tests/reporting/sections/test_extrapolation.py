@@ -40,7 +40,7 @@ def test_a_fit_that_says_nothing_is_told_as_such(tmp_path: Path) -> None:
     assert text.count("out of reach") == len(learning_curves.WANTED)
     bent = np.stack([[0.6, 0.9, 0.6, 0.9, 0.6]] * 5)
     text = page(tmp_path / "bent", rows([10, 30, 100, 300, 1000], bent, "linear")).text
-    assert "The law does not fit" in text and "SimCLR, a linear classifier on the frozen encoder (0.150)" in text
+    assert "The law does not fit" in text and "SimCLR, the linear classifier on the frozen encoder (0.150)" in text
 
 
 def test_what_lies_far_beyond_the_labels_is_no_number(tmp_path: Path) -> None:
@@ -51,4 +51,4 @@ def test_what_lies_far_beyond_the_labels_is_no_number(tmp_path: Path) -> None:
 
 def test_without_curves_there_is_no_section(tmp_path: Path) -> None:
     clean = {**COMMON, "evaluator": "metrics", "metric": "auroc", "value": 0.8}
-    assert "plans" not in page(tmp_path, [clean]).ids
+    assert "extrapolation" not in page(tmp_path, [clean]).ids

@@ -1,4 +1,4 @@
-"""What the report says of how many more labels and test patients would be needed, from a study's rows ``extrapolation``."""
+"""Labels and test patients needed: a study's curves, continued."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import pandas as pd
 
 from scotoma.reporting.cells import Table, cell, count, decimals, line, square
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import USES, finding
+from scotoma.reporting.naming import finding, phrase_of_use, title_of_use
 
+HEADING = "Labels and patients needed"
+ORDER = 4
+KEYS = ("use", "wanted", "width", "never", "points", "prevalence")
+DRAWN = ("misfit",)
 FLAT = 0.002  # AUROC that twice to ten times the labels must bring to count as growth
 LOOSE = 0.02  # AUROC that a measured mean may lie off the law before the page warns
 FAR = 100  # times the labels that were tried: what lies beyond is out of reach
 NOTHING_CHECKS = 3  # label counts through which the law passes whatever they are
 
 
-def planning(rows: pd.DataFrame, sheets: Sheets) -> Table:
+def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """Labels that wanted AUROCs need, what more labels would give, test patients that narrow intervals need; empty without rows."""
     parts = {
         "labels": _labels(rows[rows["metric"] == "labels_for_auroc"], sheets),
@@ -38,7 +42,7 @@ def planning(rows: pd.DataFrame, sheets: Sheets) -> Table:
 
 
 def _line(row: pd.Series) -> str:
-    return f"{row['label']}, {USES[row['use']][1]}"
+    return f"{row['label']}, {phrase_of_use(row['use'])}"
 
 
 def _lines(rows: pd.DataFrame, sheets: Sheets, name: str, key: str, heads: list[tuple[float, str]],
@@ -47,7 +51,7 @@ def _lines(rows: pd.DataFrame, sheets: Sheets, name: str, key: str, heads: list[
     lines = []
     for (use, label), part in rows.groupby(["use", "label"], sort=False):
         cells = [told(part[part[key] == value]) for value, _ in heads]
-        lines.append(line(str(label), cells, USES[str(use)][0]))
+        lines.append(line(str(label), cells, title_of_use(use)))
     return {"heads": [head for _, head in heads], "lines": lines, "sheet": sheets.add(name, rows)} if lines else {}
 
 

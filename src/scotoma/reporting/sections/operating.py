@@ -1,7 +1,4 @@
-"""What the report says of a classifier in use: decisions, predictive values, calibration, net benefit, one answer a patient.
-
-From rows of the evaluator ``operating``, with ``label``, the classifier's name; tables for ``in_use.html.jinja``.
-"""
+"""Operating points: decisions, predictive values, calibration, net benefit, one answer a patient."""
 
 from __future__ import annotations
 
@@ -14,6 +11,10 @@ from scotoma.reporting.cells import Table, cell, count, decimals, line, missing,
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import METRICS, finding
 
+HEADING = "Operating points"
+ORDER = 3
+KEYS = ("threshold", "prevalence", "recalibrated", "confidence", "count", "unit", "aggregation")
+DRAWN = ("reliability", "net_benefit", "net_benefit_all")
 DECIDED = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
 WORDS = METRICS | {"ppv": "PPV", "npv": "NPV", "log_loss": "Log loss"}
 CALIBRATED = {
@@ -27,7 +28,7 @@ SUPPOSED, OF = 0.1, 1000  # prevalence and number of the patients of whom the pa
 PANELS = 9  # a figure
 
 
-def in_use(rows: pd.DataFrame, sheets: Sheets) -> Table:
+def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """All tables and figures of the section; empty where nothing of it was evaluated."""
     if rows.empty:
         return {}

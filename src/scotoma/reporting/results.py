@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scotoma import plugins
 from scotoma.reporting.cells import Table, at, decimals, missing, p_value, same
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import CALIBRATION, CONTROLS, METRICS, USES, called, label_of
+from scotoma.reporting.naming import CALIBRATION, CONTROL, METRICS, called, label_of, phrase_of_use, title_of, title_of_use
+from scotoma.reporting.reading import has_unknown_keys
 
 MARKS = {1: "▲", -1: "▼", 0: "○"}  # of a difference by its interval
+ENCODERS = ("method", "random")  # kinds of lines that are no control
+DRAWN = ("roc", "confusion")
+KEYS = ("reference", "predicted", "fpr", "p_value", "p_holm", "threshold")
 CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr"]
 
 
@@ -25,16 +30,23 @@ def select_test(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["split"].isna() | (rows["split"] == "test")]
 
 
+def find_classifiers(rows: pd.DataFrame) -> list[str]:
+    """Evaluators that tested classifiers: those without a section whose rows about test images hold an AUROC."""
+    found = select_test(rows[rows["metric"] == "auroc"])["evaluator"]
+    return [name for name in dict.fromkeys(found) if name not in plugins.names("sections")]
+
+
 def results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
     """Rows about classifiers on test images, one a cell, with a ``label`` and the ``kind`` of each line."""
-    found = select_test(rows[rows["evaluator"].isin([*USES, *CONTROLS])]).copy()
-    control = found["evaluator"].isin(CONTROLS)
+    classified = rows[rows["evaluator"].isin(find_classifiers(rows))]
+    found = select_test(classified[~has_unknown_keys(classified, KEYS)]).copy()
+    control = found["method"] == CONTROL
     found.loc[control, ["method", "encoder"]] = None
     found["target"] = found["target"].fillna("")
     found["kind"] = np.where(control, found["evaluator"], np.where(found["method"] == "random", "random", "method"))
     found["label"] = [
-        CONTROLS.get(e) or label_of(m, n, several)
-        for e, m, n in zip(found["evaluator"], found["method"], found["encoder"], strict=True)
+        title_of_use(e) if c else label_of(m, n, several)
+        for e, m, n, c in zip(found["evaluator"], found["method"], found["encoder"], control, strict=True)
     ]
     # the same control in two runs is one control
     found = found.drop_duplicates([c for c in found.columns if c != "run"])
@@ -61,8 +73,8 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
     """Tables and sentences about one target."""
     whole = found[found["class"].isna()]
     auroc, differences = whole[whole["metric"] == "auroc"], whole[whole["metric"] == "auroc_difference"]
-    classes = found[found["class"].notna() & found["metric"].isin(METRICS)]
-    used = auroc[auroc["evaluator"].isin(USES)]
+    classes = found[found["class"].notna() & ~found["metric"].isin(DRAWN)]
+    used = auroc[auroc["kind"].isin(ENCODERS)]
     fractions = sorted(set((used if len(used) else auroc)["fraction"].dropna()))
     fraction = min(fractions, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
     here = whole[same(whole["fraction"], fraction)]
@@ -73,7 +85,8 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
     pairs = [f"{label} minus {r[0].lower()}{r[1:]}" for label, r in zip(differences["label"], references, strict=True)]
     compared = [c for c in columns if c[0] in set(differences["fraction"])]
     calibration = [(m, (METRICS[m], "lower is better")) for m in CALIBRATION if m in set(here["metric"])]
-    other = [m for m in METRICS if m in set(here["metric"]) and m != "auroc" and m not in CALIBRATION]
+    apart = ("auroc", "auroc_difference", *CALIBRATION, *DRAWN)
+    other = [m for m in in_order(here["metric"]) if m not in apart]
     per_class = classes[same(classes["fraction"], fraction)]
     names = list(dict.fromkeys(per_class["class"]))
     metric = "macro AUROC" if several else "AUROC"
@@ -82,13 +95,13 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
         "name": target if named else "", "metric": metric, "fraction": fraction, "at": at(fraction),
         "main": _table(sheets, f"{prefix}auroc", auroc, "fraction", columns, best=True),
         "differences": _table(sheets, f"{prefix}differences", differences.assign(label=pairs), "fraction", compared),
-        "others": _table(sheets, f"{prefix}other measures", here, "metric", [(m, (METRICS[m], "")) for m in other]),
+        "others": _table(sheets, f"{prefix}other measures", here, "metric", [(m, (title_of(m), "")) for m in other]),
         "calibration": _table(sheets, f"{prefix}calibration errors", here, "metric", calibration),
         "classes": [
-            (METRICS[m], _table(
+            (title_of(m), _table(
                 sheets, f"{prefix}{m} by class", per_class[per_class["metric"] == m], "class", [(c, (c, "")) for c in names]
             ))
-            for m in METRICS if len(names) > 1 and m in set(per_class["metric"])
+            for m in in_order(per_class["metric"]) if len(names) > 1
         ],
     }  # fmt: skip
     return view | _findings(auroc, differences, fraction)
@@ -110,7 +123,8 @@ def _findings(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float) -
         if pixel is not None:
             beyond = "clear" if own["low"] > pixel["high"] else "unclear" if own["value"] > pixel["value"] else "none"
         findings.append({
-            "label": own["label"], "use": USES[own["evaluator"]], "own": own, "random": _first(random),
+            "label": own["label"], "use": (title_of_use(own["evaluator"]), phrase_of_use(own["evaluator"])), "own": own,
+            "random": _first(random),
             "difference": difference, "sign": None if difference is None or missing(difference["low"]) else sign_of(difference),
             "signs": [sign_of(d) for _, d in paired.iterrows() if not missing(d["low"])], "beyond": beyond,
         })  # fmt: skip
@@ -122,6 +136,26 @@ def _findings(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float) -
         "labels": _whole(here["labels"]),
         "pixel": pixel,
     }
+
+
+def in_order(metrics: pd.Series) -> list[str]:
+    """Different metrics, those with a title first."""
+    found = list(dict.fromkeys(metrics))
+    return [m for m in METRICS if m in found] + [m for m in found if m not in METRICS]
+
+
+def group_by_use(rows: pd.DataFrame) -> list[tuple[str, list[str], pd.DataFrame]]:
+    """Title, evaluators and rows of each use of encoders, and of all controls that use none."""
+    of_encoder = rows["kind"].isin(ENCODERS)
+    groups = [(title_of_use(use), [use], rows[of_encoder & (rows["evaluator"] == use)]) for use in uses_of(rows)]
+    controls = list(dict.fromkeys(rows.loc[~of_encoder, "evaluator"]))
+    return [*groups, ("Controls that use no encoder", controls, rows[~of_encoder])] if controls else groups
+
+
+def uses_of(rows: pd.DataFrame) -> list[str]:
+    """Evaluators of encoders, those of the linear probe and the fine-tuned network first."""
+    found = dict.fromkeys(rows.loc[rows["kind"].isin(ENCODERS), "evaluator"])
+    return sorted(found, key=lambda use: (use != "linear", use != "finetune"))
 
 
 def _first(rows: pd.DataFrame) -> pd.Series | None:
@@ -141,8 +175,7 @@ def _table(sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Se
     for start in range(0, len(columns), 6):
         part, groups = columns[start : start + 6], []
         picked = [found[same(found[key], value)] for value, _ in part]
-        for title, evaluators in [*((USES[u][0], [u]) for u in USES), ("Controls that use no encoder", list(CONTROLS))]:
-            mine = found[found["evaluator"].isin(evaluators)]
+        for title, evaluators, mine in group_by_use(found):
             lines = []
             for label, kind in dict(zip(mine["label"], mine["kind"], strict=True)).items():
                 rows = [_first(p[(p["label"] == label) & p["evaluator"].isin(evaluators)]) for p in picked]
@@ -183,3 +216,19 @@ def head(fraction: float, rows: pd.DataFrame) -> tuple[str, str]:
 def sign_of(row: pd.Series) -> int:
     """1 or -1 where the interval lies on one side of zero, otherwise 0."""
     return 1 if row["low"] > 0 else -1 if row["high"] < 0 else 0
+
+
+def headlines(rows: pd.DataFrame) -> pd.DataFrame:
+    """The one metric that tells most of each model that predicts no class, on test images, with a ``label`` and its ``words``.
+
+    Of a study, those with the most labels.
+    """
+    sections = plugins.modules("sections")
+    kinds = {name: section.HEADLINE for name, section in sections.items() if hasattr(section, "HEADLINE")}
+    kept = select_test(rows[rows["class"].isna() & rows["seed"].isna() & (rows["unit"].isna() | (rows["unit"] == "image"))])
+    kept = pd.concat([kept.iloc[:0], *(kept[(kept["evaluator"] == e) & (kept["metric"] == m)] for e, (m, _) in kinds.items())])
+    kept = kept[kept["fraction"].isna() | (kept["fraction"] == kept["fraction"].max())]
+    several = kept["run"].nunique() > 1
+    names = [label_of(m, n, kept["encoder"].nunique() > 1) for m, n in zip(kept["method"], kept["encoder"], strict=True)]
+    labels = [f"{name}, {run}" if several else name for name, run in zip(names, kept["run"], strict=True)]
+    return kept.assign(label=labels, words=[kinds[e][1] for e in kept["evaluator"]])
