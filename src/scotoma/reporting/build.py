@@ -24,7 +24,7 @@ from scotoma.reporting.naming import SECTIONS, data_name, label_of
 from scotoma.reporting.origin import origins
 from scotoma.reporting.page import templates
 from scotoma.reporting.parts import find_parts
-from scotoma.reporting.reading import Folder, asked, frame, images_of, read
+from scotoma.reporting.reading import Folder, describe_run, frame, images_of, read
 from scotoma.reporting.results import find_classifiers, headlines, results, select_test, target_view
 from scotoma.reporting.statements import facts
 from scotoma.run_folder import withdrawal_sentence, withdrawn, write_atomically
@@ -91,7 +91,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     parts = find_parts(select_test(rows), lambda some: _labelled(some, several), saved, sheets)
     return {
         "data": ", ".join(dict.fromkeys(data_name(f.config) for f in runs)),
-        "runs": [asked(f) for f in runs],
+        "runs": [describe_run(f) for f in runs],
         "several_runs": len(runs) > 1,
         "unfinished": [f.top for f in runs if f.state == "running"],
         "cohorts": cohorts,

@@ -12,7 +12,7 @@ import pandas as pd
 from scotoma.reporting.cells import decimals, interval, missing, plain, same
 from scotoma.reporting.naming import title_of, title_of_use
 from scotoma.reporting.provenance import networks, pixels
-from scotoma.reporting.reading import Folder, asked
+from scotoma.reporting.reading import Folder, describe_run
 from scotoma.reporting.results import ENCODERS, headlines
 from scotoma.run_folder import write_atomically
 
@@ -61,8 +61,8 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
     lines += [f"- {plain(text)}" for text in dict.fromkeys(pixels(s) for _, s in networks(folders))] + [""]
     lines += ["## Training", ""]
     for folder in tops:
-        lines += [f"- {plain(word)}: {plain(text)}" for word, text in asked(folder)["items"] if word != "Versions"]
-        lines += [f"- Again: `{plain(asked(folder)['full'])}`"]
+        lines += [f"- {plain(word)}: {plain(text)}" for word, text in describe_run(folder)["items"] if word != "Versions"]
+        lines += [f"- Again: `{plain(describe_run(folder)['full'])}`"]
     lines += [*_listed(facts, "choice", "imbalance"), "", "## Results on test images", ""]
     lines += _figures(results, rows)
     lines += [*_listed(facts, "uncertainty", "updating", "robustness", "external"), ""]

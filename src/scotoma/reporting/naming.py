@@ -53,7 +53,7 @@ def called(method: Any) -> str:
 
 
 def method_of(config: dict[str, Any]) -> Any:
-    """The method of a run as it was asked for: of a study's, with its arguments."""
+    """The method of a run; of a study's, with its arguments."""
     return config.get("variant") or config.get("method")
 
 

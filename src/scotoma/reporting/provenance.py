@@ -13,7 +13,7 @@ from scotoma.data import encoder_header
 from scotoma.errors import UsageError
 from scotoma.reporting.cells import missing
 from scotoma.reporting.naming import called, method_of
-from scotoma.reporting.reading import Folder, asked
+from scotoma.reporting.reading import Folder, describe_run
 from scotoma.run_folder import parse_config
 
 NETWORKS = ("model.safetensors", "encoder.safetensors")
@@ -62,7 +62,8 @@ def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame
         "model": _model(said, rows),
         "pixels": _several((pixels(one) for one in said), " "),
         "software": _versions(tops[0]),
-        "training": "; ".join(dict.fromkeys(f"`{asked(f)['full']}`" for f in tops)) + ". All settings: config.yaml of the run.",
+        "training": "; ".join(dict.fromkeys(f"`{describe_run(f)['full']}`" for f in tops))
+        + ". All settings: the run's config.yaml.",
         "start": _start(methods, tuned, configs),
         "subsets": _subsets(configs),
         **(_tuning(tuned) if tuned else {}),

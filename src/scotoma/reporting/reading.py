@@ -134,8 +134,8 @@ def images_of(folder: Folder) -> list[dict[str, Any]]:
     return found
 
 
-def asked(folder: Folder) -> dict[str, Any]:
-    """What the user asked of a run, and the commands that repeat it."""
+def describe_run(folder: Folder) -> dict[str, Any]:
+    """The configuration of a run in words, and the commands that repeat it."""
     config, items = folder.config, []
     for key, word in ASKED.items():
         if not missing(value := config.get(key)):
