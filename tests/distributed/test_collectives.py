@@ -108,10 +108,10 @@ def test_one_process_passes_through() -> None:
     x = torch.randn(3, 2, requires_grad=True)
     assert collectives.world() == 1 and collectives.rank() == 0
     assert (
-        collectives.mean(x) is x
-        and collectives.gathered(x) is x
-        and torch.equal(collectives.own(x), x)
-        and collectives.agreed(5) == 5
+        collectives.all_reduce_mean(x) is x
+        and collectives.all_gather(x) is x
+        and torch.equal(collectives.local_shard(x), x)
+        and collectives.broadcast(5) == 5
     )
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     assert type(collectives.share_norms(network)[1]) is nn.BatchNorm1d

@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -26,7 +25,7 @@ from scotoma.tasks.base import Recipe, Watcher
 from scotoma.tasks.classification import check, operating_point, predict, probe, sampled, tune, validated
 from scotoma.training.lr_finder import range_test
 from scotoma.training.schedule import Plan
-from scotoma.training.trainer import Batches
+from scotoma.training.trainer import Batches, Trainer
 
 N = 60
 
@@ -136,12 +135,9 @@ def test_the_validation_loss_is_that_of_the_plain_images(made) -> None:
     stopper = Watcher(method.eval(), 10, Recipe(patience=1), lambda _: found)
 
     class At:
-        global_step, should_stop = 1, False
+        step, should_stop, device = 1, False, torch.device("cpu")
 
-    class On:
-        device = torch.device("cpu")
-
-    stopper.on_train_batch_end(At(), On())
+    stopper.on_step_end(At())
     assert stopper.best == found and method.training
     with pytest.raises(UsageError, match="--patience and --schedule plateau need labelled validation rows"):
         check(Recipe(patience=1), network, info, target, Draw(1, 0, drawn.train, drawn.val[:0]))
@@ -205,14 +201,14 @@ def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch:
     network, info, store, rows, target, drawn = made
     rates: list[float] = []
 
-    trainers: list[L.Trainer] = []
+    trainers: list[Trainer] = []
 
     def scripted(*_: object) -> float:
-        rates.append(trainers[0].optimizers[0].param_groups[0]["lr"])
+        rates.append(trainers[0].optimizer.param_groups[0]["lr"])
         return -len(rates)  # worse and worse
 
     monkeypatch.setattr(finetuning, "validated", scripted)
-    monkeypatch.setattr(Watcher, "on_train_start", lambda self, trainer, _: trainers.append(trainer), raising=False)
+    monkeypatch.setattr(Watcher, "on_train_start", lambda self, trainer: trainers.append(trainer), raising=False)
     _, costs = tune(network, info, store, rows, target, drawn, Recipe(20, 8, 1e-3, precision="32-true", schedule="plateau"))
     assert {r["metric"]: r["value"] for r in costs}["steps"] == 20
     assert [round(rate / 1e-3, 4) for rate in rates] == [1, 1, 1, 0.3, 0.3, 0.09, 0.09, 0.027, 0.027, 0.0081]

@@ -154,7 +154,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
            allow_leakage: bool = False, encoder_run: Path | None = None, tests: bool = True, compared: Sequence[str] = (),
            rows: str = "test",
            display: Display | None = None, quiet: bool = False,
-           imports: tuple[str, ...] = ("timm", "lightning")) -> DataModule:  # fmt: skip
+           imports: tuple[str, ...] = ("timm",)) -> DataModule:  # fmt: skip
     """Load, check, decode and split.
 
     Args:

@@ -1,11 +1,11 @@
-"""The processes that train together: who they are, and sums and gatherings over them. One process alone passes straight through.
+"""Collectives over the processes that train together, on torch's own with gradients. One process alone passes straight through.
 
-A step's images are dealt out one by one: process r of W has the images r, r + W, ... of the batch. The gradient of a step is
+A step's images are sharded one by one: process r of W has the images r, r + W, ... of the batch. The gradient of a step is
 the mean over processes (DDP). A loss that is a mean over images is therefore right as it stands, each process taking it over its
 own; whatever else a loss knows of the batch comes from here, so that W processes do what one with the same batch does:
 
-- ``gathered``: the tensors of the whole batch, of which every process then takes the same loss (NT-Xent, VICReg, SIGReg);
-- ``mean``: a mean over processes inside of a loss (MSN's mean entropy, DINO's centre);
+- ``all_gather``: the tensors of the whole batch, of which every process then takes the same loss (NT-Xent, VICReg, SIGReg);
+- ``all_reduce_mean``: a mean over processes inside of a loss (MSN's mean entropy, DINO's centre);
 - ``share``: a sum over an uneven count (labels that are known, pixels that are hidden).
 """
 
@@ -29,18 +29,30 @@ def rank() -> int:
     return dist.get_rank() if world() > 1 else 0
 
 
-def mean(x: Tensor) -> Tensor:
+def all_reduce_mean(x: Tensor) -> Tensor:
     """The mean of ``x`` over processes; its gradient reaches all of them."""
-    return _Sum.apply(x) / world() if world() > 1 else x
+    if world() == 1:
+        return x
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(x) / world()
 
 
-def gathered(x: Tensor) -> Tensor:
+def all_gather(x: Tensor) -> Tensor:
     """(B, ...) of each process -> (W B, ...) of all, in the order of the batch; the gradient of every process's loss comes back."""
-    return _Gather.apply(x) if world() > 1 else x
+    if world() == 1:
+        return x
+    from torch.distributed.nn.functional import all_gather
+
+    parts = all_gather(x)
+    for part in parts:  # over gloo, torch's backward pass silently permutes gradients that are not contiguous
+        if part.requires_grad:
+            part.register_hook(Tensor.contiguous)
+    return torch.stack(parts, 1).flatten(0, 1)
 
 
-def own(x: Tensor) -> Tensor:
-    """(W B, ...) of all -> (B, ...) of this process: the inverse of ``gathered``."""
+def local_shard(x: Tensor) -> Tensor:
+    """(W B, ...) of all -> (B, ...) of this process: the inverse of ``all_gather``."""
     return x[rank() :: world()]
 
 
@@ -52,40 +64,16 @@ def share(total: Tensor, count: Tensor, least: float = 1.0) -> Tensor:
         count: over how many (or how much weight); no gradient reaches it.
         least: the count is taken to be at least so much, so that nothing at all gives 0.
     """
-    return total / mean(count.detach().to(total.dtype)).clamp(min=least / world())
+    return total / all_reduce_mean(count.detach().to(total.dtype)).clamp(min=least / world())
 
 
-def agreed(value: Any) -> Any:
-    """What process 0 says."""
+def broadcast(value: Any) -> Any:
+    """The value that process 0 has."""
     if world() == 1:
         return value
-    said = [value]
-    dist.broadcast_object_list(said)
-    return said[0]
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Sum.forward(ctx, gradients[0])
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.stack(parts, 1).flatten(0, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return own(_Sum.forward(ctx, gradients[0]))
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 class _SharedNorm(_BatchNorm):
@@ -99,8 +87,8 @@ class _SharedNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         x, dims = input.float(), [0, *range(2, input.ndim)]
-        centre = mean(x.mean(dims, keepdim=True))
-        variance = mean((x - centre).square().mean(dims, keepdim=True))
+        centre = all_reduce_mean(x.mean(dims, keepdim=True))
+        variance = all_reduce_mean((x - centre).square().mean(dims, keepdim=True))
         count = world() * x.numel() // x.shape[1]
         with torch.no_grad():
             if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 from scotoma import processes
 from scotoma.errors import UsageError
@@ -70,13 +70,13 @@ def join() -> None:
     if dist.is_initialized():
         return
     if "WORLD_SIZE" not in os.environ:
-        from lightning.fabric.plugins.environments import SLURMEnvironment
-
-        slurm = SLURMEnvironment()
+        job = int(os.environ.get("SLURM_JOB_ID", "0")[-4:])
+        nodes = re.sub(r"\[(\d+)[^]]*\]", r"\1", os.environ.get("SLURM_NODELIST", "127.0.0.1"))  # node[03-07,9] -> node03
         found = {
-            "RANK": slurm.global_rank(), "LOCAL_RANK": slurm.local_rank(), "WORLD_SIZE": slurm.world_size(),
-            "LOCAL_WORLD_SIZE": slurm.world_size() // int(os.environ.get("SLURM_NNODES", "1")),
-            "MASTER_ADDR": slurm.main_address, "MASTER_PORT": slurm.main_port,
+            "RANK": os.environ["SLURM_PROCID"], "LOCAL_RANK": os.environ["SLURM_LOCALID"], "WORLD_SIZE": _tasks(),
+            "LOCAL_WORLD_SIZE": _tasks() // int(os.environ.get("SLURM_NNODES", "1")),
+            "MASTER_ADDR": os.environ.get("MASTER_ADDR") or re.split(r"[ ,]", nodes)[0],
+            "MASTER_PORT": os.environ.get("MASTER_PORT") or 15000 + job,
         }  # fmt: skip
         os.environ |= {name: str(value) for name, value in found.items()}
     if torch.cuda.is_available():
@@ -99,9 +99,3 @@ def first_here() -> Iterator[None]:
     yield
     if ahead:
         dist.barrier()
-
-
-def layout() -> dict[str, Any]:
-    """What Lightning's Trainer is told of the processes."""
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    return {"devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}

@@ -113,7 +113,7 @@ class DINO(Method):
         student = self.student_head(torch.cat(features), frozen).unflatten(0, (len(crops), -1))
         loss = dino_loss(student, teacher, self.centre, self.student_temperature, self.temperature())
         if self.training:
-            self.centre.lerp_(collectives.mean(teacher.mean((0, 1))), 1 - CENTRE_MOMENTUM)
+            self.centre.lerp_(collectives.all_reduce_mean(teacher.mean((0, 1))), 1 - CENTRE_MOMENTUM)
         return {"loss": loss}
 
     def temperature(self) -> Tensor:

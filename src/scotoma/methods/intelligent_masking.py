@@ -146,7 +146,7 @@ class IntelligentMasking(Method):
             return {"loss": inpainting}
         rewards = self.rewards(error.detach(), added)
         if self.replay is not None and self.training:
-            self.replay.remember(*(collectives.gathered(x) for x in (view, actions, rewards)))
+            self.replay.remember(*(collectives.all_gather(x) for x in (view, actions, rewards)))
             difference = self.temporal_difference(self.agent, *self.replay.recall(views["lesson"]))
         else:
             at = (views["lesson"] * self.steps).long()

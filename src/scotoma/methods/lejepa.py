@@ -107,7 +107,7 @@ class LeJEPA(Method):
         features = [self.embed(torch.cat([views[name] for name in names])) for names in groups]
         z = self.projector(torch.cat(features)).float()
         z = z.view(sum(map(len, groups)), -1, z.shape[1])  # (V, B, D), the global views first
-        z = collectives.gathered(z.transpose(0, 1)).transpose(0, 1)
+        z = collectives.all_gather(z.transpose(0, 1)).transpose(0, 1)
         prediction, sigreg = prediction_loss(z, len(self.wide_names)), sketched_normality(z, self.directions())
         loss = (1 - self.sigreg_weight) * prediction + self.sigreg_weight * sigreg
         return {"loss": loss, "prediction": prediction, "sigreg": sigreg}

@@ -76,7 +76,7 @@ class MoCoV1(Method):
         owners, queue = batch["positions"], self.queue.keys.clone()  # the gradient needs the queue as it is now
         loss = info_nce(queries, keys, queue, self.temperature, self.queue.excluded(owners))
         if self.training:
-            self.queue.enqueue(collectives.gathered(keys), collectives.gathered(owners))
+            self.queue.enqueue(collectives.all_gather(keys), collectives.all_gather(owners))
         return {"loss": loss}
 
     def after_step(self, progress: float) -> None:

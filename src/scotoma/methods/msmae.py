@@ -133,7 +133,7 @@ class MSMAE(Method):
     def draw(self, views: Views, batch: Batch) -> tuple[Tensor, Tensor]:
         """The patches to see (B, V) and those to predict (B, M): at random in the warm-up, then where the class token looks."""
         if (
-            int(collectives.gathered(batch["epochs"]).min()) < self.warmup_epochs
+            int(collectives.all_gather(batch["epochs"]).min()) < self.warmup_epochs
         ):  # a batch between two epochs goes with the earlier
             order = views["noise"].argsort(1)
             return order[:, : self.visible], order[:, self.visible :]

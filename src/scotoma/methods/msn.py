@@ -183,9 +183,11 @@ def msn_loss(anchors: Tensor, targets: Tensor, prototypes: Tensor, temperature: 
         predictions = (F.normalize(anchors.float(), dim=2) @ unit.T / temperature).log_softmax(2)  # (M, B, K)
         with torch.no_grad():
             logits = F.normalize(targets.float(), dim=1) @ unit.T / (temperature * sharpening)
-            wanted = collectives.own(sinkhorn(collectives.gathered(logits), rounds)) if rounds else logits.softmax(1)  # (B, K)
+            wanted = logits.softmax(1)  # (B, K)
+            if rounds:
+                wanted = collectives.local_shard(sinkhorn(collectives.all_gather(logits), rounds))
         cross_entropy = -(wanted * predictions).sum(2).mean()
-        entropy = torch.special.entr(collectives.mean(predictions.exp().mean((0, 1)))).sum()
+        entropy = torch.special.entr(collectives.all_reduce_mean(predictions.exp().mean((0, 1)))).sum()
         return cross_entropy + mean_entropy_weight * (math.log(len(prototypes)) - entropy)
 
 

@@ -60,5 +60,5 @@ class SimCLR(Method):
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation 1 on the projections of both views, which pass the network together (one batch norm over 2B)."""
         z = self.projector(self.encoder(torch.cat([views["first view"], views["second view"]])))
-        first, second = (collectives.gathered(half.float()) for half in z.chunk(2))
+        first, second = (collectives.all_gather(half.float()) for half in z.chunk(2))
         return {"loss": nt_xent(first, second, self.temperature)}

@@ -66,7 +66,7 @@ class VICReg(Method):
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """Equation 6. Both views pass the network together: drawn alike, their batch statistics are the same in expectation."""
         both = self.expander(self.encoder(torch.cat([views["first view"], views["second view"]])))
-        terms = vicreg_terms(*(collectives.gathered(half.float()) for half in both.chunk(2)))
+        terms = vicreg_terms(*(collectives.all_gather(half.float()) for half in both.chunk(2)))
         return {"loss": torch.stack([self.weights[name] * term for name, term in terms.items()]).sum(), **terms}
 
 

@@ -56,10 +56,10 @@ class AttentionMaps(nn.Module):
             self.maps[positions[stale]] = self.take(encoder, images[stale]).to(self.maps.dtype)
             self.stamps[positions[stale]] = epochs[stale]
         if collectives.world() > 1:
-            at = collectives.gathered(positions)
+            at = collectives.all_gather(positions)
             self.maps[at], self.stamps[at] = (
-                collectives.gathered(self.maps[positions]),
-                collectives.gathered(self.stamps[positions]),
+                collectives.all_gather(self.maps[positions]),
+                collectives.all_gather(self.stamps[positions]),
             )
 
     def take(self, encoder: nn.Module, images: Tensor) -> Tensor:

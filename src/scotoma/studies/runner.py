@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
+import torch
 
 from scotoma import files, plugins
 from scotoma.data import encoder_header, provenance
@@ -166,7 +166,7 @@ def _network(run: Run, material: DataModule, arm: Arm, drawn: Draw, quiet: bool)
     if not (folder / encoder_header.FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         info = describe({"size": run.config["size"], "seed": run.config["seed"]}, material, arm.encoder)
-        L.seed_everything(run.config["seed"], verbose=False)
+        torch.manual_seed(run.config["seed"])
         network = encoders.build(info)
         if given is not None:
             pretrained_weights.start(network, info, given)

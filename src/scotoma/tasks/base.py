@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from scotoma.errors import UsageError
@@ -16,9 +14,10 @@ from scotoma.methods.base import Method
 from scotoma.methods.supervised import Supervised
 from scotoma.models.precision import automatic_precision
 from scotoma.run_folder import Run
+from scotoma.training.callbacks import Callback
 from scotoma.training.lr_finder import range_test
 from scotoma.training.schedule import Plan
-from scotoma.training.trainer import Batches, Trained, fit
+from scotoma.training.trainer import Batches, Trained, Trainer, fit
 from scotoma.visualization import plots
 
 CHECKS = 10  # looks at the validation labels in a run
@@ -126,17 +125,19 @@ def found_rate(method: Method, plan: Plan, batches: Batches, run: Run | None) ->
 class Watcher(Callback):
     """Looks at the validation rows now and then: keeps the best weights, stops training, lowers the learning rate."""
 
+    key = "Watcher"
+
     def __init__(self, method: Method, steps: int, recipe: Recipe, score: Score) -> None:
         self.method, self.recipe, self.score = method, recipe, score
         self.every = max(1, steps // CHECKS)
         self.best, self.waited = -float("inf"), 0
         self.weights: dict[str, Tensor] = {}
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+    def on_step_end(self, trainer: Trainer) -> None:
         """Look."""
-        if trainer.global_step % self.every:
+        if trainer.step % self.every:
             return
-        score = self.score(module.device)
+        score = self.score(trainer.device)
         self.method.train()
         if score > self.best:
             self.best, self.waited = score, 0
@@ -145,8 +146,7 @@ class Watcher(Callback):
         self.waited += 1
         trainer.should_stop = bool(self.recipe.patience) and self.waited >= self.recipe.patience
         if self.recipe.schedule == "plateau" and self.waited % PLATEAU == 0:
-            scheduler = trainer.lr_scheduler_configs[0].scheduler
-            scheduler.base_lrs = [rate * PLATEAU_FACTOR for rate in scheduler.base_lrs]  # a checkpoint keeps them
+            trainer.scheduler.base_lrs = [rate * PLATEAU_FACTOR for rate in trainer.scheduler.base_lrs]  # a checkpoint keeps them
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a resumed run stops and restores as one left alone."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import nn
@@ -106,7 +105,7 @@ def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, 
     Returns:
         The trained method (its ``encoder`` and ``head``), and rows of what training took.
     """
-    L.seed_everything(recipe.seed, verbose=False)
+    torch.manual_seed(recipe.seed)
     seen, keys = sampled(drawn, target, rows, recipe)
     soft = target.shares is not None and not target.multilabel
     inputs = Inputs(

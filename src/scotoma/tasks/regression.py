@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import lightning as L
 import numpy as np
 import torch
 from torch import nn
@@ -59,7 +58,7 @@ class Job:
     def train(self, run: Run | None) -> list[Row]:
         """Train encoder and head, or fit the head alone; rows of what training took."""
         info, seen = self.info, self.drawn.train
-        L.seed_everything(self.recipe.seed, verbose=False)
+        torch.manual_seed(self.recipe.seed)
         if self.recipe.frozen:
             self.head = self._probe()
             return []

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -123,7 +122,7 @@ class Job:
         self.drawn = replace(drawn, train=drawn.train[readable[drawn.train]], val=drawn.val[readable[drawn.val]])
         check(recipe, self.drawn)
         name = segmentation_decoders.choose(decoder, network)
-        L.seed_everything(recipe.seed, verbose=False)
+        torch.manual_seed(recipe.seed)
         self.head = segmentation_decoders.Decoder(name, network, info, len(self.regions.values))
         self.info = replace(info, targets=(MASKS,), classes=self.regions.classes, decoder=name)
 

@@ -1,4 +1,4 @@
-"""The watch over a training: progress bar, ``metrics.csv``, TensorBoard, and whether features collapse."""
+"""Callbacks of a training: progress bar, ``metrics.csv``, TensorBoard, and the monitor of collapse."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import csv
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from scotoma import files
 from scotoma.data.io import sampling
 from scotoma.data.store.store import Store
+from scotoma.distributed import collectives
+from scotoma.errors import notice
 from scotoma.methods.base import Method
 from scotoma.models.features import features, spread
 from scotoma.training import fsdp
 from scotoma.training.schedule import Plan
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from scotoma.training.trainer import Trainer
 
 WATCH, LOOKS = 256, 10  # images by which features are watched, and how often in a run
 AT_ONCE = 32  # of them: no more memory than a step of training takes
@@ -28,17 +33,42 @@ METRICS = "metrics.csv"
 COLUMNS = ("step", "loss", "lr", "images_per_second", "feature_spread", "effective_rank")
 
 
+class Callback:
+    """What happens beside the steps of a training; its state lies in the checkpoints, under ``key``."""
+
+    key: ClassVar[str]
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Before the first step, of a resumed run too."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """After each step."""
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """After the last step, and where one failed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what a checkpoint kept."""
+
+
 class Watch(Callback):
-    """Progress bar, ``metrics.csv`` and TensorBoard, and the watch over collapse; what it knows survives a resume."""
+    """Progress bar, ``metrics.csv`` and TensorBoard, and the monitor of collapse; what it knows survives a resume."""
+
+    key = "Watch"
 
     def __init__(self, plan: Plan, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
-        self.plan, self.store, self.quiet = plan, store, quiet
+        self.plan, self.store, self.folder, self.quiet = plan, store, folder, quiet
         self.rows = rows[sampling.spread(len(rows), WATCH)]
-        self.file = folder / METRICS if folder else None
         self.every = max(1, plan.steps // LOOKS) if folder else plan.steps + 1
         self.log_every = max(1, min(10, plan.steps // 50))
         self.spread, self.rank, self.warned, self.loss = math.nan, math.nan, False, math.nan
-        self.before, self.began, self.idle, self.first, self.told = 0.0, math.nan, 0.0, 0, 0
+        self.before, self.began, self.idle, self.first = 0.0, math.nan, 0.0, 0
+        self.bar: Any = None
+        self.writer: SummaryWriter | None = None
 
     @property
     def seconds(self) -> float:
@@ -54,53 +84,57 @@ class Watch(Callback):
         self.before, self.loss, self.warned = state_dict["seconds"], state_dict["loss"], state_dict["warned"]
         self.spread, self.rank = state_dict["spread"], state_dict["rank"]
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer) -> None:
         """Start the clock and the bar."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        if not self.quiet and collectives.rank() == 0:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, disable=self.quiet or not trainer.is_global_zero)
-        self.task = self.bar.add_task("training", total=self.plan.steps, completed=trainer.global_step)
-        self.bar.start()
-        self.began, self.first = time.perf_counter(), trainer.global_step
-        self.told = self.first
-        if self.file and self.file.exists() and trainer.is_global_zero:
-            drop_lines_after(self.file, self.first)
+            self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar.add_task("training", total=self.plan.steps, completed=trainer.step)
+            self.bar.start()
+        self.began, self.first = time.perf_counter(), trainer.step
+        if self.folder and (self.folder / METRICS).exists() and collectives.rank() == 0:
+            drop_lines_after(self.folder / METRICS, self.first)
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+    def on_step_end(self, trainer: Trainer) -> None:
         """Log, look at the features now and then, move the bar."""
-        step = trainer.global_step
-        if step == self.told:  # a part of a step
-            return
-        self.told = step
+        step = trainer.step
         rate = (step - self.first) * self.plan.batch_size / (time.perf_counter() - self.began - self.idle)
+        description = {}
         look = step % self.every == 0
         if look:
             began = time.perf_counter()
-            adapter: Any = module
-            with fsdp.gathered(adapter.method):
-                self._look(adapter.method, module.device, step)
+            with fsdp.gathered(trainer.method):
+                self._look(trainer.method, trainer.device, step)
             self.idle += time.perf_counter() - began
         if look or step % self.log_every == 0 or step == self.plan.steps:
-            values = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            self.loss = values["loss"]
-            values |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
-            self._log(trainer, step, values | ({"feature_spread": self.spread, "effective_rank": self.rank} if look else {}))
-            self.bar.update(self.task, description=f"loss {self.loss:.4f}  {rate:,.0f} images/s")
-        self.bar.update(self.task, completed=step)
+            self.loss = trainer.metrics["loss"]
+            values = trainer.metrics | {"lr": trainer.optimizer.param_groups[0]["lr"], "images_per_second": rate}
+            self._log(step, values | ({"feature_spread": self.spread, "effective_rank": self.rank} if look else {}))
+            description = {"description": f"loss {self.loss:.4f}  {rate:,.0f} images per second"}
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=step, **description)
 
-    def _log(self, trainer: L.Trainer, step: int, values: dict[str, float]) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step)
-        if self.file is None or not trainer.is_global_zero:
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        if self.folder is None or collectives.rank():
             return
-        new = not self.file.exists()
+        file = self.folder / METRICS
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = not file.exists()
         others = sorted(set(values) - set(COLUMNS))
-        with self.file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, [*COLUMNS, *others], lineterminator="\n")
+        with file.open("a", newline="") as opened:
+            writer = csv.DictWriter(opened, [*COLUMNS, *others], lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow({"step": step, **values})
+        if self.writer is None:  # not before the first step, which would wait for the import
+            began = time.perf_counter()
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.folder / "logs"))
+            self.idle += time.perf_counter() - began
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
 
     @torch.no_grad()
     def _look(self, method: Method, device: torch.device, step: int) -> None:
@@ -113,19 +147,18 @@ class Watch(Callback):
         self.spread, self.rank = spread(f)
         if step >= self.plan.steps // 4 and not self.rank >= COLLAPSED and not self.warned:  # early features are no verdict
             self.warned = True
-            self.bar.console.print(
-                f"step {step}: the encoder is collapsing: it gives nearly the same features to all images (effective rank "
-                f"{self.rank:.1f}, spread {self.spread:.3f}). Pretrain with a lower --learning_rate or a larger --batch_size."
+            notice(
+                f"step {step}",
+                f"the encoder is collapsing: it gives nearly the same features to all images (effective rank {self.rank:.1f}, "
+                f"spread {self.spread:.3f}). Pretrain with a lower --learning_rate or a larger --batch_size.",
             )
 
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Stop the bar."""
-        self.bar.stop()
-
-    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        """Stop the bar, so that the error's line stands by itself."""
-        if hasattr(self, "bar"):
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Stop the bar, so that an error's line stands by itself; write the log out."""
+        if self.bar:
             self.bar.stop()
+        if self.writer:
+            self.writer.close()
 
 
 def drop_lines_after(file: Path, step: int) -> None:

@@ -1,6 +1,6 @@
 """Weights, gradients and moments dealt out over processes, of which each otherwise has all.
 
-Fully sharded data parallelism (FSDP: Zhao et al. 2023, arXiv 2304.11277), by torch and Lightning.
+Fully sharded data parallelism (FSDP: Zhao et al. 2023, arXiv 2304.11277), by torch.
 
 A transformer's blocks are gathered one after the other while they are needed, everything else of a method for the whole step. Of a
 vision transformer the last block belongs to what is gathered for the step: methods read its attention from within.
@@ -8,9 +8,10 @@ vision transformer the last block belongs to what is gathered for the step: meth
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +20,18 @@ from scotoma.distributed import collectives
 from scotoma.models import encoders
 
 if TYPE_CHECKING:
-    from lightning.pytorch.strategies import ModelParallelStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
+M = TypeVar("M", bound=nn.Module)
 
-def strategy() -> ModelParallelStrategy:
-    """Lightning's, with checkpoints of one file that hold everything."""
-    from lightning.pytorch.strategies import ModelParallelStrategy
 
-    return ModelParallelStrategy(collectives.world(), 1, save_distributed_checkpoint=False)
+def shard_copy(method: M, device: torch.device) -> M:
+    """A copy of a method that is sharded over all processes; the method itself waits on the CPU for the weights."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    copied = copy.deepcopy(method)
+    shard(copied, init_device_mesh(device.type, (collectives.world(),)))
+    return copied
 
 
 def shard(method: nn.Module, mesh: DeviceMesh) -> None:
@@ -70,3 +74,19 @@ def state(method: nn.Module) -> dict[str, Tensor]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     return get_model_state_dict(method, options=StateDictOptions(full_state_dict=True, cpu_offload=True))  # type: ignore[return-value]
+
+
+def states(method: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The whole state of a sharded method and of its optimiser on the CPU, in process 0; empty in the others."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+
+    return get_state_dict(method, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def load_states(method: nn.Module, optimizer: torch.optim.Optimizer, model: dict[str, Any], moments: dict[str, Any]) -> None:
+    """Shard what ``states`` gave, read by every process."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+
+    set_state_dict(
+        method, optimizer, model_state_dict=model, optim_state_dict=moments, options=StateDictOptions(full_state_dict=True)
+    )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 
@@ -73,7 +72,7 @@ def assemble(config: dict[str, Any], material: DataModule) -> Parts:
         info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights, soft, images=len(positions),
         columns=columns, trained=init is not None,
     )  # fmt: skip
-    L.seed_everything(config["seed"], verbose=False)
+    torch.manual_seed(config["seed"])
     encoder = encoders.build(info)
     if init is not None:
         pretrained_weights.start(encoder, info, init)
@@ -104,7 +103,7 @@ def checkpoint_activations(method: Method) -> None:
 def opened(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) -> Run:
     """The run folder of a pretraining, into which of several processes the first alone writes."""
     run = None if collectives.rank() else Run.open(out, "pretrain", arguments, overwrite, resume)
-    config, resumed = collectives.agreed(run and (run.config, run.resumed))
+    config, resumed = collectives.broadcast(run and (run.config, run.resumed))
     return run or Onlooker(out, config, resumed)
 
 
@@ -192,7 +191,7 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     elif config["minutes"]:
         began = time.perf_counter()
         rate = measure_rate(method, plan, batches)
-        steps = collectives.agreed(max(1, int((60 * config["minutes"] - (time.perf_counter() - began)) / rate)))
+        steps = collectives.broadcast(max(1, int((60 * config["minutes"] - (time.perf_counter() - began)) / rate)))
     return replace(plan, steps=steps)
 
 

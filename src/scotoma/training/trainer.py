@@ -1,48 +1,45 @@
-"""The one Trainer set-up: batches from the store, precision, schedule, resume, loggers.
+"""The one training loop: batches from the store, precision, schedule, several processes, checkpoints, resume.
 
-``Adapter`` runs any method under Lightning. Everything random is keyed by (seed, epoch, row) and every schedule by step / steps, so
+Everything random is keyed by (seed, epoch, row) and every schedule by step / steps, so
 a run that was killed and resumed sees what an undisturbed one sees.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from scotoma import files
 from scotoma.data.pairing import Partners, Successors
 from scotoma.data.store.store import Store
-from scotoma.distributed import collectives, launcher
+from scotoma.distributed import collectives
 from scotoma.errors import RunError
 from scotoma.methods.base import Method
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Row
 from scotoma.training import cpu_kernels, fsdp
-from scotoma.training.callbacks import Watch
+from scotoma.training.callbacks import Callback, Watch
 from scotoma.training.schedule import Plan, schedule
 
 LOWER = "lower the learning rate (--learning_rate of pretrain and finetune)"
 CHECKPOINT_SECONDS = 120
+PREFIX = "method."  # before the names of a checkpoint's weights
 Batch = dict[str, Tensor]
 
 
-class Batches(Dataset[Batch]):
+class Batches:
     """Whole batches out of the store: the item of (epoch, positions) is everything a step needs.
 
     Args:
@@ -87,7 +84,7 @@ class Batches(Dataset[Batch]):
         return batch
 
 
-class Order(Sampler[Any]):
+class Order:
     """The batches of a run, step by step: each epoch a shuffle of its own, from any step on, this process's share in its parts.
 
     An epoch's last batch is filled from the next epoch, so every step has the full batch and small data sets need no other rule.
@@ -117,83 +114,141 @@ class Order(Sampler[Any]):
         return np.random.default_rng([self.plan.seed, epoch]).permutation(self.count)
 
 
-class Adapter(L.LightningModule):
-    """Runs any method: views on the device, the loss under autocast, AdamW, the schedule, ``after_step``."""
+class Trainer:
+    """The training loop: views on the device, the loss under autocast, AdamW, the schedule, ``after_step``, checkpoints.
 
-    told: Tensor
+    What networks draw by themselves (dropout, drop path) is seeded by the step, as all else is. Loss and gradients of several
+    processes are averaged (DDP); with ``plan.shard`` what is trained is a sharded copy of the method (FSDP).
 
-    def __init__(self, method: Method, plan: Plan, batches: Batches) -> None:
-        super().__init__()
-        self.method, self.plan, self.batches = method, plan, batches
-
-    def configure_model(self) -> None:
-        """Deal the method out over the processes, where that is wanted."""
-        if self.plan.shard:
-            mesh: Any = self.device_mesh
-            fsdp.shard(self.method, mesh["data_parallel"])
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches from the step that the trainer stands at."""
-        order = Order(len(self.batches.rows), self.plan, self.trainer.global_step, self.global_rank, self.trainer.world_size)
-        return DataLoader(self.batches, sampler=order, batch_size=None, num_workers=0, pin_memory=self.on_gpu)
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether training runs on an accelerator."""
-        return bool(self.trainer.strategy.root_device.type == "cuda")
-
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """One step of the method. What networks draw by themselves (dropout, drop path) hangs on the step, as all else does."""
-        part = index % self.plan.accumulate
-        number = (self.plan.seed * 1_000_003 + self.trainer.global_step) * self.plan.accumulate + part
-        torch.manual_seed(number * collectives.world() + collectives.rank())
-        result = step_loss(self.method, batch, self.plan.seed)
-        told = collectives.mean(torch.stack([v.detach().float() for v in result.values()]))
-        self.told = told if part == 0 else self.told + (told - self.told) / (part + 1)  # the mean over the parts of a step
-        self.log_dict(dict(zip(result, self.told, strict=True)), logger=False, batch_size=self.plan.batch_size)
-        return result["loss"]
-
-    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop at a loss that is no number, before it is written into the weights of a checkpoint."""
-        loss = self.trainer.callback_metrics.get("loss")
-        if loss is not None and not torch.isfinite(loss):
-            raise RunError(f"the loss became {loss.item()} at step {self.trainer.global_step}: {LOWER}")
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The optimiser's step, then the method's own. Gradients go at once, before the next forward pass fills memory."""
-        super().optimizer_step(*args, **kwargs)
-        self.zero_grad()
-        self.method.after_step(self.trainer.global_step / self.plan.steps)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW over the method's groups, with the schedule."""
-        optimizer = make_optimizer(self.method, self.plan)
-        factor = partial(schedule, steps=self.plan.steps, warmup=self.method.warmup, kind=self.plan.schedule)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-class StepCheckpoint(ModelCheckpoint):
-    """Checkpoints after whole steps only, not between the parts of one."""
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save where it is time."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent: written beside the last one, then put in its place.
-
-    Lightning's own go through the system's folder for temporary files, from which they are copied where that is another disk.
+    Args:
+        method: what to train, in place.
+        plan: how.
+        batches: from which images.
+        callbacks: called after each step, in order.
+        checkpoint: the file to write every ``CHECKPOINT_SECONDS``; None for none.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write."""
-        place = Path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(place) as beside, beside.open("wb") as file:
-            torch.save(checkpoint, file)
+    def __init__(
+        self, method: Method, plan: Plan, batches: Batches, callbacks: Sequence[Callback], checkpoint: Path | None
+    ) -> None:
+        self.plan, self.batches, self.callbacks, self.checkpoint = plan, batches, callbacks, checkpoint
+        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        self.step, self.should_stop = 0, False
+        self.metrics: dict[str, float] = {}
+        if plan.shard:
+            self.method = fsdp.shard_copy(method, self.device)
+        else:
+            self.method = method.to(memory_format=torch.channels_last).to(self.device)
+        self.method.train()
+        self.forward: nn.Module = _Loss(self.method, plan.seed)
+        if collectives.world() > 1 and not plan.shard:  # all that a method keeps is the same in every process: no buffers to send
+            self.forward = DistributedDataParallel(self.forward, broadcast_buffers=False, gradient_as_bucket_view=True)
+        self.optimizer = make_optimizer(self.method, plan)
+        factor = partial(schedule, steps=plan.steps, warmup=method.warmup, kind=plan.schedule)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+
+    def run(self) -> None:
+        """Take the steps that are left.
+
+        Raises:
+            RunError: a loss is not finite; it is not written into the weights.
+        """
+        saved = time.monotonic()
+        order = Order(len(self.batches.rows), self.plan, self.step, collectives.rank(), collectives.world())
+        try:
+            for callback in self.callbacks:
+                callback.on_train_start(self)
+            for index, key in enumerate(order):
+                part = index % self.plan.accumulate
+                self._accumulate(key, part)
+                if part + 1 < self.plan.accumulate:
+                    continue
+                self.optimizer.step()
+                self.method.zero_grad()  # at once, before the next forward pass fills memory
+                self.method.after_step(self.step / self.plan.steps)
+                self.scheduler.step()
+                self.step += 1
+                for callback in self.callbacks:
+                    callback.on_step_end(self)
+                due = time.monotonic() - saved >= CHECKPOINT_SECONDS
+                if self.checkpoint and (collectives.broadcast(due) if self.plan.shard else due):  # sharded, all take part
+                    self.save(self.checkpoint)
+                    saved = time.monotonic()
+                if self.should_stop:
+                    break
+        finally:
+            for callback in self.callbacks:
+                callback.on_train_end(self)
+
+    def _accumulate(self, key: Any, part: int) -> None:
+        """Add the gradient of one part of a step's batch."""
+        number = (self.plan.seed * 1_000_003 + self.step) * self.plan.accumulate + part
+        torch.manual_seed(number * collectives.world() + collectives.rank())
+        batch = self.batches[key]
+        if self.device.type == "cuda":
+            batch = {k: v.pin_memory().to(self.device, non_blocking=True) for k, v in batch.items()}
+        last = part + 1 == self.plan.accumulate
+        with nullcontext() if last or not isinstance(self.forward, DistributedDataParallel) else self.forward.no_sync():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16-mixed"):
+                result: dict[str, Tensor] = self.forward(batch)
+            means = collectives.all_reduce_mean(torch.stack([v.detach().float() for v in result.values()])).tolist()
+            for name, value in zip(result, means, strict=True):  # the mean over the parts of a step
+                self.metrics[name] = value if part == 0 else self.metrics[name] + (value - self.metrics[name]) / (part + 1)
+            if not math.isfinite(self.metrics["loss"]):
+                raise RunError(f"the loss became {self.metrics['loss']} at step {self.step}: {LOWER}")
+            (result["loss"] / self.plan.accumulate).backward()
+
+    def save(self, place: Path) -> None:
+        """Write a checkpoint, under the names that Lightning gives its parts (as earlier versions did)."""
+        if self.plan.shard:
+            model, optimizer = fsdp.states(self.method, self.optimizer)
+        else:
+            model, optimizer = self.method.state_dict(), self.optimizer.state_dict()
+        if collectives.rank() == 0:
+            write_checkpoint(
+                place,
+                {
+                    "global_step": self.step,
+                    "state_dict": {PREFIX + name: value for name, value in model.items()},
+                    "optimizer_states": [optimizer],
+                    "lr_schedulers": [self.scheduler.state_dict()],
+                    "callbacks": {callback.key: callback.state_dict() for callback in self.callbacks},
+                },
+            )
+
+    def load(self, place: Path) -> None:
+        """Go on from a checkpoint."""
+        found = torch.load(place, map_location="cpu", weights_only=True)
+        model = {name.removeprefix(PREFIX): value for name, value in found["state_dict"].items()}
+        if self.plan.shard:
+            fsdp.load_states(self.method, self.optimizer, model, found["optimizer_states"][0])
+        else:
+            self.method.load_state_dict(model)
+            self.optimizer.load_state_dict(found["optimizer_states"][0])
+        self.scheduler.load_state_dict(found["lr_schedulers"][0])
+        self.step = found["global_step"]
+        for callback in self.callbacks:
+            if callback.key in found["callbacks"]:
+                callback.load_state_dict(found["callbacks"][callback.key])
+
+
+class _Loss(nn.Module):
+    """What several processes run forward together."""
+
+    def __init__(self, method: Method, seed: int) -> None:
+        super().__init__()
+        self.method, self.seed = method, seed
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch."""
+        return step_loss(self.method, batch, self.seed)
+
+
+def write_checkpoint(place: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a checkpoint that is whole or absent: beside the last one, then put in its place."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(place) as beside, beside.open("wb") as file:
+        torch.save(checkpoint, file)
 
 
 def make_optimizer(method: Method, plan: Plan) -> torch.optim.Optimizer:
@@ -274,70 +329,30 @@ def cost_rows(trained: Trained, plan: Plan, method: Method, images: int, prepari
 
 
 def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resume: bool = False, quiet: bool = False,
-        callbacks: tuple[Callback, ...] = ()) -> Trained:  # fmt: skip
+        callbacks: Sequence[Callback] = ()) -> Trained:  # fmt: skip
     """Train a method.
 
     Args:
         method: what to train, in place.
         plan: how.
         batches: from which images.
-        folder: the run folder, for checkpoints, logs and the watch over collapse; None has none of them.
+        folder: the run folder, for checkpoints and logs; None has none of them.
         resume: go on from ``checkpoints/last.ckpt`` where there is one.
         quiet: no progress bar.
-        callbacks: further Lightning callbacks.
+        callbacks: further ones.
     """
     watch = Watch(plan, batches.store, batches.rows, folder, quiet)
-    trainer = make_trainer(plan, folder, [watch, *callbacks])
-    last = folder / "checkpoints" / "last.ckpt" if folder else None
     if not method.own_statistics:
         collectives.share_norms(method)
     tune_for_cpu(method, plan.precision)
-    # what is dealt out is a copy; the method waits on the CPU for its weights
-    trained = copy.deepcopy(method) if plan.shard else method.to(memory_format=torch.channels_last)
-    adapter = Adapter(trained.train(), plan, batches)
-    try:
-        trainer.fit(adapter, ckpt_path=str(last) if resume and last and last.exists() else None, weights_only=True)
-    except SystemExit:
-        if trainer.interrupted:  # Lightning makes an exit of Ctrl-C; the command line has a word to say about it
-            raise KeyboardInterrupt from None
-        raise
+    last = folder / "checkpoints" / "last.ckpt" if folder else None
+    trainer = Trainer(method, plan, batches, [watch, *callbacks], last)
+    if resume and last and last.exists():
+        trainer.load(last)
+    trainer.run()
     if plan.shard:
-        found = fsdp.state(trained)
+        found = fsdp.state(trainer.method)
         if collectives.rank() == 0:
             method.load_state_dict(found)
-    return Trained(watch.seconds, trainer.global_step, watch.loss, watch.spread, watch.rank)
-
-
-def make_trainer(plan: Plan, folder: Path | None, callbacks: list[Callback]) -> L.Trainer:
-    """Lightning's Trainer, the same for every verb that trains."""
-    import logging
-    import warnings
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    loggers = [TensorBoardLogger(folder, name="", version="logs")] if folder else []
-    if folder:
-        callbacks = [
-            *callbacks,
-            StepCheckpoint(
-                folder / "checkpoints",
-                save_last=True,
-                save_top_k=0,
-                train_time_interval=timedelta(seconds=CHECKPOINT_SECONDS),
-                enable_version_counter=False,
-            ),
-        ]
-    precision: Any = plan.precision
-    processes: dict[str, Any] = {"plugins": [WholeCheckpoints()]}
-    if collectives.world() > 1:  # all that a method keeps is the same in every process: nothing to send but gradients
-        from lightning.pytorch.plugins.environments import TorchElasticEnvironment
-        from lightning.pytorch.strategies import DDPStrategy
-
-        ddp = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-        strategy = fsdp.strategy() if plan.shard else ddp
-        processes = {**launcher.layout(), "strategy": strategy, "plugins": [WholeCheckpoints(), TorchElasticEnvironment()]}
-    return L.Trainer(
-        max_steps=plan.steps, max_epochs=-1, precision=precision, callbacks=callbacks, logger=loggers or False,
-        enable_checkpointing=bool(folder), enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        accumulate_grad_batches=plan.accumulate, log_every_n_steps=1, num_sanity_val_steps=0, gradient_clip_val=None, **processes,
-    )  # fmt: skip
+    method.cpu()
+    return Trained(watch.seconds, trainer.step, watch.loss, watch.spread, watch.rank)

@@ -189,8 +189,8 @@ class _Agent(nn.Module):
     @torch.no_grad()
     def _follow(self, errors: Tensor, mask: Tensor) -> None:
         """Move mean and variance by a hundredth towards this batch's; over the first hundred steps they are plain averages."""
-        mean = collectives.mean((errors * mask).sum() / mask.sum())  # every image has as many hidden patches
-        variance = collectives.mean(((errors - mean).square() * mask).sum() / mask.sum())
+        mean = collectives.all_reduce_mean((errors * mask).sum() / mask.sum())  # every image has as many hidden patches
+        variance = collectives.all_reduce_mean(((errors - mean).square() * mask).sum() / mask.sum())
         self.steps += 1
         rate = self.steps.reciprocal().clamp(min=0.01)
         self.mean.lerp_(mean, rate)
