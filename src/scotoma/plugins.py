@@ -20,8 +20,9 @@ FOLDERS = {
     "corruptions": "transforms/corruptions",
     "attributions": "explain/attributions",
     "sections": "reporting/sections",
+    "tasks": "tasks",
 }
-LISTED = tuple(kind for kind in FOLDERS if kind != "sections")  # by ``scotoma list``
+LISTED = tuple(kind for kind in FOLDERS if kind not in ("sections", "tasks"))  # by ``scotoma list``
 
 
 def _files(kind: str) -> dict[str, Path]:
@@ -114,5 +115,11 @@ def variant(text: str) -> tuple[Any, dict[str, Any]]:
 def method(name: str) -> Any:
     """The one ``Method`` class of a module in ``methods``."""
     base = importlib.import_module("scotoma.methods.base").Method  # by name: a data set is looked up without torch
-    found = module("methods", name)
-    return next(v for v in vars(found).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == found.__name__)
+    return class_of("methods", name, base)
+
+
+def class_of(kind: str, name: str, base: type) -> Any:
+    """The one class of a plug-in that is derived from ``base``; None where it has none."""
+    found = module(kind, name)
+    own = (v for v in vars(found).values() if isinstance(v, type) and v.__module__ == found.__name__)
+    return next((v for v in own if issubclass(v, base)), None)

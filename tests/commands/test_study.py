@@ -190,14 +190,14 @@ def test_methods_with_other_arguments_and_given_weights_stand_beside_each_other(
 
 
 def test_weights_of_one_name_and_of_a_methods_name_stand_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scotoma.studies.runner import _weights
+    from scotoma.studies.arms import weights_of
 
     monkeypatch.chdir(tmp_path)
     for path in ("a/encoder.safetensors", "b/encoder.safetensors", "runs/simclr", "random", "c/mae"):
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).touch()
     controls = ["a/encoder.safetensors", "b/encoder.safetensors", "runs/simclr", "./random", "c/mae", "resnet18.a1_in1k", "pixels"]
-    assert _weights({"controls": ["random", *controls, "c/mae"], "methods": ["simclr", "byol"]}) == {
+    assert weights_of({"controls": ["random", *controls, "c/mae"], "methods": ["simclr", "byol"]}) == {
         **{path: path for path in controls[:4]}, "mae": "c/mae", "resnet18.a1_in1k": "resnet18.a1_in1k",
     }  # fmt: skip
 

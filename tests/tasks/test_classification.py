@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from scotoma.data.dataset import Dataset
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw, draw
@@ -20,14 +22,20 @@ from scotoma.metrics import calibration, operating_points
 from scotoma.metrics import classification as metrics
 from scotoma.models import encoders, linear_probe
 from scotoma.models.features import extract
-from scotoma.tasks import classification as finetuning
-from scotoma.tasks.base import Recipe, Watcher
-from scotoma.tasks.classification import check, operating_point, predict, probe, sampled, tune, validated
+from scotoma.tasks import base
+from scotoma.tasks import classification as module
+from scotoma.tasks.base import FineTuning, Model, Watcher
+from scotoma.tasks.classification import Classification
 from scotoma.training.lr_finder import range_test
 from scotoma.training.schedule import Plan
 from scotoma.training.trainer import Batches, Trainer
 
 N = 60
+
+
+def task_of(store: Store | None, rows: np.ndarray, target: Target) -> Classification:
+    split = Split(np.full(len(rows), ""), np.arange(len(rows)), "patient", True)
+    return Classification(Dataset("made", pd.DataFrame({"row": rows})), store, split, target)
 
 
 @pytest.fixture
@@ -53,10 +61,10 @@ def made(tmp_path: Path) -> tuple[torch.nn.Module, EncoderInfo, Store, np.ndarra
 
 def test_a_probe_gives_the_linear_probes_probabilities(made) -> None:
     network, info, store, rows, target, drawn = made
-    head = probe(network, info, store, rows, target, drawn)
+    head = task_of(store, rows, target).probe(network, info, drawn)
     test = np.arange(50, N)
     expected = linear_probe.predict(extract(network, info, store, rows), target, drawn, test)
-    np.testing.assert_allclose(predict(network, head, info, store, rows[test], False), expected, atol=1e-4)
+    np.testing.assert_allclose(task_of(store, rows, target).outputs(Model(network, info, head), test), expected, atol=1e-4)
 
 
 def test_tuning_learns_and_repeats(made) -> None:
@@ -66,9 +74,9 @@ def test_tuning_learns_and_repeats(made) -> None:
 
     def go(seed: int) -> np.ndarray:
         network.load_state_dict(start)
-        method, costs = tune(network, info, store, rows, target, drawn, Recipe(20, 16, precision="32-true", seed=seed))
+        method, costs = task_of(store, rows, target).train(network, info, drawn, FineTuning(20, 16, precision="32-true", seed=seed))
         assert {r["metric"]: r["value"] for r in costs}["steps"] == 20
-        return predict(method.encoder, method.head, info, store, rows[test], False)
+        return task_of(store, rows, target).outputs(method, test)
 
     first = go(0)
     assert (first.argmax(1) == target.y[test]).mean() >= 0.9
@@ -80,10 +88,12 @@ def test_the_head_starts_as_the_probe_of_trained_weights_and_at_zero_with_random
     network, info, store, rows, target, drawn = made
     start = {k: v.clone() for k, v in network.state_dict().items()}
     trained = replace(info, method={"name": "simclr"})
-    expected = probe(network, trained, store, rows, target, drawn)
+    expected = task_of(store, rows, target).probe(network, trained, drawn)
     for which, weight in ((trained, expected.weight), (info, torch.zeros_like(expected.weight))):
         network.load_state_dict(start)
-        method, _ = tune(network, which, store, rows, target, drawn, Recipe(1, learning_rate=1e-9, precision="32-true"))
+        method, _ = task_of(store, rows, target).train(
+            network, which, drawn, FineTuning(1, learning_rate=1e-9, precision="32-true")
+        )
         torch.testing.assert_close(method.head.weight, weight, atol=1e-6, rtol=0)
 
 
@@ -95,8 +105,10 @@ def test_labels_outside_the_draw_are_not_seen(made) -> None:
         y = target.y.copy()
         y[50:] = outside
         network.load_state_dict(start)
-        method, _ = tune(network, info, store, rows, Target(("side",), target.classes, y), drawn, Recipe(3, precision="32-true"))
-        found.append({k: v.clone() for k, v in method.state_dict().items()})
+        method, _ = task_of(store, rows, Target(("side",), target.classes, y)).train(
+            network, info, drawn, FineTuning(3, precision="32-true")
+        )
+        found.append({k: v.clone() for part in (method.network, method.head) for k, v in part.state_dict().items()})
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
 
 
@@ -113,12 +125,12 @@ def test_early_stopping_puts_the_best_weights_back(made, monkeypatch: pytest.Mon
     stoppers: list[Watcher] = []
     original = Watcher.__init__
     monkeypatch.setattr(Watcher, "__init__", lambda self, *a: (stoppers.append(self), original(self, *a))[1])
-    monkeypatch.setattr(finetuning, "classification", scripted)
-    method, costs = tune(network, info, store, rows, target, drawn, Recipe(30, 8, precision="32-true", patience=2))
+    monkeypatch.setattr(module, "classification", scripted)
+    method, costs = task_of(store, rows, target).train(network, info, drawn, FineTuning(30, 8, precision="32-true", patience=2))
     assert [value for value, _ in seen] == [0.7, 0.5, 0.6, 0.55]
     assert {r["metric"]: r["value"] for r in costs}["steps"] == 12  # looks every 3 steps
     best = seen[1][1]
-    assert all(torch.equal(v, best[k]) for k, v in method.state_dict().items())
+    assert all(torch.equal(v, best[f"encoder.{k}"]) for k, v in method.network.state_dict().items())
     other = Watcher.__new__(Watcher)
     other.load_state_dict(stoppers[0].state_dict())
     assert (other.best, other.waited) == (pytest.approx(-0.5), 2) and other.weights.keys() == best.keys()
@@ -126,13 +138,15 @@ def test_early_stopping_puts_the_best_weights_back(made, monkeypatch: pytest.Mon
 
 def test_the_validation_loss_is_that_of_the_plain_images(made) -> None:
     network, info, store, rows, target, drawn = made
-    method, _ = tune(network, info, store, rows, target, drawn, Recipe(2, precision="32-true"))
+    task = task_of(store, rows, target)
+    method = Supervised(network, Inputs(info.image_size, info.in_chans, info.mean, info.std, outputs=2))
+    torch.nn.init.normal_(method.head.weight)
     expected = classification(
         method.head(torch.from_numpy(extract(method.encoder, info, store, rows[drawn.val]))), torch.from_numpy(target.y[drawn.val])
     )
-    found = validated(method, info, store, rows[drawn.val], target.y[drawn.val], "loss", torch.device("cpu"))
+    found = task.monitor(method, info, drawn, "loss", torch.device("cpu"))
     assert -found == pytest.approx(expected.item(), rel=1e-5)
-    stopper = Watcher(method.eval(), 10, Recipe(patience=1), lambda _: found)
+    stopper = Watcher(method.eval(), 10, FineTuning(patience=1), lambda _: found)
 
     class At:
         step, should_stop, device = 1, False, torch.device("cpu")
@@ -140,7 +154,7 @@ def test_the_validation_loss_is_that_of_the_plain_images(made) -> None:
     stopper.on_step_end(At())
     assert stopper.best == found and method.training
     with pytest.raises(UsageError, match="--patience and --schedule plateau need labelled validation rows"):
-        check(Recipe(patience=1), network, info, target, Draw(1, 0, drawn.train, drawn.val[:0]))
+        task.require(FineTuning(patience=1), network, info, Draw(1, 0, drawn.train, drawn.val[:0]))
 
 
 def test_soft_labels_train_towards_the_annotators_shares_ties_included(made) -> None:
@@ -156,11 +170,10 @@ def test_soft_labels_train_towards_the_annotators_shares_ties_included(made) -> 
     def sure(tested: Target) -> float:
         network.load_state_dict(start)
         drawn = draw(tested, split, 1.0, 0)
-        method, _ = tune(network, info, store, rows, tested, drawn, Recipe(30, 16, precision="32-true", balance="none"))
+        model, _ = task_of(store, rows, tested).train(network, info, drawn, FineTuning(30, 16, precision="32-true", balance="none"))
         assert len(drawn.train) == 44
         assert drawn.tied.tolist() == ([] if tested.shares is None else list(range(6)))
-        assert method.inputs.soft == (tested.shares is not None)
-        return float(predict(method.encoder, method.head, info, store, rows[50:], False).max(1).mean())
+        return float(task_of(store, rows, tested).outputs(model, np.arange(50, N)).max(1).mean())
 
     soft, plain = replace(target, y=y, shares=shares), replace(target, y=y)
     assert sure(soft) < sure(plain) - 0.05
@@ -175,7 +188,7 @@ def test_sampling_makes_classes_alike_and_copies_differ(made) -> None:
     drawn = Draw(1.0, 0, np.array([0, 1, 2, 3, 4, 6, 8, 10]), np.zeros(0, int), np.array([12]))
     counts = np.bincount(target.y[drawn.train])
     for how, count in (("oversample", counts.max()), ("undersample", counts.min())):
-        seen, keys = sampled(drawn, target, rows, Recipe(balance=how))
+        seen, keys = task_of(None, rows, target).sample(drawn, FineTuning(balance=how))
         assert np.bincount(target.y[seen]).tolist() == [count, count]
         assert set(seen) <= set(drawn.train), "what annotators tie on belongs to no class"
         assert keys is not None and len(set(keys)) == len(keys), "an image that comes again must be seen another way"
@@ -183,18 +196,20 @@ def test_sampling_makes_classes_alike_and_copies_differ(made) -> None:
             assert set(seen) == set(drawn.train)
             spread = np.bincount(seen)[drawn.train]
             assert np.ptp(spread[target.y[drawn.train] == counts.argmin()]) <= 1
-    assert sampled(drawn, target, rows, Recipe())[0].tolist() == sorted([*drawn.train, 12])
+    assert task_of(None, rows, target).sample(drawn, FineTuning())[0].tolist() == sorted([*drawn.train, 12])
 
 
 def test_the_metric_that_is_monitored_is_that_of_the_validation_rows(made) -> None:
     network, info, store, rows, target, drawn = made
-    method, _ = tune(network, info, store, rows, target, drawn, Recipe(2, precision="32-true"))
-    p = predict(method.encoder, method.head, info, store, rows[drawn.val], False)
+    task = task_of(store, rows, target)
+    method = Supervised(network, Inputs(info.image_size, info.in_chans, info.mean, info.std, outputs=2))
+    torch.nn.init.normal_(method.head.weight)
+    p = task.outputs(Model(method.encoder, info, method.head), drawn.val)
     for name, sign in (("auroc", 1), ("balanced_accuracy", 1), ("brier", -1)):
-        found = validated(method, info, store, rows[drawn.val], target.y[drawn.val], name, torch.device("cpu"))
+        found = task.monitor(method, info, drawn, name, torch.device("cpu"))
         assert found == pytest.approx(sign * metrics.score(name, target.y[drawn.val], p), abs=1e-5)
-    alone = drawn.val[target.y[drawn.val] == 0]
-    assert validated(method, info, store, rows[alone], target.y[alone], "auroc", torch.device("cpu")) == -float("inf")
+    alone = replace(drawn, val=drawn.val[target.y[drawn.val] == 0])
+    assert task.monitor(method, info, alone, "auroc", torch.device("cpu")) == -float("inf")
 
 
 def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,9 +222,11 @@ def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch:
         rates.append(trainers[0].optimizer.param_groups[0]["lr"])
         return -len(rates)  # worse and worse
 
-    monkeypatch.setattr(finetuning, "validated", scripted)
+    monkeypatch.setattr(Classification, "monitor", scripted)
     monkeypatch.setattr(Watcher, "on_train_start", lambda self, trainer: trainers.append(trainer), raising=False)
-    _, costs = tune(network, info, store, rows, target, drawn, Recipe(20, 8, 1e-3, precision="32-true", schedule="plateau"))
+    _, costs = task_of(store, rows, target).train(
+        network, info, drawn, FineTuning(20, 8, 1e-3, precision="32-true", schedule="plateau")
+    )
     assert {r["metric"]: r["value"] for r in costs}["steps"] == 20
     assert [round(rate / 1e-3, 4) for rate in rates] == [1, 1, 1, 0.3, 0.3, 0.09, 0.09, 0.027, 0.027, 0.0081]
 
@@ -232,45 +249,61 @@ def test_the_range_test_finds_a_rate_and_leaves_no_trace(made) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("tuning", "message"),
     [
-        (Recipe(method_args={"mixup": -1.0}), "--method.mixup"),
-        (Recipe(method_args={"erasing": 2.0}), "--method.erasing"),
-        (Recipe(method_args={"smoothing": 1.0}), "--method.smoothing"),
-        (Recipe(method_args={"drop_tokens": 0.5, "mixup": 0.8}), "drops by one image's attention"),
+        (FineTuning(method_args={"mixup": -1.0}), "--method.mixup"),
+        (FineTuning(method_args={"erasing": 2.0}), "--method.erasing"),
+        (FineTuning(method_args={"smoothing": 1.0}), "--method.smoothing"),
+        (FineTuning(method_args={"drop_tokens": 0.5, "mixup": 0.8}), "drops by one image's attention"),
     ],
 )
-def test_recipes_are_refused_by_the_flag_that_is_wrong(made, recipe: Recipe, message: str) -> None:
-    network, info, _, _, target, drawn = made
+def test_tunings_are_refused_by_the_flag_that_is_wrong(made, tuning: FineTuning, message: str) -> None:
+    network, info, store, rows, target, drawn = made
     with pytest.raises(UsageError, match=message):
-        check(recipe, network, info, target, drawn)
+        task_of(store, rows, target).require(tuning, network, info, drawn)
 
 
 def test_several_targets_are_not_sampled(made) -> None:
-    network, info, _, _, target, drawn = made
+    network, info, store, rows, target, drawn = made
     several = Target(("a", "b"), ("a", "b"), np.stack([target.y, target.y], 1).astype(np.float32))
     with pytest.raises(UsageError, match="--balance oversample is for one target"):
-        check(Recipe(balance="oversample"), network, info, several, drawn)
+        task_of(store, rows, several).require(FineTuning(balance="oversample"), network, info, drawn)
     with pytest.raises(UsageError, match="--monitor mcc is for one target"):
-        check(Recipe(monitor="mcc"), network, info, several, drawn)
+        task_of(store, rows, several).require(FineTuning(monitor="mcc"), network, info, drawn)
 
 
 def test_temperature_and_thresholds_are_chosen_on_validation_rows(made) -> None:
     network, info, store, rows, target, drawn = made
-    head = probe(network, info, store, rows, target, drawn)
+    task = task_of(store, rows, target)
+    model = Model(network, info, task.probe(network, info, drawn))
+
+    def chosen(seen: Draw, rule: str | float) -> tuple[float, tuple[float, ...]]:
+        found = task.calibrate(model, seen, FineTuning(threshold=rule)).info
+        return found.temperature, found.thresholds
+
     many = Draw(1.0, 0, drawn.train, np.arange(20, 50))
-    temperature, thresholds = operating_point(network, head, info, store, rows, target, many, "youden")
-    p = predict(network, head, info, store, rows[many.val], False)
-    y = target.y[many.val]
+    temperature, thresholds = chosen(many, "youden")
+    p, y = task.outputs(model, many.val), target.y[many.val]
     expected = np.clip(calibration.temperature(y, np.log(p)), 0.25, 4)
     assert temperature == pytest.approx(expected, rel=1e-3)
     tempered = calibration.tempered(p, temperature, False)
     assert thresholds == tuple(
         pytest.approx(operating_points.threshold(y == k, tempered[:, k], "youden"), abs=1e-6) for k in range(2)
     )
-    few = operating_point(network, head, info, store, rows, target, drawn, 0.9)
-    assert few[0] == 1.0, "ten rows do not calibrate"
-    nobody = Draw(1.0, 0, drawn.train, drawn.val[:0])
-    assert operating_point(network, head, info, store, rows, target, nobody, 0.9) == (1.0, ())
+    assert chosen(drawn, 0.9)[0] == 1.0, "ten rows do not calibrate"
+    assert chosen(Draw(1.0, 0, drawn.train, drawn.val[:0]), 0.9) == (1.0, ())
     alone = Draw(1.0, 0, drawn.train, drawn.val[target.y[drawn.val] == 1])
-    assert operating_point(network, head, info, store, rows, target, alone, "youden")[1] == (0.5, 0.5)
+    assert chosen(alone, "youden")[1] == (0.5, 0.5)
+
+
+def test_a_task_is_chosen_by_its_target() -> None:
+    kinds = {("mask_path",): "Segmentation", ("age",): "Regression", ("dx",): "Classification", ("a", "b"): "Classification"}
+    assert {c: base.choose(c, c == ("age",)).__name__ for c in kinds} == kinds
+    assert base.choose(("mask_path",), True).__name__ == "Regression"
+
+
+def test_outputs_see_no_label(made) -> None:
+    network, info, store, rows, target, drawn = made
+    model = Model(network, info, torch.nn.Linear(512, 2))
+    given = [task_of(store, rows, t).outputs(model, drawn.val) for t in (target, replace(target, y=1 - target.y))]
+    np.testing.assert_array_equal(*given)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,8 @@ from scotoma.metrics import regression as metrics_regression
 from scotoma.models import encoders, linear_probe
 from scotoma.models.features import extract
 from scotoma.run_folder import read_rows
-from scotoma.tasks import regression
-from scotoma.tasks.base import Recipe
-from scotoma.tasks.regression import Job
+from scotoma.tasks.base import FineTuning, Model, task_of
+from scotoma.tasks.regression import Regression
 
 COUNT = 60
 
@@ -49,11 +49,12 @@ def ages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(ages: Path, **recipe: object) -> Job:
-    material = gather(data=str(ages / "table.csv"), target=["age"], numbers=True, size=32, quiet=True)
+def parts(ages: Path, **tuning: object) -> tuple[Regression, torch.nn.Module, EncoderInfo, Draw, FineTuning]:
+    data = gather(data=str(ages / "table.csv"), target=["age"], numbers=True, size=32, quiet=True)
     encoder, info, _ = encoders.load(ages)
-    drawn = draw(material.target, material.split, 1.0, 0)
-    return Job(encoder, info, material, drawn, Recipe(**{"precision": "32-true", "steps": 20, "batch_size": 8, **recipe}), True)
+    drawn, task = draw(data.target, data.split, 1.0, 0), task_of(data.dataset, data.store, data.split, data.target)
+    assert isinstance(task, Regression)
+    return task, encoder, info, drawn, FineTuning(**{"precision": "32-true", "steps": 20, "batch_size": 8, **tuning})
 
 
 def test_numbers_are_read_and_cut_into_bands(ages: Path) -> None:
@@ -112,33 +113,33 @@ def test_the_probe_is_ridge_regression_chosen_on_validation_rows() -> None:
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_it_learns_the_number_in_the_tables_own_units(ages: Path, frozen: bool) -> None:
-    made = job(ages, frozen=frozen, learning_rate=3e-3, steps=60)
-    costs = made.train(None)
+    task, encoder, info, drawn, tuning = parts(ages, frozen=frozen, learning_rate=3e-3, steps=60)
+    model, costs = task.train(encoder, info, drawn, tuning)
     assert bool(costs) != frozen
-    test = np.arange(44, 55)
-    found = made._predict(made.head, test)
-    truth = made.numbers[test]
-    assert np.abs(found - truth).mean() < 0.5 * np.abs(truth - made.numbers[:36].mean()).mean()
-    assert {row["metric"] for row in made.validate()} == set(metrics_regression.METRICS)
-    expected = linear_probe.predict_numbers(made.head, extract(made.network, made.info, made.store, made.rows[36:44]))
-    mae = next(row["value"] for row in made.validate() if row["metric"] == "mae")
-    assert mae == pytest.approx(np.abs(expected - made.numbers[36:44]).mean())
+    test = task.examples("test")
+    assert test.tolist() == list(range(44, 55))
+    found, truth = task.outputs(model, test), task.numbers[test]
+    assert np.abs(found - truth).mean() < 0.5 * np.abs(truth - task.numbers[:36].mean()).mean()
+    validated = {row["metric"]: row["value"] for row in task.validate(model, drawn)}
+    assert set(validated) == set(metrics_regression.METRICS)
+    expected = linear_probe.predict_numbers(model.head, extract(model.network, model.info, task.store, task.rows[36:44]))
+    assert validated["mae"] == pytest.approx(np.abs(expected - task.numbers[36:44]).mean())
 
 
 def test_the_best_weights_are_kept(ages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[float, torch.Tensor]] = []
-    made = job(ages, patience=10, monitor="mae", learning_rate=3e-2, steps=10)
-    original = made._predict
+    task, encoder, info, drawn, tuning = parts(ages, patience=10, monitor="mae", learning_rate=3e-2, steps=10)
+    original = Regression.outputs
 
-    def watched(head: torch.nn.Linear, positions: np.ndarray) -> np.ndarray:
-        found = original(head, positions)
-        seen.append((float(np.abs(found - made.numbers[positions]).mean()), head.weight.clone()))
+    def watched(self: Regression, model: Model, positions: np.ndarray) -> np.ndarray:
+        found = original(self, model, positions)
+        seen.append((float(np.abs(found - self.numbers[positions]).mean()), model.head.weight.clone()))
         return found
 
-    monkeypatch.setattr(made, "_predict", watched)
-    made.train(None)
+    monkeypatch.setattr(Regression, "outputs", watched)
+    model, _ = task.train(encoder, info, drawn, tuning)
     best = min(seen, key=lambda pair: pair[0])
-    torch.testing.assert_close(made.head.weight, best[1])
+    torch.testing.assert_close(model.head.weight, best[1])
 
 
 def test_from_files_to_rows_and_a_figure(ages: Path, tmp_path: Path) -> None:
@@ -163,14 +164,15 @@ def test_wrong_requests_leave_nothing(ages: Path, tmp_path: Path) -> None:
         ({"monitor": "auroc"}, "--monitor auroc: one of loss, mae"),
         ({"balance": "undersample"}, "--balance undersample is for one target of classes"),
         ({"method_args": {"cutmix": 1.0}}, "--method.cutmix is for classes"),
-        ({"decoder": "unet"}, "--decoder is for regions"),
+        ({"decoder": "unet"}, "--decoder is for masks"),
         ({"classes": ["3", "4"]}, "without --classes"),
     ):
         with pytest.raises(UsageError, match=words):
             finetune(str(ages / "table.csv"), ["age"], ages, tmp_path / "run", regression=True, quiet=True, **given)
         assert not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match="need labelled validation rows"):
-        regression.check(Recipe(patience=2, monitor="mae"), Draw(1.0, 0, np.arange(3), np.arange(0)))
+        task, encoder, info, drawn, tuning = parts(ages, patience=2, monitor="mae")
+        task.require(tuning, encoder, info, replace(drawn, val=drawn.val[:0]))
 
 
 def test_numbers_far_from_zero_lose_no_digits() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,21 +15,23 @@ from scotoma.commands.evaluate import evaluate
 from scotoma.commands.finetune import finetune
 from scotoma.commands.study import study
 from scotoma.data import encoder_header
-from scotoma.data.datamodule import DataModule, gather
+from scotoma.data.datamodule import gather
+from scotoma.data.dataset import Dataset
 from scotoma.data.encoder_header import EncoderInfo
-from scotoma.data.labels.masks import Regions
+from scotoma.data.labels.masks import Masks
+from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw, draw
+from scotoma.data.splits.splits import Split
 from scotoma.errors import UsageError
 from scotoma.evaluators import segmentation as shown
+from scotoma.methods.parts import losses
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.metrics.segmentation import OVERLAPS
 from scotoma.models import encoders, segmentation_decoders
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import read_rows
-from scotoma.tasks import segmentation as segmenting
-from scotoma.tasks.base import Recipe
-from scotoma.tasks.judging import OfRegions
-from scotoma.tasks.segmentation import Job, Segmenter, summary
+from scotoma.tasks.base import FineTuning, Model, task_of
+from scotoma.tasks.segmentation import Segmentation, Segmenter
 
 SIDE, COUNT = 48, 30
 
@@ -57,19 +58,32 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def parts(discs: Path, **recipe: object) -> tuple[torch.nn.Module, EncoderInfo, DataModule, Draw, Recipe]:
-    material = gather(data=str(discs / "table.csv"), target=["mask_path"], size=32, quiet=True)
+def parts(discs: Path, **tuning: object) -> tuple[Segmentation, torch.nn.Module, EncoderInfo, Draw, FineTuning]:
+    data = gather(data=str(discs / "table.csv"), target=["mask_path"], size=32, quiet=True)
     encoder, info, _ = encoders.load(discs)
-    drawn = draw(material.target, material.split, 1.0, 0)
-    return encoder, info, material, drawn, Recipe(**{"precision": "32-true", "steps": 8, "batch_size": 4, **recipe})
+    drawn, task = draw(data.target, data.split, 1.0, 0), task_of(data.dataset, data.store, data.split, data.target)
+    assert isinstance(task, Segmentation)
+    return task, encoder, info, drawn, FineTuning(**{"precision": "32-true", "steps": 8, "batch_size": 4, **tuning})
+
+
+def untrained(task: Segmentation, encoder: torch.nn.Module, info: EncoderInfo, tuning: FineTuning) -> Model:
+    return Model(encoder, info, task.decoder(tuning, encoder, info))
+
+
+def of_units(units: np.ndarray, classes: tuple[int, ...]) -> Segmentation:
+    """A task without images, of classes beside the background."""
+    dataset = Dataset("made", pd.DataFrame({"row": np.arange(len(units))}))
+    split = Split(np.full(len(units), "test"), units, "patient", False)
+    task = Segmentation(dataset, None, split, Target(("mask_path",), ("mask",), np.zeros(len(units), int)))  # type: ignore[arg-type]
+    task.__dict__["masks"] = Masks(None, np.zeros(len(units), int), (0, *classes))  # type: ignore[arg-type]
+    return task
 
 
 def test_views_and_labels_are_warped_alike(discs: Path) -> None:
     """An image that is its own label map comes out as its own label map."""
-    encoder, info, material, drawn, recipe = parts(discs)
-    job = Job(encoder, info, material, drawn, recipe, "auto", True)
+    task, encoder, info, _, tuning = parts(discs)
     inputs = Inputs(32, 1, (0.0,), (1.0,), "dermoscopy", 3)
-    method = Segmenter(encoder, inputs, job.head, job.regions.codes, jitter=0.0)
+    method = Segmenter(encoder, inputs, task.decoder(tuning, encoder, info), task.masks.codes, jitter=0.0)
     labels = torch.zeros(6, 1, 40, 40, dtype=torch.uint8)
     labels[:, :, 5:25, 8:20] = 1
     views = method.views(labels * 255, KeyedRNG(0, 0, torch.arange(6)), labels)
@@ -81,93 +95,81 @@ def test_views_and_labels_are_warped_alike(discs: Path) -> None:
 
 
 def test_it_learns_what_the_masks_show_and_beats_an_untrained_one(discs: Path) -> None:
-    encoder, info, material, drawn, recipe = parts(discs, steps=60, learning_rate=3e-3)
+    task, encoder, info, drawn, tuning = parts(discs, steps=60, learning_rate=3e-3)
     assert len(drawn.train) == 16
-    job = Job(encoder, info, material, drawn, recipe, "auto", True)
-    before = job.evaluate(np.arange(20, 25))[:, :, 0].mean(0)
-    costs = job.train(None)
-    after = job.evaluate(np.arange(20, 25))[:, :, 0].mean(0)
+    before = task.measure(untrained(task, encoder, info, tuning), np.arange(20, 25))[:, :, 0].mean(0)
+    model, costs = task.train(encoder, info, drawn, tuning)
+    after = task.measure(model, np.arange(20, 25))[:, :, 0].mean(0)
     assert (after > 0.7).all() and (after > before + 0.3).all(), (before, after)
     assert {row["metric"]: row["value"] for row in costs}["steps"] == 60
-    assert job.info.classes == ("background", "1", "2") and job.info.decoder == "unet"
+    assert model.info.classes == ("background", "1", "2") and model.info.decoder == "unet"
 
 
 def test_scores_are_those_of_the_maps_that_it_predicts(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, info, material, drawn, recipe = parts(discs)
-    job = Job(encoder, info, material, drawn, recipe, "auto", True)
+    task, encoder, info, _, tuning = parts(discs)
+    model = untrained(task, encoder, info, tuning)
     rows = np.arange(16, 28)  # the last three have no map
-    given = (job.network, job.head, job.info, job.store, job.rows)
-    logits = torch.cat([part for part, _ in segmenting.logits(*given, rows)])
-    found = np.concatenate([maps for maps, _ in segmenting.predict(*given, rows)])
-    np.testing.assert_array_equal(found, logits.argmax(1).numpy())
-
-    def shifted(*_: object) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for part in (rows[:4], rows[4:9]):
-            yield np.roll(job.regions.maps(part), -3, 2), part
-
-    monkeypatch.setattr(segmenting, "predict", shifted)
-    scores = job.evaluate(rows)
-    truth = job.regions.maps(rows[:9])
+    logits = torch.cat([part for part, _ in task.logits(model, rows)])
+    np.testing.assert_array_equal(task.outputs(model, rows), logits.argmax(1).numpy())
+    monkeypatch.setattr(task, "outputs", lambda _, part: np.roll(task.masks.maps(part), -3, 2))
+    scores = task.measure(model, rows)
+    truth = task.masks.maps(rows[:9])
     both = ((np.roll(truth, -3, 2) == 1) & (truth == 1)).sum((1, 2))
     np.testing.assert_allclose(scores[:9, 0, 0], both / (truth == 1).sum((1, 2)))
     assert np.isnan(scores[9:]).all()
     distance = OVERLAPS.index("hausdorff95")
-    np.testing.assert_allclose(scores[:9, 0, distance], 3 * SIDE / job.store.side, rtol=0.2)
+    np.testing.assert_allclose(scores[:9, 0, distance], 3 * SIDE / task.store.side, rtol=0.2)
     # a file twice as large has distances twice as long
-    twice = replace(job.store)
-    twice.__dict__["facts"] = job.store.facts.assign(width=2 * SIDE)
-    doubled = segmenting.evaluate(job.network, job.head, job.info, twice, job.rows, job.regions, rows)
-    np.testing.assert_allclose(doubled[:9, :, distance], 2 * scores[:9, :, distance])
+    twice = replace(task.store)
+    twice.__dict__["facts"] = task.store.facts.assign(width=2 * SIDE)
+    task.store = twice
+    np.testing.assert_allclose(task.measure(model, rows)[:9, :, distance], 2 * scores[:9, :, distance])
 
 
 def test_what_is_frozen_stays_and_what_is_not_moves(discs: Path) -> None:
-    for recipe_args, moves in (({"frozen": True}, False), ({}, True), ({"method_args": {"trained_stages": 1}}, True)):
-        encoder, info, material, drawn, recipe = parts(discs, steps=2, **recipe_args)
+    for given, moves in (({"frozen": True}, False), ({}, True), ({"method_args": {"trained_stages": 1}}, True)):
+        task, encoder, info, drawn, tuning = parts(discs, steps=2, **given)
         before = {k: v.clone() for k, v in encoder.state_dict().items()}
-        job = Job(encoder, info, material, drawn, recipe, "auto", True)
-        job.train(None)
-        changed = {k for k, v in job.network.state_dict().items() if not torch.equal(v, before[k])}
-        assert bool(changed) == moves, recipe_args
-        if "method_args" in recipe_args:
+        model, _ = task.train(encoder, info, drawn, tuning)
+        changed = {k for k, v in model.network.state_dict().items() if not torch.equal(v, before[k])}
+        assert bool(changed) == moves, given
+        if "method_args" in given:
             assert all(name.startswith("layer4") for name in changed)
 
 
 def test_the_best_weights_by_dice_are_kept(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, info, material, drawn, recipe = parts(discs, steps=10, patience=5, monitor="dice")
-    job = Job(encoder, info, material, drawn, recipe, "auto", True)
+    task, encoder, info, drawn, tuning = parts(discs, steps=10, patience=5, monitor="dice")
     seen: list[tuple[float, torch.Tensor]] = []
-    original = Job.score
+    original = Segmentation.monitor
 
-    def score(self: Job) -> float:
-        seen.append((original(self), self.head.head.weight.detach().clone()))
+    def monitor(self: Segmentation, model: Model, val: np.ndarray, name: str) -> float:
+        seen.append((original(self, model, val, name), model.head.head.weight.detach().clone()))
         return seen[-1][0]
 
-    monkeypatch.setattr(Job, "score", score)
-    job.train(None)
+    monkeypatch.setattr(Segmentation, "monitor", monitor)
+    model, _ = task.train(encoder, info, drawn, tuning)
     best = max(seen, key=lambda pair: pair[0])
-    assert torch.equal(job.head.head.weight, best[1])
-    dice = job.evaluate(drawn.val)[:, :, 0]
-    assert best[0] == pytest.approx(np.nanmean(dice), abs=1e-6)
-    monkeypatch.setattr(Job, "score", original)
-    job.recipe = replace(recipe, monitor="loss")
-    logits = torch.cat([part for part, _ in segmenting.logits(job.network, job.head, job.info, job.store, job.rows, drawn.val)])
-    from scotoma.methods.parts.losses import segmentation
-
-    assert job.score() == pytest.approx(-float(segmentation(logits, torch.from_numpy(job.regions.maps(drawn.val)))), abs=1e-5)
+    assert torch.equal(model.head.head.weight, best[1])
+    assert best[0] == pytest.approx(np.nanmean(task.measure(model, drawn.val)[:, :, 0]), abs=1e-6)
+    logits = torch.cat([part for part, _ in task.logits(model, drawn.val)])
+    loss = float(losses.segmentation(logits, torch.from_numpy(task.masks.maps(drawn.val))))
+    assert original(task, model, drawn.val, "loss") == pytest.approx(-loss, abs=1e-5)
 
 
 def test_summaries_are_means_of_images_and_of_patients() -> None:
     found = np.full((4, 2, len(OVERLAPS)), np.nan)
     found[:, 0, 0] = [1.0, 0.5, 0.6, np.nan]
     found[:, 1, 0] = [0.2, 0.4, np.nan, np.nan]
-    rows = {(r["metric"], r["unit"], r.get("class")): r for r in summary(found, np.array([0, 0, 1, 2]), ("background", "a", "b"))}
-    assert rows["dice", "image", "a"]["value"] == pytest.approx(0.7) and rows["dice", "image", "a"]["n"] == 3
-    assert rows["dice", "image", "b"]["value"] == pytest.approx(0.3)
+    rows = {
+        (r["metric"], r["unit"], r.get("class")): r for r in of_units(np.array([0, 0, 1, 2]), (1, 2)).summarise(found, np.arange(4))
+    }
+    assert rows["dice", "image", "1"]["value"] == pytest.approx(0.7) and rows["dice", "image", "1"]["n"] == 3
+    assert rows["dice", "image", "2"]["value"] == pytest.approx(0.3)
     assert rows["dice", "image", None]["value"] == pytest.approx(0.5)
-    assert rows["dice", "patient", "a"]["value"] == pytest.approx((0.75 + 0.6) / 2) and rows["dice", "patient", "a"]["n"] == 2
-    assert rows["dice", "image", "a"]["low"] <= 0.7 <= rows["dice", "image", "a"]["high"]
+    assert rows["dice", "patient", "1"]["value"] == pytest.approx((0.75 + 0.6) / 2) and rows["dice", "patient", "1"]["n"] == 2
+    assert rows["dice", "image", "1"]["low"] <= 0.7 <= rows["dice", "image", "1"]["high"]
     assert np.isnan(rows["iou", "image", None]["value"]) and rows["iou", "image", None]["n"] == 0
-    single = summary(found[:, :1], np.arange(4), ("background", "a"))
+    single = of_units(np.arange(4), (1,)).summarise(found[:, :1], np.arange(4))
     assert {r["unit"] for r in single} == {"image"} and not any("class" in r for r in single)
 
 
@@ -176,8 +178,8 @@ def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatc
     rows = read_rows(run)
     assert {"finetune", "segmentation"} == {r["evaluator"] for r in rows}
     assert all(r["split"] == "val" for r in rows if r["evaluator"] == "segmentation")
-    scored, score = [], shown.score
-    monkeypatch.setattr(shown, "score", lambda *given: scored.append(score(*given)) or scored[-1])
+    scored, measure = [], Segmentation.measure
+    monkeypatch.setattr(Segmentation, "measure", lambda *given: scored.append(measure(*given)) or scored[-1])
     found = evaluate(run, str(discs / "table.csv"), quiet=True)
     assert len(scored) == 1, "rows and figure share what was predicted"
     dice = [r for r in found if r["metric"] == "dice" and r["unit"] == "image" and "class" not in r]
@@ -214,12 +216,11 @@ def test_wrong_requests_leave_nothing(discs: Path, tmp_path: Path) -> None:
 
 
 def test_regions_that_a_model_does_not_know_are_left_out(discs: Path) -> None:
-    encoder, info, material, drawn, recipe = parts(discs)
-    job = Job(encoder, info, material, drawn, recipe, "auto", True)
-    known = Regions(job.regions.store, job.regions.at, (0, 1))
+    task, encoder, info, _, _ = parts(discs)
+    known = Masks(task.masks.store, task.masks.at, (0, 1))
     codes = known.maps(np.arange(2))
     assert set(np.unique(codes)) == {-1, 0, 1}
-    loss = segmenting.segmentation(torch.zeros(2, 2, *codes.shape[1:]), torch.from_numpy(codes))
+    loss = losses.segmentation(torch.zeros(2, 2, *codes.shape[1:]), torch.from_numpy(codes))
     assert torch.isfinite(loss)
     assert segmentation_decoders.load(discs, encoder, info) is None
 
@@ -241,31 +242,29 @@ def test_a_study_of_regions_compares_draw_by_draw(discs: Path, tmp_path: Path) -
     assert {"1", "2"} <= set(rows["class"].dropna())
     assert "48" in (run / "config.yaml").read_text()
     for given, words in (
-        ({"methods": ["supervised"]}, "supervised reads labels or regions"),
-        ({"methods": ["autoencoder?region_weight=2"]}, "reads labels or regions"),
-        ({"controls": ["pixels"]}, "--controls pixels says nothing of regions"),
+        ({"methods": ["supervised"]}, "supervised reads labels or masks"),
+        ({"methods": ["autoencoder?region_weight=2"]}, "reads labels or masks"),
+        ({"controls": ["pixels"]}, "--controls pixels says nothing of masks"),
         ({"modes": ["linear"]}, "unknown mode 'linear'; one of finetune"),
     ):
         with pytest.raises(UsageError, match=words):
             study(table, ["mask_path"], **{"methods": ["simclr"], **given}, out=tmp_path / "other", **small)
         assert not (tmp_path / "other").exists()
-    with pytest.raises(UsageError, match="--decoder is for regions"):
+    with pytest.raises(UsageError, match="--decoder is for masks"):
         study(table, ["split"], ["simclr"], tmp_path / "other", decoder="unet", **small)
 
 
-def test_a_study_judges_regions_by_dice() -> None:
-    rng, units = np.random.default_rng(0), np.repeat(np.arange(10), 2)
+def test_a_study_compares_masks_by_dice() -> None:
+    rng, task, test = np.random.default_rng(0), of_units(np.repeat(np.arange(10), 2), (1, 2)), np.arange(20)
     ours, theirs = ([rng.uniform(low, 1, (20, 2, len(OVERLAPS))) for _ in range(2)] for low in (0.5, 0.0))
-    judge = OfRegions(units, ("background", "a", "b"))
-    found = judge.difference(ours, theirs)
+    found = task.difference(ours, theirs, test)
     assert found["value"] == pytest.approx(
         np.mean([o[:, :, 0].mean() - t[:, :, 0].mean() for o, t in zip(ours, theirs, strict=True)])
     )
     assert found["low"] > 0 and found["p_value"] < 0.05
-    assert judge.value(ours[0]) == pytest.approx(ours[0][:, :, 0].mean())
-    rows = {(r["metric"], r.get("class")): r for r in judge.of_fraction(ours, 0.1, 3)}
-    assert rows["iou", "b"]["value"] == pytest.approx(np.mean([o[:, 1, 1].mean() for o in ours])) and rows["iou", "b"]["draws"] == 2
-    single = {r["metric"]: r["value"] for r in judge.of_draw(ours[1], Draw(0.1, 1, np.arange(3), np.arange(0)))}
+    rows = {(r["metric"], r.get("class")): r for r in task.summarise_fraction(ours, test, 0.1, 3)}
+    assert rows["iou", "2"]["value"] == pytest.approx(np.mean([o[:, 1, 1].mean() for o in ours])) and rows["iou", "2"]["draws"] == 2
+    single = {r["metric"]: r["value"] for r in task.summarise_draw(ours[1], test, Draw(0.1, 1, np.arange(3), np.arange(0)))}
     assert single["precision"] == pytest.approx(ours[1][:, :, OVERLAPS.index("precision")].mean())
 
 
@@ -273,15 +272,12 @@ def test_a_image_is_shown_with_the_dice_of_the_regions_that_it_has(discs: Path, 
     titles: list[str] = []
     scores = np.full((2, 2, len(OVERLAPS)), np.nan)
     scores[0, 0, 0] = 0.8  # its other region is absent, and was not marked
-    found = Regions(None, np.zeros(2, int), (0, 1, 2))  # type: ignore[arg-type]
-    monkeypatch.setattr(Regions, "maps", lambda self, rows: np.zeros((len(rows), 4, 4), int))
-    monkeypatch.setattr(shown, "_parts", lambda context: (None, found, np.arange(2)))
+    task = of_units(np.arange(2), (1, 2))
+    monkeypatch.setattr(Masks, "maps", lambda self, rows: np.zeros((len(rows), 4, 4), int))
+    monkeypatch.setattr(shown, "_parts", lambda context: (task, np.arange(2)))
     monkeypatch.setattr(shown, "_scores", lambda context: scores)
-    monkeypatch.setattr(shown, "predict", lambda *given: [(np.zeros((2, 4, 4), np.uint8), given[-1])])
+    monkeypatch.setattr(task, "outputs", lambda model, rows: np.zeros((2, 4, 4), np.uint8))
     monkeypatch.setattr(shown, "outlined", lambda images, truth, maps, words: titles.extend(words))
-    context = SimpleNamespace(
-        encoder=None, info=None, store=SimpleNamespace(batch=lambda rows: np.zeros((len(rows), 1, 4, 4), np.uint8)),
-        dataset=SimpleNamespace(table=pd.DataFrame({"row": [0, 1]})),
-    )  # fmt: skip
+    context = SimpleNamespace(model=None, store=SimpleNamespace(batch=lambda rows: np.zeros((len(rows), 1, 4, 4), np.uint8)))
     shown.figures(context, SimpleNamespace(figure=lambda *_: None))
     assert titles == ["nothing to find", "Dice 0.80"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from scotoma.data.datamodule import DataModule, gather
 from scotoma.errors import UsageError
-from scotoma.studies.runner import _only, _reads_labels
+from scotoma.studies.arms import reads_labels
 from scotoma.training import batches, label_columns
 
 
@@ -42,10 +44,10 @@ def test_pairs_of_equal_labels_are_trained_on_the_labels_of_a_draw(material: Dat
     from scotoma.data.splits.label_draws import draw
 
     assert material.target is not None
-    assert _reads_labels("simclr?positives=cardiomegaly", material.target)
-    assert not _reads_labels("simclr?positives=patient", material.target)
+    assert reads_labels("simclr?positives=cardiomegaly", material.target)
+    assert not reads_labels("simclr?positives=patient", material.target)
     drawn = draw(material.target, material.split, 0.2, 0)
-    found = batches.partners(_only(material, drawn), "cardiomegaly", np.arange(120))
+    found = batches.partners(replace(material, target=material.target.only(drawn.train)), "cardiomegaly", np.arange(120))
     size = found.groups.size  # type: ignore[union-attr]
     unseen = np.setdiff1d(np.arange(120), drawn.train)
     assert (size[unseen] == 1).all() and (size[drawn.train] > 1).all()

@@ -129,14 +129,13 @@ def evaluate(
         refuse_another_test(Path(run), about)
     network, info, linear = encoders.load(run)
     head = linear or segmentation_decoders.load(run, network, info)
-    natural = "segmentation" if info.decoder else "regression" if info.numeric else "metrics" if linear else "linear"
-    chosen = evaluators or [natural]
     for name in ("train", "test") if trains else ("test",):
         require_classes(material.target, material.split.rows(name), f"split {name}")
     context = Context(
         network, info, head, material.dataset, material.store, material.split, material.target, tuple(sorted(fractions)), seeds,
         info.method["name"], keep_identity,
     )  # fmt: skip
+    chosen = evaluators or ["linear" if head is None else context.task.evaluator]
     notice(material.dataset.name, f"tested on {len(context.test)} labelled images: {material.rule}")
     say_few(material)
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)

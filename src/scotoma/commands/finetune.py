@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scotoma import preflight
 from scotoma.arguments import checked
@@ -141,44 +141,36 @@ def finetune(
     from scotoma.data.splits.label_draws import draw
     from scotoma.methods.supervised import Supervised
     from scotoma.models import segmentation_decoders
-    from scotoma.tasks import classification, segmentation
-    from scotoma.tasks import regression as regressing
-    from scotoma.tasks.base import Recipe
+    from scotoma.tasks.base import FineTuning, task_of
     from scotoma.training import resuming
 
+    task = task_of(material.dataset, material.store, material.split, material.target, quiet=quiet)
     if finished:
-        return resuming.confirm_finished(Path(out), material, material.target.regional, [encoder])
-    recipe = Recipe(
+        return resuming.confirm_finished(Path(out), material, not task.is_of_images, [encoder])
+    tuning = FineTuning(
         steps, batch_size, learning_rate, weight_decay, schedule, balance, patience, monitor, precision, seed, frozen,
-        Supervised.settings(method_args or {}),
+        Supervised.settings(method_args or {}), decoder, rule,
     )  # fmt: skip
     drawn = draw(material.target, material.split, label_fraction, seed)
     require_classes(material.target, drawn.train, "training")
-    if frozen and (recipe.encoder_args or drop_path):
+    if frozen and (tuning.encoder_args or drop_path):
         raise UsageError("--frozen leaves the encoder as it is: --method arguments and --drop_path are for one that is trained")
     dilated = segmentation_decoders.STRIDE if decoder == "deeplabv3plus" else 0
     network, info = pretrained_weights.adapted(encoder, size, dilated, **({"drop_path_rate": drop_path} if drop_path else {}))
-    job: Any
-    if material.target.regional:
-        job = segmentation.Job(network, info, material, drawn, recipe, decoder, quiet)
-    elif decoder != "auto":
-        raise UsageError("--decoder is for regions: --target mask_path")
-    elif regression:
-        job = regressing.Job(network, info, material, drawn, recipe, quiet)
-    else:
-        job = classification.Job(network, info, material, drawn, recipe, rule, quiet)
+    task.require(tuning, network, info, drawn)
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:
-        resuming.check(run, material, material.target.regional, [encoder])
+        resuming.check(run, material, not task.is_of_images, [encoder])
         material.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
-        costs = job.train(run)
+        model, costs = task.train(network, info, drawn, tuning, run)
+        model = task.calibrate(model, drawn, tuning)
         record = material.record(np.union1d(drawn.seen, drawn.val))  # validation rows choose: they are no test either
-        encoders.save(run.path / preflight.MODEL, job.network, replace(job.info, trained_on=record), job.head)
-        common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(material.target.columns)}
+        encoders.save(run.path / preflight.MODEL, model.network, replace(model.info, trained_on=record), model.head)
+        common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(material.target.columns), "split": "val"}
         run.replace_rows([])  # without those of a run that was killed between its rows and its end
-        run.add_rows(costs, evaluator="finetune", split="train", **common)
-        validated = job.validate()
-        run.add_rows(validated, evaluator=job.evaluator, split="val", **common)
+        run.add_rows(costs, **{**common, "evaluator": "finetune", "split": "train"})
+        validated = task.validate(model, drawn)
+        run.add_rows(validated, **common, evaluator=task.row_keys("linear" if frozen else "finetune")["evaluator"])
         run.finish()
         _say_validation(material.dataset.name, validated)
     finally:
@@ -197,10 +189,10 @@ def _say_validation(name: str, rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _rule(text: str) -> str | float:
+def _rule(text: str) -> Literal["youden"] | float:
     """The rule of a threshold: ``youden``, or a sensitivity."""
     if text == "youden":
-        return text
+        return "youden"
     try:
         sensitivity = float(text)
     except ValueError:

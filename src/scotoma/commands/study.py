@@ -11,7 +11,6 @@ from scotoma.arguments import checked
 from scotoma.errors import UsageError
 from scotoma.run_folder import Run
 
-MODES = ("linear", "finetune")
 CONTROLS = ("random", "majority", "pixels", "header")
 
 
@@ -41,6 +40,7 @@ def study(
     missing: list[str] | None = None,
     separator: str | None = None,
     classes: list[str] | None = None,
+    regression: bool = False,
     channels: int | None = None,
     modality: str = "auto",
     seed: int = 0,
@@ -81,6 +81,7 @@ def study(
         missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         classes: the classes of one categorical target to tell apart; others count as unlabelled.
+        regression: the target is one column of numbers (an age, an ejection fraction), which is predicted as such.
         channels: 1 or 3; by default 3 where any image has colour.
         modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
         seed: of the split, the weights, the order and the views.
@@ -97,19 +98,13 @@ def study(
         UsageError: the request is wrong; nothing was written.
         RunError: the run failed.
     """
-    from scotoma.data.labels.targets import MASKS
+    from scotoma.tasks.base import FineTuning, choose, task_of
 
-    regional = list(target) == [MASKS]
-    known_modes, known_controls = (MODES[1:], CONTROLS[:1]) if regional else (MODES, CONTROLS)
-    fractions, modes = sorted(set(fractions or [0.01, 0.1, 1.0])), list(dict.fromkeys(modes or known_modes))
-    controls = list(known_controls) if controls is None else controls
-    unknown = next((m for m in modes if m not in known_modes), None)
-    if unknown:
-        raise UsageError(f"unknown mode {unknown!r}; one of {', '.join(known_modes)}")
-    if regional:
-        _check_regional(methods, controls)
-    elif decoder != "auto":
-        raise UsageError("--decoder is for regions: --target mask_path")
+    kind = choose(target, regression)
+    fractions, modes = sorted(set(fractions or [0.01, 0.1, 1.0])), list(dict.fromkeys(modes or kind.modes))
+    controls = list(kind.controls) if controls is None else controls
+    kind.check(FineTuning(decoder=decoder))
+    kind.check_study(methods, modes, controls)
     _check_controls(controls, encoder)
     for method in methods:
         plugins.variant(method)
@@ -130,7 +125,7 @@ def study(
         "finetune_learning_rate": finetune_learning_rate, "finetune_size": finetune_size,
         "finetune_batch_size": finetune_batch_size, "decoder": decoder, "labels": labels, "on": on, "annotators": annotators,
         "missing": missing, "separator": separator,
-        "classes": classes, "channels": channels,
+        "classes": classes, "regression": regression, "channels": channels,
         "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
     }  # fmt: skip
     finished = preflight.is_finished(Path(out), "study", arguments, overwrite, resume)
@@ -144,7 +139,8 @@ def study(
 
     material = gather(
         data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
-        target=target, classes=classes, size=max(size, finetune_size or 0), channels=channels, modality_name=modality,
+        target=target, classes=classes, numbers=regression,
+        size=max(size, finetune_size or 0), channels=channels, modality_name=modality,
         seed=seed, strict=strict, allow_leakage=allow_leakage, compared=[c for c in controls if c not in CONTROLS], quiet=quiet,
     )  # fmt: skip
     from scotoma.data.labels.targets import require_classes
@@ -154,16 +150,17 @@ def study(
         require_classes(material.target, material.split.rows(name), f"split {name}")
     from scotoma.training import label_columns, resuming
 
+    task = task_of(material.dataset, material.store, material.split, material.target)
     if finished:
-        return resuming.confirm_finished(Path(out), material, regional, [c for c in controls if c not in CONTROLS])
+        return resuming.confirm_finished(Path(out), material, not task.is_of_images, [c for c in controls if c not in CONTROLS])
     for method in methods:
         label_columns.refuse(material, method)
     from scotoma.studies.runner import carry_out
 
     run = Run.open(Path(out), "study", arguments, overwrite, resume)
     try:
-        resuming.check(run, material, regional, [c for c in controls if c not in CONTROLS])
-        carry_out(run, material, quiet)
+        resuming.check(run, material, not task.is_of_images, [c for c in controls if c not in CONTROLS])
+        carry_out(run, material, task, quiet)
         run.finish()
     finally:
         run.close()
@@ -171,18 +168,6 @@ def study(
 
     build([run.path])
     return run.path
-
-
-def _check_regional(methods: list[str], controls: list[str]) -> None:
-    """Refuse what says nothing of regions, and methods that would see every label map."""
-    for method in methods:
-        chosen, given = plugins.variant(method)
-        wants = chosen.wants(chosen.settings(given))
-        if wants.labels or wants.regions:
-            raise UsageError(f"{method} reads labels or regions: for regions name methods that read none")
-    wrong = next((c for c in controls if c in CONTROLS[1:]), None)
-    if wrong:
-        raise UsageError(f"--controls {wrong} says nothing of regions: random, or weights to compare with")
 
 
 def _check_controls(controls: list[str], encoder: str | None) -> None:

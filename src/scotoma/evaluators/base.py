@@ -19,8 +19,8 @@ from scotoma.data.splits.units import plural
 from scotoma.data.store.store import Store
 from scotoma.errors import UsageError, notice
 from scotoma.metrics.bootstrap import caution
-from scotoma.metrics.summaries import draw_rows, fraction_rows
 from scotoma.models.features import extract
+from scotoma.tasks.base import Model, Task, task_of
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -68,6 +68,18 @@ class Context:
         """(n, D) float32 features of every row, computed once."""
         return extract(self.encoder, self.info, self.store, self.dataset.table["row"].to_numpy())
 
+    @cached_property
+    def task(self) -> Task:
+        """The kind of the target."""
+        classes = self.info.classes if self.info.decoder else ()
+        return task_of(self.dataset, self.store, self.split, self.target, classes)
+
+    @property
+    def model(self) -> Model:
+        """Encoder and head."""
+        assert self.head is not None
+        return Model(self.encoder, self.info, self.head)
+
     def draws(self) -> list[Draw]:
         """One draw of labels for each fraction and seed; all labels together can be drawn in one way only."""
         return [
@@ -79,8 +91,7 @@ class Context:
     @property
     def test(self) -> np.ndarray:
         """Positions of the labelled test rows."""
-        rows = self.split.rows("test")
-        return rows[self.target.known[rows]]
+        return self.task.examples("test")
 
     @property
     def common(self) -> Row:
@@ -97,10 +108,9 @@ def own_head(context: Context) -> nn.Linear | None:
     info, target = context.info, context.target
     if info.decoder:
         raise UsageError("a segmenter says nothing of whole images: use --with segmentation, or name its encoder's run")
-    if target.numbers is not None or info.numeric:
+    if info.numeric:
         raise UsageError("numbers are predicted, not classes: use --with regression")
-    if target.regional:
-        raise UsageError("--target mask_path is for a segmenter: finetune one, or name a column of classes")
+    context.task.require_classes()
     if context.head is not None and (info.targets, info.classes) != (target.columns, target.classes):
         raise UsageError(
             f"the classifier tells apart {', '.join(info.classes)} of {', '.join(info.targets)}, not "
@@ -127,29 +137,30 @@ class Evaluator(Protocol):
         ...
 
 
-Predict = Callable[[np.ndarray, Target, Draw, np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray, Task, Draw, np.ndarray], np.ndarray]
 
 
 def evaluate_draws(context: Context, inputs: np.ndarray, predict: Predict) -> list[Row]:
-    """Fit and test a classifier for every fraction and draw.
+    """Fit and test a model for every fraction and draw.
 
     Args:
         context: the table, the target, the fractions.
-        inputs: (n, D) what the classifier sees of every row.
-        predict: (inputs, target, draw, rows) -> probabilities of these rows, having seen the draw's labels alone.
+        inputs: (n, D) what the model sees of every row.
+        predict: (inputs, task, draw, rows) -> outputs for these rows, having seen the draw's labels alone.
 
     Returns:
         Rows of every draw, and for each fraction over its draws.
     """
     found: list[Row] = []
-    test, y = context.test, context.target.y[context.test]
+    task, test = context.task, context.test
+    if not task.is_of_images:
+        task.require_classes()
     for fraction in context.fractions:
         drawn = [d for d in context.draws() if d.fraction == fraction]
-        predictions = [predict(inputs, context.target, d, test) for d in drawn]
-        for one, p in zip(drawn, predictions, strict=True):
-            found += draw_rows(y, p, one)
-        labels = len(drawn[0].train)
-        found += fraction_rows(y, predictions, context.split.units[test], context.target.classes, fraction, labels)
+        outputs = [predict(inputs, task, d, test) for d in drawn]
+        for one, p in zip(drawn, outputs, strict=True):
+            found += task.summarise_draw(p, test, one)
+        found += task.summarise_fraction(outputs, test, fraction, len(drawn[0].train))
     return found
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws
-from scotoma.models import linear_probe
 from scotoma.quality import shortcuts
+from scotoma.tasks.base import Task
 
 PROTOCOL = 1
 CONTROL = True
@@ -20,9 +19,9 @@ def inputs(context: Context) -> np.ndarray:
     return np.stack(list(columns.values()), 1)
 
 
-def predict(x: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
-    """Logistic regression, as in the linear probe."""
-    return linear_probe.predict(x, target, drawn, rows)
+def predict(x: np.ndarray, task: Task, drawn: Draw, rows: np.ndarray) -> np.ndarray:
+    """Logistic or ridge regression, as in the linear probe."""
+    return task.predict_linear(x, drawn, rows)
 
 
 def evaluate(context: Context) -> list[Row]:

@@ -39,4 +39,5 @@ def _votes(wanted: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndar
 
 def evaluate(context: Context) -> list[Row]:
     """Rows for every fraction and draw, and for each fraction over its draws."""
-    return evaluate_draws(context, context.features, predict)
+    context.task.require_classes()
+    return evaluate_draws(context, context.features, lambda x, task, drawn, rows: predict(x, task.target, drawn, rows))

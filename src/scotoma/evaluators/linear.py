@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import nn
 
-from scotoma.data.splits.label_draws import draw
+from scotoma.data.splits.label_draws import Draw, draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws, own_head
-from scotoma.models.linear_probe import fit, layer, predict
+from scotoma.models.linear_probe import fit, layer
+from scotoma.tasks.base import Task
 
 PROTOCOL = 1
 
@@ -14,6 +16,11 @@ PROTOCOL = 1
 def head(context: Context) -> nn.Linear:
     """The head of a classifier; for an encoder alone a linear probe on all training labels."""
     return own_head(context) or layer(*fit(context.features, context.target, draw(context.target, context.split, 1.0, 0)))
+
+
+def predict(x: np.ndarray, task: Task, drawn: Draw, rows: np.ndarray) -> np.ndarray:
+    """Logistic regression; of numbers ridge regression."""
+    return task.predict_linear(x, drawn, rows)
 
 
 def evaluate(context: Context) -> list[Row]:

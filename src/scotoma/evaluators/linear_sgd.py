@@ -59,4 +59,5 @@ def _trained(x: Tensor, y: Tensor, classes: int, rate: float, seed: int) -> nn.L
 
 def evaluate(context: Context) -> list[Row]:
     """Rows for every fraction and draw, and for each fraction over its draws."""
-    return evaluate_draws(context, context.features, predict)
+    context.task.require_classes()
+    return evaluate_draws(context, context.features, lambda x, task, drawn, rows: predict(x, task.target, drawn, rows))

@@ -1,12 +1,12 @@
-"""Majority class: a control, the shares of the classes among the labels, said of every image."""
+"""Control: the shares of the classes among the labels (of numbers their mean), predicted of every image."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws
+from scotoma.tasks.base import Task
 
 PROTOCOL = 1
 CONTROL = True
@@ -17,11 +17,9 @@ def inputs(context: Context) -> np.ndarray:
     return np.zeros((len(context.dataset), 0))
 
 
-def predict(x: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
-    """The class shares of the draw's training labels, for every row."""
-    y = target.y[drawn.train]
-    shares = np.nanmean(y, 0) if target.multilabel else np.bincount(y, minlength=len(target.classes)) / len(y)
-    return np.tile(shares, (len(rows), 1))
+def predict(x: np.ndarray, task: Task, drawn: Draw, rows: np.ndarray) -> np.ndarray:
+    """The class shares, or the mean number, of the draw's training labels, for every row."""
+    return task.predict_constant(drawn, rows)
 
 
 def evaluate(context: Context) -> list[Row]:

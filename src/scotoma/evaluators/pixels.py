@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws
-from scotoma.models import linear_probe
+from scotoma.tasks.base import Task
 from scotoma.transforms.augmentation import plain
 
 PROTOCOL = 1
@@ -32,9 +31,9 @@ def inputs(context: Context) -> np.ndarray:
     return PCA(components, random_state=0, svd_solver="randomized").fit(x[train]).transform(x)
 
 
-def predict(x: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
-    """Logistic regression, as in the linear probe."""
-    return linear_probe.predict(x, target, drawn, rows)
+def predict(x: np.ndarray, task: Task, drawn: Draw, rows: np.ndarray) -> np.ndarray:
+    """Logistic or ridge regression, as in the linear probe."""
+    return task.predict_linear(x, drawn, rows)
 
 
 def evaluate(context: Context) -> list[Row]:

@@ -66,10 +66,10 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     Intervals are bootstrapped over the queries' patients.
 
     Raises:
-        UsageError: regions are to be found and no classes; or no training image of another patient has a class of a test image.
+        UsageError: masks are to be predicted and no classes; or no training image of another patient has a class of a test image.
     """
-    if context.target.regional:
-        raise UsageError("--with retrieval needs classes, not regions: name a column of them with --target")
+    if not context.task.is_of_images:
+        raise UsageError("--with retrieval needs classes, not masks: name a column of them with --target")
     found = search(context)
     queries = np.concatenate([f.queries for f in found])
     values = {name: np.concatenate([f.values[name] for f in found]) for name in found[0].values}

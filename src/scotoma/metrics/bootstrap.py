@@ -73,14 +73,14 @@ def interval(samples: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _with_original(groups: Groups, rows: int, resamples: int, seed: int) -> Array:
+def with_original(groups: Groups, rows: int, resamples: int, seed: int) -> Array:
     """The bootstrap below a first line of ones, whose metric is the value itself: (1 + resamples, n)."""
     return np.pad(check_weights(bootstrap_weights(groups, resamples, seed), rows), ((1, 0), (0, 0)), constant_values=1)
 
 
 def samples(name: str, y: ArrayLike, p: ArrayLike, groups: Groups, resamples: int = 1000, seed: int = 0) -> FloatArray:
     """A metric and its bootstrap over groups, (1 + resamples,): the value itself first; alike for all p of the same rows."""
-    return np.asarray(score(name, y, p, _with_original(groups, len(np.asarray(y)), resamples, seed)))
+    return np.asarray(score(name, y, p, with_original(groups, len(np.asarray(y)), resamples, seed)))
 
 
 def estimate(values: ArrayLike, groups: Groups | None = None) -> dict[str, float]:
@@ -114,7 +114,7 @@ def evaluate(
     chosen = [m for m in METRICS if m != "mcc" or cases.categorical] if names is None else list(names)
     for name in chosen:
         check_name(name, cases)
-    weights, codes = _with_original(groups, len(cases.truth), resamples, seed), _codes(groups)
+    weights, codes = with_original(groups, len(cases.truth), resamples, seed), _codes(groups)
     labelled, classes = np.logical_or.reduce(cases.known, axis=1), range(cases.truth.shape[1])
 
     def row(name: str, samples: FloatArray, known: Array, column: int | None = None) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def image_means(values: ArrayLike, weights: Array) -> FloatArray:
     return mean_of_known(np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0))
 
 
-def _two_level(scores: Sequence[FloatArray], n: int, seed: int) -> tuple[dict[str, Any], FloatArray]:
+def two_level(scores: Sequence[FloatArray], n: int, seed: int) -> tuple[dict[str, Any], FloatArray]:
     """The result for one model's (1 + R, D) scores, or for the first's less the second's, and its (R,) samples."""
     samples = scores[0] - scores[1] if len(scores) == 2 else scores[0]
     draws = samples.shape[1]
@@ -165,17 +165,17 @@ def _two_level(scores: Sequence[FloatArray], n: int, seed: int) -> tuple[dict[st
 def _of_draws(
     name: str | None, y: ArrayLike, models: Sequence[Predictions], groups: Groups, resamples: int, seed: int
 ) -> tuple[dict[str, Any], FloatArray]:
-    """`_two_level` of the metric of models, or where ``name`` is None of `image_means` of what they give each image."""
+    """`two_level` of the metric of models, or where ``name`` is None of `image_means` of what they give each image."""
     draws = len(models[0])
     if not draws or draws != len(models[-1]):
         raise ValueError(f"give one prediction set per label draw, not {draws} and {len(models[-1])}")
-    weights = _with_original(groups, len(np.asarray(y)), resamples, seed)
+    weights = with_original(groups, len(np.asarray(y)), resamples, seed)
     if name is None:  # images without a value say nothing of chance
         valued = np.any([~np.isnan(np.asarray(p, float).reshape(len(p), -1)).all(1) for model in models for p in model], axis=0)
         if len(set(_codes(groups)[valued].tolist())) < 2:
             weights[1:] = 0
     of = [[image_means(p, weights) if name is None else score(name, y, p, weights) for p in model] for model in models]
-    return _two_level([np.stack(scores, axis=1) for scores in of], weights.shape[1], seed)
+    return two_level([np.stack(scores, axis=1) for scores in of], weights.shape[1], seed)
 
 
 def mean_over_draws(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means, two_level, with_original
 from scotoma.metrics.classification import FloatArray
 from scotoma.run_folder import Row
 
@@ -35,3 +35,16 @@ def rows_of(truth: np.ndarray, found: np.ndarray, units: np.ndarray) -> list[Row
     """A row a metric, with its interval over patients."""
     weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
     return [{"metric": name, "n": len(truth), **estimate(values)} for name, values in errors(truth, found, weights).items()]
+
+
+def means_over_draws(truth: np.ndarray, draws: list[np.ndarray], units: np.ndarray) -> dict[str, dict[str, float]]:
+    """Of every metric what `bootstrap.mean_over_draws` gives, of models trained on different draws of the labels.
+
+    Args:
+        truth: (n,).
+        draws: (n,) found by each draw's model.
+        units: (n,) over which intervals are bootstrapped.
+    """
+    weights = with_original(units, len(truth), 1000, 0)
+    found = [errors(truth, numbers, weights) for numbers in draws]
+    return {name: two_level([np.stack([e[name] for e in found], 1)], len(truth), 0)[0] for name in METRICS}

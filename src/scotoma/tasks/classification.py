@@ -1,4 +1,4 @@
-"""What ``finetune`` and ``study`` do to turn an encoder and a few labels into a classifier."""
+"""Classification: one column of classes, or several targets of 0 and 1."""
 
 from __future__ import annotations
 
@@ -9,204 +9,188 @@ import numpy as np
 import torch
 from torch import nn
 
-from scotoma.data.datamodule import DataModule
 from scotoma.data.encoder_header import EncoderInfo
-from scotoma.data.labels.targets import Target
+from scotoma.data.labels.targets import MASKS
 from scotoma.data.splits.label_draws import Draw
-from scotoma.data.store.store import Store
 from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
-from scotoma.metrics import calibration, operating_points
+from scotoma.metrics import bootstrap, calibration, learning_curves, operating_points
 from scotoma.metrics import classification as metrics
-from scotoma.metrics.summaries import draw_rows
+from scotoma.metrics.summaries import HEADLINE, draw_rows, fraction_rows
 from scotoma.models import linear_probe
 from scotoma.models.features import extract
 from scotoma.run_folder import Row, Run
-from scotoma.tasks.base import Recipe
+from scotoma.tasks.base import FineTuning, Model, Task
 from scotoma.training.trainer import Batches, cost_rows
 
 LOWER_IS_BETTER = ("loss", "brier", "ece")
 FEWEST_TO_CALIBRATE, MOST_TEMPERATURE = 20, 4.0
 
 
-class Job:
-    """A classifier to be trained as ``finetune`` is asked to; made before anything is written.
+class Classification(Task):
+    """Outputs are (n, C) probabilities of C classes or 0/1 targets, not calibrated; a study stores them."""
 
-    Args:
-        network: the encoder.
-        info: of it.
-        material: the images and their target.
-        drawn: which labels may be seen.
-        recipe: how.
-        rule: of the thresholds: ``youden`` or a sensitivity.
-        quiet: no progress bar.
+    evaluator, headline, monitors = "metrics", HEADLINE, ("loss", *metrics.METRICS)
 
-    Raises:
-        UsageError: the recipe does not go with these data or this network.
-    """
+    @staticmethod
+    def fits(columns: tuple[str, ...], numbers: bool) -> bool:
+        """Neither numbers nor masks."""
+        return not numbers and columns != (MASKS,)
 
-    head: nn.Module
+    @property
+    def is_balanced_by_draws(self) -> bool:
+        """Of one target alone."""
+        return not self.target.multilabel
 
-    def __init__(self, network: nn.Module, info: EncoderInfo, material: DataModule, drawn: Draw, recipe: Recipe, rule: str | float,
-                 quiet: bool) -> None:  # fmt: skip
-        assert material.target is not None
-        self.network, self.drawn, self.recipe, self.rule, self.quiet = network, drawn, recipe, rule, quiet
-        self.store, self.rows, self.target = material.store, material.rows, material.target
-        self.info = replace(info, targets=self.target.columns, classes=self.target.classes)
-        self.evaluator = "linear" if recipe.frozen else "finetune"
-        self.val = material.split.rows("val")[self.target.known[material.split.rows("val")]]
-        if not recipe.frozen:
-            check(recipe, network, info, self.target, drawn)
+    def require(self, tuning: FineTuning, network: nn.Module, info: EncoderInfo, drawn: Draw) -> None:
+        """Refuse what does not go with these classes or this network."""
+        super().require(tuning, network, info, drawn)
+        if self.target.multilabel and tuning.monitor == "mcc":
+            raise UsageError("--monitor mcc is for one target: monitor auroc or balanced_accuracy of several 0/1 targets")
+        if not tuning.frozen:
+            inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 2)
+            Supervised(network, inputs, **tuning.method_args)
 
-    def train(self, run: Run) -> list[Row]:
-        """Train encoder and head, or fit the head alone, and choose temperature and thresholds; rows of what training took."""
-        given = (self.network, self.info, self.store, self.rows, self.target, self.drawn)
-        costs: list[Row] = []
-        if self.recipe.frozen:
-            self.head = probe(*given)
-        else:
-            tuned, costs = tune(*given, self.recipe, run, self.quiet)
-            self.network, self.head = tuned.encoder.cpu(), tuned.head.cpu()
-        chosen = operating_point(self.network, self.head, *given[1:], self.rule)
-        self.info = replace(self.info, temperature=chosen[0], thresholds=chosen[1])
-        return costs
+    def train(self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning,
+              run: Run | None = None) -> tuple[Model, list[Row]]:  # fmt: skip
+        """Train network and head, or fit the head alone.
 
-    def validate(self) -> list[Row]:
-        """Metrics of the validation rows."""
-        if not len(self.val):
+        The head of a pretrained encoder starts as its linear probe (Kumar et al. 2022, "Fine-tuning can distort pretrained features
+        and underperform out-of-distribution", section 4: "linear probing then full fine-tuning"), so that the first steps do not
+        spoil the features for a head that knows nothing. With random weights it starts at 0: a probe's head makes worse
+        classifiers.
+        """
+        target = self.target
+        info = replace(info, targets=target.columns, classes=target.classes)
+        if tuning.frozen:
+            return Model(network, info, self.probe(network, info, drawn)), []
+        torch.manual_seed(tuning.seed)
+        seen, keys = self.sample(drawn, tuning)
+        soft = target.shares is not None and not target.multilabel
+        inputs = Inputs(
+            info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes),
+            target.weights(drawn.train) if tuning.balance == "weights" else (), soft, images=len(seen),
+        )  # fmt: skip
+        method = Supervised(network, inputs, **tuning.method_args)
+        if info.method["name"] != "random":
+            method.head.load_state_dict(self.probe(network, info, drawn).state_dict())
+        batches = Batches(self.store, self.rows[seen], target.aims[seen], keys=keys)
+
+        def score(device: torch.device) -> float:
+            return self.monitor(method, info, drawn, tuning.monitor, device)
+
+        trained, plan = tuning.train(method, batches, info.image_size, score, run, self.quiet)
+        return Model(method.encoder.cpu(), info, method.head.cpu()), cost_rows(trained, plan, method, len(drawn.seen), 0.0)
+
+    @torch.no_grad()
+    def monitor(self, method: Supervised, info: EncoderInfo, drawn: Draw, name: str, device: torch.device) -> float:
+        """What is monitored of a draw's validation rows, higher being better; a metric without value is the worst."""
+        y = self.target.y[drawn.val]
+        features = extract(method.encoder, info, self.store, self.rows[drawn.val])
+        logits = method.head(torch.from_numpy(features).to(device)).float().cpu()
+        if name == "loss":
+            return -classification(logits, torch.from_numpy(y)).item()
+        value = float(metrics.score(name, y, linear_probe.probabilities(logits.double().numpy(), y.ndim == 2)))
+        return -float("inf") if np.isnan(value) else -value if name in LOWER_IS_BETTER else value
+
+    def sample(self, drawn: Draw, tuning: FineTuning) -> tuple[np.ndarray, np.ndarray | None]:
+        """Positions to train on, and what their random numbers are keyed by where an image stands among them several times.
+
+        Oversampling repeats the images of each class until it is as large as the largest; undersampling draws as many of each as
+        the smallest has. Annotators' ties belong to no class and are left out then.
+        """
+        if tuning.balance not in ("oversample", "undersample"):
+            return drawn.seen, None
+        of = [drawn.train[self.target.y[drawn.train] == k] for k in range(len(self.target.classes))]
+        of = [np.random.default_rng([tuning.seed, k]).permutation(c) for k, c in enumerate(of) if len(c)]
+        count = (max if tuning.balance == "oversample" else min)(map(len, of))
+        copies = np.concatenate([np.arange(count) // len(c) for c in of])
+        seen = np.concatenate([np.resize(c, count) for c in of])
+        return seen, self.rows[seen] + (copies.astype(np.int64) << 40)
+
+    def probe(self, network: nn.Module, info: EncoderInfo, drawn: Draw) -> nn.Linear:
+        """A head fitted on the features of the frozen encoder by logistic regression, to the optimum."""
+        return linear_probe.layer(*linear_probe.fit(self.draw_features(network, info, drawn), self.target, drawn))
+
+    def calibrate(self, model: Model, drawn: Draw, tuning: FineTuning) -> Model:
+        """The model with temperature and thresholds, chosen on the validation labels of a draw.
+
+        The temperature is 1 where validation labels are fewer than 20, and between 1/4 and 4: few rows can all be right, and none
+        of them argues for certainty. There is a threshold for each class (against the rest) or label, on tempered probabilities:
+        0.5 where validation rows lack one side. Of two classes both have theirs, that of the first as if it were the finding.
+        """
+        target, y = self.target, self.target.y[drawn.val]
+        if not len(drawn.val):
+            return model
+        p = self.outputs(model, drawn.val).clip(calibration.SURE, 1 - calibration.SURE)
+        temperature = 1.0
+        if len(drawn.val) >= FEWEST_TO_CALIBRATE:
+            fitted = calibration.temperature(y, np.log(p / (1 - p)) if target.multilabel else np.log(p))
+            temperature = float(np.clip(fitted, 1 / MOST_TEMPERATURE, MOST_TEMPERATURE))
+        p = calibration.tempered(p, temperature, target.multilabel)
+        thresholds = []
+        for k in range(len(target.classes)):
+            truth = y[:, k] if target.multilabel else (y == k).astype(float)
+            both = len(np.unique(truth[~np.isnan(truth)])) == 2
+            thresholds.append(operating_points.threshold(truth, p[:, k], tuning.threshold) if both else 0.5)
+        return model._replace(info=replace(model.info, temperature=temperature, thresholds=tuple(thresholds)))
+
+    def outputs(self, model: Model, positions: np.ndarray) -> np.ndarray:
+        """(n, C) probabilities."""
+        features = torch.from_numpy(extract(model.network, model.info, self.store, self.rows[positions]))
+        with torch.no_grad():
+            logits = model.head.cpu()(features).double().numpy()
+        return linear_probe.probabilities(logits, self.target.multilabel)
+
+    def predict_linear(self, inputs: np.ndarray, drawn: Draw, positions: np.ndarray) -> np.ndarray:
+        """By logistic regression."""
+        return linear_probe.predict(inputs, self.target, drawn, positions)
+
+    def predict_constant(self, drawn: Draw, positions: np.ndarray) -> np.ndarray:
+        """The shares of the classes."""
+        y = self.target.y[drawn.train]
+        shares = np.nanmean(y, 0) if self.target.multilabel else np.bincount(y, minlength=len(self.target.classes)) / len(y)
+        return np.tile(shares, (len(positions), 1))
+
+    def validate(self, model: Model, drawn: Draw) -> list[Row]:
+        """Summary metrics of calibrated probabilities."""
+        val = self.examples("val")
+        if not len(val):
             return []
-        p = predict(self.network, self.head, self.info, self.store, self.rows[self.val], self.target.multilabel)
-        return draw_rows(
-            self.target.y[self.val], calibration.tempered(p, self.info.temperature, self.target.multilabel), self.drawn
-        )
+        p = calibration.tempered(self.outputs(model, val), model.info.temperature, self.target.multilabel)
+        return self.summarise_draw(p, val, drawn)
 
+    def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:
+        """Summary metrics."""
+        return draw_rows(self.target.y[positions], scores, drawn)
 
-def tune(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw, recipe: Recipe,
-         run: Run | None = None, quiet: bool = True) -> tuple[Supervised, list[Row]]:  # fmt: skip
-    """Train encoder and head on the labels of a draw.
+    def summarise_fraction(self, scores: list[np.ndarray], positions: np.ndarray, fraction: float, labels: int) -> list[Row]:
+        """Means with intervals, by class too; ROC curves; the confusion matrix."""
+        return fraction_rows(self.target.y[positions], scores, self.split.units[positions], self.target.classes, fraction, labels)
 
-    The head of a pretrained encoder starts as its linear probe (Kumar et al. 2022, "Fine-tuning can distort pretrained features and
-    underperform out-of-distribution", section 4: "linear probing then full fine-tuning"), so that the first steps do not spoil the
-    features for a head that knows nothing. With random weights it starts at 0: there a probe's head makes worse classifiers.
+    def difference(self, scores: list[np.ndarray], reference: list[np.ndarray], positions: np.ndarray) -> dict[str, Any]:
+        """Of AUROC."""
+        y, units = self.target.y[positions], self.split.units[positions]
+        return bootstrap.paired_difference(self.headline, y, scores, reference, units)
 
-    Args:
-        encoder: trained in place.
-        info: of the encoder; its ``method`` says whether the weights are random.
-        store: pixels of all rows.
-        rows: (n,) each row's place in the store.
-        target: labels of all rows.
-        drawn: which labels may be seen.
-        recipe: how.
-        run: for checkpoints, logs and the range test's figure.
-        quiet: no progress bar.
+    def extrapolate(self, labels: list[int], values: list[list[float]]) -> list[Row]:
+        """AUROC with more labels."""
+        return learning_curves.curve_rows(labels, np.transpose(values))
 
-    Returns:
-        The trained method (its ``encoder`` and ``head``), and rows of what training took.
-    """
-    torch.manual_seed(recipe.seed)
-    seen, keys = sampled(drawn, target, rows, recipe)
-    soft = target.shares is not None and not target.multilabel
-    inputs = Inputs(
-        info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes),
-        target.weights(drawn.train) if recipe.balance == "weights" else (), soft, images=len(seen),
-    )  # fmt: skip
-    method = Supervised(encoder, inputs, **recipe.method_args)
-    if pretrained(info):
-        method.head.load_state_dict(probe(encoder, info, store, rows, target, drawn).state_dict())
-    batches = Batches(store, rows[seen], target.aims[seen], keys=keys)
+    def sample_size(self, positions: np.ndarray) -> list[Row]:
+        """Of an AUROC's interval, for every class that has positive and negative rows."""
+        target, y = self.target, self.target.y[positions]
+        truth = y if target.multilabel else (y[:, None] == np.arange(len(target.classes))).astype(float)
+        names = list(enumerate(target.classes))[0 if target.multilabel or len(target.classes) > 2 else 1 :]
+        shares = ((name, float(np.nanmean(truth[:, k]))) for k, name in names)
+        return [row for name, share in shares if 0 < share < 1 for row in learning_curves.width_rows(name, share)]
 
-    def score(device: torch.device) -> float:
-        return validated(method, info, store, rows[drawn.val], target.y[drawn.val], recipe.monitor, device)
+    def row_keys(self, mode: str) -> Row:
+        """The mode, or the control, is an evaluator."""
+        return {"evaluator": mode}
 
-    trained, plan = recipe.train(method, batches, info.image_size, score, run, quiet)
-    return method, cost_rows(trained, plan, method, len(drawn.seen), 0.0)
-
-
-@torch.no_grad()
-def validated(method: Supervised, info: EncoderInfo, store: Store, rows: np.ndarray, y: np.ndarray, monitor: str,
-              device: torch.device) -> float:  # fmt: skip
-    """What is monitored of validation rows, higher being better; a metric without value (a class is absent) is the worst."""
-    logits = method.head(torch.from_numpy(extract(method.encoder, info, store, rows)).to(device)).float().cpu()
-    if monitor == "loss":
-        return -classification(logits, torch.from_numpy(y)).item()
-    value = float(metrics.score(monitor, y, linear_probe.probabilities(logits.double().numpy(), y.ndim == 2)))
-    return -float("inf") if np.isnan(value) else -value if monitor in LOWER_IS_BETTER else value
-
-
-def check(recipe: Recipe, encoder: nn.Module, info: EncoderInfo, target: Target, drawn: Draw) -> None:
-    """Refuse a recipe before anything is written.
-
-    Raises:
-        UsageError: an argument is out of range or does not go with this network; validation labels are needed and there are none;
-            several 0/1 targets cannot be balanced by sampling.
-    """
-    recipe.require(("loss", *metrics.METRICS), len(drawn.val), sampling=not target.multilabel)
-    if target.multilabel and recipe.monitor == "mcc":
-        raise UsageError("--monitor mcc is for one target: monitor auroc or balanced_accuracy of several 0/1 targets")
-    Supervised(encoder, Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 2), **recipe.method_args)
-
-
-def sampled(drawn: Draw, target: Target, rows: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions to train on, and what their random numbers are keyed by where an image stands among them several times.
-
-    Oversampling repeats the images of each class until it is as large as the largest; undersampling draws as many of each as the
-    smallest has. Annotators' ties belong to no class and are left out then.
-    """
-    if recipe.balance not in ("oversample", "undersample"):
-        return drawn.seen, None
-    of = [drawn.train[target.y[drawn.train] == k] for k in range(len(target.classes))]
-    of = [np.random.default_rng([recipe.seed, k]).permutation(c) for k, c in enumerate(of) if len(c)]
-    count = (max if recipe.balance == "oversample" else min)(map(len, of))
-    copies = np.concatenate([np.arange(count) // len(c) for c in of])
-    seen = np.concatenate([np.resize(c, count) for c in of])
-    return seen, rows[seen] + (copies.astype(np.int64) << 40)
-
-
-def pretrained(info: EncoderInfo) -> bool:
-    """Whether an encoder's weights have been trained."""
-    return info.method["name"] != "random"
-
-
-def probe(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target, drawn: Draw) -> nn.Linear:
-    """A head fitted on the features of the frozen encoder by logistic regression, to the optimum."""
-    seen = np.union1d(drawn.train, drawn.val)
-    found = extract(encoder, info, store, rows[seen])
-    features = np.zeros((len(rows), found.shape[1]), np.float32)
-    features[seen] = found
-    return linear_probe.layer(*linear_probe.fit(features, target, drawn))
-
-
-def predict(encoder: nn.Module, head: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, multilabel: bool) -> np.ndarray:
-    """(len(rows), C) probabilities."""
-    features = torch.from_numpy(extract(encoder, info, store, rows))
-    with torch.no_grad():
-        logits = head.cpu()(features).double().numpy()
-    return linear_probe.probabilities(logits, multilabel)
-
-
-def operating_point(encoder: nn.Module, head: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, target: Target,
-                    drawn: Draw, rule: Any) -> tuple[float, tuple[float, ...]]:  # fmt: skip
-    """Temperature and thresholds of a classifier, chosen on the validation labels of a draw.
-
-    Returns:
-        Temperature, 1 where validation labels are fewer than 20, and between 1/4 and 4: few rows can all be right, and none of them
-        argues for certainty. A threshold for each class (against the rest) or label, on tempered probabilities: 0.5 where
-        validation rows lack one side. Of two classes both have theirs, that of the first as if it were the finding.
-    """
-    y = target.y[drawn.val]
-    if not len(drawn.val):
-        return 1.0, ()
-    p = predict(encoder, head, info, store, rows[drawn.val], target.multilabel).clip(calibration.SURE, 1 - calibration.SURE)
-    temperature = 1.0
-    if len(drawn.val) >= FEWEST_TO_CALIBRATE:
-        fitted = calibration.temperature(y, np.log(p / (1 - p)) if target.multilabel else np.log(p))
-        temperature = float(np.clip(fitted, 1 / MOST_TEMPERATURE, MOST_TEMPERATURE))
-    p = calibration.tempered(p, temperature, target.multilabel)
-    thresholds = []
-    for k in range(len(target.classes)):
-        truth = y[:, k] if target.multilabel else (y == k).astype(float)
-        both = len(np.unique(truth[~np.isnan(truth)])) == 2
-        thresholds.append(operating_points.threshold(truth, p[:, k], rule) if both else 0.5)
-    return temperature, tuple(thresholds)
+    def protocol(self, is_pretrained: bool, tuning: FineTuning) -> Row:
+        """How the head starts."""
+        return {"head": "probe" if is_pretrained else "zero"}

@@ -1,113 +1,127 @@
-"""What ``finetune --regression`` does: an encoder and a column of numbers -> a model that predicts the number."""
+"""Regression: one column of numbers (an age, an ejection fraction)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from scotoma.data.datamodule import DataModule
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.splits.label_draws import Draw
 from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised
-from scotoma.metrics import regression
+from scotoma.metrics import bootstrap, regression
 from scotoma.models import linear_probe
 from scotoma.models.features import extract
 from scotoma.run_folder import Row, Run
-from scotoma.tasks.base import Recipe
+from scotoma.tasks.base import FineTuning, Model, Task
 from scotoma.training.trainer import Batches, cost_rows
 
-MONITORS = ("loss", "mae")
 FOR_CLASSES = ("mixup", "cutmix", "smoothing", "focal")
 
 
-class Job:
-    """A regressor to be trained as ``finetune`` is asked to; made before anything is written.
+class Regression(Task):
+    """Outputs are (n,) numbers in the table's own units; a study stores them."""
 
-    The numbers are standardised by the training rows while it learns; the head that is kept gives them as they are in the table.
+    evaluator, headline, monitors = "regression", "mae", ("loss", "mae")
 
-    Args:
-        network: the encoder.
-        info: of it.
-        material: the images and their target.
-        drawn: which rows may be seen.
-        recipe: how.
-        quiet: no progress bar.
+    @staticmethod
+    def fits(columns: tuple[str, ...], numbers: bool) -> bool:
+        """Numbers."""
+        return numbers
 
-    Raises:
-        UsageError: the recipe does not go with numbers.
-    """
+    @classmethod
+    def check(cls, tuning: FineTuning) -> None:
+        """Refuse what is for classes."""
+        super().check(tuning)
+        wrong = next((name for name in tuning.encoder_args if name in FOR_CLASSES), None)
+        if wrong:
+            raise UsageError(f"--method.{wrong} is for classes: leave it out with --regression")
 
-    evaluator = "regression"
-    head: nn.Linear
+    @property
+    def numbers(self) -> np.ndarray:
+        """(n,) of all rows, NaN unknown."""
+        assert self.target.numbers is not None
+        return self.target.numbers
 
-    def __init__(
-        self, network: nn.Module, info: EncoderInfo, material: DataModule, drawn: Draw, recipe: Recipe, quiet: bool
-    ) -> None:
-        assert material.target is not None and material.target.numbers is not None
-        check(recipe, drawn)
-        self.network, self.drawn, self.recipe, self.quiet = network, drawn, recipe, quiet
-        self.store, self.rows, self.split, self.target = material.store, material.rows, material.split, material.target
-        self.numbers = material.target.numbers
-        self.info = replace(info, targets=self.target.columns, classes=())
+    def require_classes(self) -> None:
+        """Refuse."""
+        raise UsageError("numbers are predicted, not classes: use --with regression")
 
-    def train(self, run: Run | None) -> list[Row]:
-        """Train encoder and head, or fit the head alone; rows of what training took."""
-        info, seen = self.info, self.drawn.train
-        torch.manual_seed(self.recipe.seed)
-        if self.recipe.frozen:
-            self.head = self._probe()
-            return []
+    def train(self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning,
+              run: Run | None = None) -> tuple[Model, list[Row]]:  # fmt: skip
+        """Train network and head, or fit the head alone.
+
+        Numbers are standardised by the training rows while it learns; the head that is kept gives them as they are in the table.
+        """
+        info, seen = replace(info, targets=self.target.columns, classes=()), drawn.train
+        torch.manual_seed(tuning.seed)
+        if tuning.frozen:
+            return Model(network, info, linear_probe.fit_ridge(self.draw_features(network, info, drawn), self.numbers, drawn)), []
         mean, std = float(self.numbers[seen].mean()), float(self.numbers[seen].std()) or 1.0
         inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 1, images=len(seen))
         # The head starts at 0, which says the mean. A ridge regression's weights can be huge where features hardly vary in use;
         # under the batch statistics of training they do vary, and an unbounded output does not recover from such a start.
-        method = Supervised(self.network, inputs, **self.recipe.method_args)
+        method = Supervised(network, inputs, **tuning.method_args)
         aims = ((self.numbers - mean) / std).astype(np.float32)
         batches = Batches(self.store, self.rows[seen], aims[seen])
 
         def score(_: torch.device) -> float:
-            found = self._predict(_scaled(method.head, std, mean), self.drawn.val)
-            error = found - self.numbers[self.drawn.val]
-            return -float(np.abs(error).mean() if self.recipe.monitor == "mae" else np.square(error).mean())
+            found = self.outputs(Model(network, info, _scaled(method.head, std, mean)), drawn.val)
+            error = found - self.numbers[drawn.val]
+            return -float(np.abs(error).mean() if tuning.monitor == "mae" else np.square(error).mean())
 
-        trained, plan = self.recipe.train(method, batches, info.image_size, score, run, self.quiet)
-        self.network, self.head = method.encoder.cpu(), _scaled(method.head.cpu(), std, mean)
-        return cost_rows(trained, plan, method, len(seen), 0.0)
+        trained, plan = tuning.train(method, batches, info.image_size, score, run, self.quiet)
+        model = Model(method.encoder.cpu(), info, _scaled(method.head.cpu(), std, mean))
+        return model, cost_rows(trained, plan, method, len(seen), 0.0)
 
-    def validate(self) -> list[Row]:
-        """Errors on the validation rows."""
-        val = self.split.rows("val")[self.target.known[self.split.rows("val")]]
-        if not len(val):
-            return []
-        truth, predicted = self.numbers[val].astype(np.float64), self._predict(self.head, val)
-        return regression.rows_of(truth, predicted, self.split.units[val])
+    def outputs(self, model: Model, positions: np.ndarray) -> np.ndarray:
+        """(n,) numbers."""
+        return linear_probe.predict_numbers(model.head, extract(model.network, model.info, self.store, self.rows[positions]))
 
-    def _probe(self) -> nn.Linear:
-        seen = np.union1d(self.drawn.train, self.drawn.val)
-        found = extract(self.network, self.info, self.store, self.rows[seen])
-        features = np.zeros((len(self.rows), found.shape[1]), np.float32)
-        features[seen] = found
-        return linear_probe.fit_ridge(features, self.numbers, self.drawn)
+    def predict_linear(self, inputs: np.ndarray, drawn: Draw, positions: np.ndarray) -> np.ndarray:
+        """By ridge regression."""
+        inputs = inputs.astype(np.float32)
+        return linear_probe.predict_numbers(linear_probe.fit_ridge(inputs, self.numbers, drawn), inputs[positions])
 
-    def _predict(self, head: nn.Linear, positions: np.ndarray) -> np.ndarray:
-        return linear_probe.predict_numbers(head, extract(self.network, self.info, self.store, self.rows[positions]))
+    def predict_constant(self, drawn: Draw, positions: np.ndarray) -> np.ndarray:
+        """The mean of the training labels."""
+        return np.full(len(positions), float(self.numbers[drawn.train].mean()))
 
+    def validate(self, model: Model, drawn: Draw) -> list[Row]:
+        """Errors with intervals."""
+        val = self.examples("val")
+        return regression.rows_of(self.truth(val), self.outputs(model, val), self.split.units[val]) if len(val) else []
 
-def check(recipe: Recipe, drawn: Draw) -> None:
-    """Refuse a recipe before anything is written.
+    def truth(self, positions: np.ndarray) -> np.ndarray:
+        """(n,) float64 labels."""
+        return self.numbers[positions].astype(np.float64)
 
-    Raises:
-        UsageError: an argument is for classes, or validation rows are needed and there are none.
-    """
-    wrong = next((name for name in recipe.encoder_args if name in FOR_CLASSES), None)
-    if wrong:
-        raise UsageError(f"--method.{wrong} is for classes: leave it out with --regression")
-    recipe.require(MONITORS, len(drawn.val), sampling=False)
+    def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:
+        """A row a metric."""
+        common = {"fraction": drawn.fraction, "seed": drawn.seed, "labels": len(drawn.train), "n": len(positions)}
+        found = regression.errors(self.truth(positions), scores, np.ones((1, len(positions))))
+        return [{**common, "metric": name, "value": float(value[0])} for name, value in found.items()]
+
+    def summarise_fraction(self, scores: list[np.ndarray], positions: np.ndarray, fraction: float, labels: int) -> list[Row]:
+        """Means with intervals."""
+        common, units = {"fraction": fraction, "labels": labels}, self.split.units[positions]
+        found = regression.means_over_draws(self.truth(positions), scores, units)
+        return [{**common, "metric": name, **values} for name, values in found.items()]
+
+    def difference(self, scores: list[np.ndarray], reference: list[np.ndarray], positions: np.ndarray) -> dict[str, Any]:
+        """Of the mean absolute error: below 0 where these models are better."""
+        truth, units = self.truth(positions), self.split.units[positions]
+        errors, others = ([np.abs(p - truth) for p in side] for side in (scores, reference))
+        return bootstrap.paired_difference(None, units, errors, others, units)
+
+    def row_keys(self, mode: str) -> Row:
+        """Rows of every mode and control are those of one evaluator."""
+        return {"evaluator": self.evaluator, "use": mode}
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
-"""What ``finetune``, ``evaluate`` and ``study`` do with regions: an encoder and a few masks -> a segmenter, and its label maps."""
+"""Segmentation: the label maps of ``mask_path``, a class of every pixel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scotoma.data.datamodule import DataModule
+from scotoma import plugins
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.labels import masks
-from scotoma.data.labels.masks import Regions
+from scotoma.data.labels.masks import Masks
 from scotoma.data.labels.targets import MASKS
 from scotoma.data.splits.label_draws import Draw
-from scotoma.data.store.store import Store
 from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Method, Views, decay_groups
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import segmentation
 from scotoma.methods.supervised import Supervised, still
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means, mean_over_draws
+from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means, mean_over_draws, paired_difference
 from scotoma.metrics.segmentation import OVERLAPS, scores
 from scotoma.models import segmentation_decoders
 from scotoma.models.encoders import freeze, layer_groups
@@ -31,12 +31,11 @@ from scotoma.models.precision import automatic_precision
 from scotoma.models.segmentation_decoders import Decoder, maps
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Row, Run
-from scotoma.tasks.base import Recipe
+from scotoma.tasks.base import FineTuning, Model, Task
 from scotoma.training.trainer import Batches, cost_rows
 from scotoma.transforms.augmentation import plain
 
 ARGUMENTS = ("min_scale", "jitter", "trained_stages", "layer_decay")  # those of ``Supervised`` that mean something here
-MONITORS = ("loss", "dice")
 AT_A_TIME = 8
 
 
@@ -95,147 +94,193 @@ class Segmenter(Method):
         return {"loss": segmentation(self.decoder(maps(self.encoder, views["view"]), views["view"]), views["labels"])}
 
 
-class Job:
-    """A segmenter to be trained as ``finetune`` is asked to; made before anything is written.
+class Segmentation(Task):
+    """Outputs are (n, side, side) label maps at the store's side; a study stores (n, classes - 1, len(OVERLAPS)) scores of them."""
 
-    Args:
-        network: the encoder.
-        info: of it.
-        material: the images and their label maps.
-        drawn: whose label maps may be seen.
-        recipe: how.
-        decoder: its name, or ``auto``.
-        quiet: no progress bar.
+    evaluator, headline, monitors = "segmentation", OVERLAPS[0], ("loss", "dice")
+    modes, controls, is_of_images = ("finetune",), ("random",), False
 
-    Raises:
-        UsageError: the recipe or the decoder does not go with these data or this network.
-    """
+    @staticmethod
+    def fits(columns: tuple[str, ...], numbers: bool) -> bool:
+        """``mask_path`` alone."""
+        return columns == (MASKS,)
 
-    evaluator = "segmentation"
+    @classmethod
+    def check(cls, tuning: FineTuning) -> None:
+        """Refuse what is for classifiers."""
+        for name in tuning.encoder_args:
+            if name not in ARGUMENTS:
+                raise UsageError(f"--method.{name} is for classifiers: of masks there are {', '.join(ARGUMENTS)}")
+        super().check(tuning)
 
-    def __init__(self, network: nn.Module, info: EncoderInfo, material: DataModule, drawn: Draw, recipe: Recipe, decoder: str,
-                 quiet: bool) -> None:  # fmt: skip
-        self.network, self.recipe, self.quiet = network, recipe, quiet
-        self.store, self.rows, self.split = material.store, material.rows, material.split
-        self.regions = masks.read(material.dataset, self.store.side, quiet=quiet)
-        readable = self.regions.at >= 0
-        self.drawn = replace(drawn, train=drawn.train[readable[drawn.train]], val=drawn.val[readable[drawn.val]])
-        check(recipe, self.drawn)
-        name = segmentation_decoders.choose(decoder, network)
-        torch.manual_seed(recipe.seed)
-        self.head = segmentation_decoders.Decoder(name, network, info, len(self.regions.values))
-        self.info = replace(info, targets=(MASKS,), classes=self.regions.classes, decoder=name)
+    @classmethod
+    def check_study(cls, methods: list[str], modes: list[str], controls: list[str]) -> None:
+        """Refuse methods that would see every label map, too."""
+        super().check_study(methods, modes, controls)
+        for method in methods:
+            chosen, given = plugins.variant(method)
+            wants = chosen.wants(chosen.settings(given))
+            if wants.labels or wants.regions:
+                raise UsageError(f"{method} reads labels or masks: for masks name methods that read none")
+        wrong = next((c for c in controls if c in Task.controls and c not in cls.controls), None)
+        if wrong:
+            raise UsageError(f"--controls {wrong} says nothing of masks: random, or weights to compare with")
 
-    def train(self, run: Run | None) -> list[Row]:
-        """Train encoder and decoder; rows of what that took."""
-        info, positions = self.info, self.drawn.train
+    @cached_property
+    def masks(self) -> Masks:
+        """The label maps of all rows."""
+        return masks.read(self.dataset, self.store.side, self.classes, quiet=self.quiet)
+
+    def require(self, tuning: FineTuning, network: nn.Module, info: EncoderInfo, drawn: Draw) -> None:
+        """Refuse a decoder that does not go with this network, and a draw without a mask that can be read."""
+        readable = self.readable(drawn)
+        super().require(tuning, network, info, readable)
+        if not len(readable.train):
+            raise UsageError("no training row has a mask that can be read")
+        self.decoder(tuning, network, info)
+
+    def readable(self, drawn: Draw) -> Draw:
+        """A draw without the rows whose masks cannot be read."""
+        found = self.masks.at >= 0
+        return replace(drawn, train=drawn.train[found[drawn.train]], val=drawn.val[found[drawn.val]])
+
+    def decoder(self, tuning: FineTuning, network: nn.Module, info: EncoderInfo) -> Decoder:
+        """An untrained decoder."""
+        name = segmentation_decoders.choose(tuning.decoder, network)
+        return Decoder(name, network, info, len(self.masks.values))
+
+    def require_classes(self) -> None:
+        """Refuse."""
+        raise UsageError("--target mask_path is for a segmenter: finetune one, or name a column of classes")
+
+    def train(self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning,
+              run: Run | None = None) -> tuple[Model, list[Row]]:  # fmt: skip
+        """Train network and decoder, or the decoder alone."""
+        drawn = self.readable(drawn)
+        name = segmentation_decoders.choose(tuning.decoder, network)
+        info = replace(info, targets=(MASKS,), classes=self.masks.classes, decoder=name)
+        torch.manual_seed(tuning.seed)
+        decoder = self.decoder(tuning, network, info)
+        model = Model(network, info, decoder)
         inputs = Inputs(
-            info.image_size, info.in_chans, info.mean, info.std, info.modality, len(info.classes), images=len(positions)
+            info.image_size, info.in_chans, info.mean, info.std, info.modality, len(info.classes), images=len(drawn.train)
         )  # fmt: skip
-        method = Segmenter(self.network, inputs, self.head, self.regions.codes, self.recipe.frozen, **arguments(self.recipe))
-        batches = Batches(self.store, self.rows[positions], regions=(self.regions.store, self.regions.at[positions]))
-        trained, plan = self.recipe.train(method, batches, info.image_size, lambda _: self.score(), run, self.quiet)
-        self.network, self.head = self.network.cpu(), self.head.cpu()
-        return cost_rows(trained, plan, method, len(positions), 0.0)
+        method = Segmenter(network, inputs, decoder, self.masks.codes, tuning.frozen, **tuning.encoder_args)
+        batches = Batches(self.store, self.rows[drawn.train], regions=(self.masks.store, self.masks.at[drawn.train]))
 
-    def score(self) -> float:
-        """What is monitored of the draw's validation rows, higher being better: the mean Dice, or the loss with its sign turned."""
-        chosen = self.drawn.val
-        if self.recipe.monitor == "dice":
-            dice = self.evaluate(chosen)[:, :, OVERLAPS.index("dice")]
+        def score(_: torch.device) -> float:
+            return self.monitor(model, drawn.val, tuning.monitor)
+
+        trained, plan = tuning.train(method, batches, info.image_size, score, run, self.quiet)
+        return Model(network.cpu(), info, decoder.cpu()), cost_rows(trained, plan, method, len(drawn.train), 0.0)
+
+    def monitor(self, model: Model, val: np.ndarray, name: str) -> float:
+        """What is monitored of a draw's validation rows, higher being better: the mean Dice, or the loss with its sign turned."""
+        if name == "dice":
+            dice = self.measure(model, val)[:, :, OVERLAPS.index("dice")]
             return -float("inf") if np.isnan(dice).all() else float(np.nanmean(dice))
-        parts = logits(self.network, self.head, self.info, self.store, self.rows, chosen)
-        losses = [float(segmentation(found, torch.from_numpy(self.regions.maps(part)))) * len(part) for found, part in parts]
-        return -sum(losses) / len(chosen)
+        parts = self.logits(model, val)
+        losses = [float(segmentation(found, torch.from_numpy(self.masks.maps(part)))) * len(part) for found, part in parts]
+        return -sum(losses) / len(val)
 
-    def evaluate(self, chosen: np.ndarray) -> np.ndarray:
-        """Scores of these rows, as `evaluate` gives them."""
-        return evaluate(self.network, self.head, self.info, self.store, self.rows, self.regions, chosen)
+    @torch.no_grad()
+    def logits(self, model: Model, positions: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Logits (b, classes, side, side) at the store's side, on the CPU, and which rows they are, part by part."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for network in (model.network, model.head):
+            network.to(device).to(memory_format=torch.channels_last).eval()
+        info, side = model.info, self.store.side
+        precise = automatic_precision(info.image_size) == "bf16-mixed"
+        for start in range(0, len(positions), AT_A_TIME):
+            part = positions[start : start + AT_A_TIME]
+            images = plain(torch.from_numpy(self.store.batch(self.rows[part])).to(device), info.image_size, info.mean, info.std)
+            images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precise):
+                found = model.head(maps(model.network, images), images)
+            yield F.interpolate(found, (side, side), mode="bilinear", align_corners=False).cpu(), part
 
-    def validate(self) -> list[Row]:
-        """Metrics of all validation rows that have label maps."""
-        val = self.split.rows("val")
-        val = val[self.regions.at[val] >= 0]
-        return summary(self.evaluate(val), self.split.units[val], self.info.classes) if len(val) else []
+    def outputs(self, model: Model, positions: np.ndarray) -> np.ndarray:
+        """(n, side, side) uint8 label maps at the store's side."""
+        parts = [found.argmax(1).to(torch.uint8).numpy() for found, _ in self.logits(model, positions)]
+        return np.concatenate([np.zeros((0, self.store.side, self.store.side), np.uint8), *parts])
+
+    def score(self, outputs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """(n, classes - 1, len(OVERLAPS)) scores of images that have a label map; distances in pixels of their files.
+
+        Compared at the store's side, which is finer than what the network sees: its logits are interpolated, not the masks.
+        """
+        truth, several = self.masks.maps(positions), len(self.masks.values)
+        found = np.array([scores(a, b, several) for a, b in zip(outputs, truth, strict=True)])
+        facts = self.store.facts.iloc[self.rows[positions]]
+        longest = np.maximum(facts["height"], facts["width"]).to_numpy(float)
+        found[:, :, OVERLAPS.index("hausdorff95")] *= (longest / self.store.side)[:, None]
+        return found
+
+    def measure(self, model: Model, positions: np.ndarray) -> np.ndarray:
+        """The score of a model's outputs, part by part, as label maps take much memory; NaN where an image has no map."""
+        known = np.flatnonzero(self.masks.at[positions] >= 0)
+        found = np.full((len(positions), len(self.masks.values) - 1, len(OVERLAPS)), np.nan)
+        for start in range(0, len(known), AT_A_TIME):
+            part = known[start : start + AT_A_TIME]
+            found[part] = self.score(self.outputs(model, positions[part]), positions[part])
+        return found
+
+    def examples_with_maps(self, part: str) -> np.ndarray:
+        """Positions of those of a part of the split whose label map can be read."""
+        found = self.examples(part)
+        return found[self.masks.at[found] >= 0]
+
+    def validate(self, model: Model, drawn: Draw) -> list[Row]:
+        """Scores with intervals, by class and over patients too."""
+        val = self.examples_with_maps("val")
+        return self.summarise(self.measure(model, val), val) if len(val) else []
+
+    def summarise(self, found: np.ndarray, positions: np.ndarray) -> list[Row]:
+        """Rows of one model's scores: means over images, of each class and over all, with intervals over patients.
+
+        Where patients have several images there are also means over patients (``unit`` patient), each counting once.
+        """
+        units = self.split.units[positions]
+        weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
+        rows: list[Row] = []
+        for m, metric in enumerate(OVERLAPS):
+            for unit, values, w, people in (("image", found[:, :, m], weights, units), *_by_patient(found[:, :, m], units)):
+                for label, part in _by_class(values, self.masks.classes):
+                    known = (~np.isnan(part)).any(1)
+                    counted = {"metric": metric, "unit": unit, "n": int(known.sum())}
+                    rows.append({**counted, **label, **estimate(image_means(part, w), people[known])})
+        return rows
+
+    def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:
+        """Means over images and classes."""
+        common = {"fraction": drawn.fraction, "seed": drawn.seed, "labels": len(drawn.train), "n": len(scores)}
+        once = np.ones((1, len(scores)))
+        return [
+            {**common, "metric": name, "value": float(image_means(scores[:, :, m], once)[0])} for m, name in enumerate(OVERLAPS)
+        ]
+
+    def summarise_fraction(self, scores: list[np.ndarray], positions: np.ndarray, fraction: float, labels: int) -> list[Row]:
+        """Means with intervals, over classes and of each."""
+        common, units = {"fraction": fraction, "labels": labels}, self.split.units[positions]
+        return [
+            {**common, "metric": metric, **label, **mean_over_draws(None, units, list(parts), units)}
+            for m, metric in enumerate(OVERLAPS)
+            for label, parts in _by_class(np.stack(scores)[:, :, :, m], self.masks.classes)
+        ]
+
+    def difference(self, scores: list[np.ndarray], reference: list[np.ndarray], positions: np.ndarray) -> dict[str, Any]:
+        """Of Dice."""
+        units = self.split.units[positions]
+        first, second = ([p[:, :, 0] for p in side] for side in (scores, reference))
+        return paired_difference(None, units, first, second, units)
+
+    def protocol(self, is_pretrained: bool, tuning: FineTuning) -> Row:
+        """The decoder, as it was named."""
+        return {"decoder": tuning.decoder}
 
 
-def arguments(recipe: Recipe) -> dict[str, Any]:
-    """Arguments of the segmenter among those of the recipe.
-
-    Raises:
-        UsageError: one of the others is not at its default.
-    """
-    for name in recipe.encoder_args:
-        if name not in ARGUMENTS:
-            raise UsageError(f"--method.{name} is for classifiers: of regions there are {', '.join(ARGUMENTS)}")
-    return recipe.encoder_args
-
-
-def check(recipe: Recipe, drawn: Draw) -> None:
-    """Refuse a recipe before anything is written.
-
-    Raises:
-        UsageError: an argument does not go with regions, or validation masks are needed and there are none.
-    """
-    arguments(recipe)
-    recipe.require(MONITORS, len(drawn.val), sampling=False)
-    if not len(drawn.train):
-        raise UsageError("no training row has a mask that can be read")
-
-
-def evaluate(encoder: nn.Module, decoder: Decoder, info: EncoderInfo, store: Store, rows: np.ndarray, regions: Regions,
-             chosen: np.ndarray) -> np.ndarray:  # fmt: skip
-    """(n, regions, len(OVERLAPS)) scores of every image of these rows, NaN where it has no map; distances in pixels of its file.
-
-    Compared at the store's side, which is finer than what the network sees: its logits are interpolated, not the masks.
-    """
-    known = regions.at[chosen] >= 0
-    found = np.full((len(chosen), len(regions.values) - 1, len(OVERLAPS)), np.nan)
-    parts = predict(encoder, decoder, info, store, rows, chosen[known])
-    pairs = (pair for maps, part in parts for pair in zip(maps, regions.maps(part), strict=True))
-    for i, (predicted, truth) in zip(np.flatnonzero(known), pairs, strict=True):
-        found[i] = scores(predicted, truth, len(regions.values))
-    facts = store.facts.iloc[rows[chosen]]
-    longest = np.maximum(facts["height"], facts["width"]).to_numpy(float)
-    found[:, :, OVERLAPS.index("hausdorff95")] *= (longest / store.side)[:, None]
-    return found
-
-
-def summary(found: np.ndarray, units: np.ndarray, classes: tuple[str, ...]) -> list[Row]:
-    """Rows of scores (n, regions, len(OVERLAPS)): means over images, of each region and over all, with intervals over patients.
-
-    Where patients have several images there are also means over patients (``unit`` patient), each counting once.
-    """
-    weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
-    rows: list[Row] = []
-    for m, metric in enumerate(OVERLAPS):
-        for unit, values, w, people in (("image", found[:, :, m], weights, units), *_by_patient(found[:, :, m], units)):
-            for label, part in _by_region(values, classes):
-                known = (~np.isnan(part)).any(1)
-                counted = {"metric": metric, "unit": unit, "n": int(known.sum())}
-                rows.append({**counted, **label, **estimate(image_means(part, w), people[known])})
-    return rows
-
-
-def draw_rows(found: np.ndarray, drawn: Draw) -> list[Row]:
-    """Means over images and regions of one draw's segmenter, a row a metric."""
-    common = {"fraction": drawn.fraction, "seed": drawn.seed, "labels": len(drawn.train), "n": len(found)}
-    once = np.ones((1, len(found)))
-    return [{**common, "metric": name, "value": float(image_means(found[:, :, m], once)[0])} for m, name in enumerate(OVERLAPS)]
-
-
-def fraction_rows(found: list[np.ndarray], units: np.ndarray, classes: tuple[str, ...], fraction: float, labels: int) -> list[Row]:
-    """What the segmenters of all draws of one fraction show together: means with intervals, over regions and of each."""
-    common = {"fraction": fraction, "labels": labels}
-    return [
-        {**common, "metric": metric, **label, **mean_over_draws(None, units, list(parts), units)}
-        for m, metric in enumerate(OVERLAPS)
-        for label, parts in _by_region(np.stack(found)[:, :, :, m], classes)
-    ]
-
-
-def _by_region(values: np.ndarray, classes: tuple[str, ...]) -> list[tuple[dict[str, str], np.ndarray]]:
-    """(..., regions) of all regions, and where there are several of each one, under its name."""
+def _by_class(values: np.ndarray, classes: tuple[str, ...]) -> list[tuple[dict[str, str], np.ndarray]]:
+    """(..., K) of all K classes, and where there are several of each one, under its name."""
     several = classes[1:] if len(classes) > 2 else ()
     return [({}, values), *(({"class": name}, values[..., k : k + 1]) for k, name in enumerate(several))]
 
@@ -247,27 +292,3 @@ def _by_patient(values: np.ndarray, units: np.ndarray) -> list[tuple[str, np.nda
         return []
     of_patient = np.stack([image_means(column, of == np.arange(len(different))[:, None]) for column in values.T], 1)
     return [("patient", of_patient, np.pad(bootstrap_weights(different), ((1, 0), (0, 0)), constant_values=1), different)]
-
-
-def predict(encoder: nn.Module, decoder: Decoder, info: EncoderInfo, store: Store, rows: np.ndarray,
-            chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-    """Label maps (b, side, side) uint8 of these rows at the store's side, and which rows they are, part by part."""
-    for found, part in logits(encoder, decoder, info, store, rows, chosen):
-        yield found.argmax(1).to(torch.uint8).numpy(), part
-
-
-@torch.no_grad()
-def logits(encoder: nn.Module, decoder: Decoder, info: EncoderInfo, store: Store, rows: np.ndarray,
-           chosen: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray]]:  # fmt: skip
-    """Logits (b, classes, side, side) of these rows at the store's side, on the CPU, and which rows they are, part by part."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for network in (encoder, decoder):
-        network.to(device).to(memory_format=torch.channels_last).eval()
-    precise = automatic_precision(info.image_size) == "bf16-mixed"
-    for start in range(0, len(chosen), AT_A_TIME):
-        part = chosen[start : start + AT_A_TIME]
-        images = plain(torch.from_numpy(store.batch(rows[part])).to(device), info.image_size, info.mean, info.std)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precise):
-            found = decoder(maps(encoder, images), images)
-        yield F.interpolate(found, (store.side, store.side), mode="bilinear", align_corners=False).cpu(), part

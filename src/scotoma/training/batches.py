@@ -91,7 +91,8 @@ def partners(material: DataModule, spec: str, positions: np.ndarray) -> Partners
         y = target.y[:, target.columns.index(name)] if target.multilabel else target.y.astype(float)
         codes = units.numbered(np.where(np.isnan(y) | (y < 0), np.nan, y))
     elif width:
-        numbers = pd.to_numeric(dataset.column(name), errors="coerce")
+        shown = dataset.column(name) if target is None or target.numbers is None or name not in target.columns else target.numbers
+        numbers = pd.Series(pd.to_numeric(shown, errors="coerce"))  # of the target, those that a study shows
         try:
             bands = numbers // float(width)
         except ValueError:

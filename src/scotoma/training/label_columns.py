@@ -36,7 +36,7 @@ def telling(material: DataModule, wants: Wants) -> list[tuple[str, str]]:
     The target itself is among them.
     """
     target, table = material.target, material.dataset.table
-    if target is None or target.regional:
+    if target is None or target.columns == (MASKS,):
         return []
     found: list[tuple[str, str]] = []
     for name, width in [*((column, "") for column in wants.columns), pair_column(wants.pairs)]:

@@ -56,7 +56,7 @@ def test_a_prepared_store_keeps_its_maps(scans: Path, tmp_path: Path) -> None:
     assert after.values == before.values
     np.testing.assert_array_equal(after.maps(np.arange(4)), before.maps(np.arange(4)))
     target = targets.read(dataset, ["mask_path"])
-    assert target.regional and target.known.tolist() == [True] * 4 + [False] * 2
+    assert target.columns == (targets.MASKS,) and target.known.tolist() == [True] * 4 + [False] * 2
 
 
 def test_what_is_no_label_map_is_refused(scans: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Regions to find: the label maps of ``mask_path`` as classes of pixels. The background is 0 and always the first class."""
+"""Masks: the label maps of ``mask_path`` as classes of pixels. The background is 0 and always the first class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMOOTHED = 0.02  # the most pixels between 0 and 255 for one of 255, of masks wi
 
 
 @dataclass(frozen=True)
-class Regions:
+class Masks:
     """Label maps of a table's images.
 
     Args:
@@ -38,7 +38,7 @@ class Regions:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, the background's first: a region is called by the value that its pixels have in the files."""
+        """Names of the classes, the background's first: a class is called by the value that its pixels have in the files."""
         return ("background", *(str(value) for value in self.values[1:]))
 
     @cached_property
@@ -55,7 +55,7 @@ class Regions:
         return self.codes[self.store.batch(self.at[rows])[:, 0]]
 
 
-def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool = True) -> Regions:
+def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool = True) -> Masks:
     """The label maps of a table.
 
     Args:
@@ -73,11 +73,11 @@ def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool =
     cut = store.NOTE in opened.facts.columns and opened.facts[store.NOTE].iloc[rows].str.contains(THRESHOLDED, regex=False).any()
     if classes:
         given = (0, *(int(name) for name in classes[1:]))
-        return Regions(opened, at, given, bool(cut) and given == (0, 255))
+        return Masks(opened, at, given, bool(cut) and given == (0, 255))
     for start in range(0, len(rows), AT_A_TIME):
         count += np.bincount(opened.pixels[rows[start : start + AT_A_TIME]].ravel(), minlength=256)
     if cut and count[1:255].sum() <= SMOOTHED * count[255]:
-        return Regions(opened, at, (0, 255), True)
+        return Masks(opened, at, (0, 255), True)
     if cut:
         raise UsageError(f"{dataset.name}: some masks of 0 and 255 have smoothed edges, others more classes: save whole labels")
     values = np.flatnonzero(count[1:]) + 1
@@ -89,4 +89,4 @@ def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool =
         told = ", ".join(f"{value} ({count[value] / count[1:].sum():.1%})" for value in values[:SHOWN].tolist())
         more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
         notice(dataset.name, f"masks of {len(values)} classes beside the background, by share of their pixels: {told}{more}")
-    return Regions(opened, at, (0, *values.tolist()))
+    return Masks(opened, at, (0, *values.tolist()))

@@ -27,7 +27,7 @@ class Target:
     """What is predicted.
 
     Args:
-        columns: the table's columns: one categorical, or several 0/1/missing.
+        columns: the table's columns: one categorical, one of numbers, several 0/1/missing, or ``mask_path``.
         classes: names of the classes, or of the 0/1 targets.
         y: (n,) int64 class ids, -1 unknown; or (n, K) float32 0/1, NaN unknown. Of several annotators, the majority.
         shares: (n, C) or (n, K) float32: the share of annotators for each class, or for 1, NaN unknown; what training aims at where
@@ -59,17 +59,13 @@ class Target:
         y = self.y.copy()
         y[hidden] = np.nan if self.multilabel else -1
         shares = None if self.shares is None else np.where(hidden[:, None], np.float32(np.nan), self.shares)
-        return replace(self, y=y, shares=shares)
+        numbers = None if self.numbers is None else np.where(hidden, np.float32(np.nan), self.numbers)
+        return replace(self, y=y, shares=shares, numbers=numbers)
 
     @property
     def multilabel(self) -> bool:
         """Whether these are several 0/1 targets."""
         return self.y.ndim == 2
-
-    @property
-    def regional(self) -> bool:
-        """Whether regions are to be found (``mask_path``): then ``y`` is 0 for a row with a label map."""
-        return self.columns == (MASKS,)
 
     @property
     def known(self) -> np.ndarray:
