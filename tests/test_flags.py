@@ -20,7 +20,7 @@ FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)?)")
 EXCEPTED = {("models.pretrained_weights", "decoder"), ("reporting.reading", "resume")}
 OTHERS = {"nproc_per_node", "markdown"}  # of torchrun; of `scotoma list`
 # Said by whoever starts from weights or trains, not by every verb that imports the module.
-LOADED = {"methods": ("pretrain", "finetune", "study"), "evaluators": ("evaluate",)}
+LOADED = {"methods": ("pretrain", "finetune", "study"), "evaluators": ("evaluate",), "tasks": ("finetune", "study", "evaluate")}
 # Where only some verbs can say it, those.
 SPOKEN = {
     "models.pretrained_weights": ("pretrain", "finetune", "evaluate", "embed", "study"),

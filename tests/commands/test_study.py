@@ -236,7 +236,7 @@ def test_curves_of_three_fractions_are_continued(tmp_path: Path) -> None:
     test = rows[(rows["evaluator"] == "data") & (rows["metric"] == "images") & (rows["split"] == "test")]
     share = test.loc[test["class"] == "1", "value"].item() / test.loc[test["class"].isna(), "value"].item()
     assert set(widths["class"]) == {"1"} and widths["prevalence"].unique() == pytest.approx([share])
-    assert "How many more labels" in (run / "report.html").read_text() and (run / "tables" / "labels_needed.csv").exists()
+    assert "Labels and patients needed" in (run / "report.html").read_text() and (run / "tables" / "labels_needed.csv").exists()
 
 
 def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path: Path) -> None:

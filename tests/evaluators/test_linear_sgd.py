@@ -7,7 +7,8 @@ from helpers.contexts import draw_of
 from sklearn.metrics import log_loss, roc_auc_score
 
 from scotoma.data.labels.targets import Target
-from scotoma.evaluators import linear, linear_sgd
+from scotoma.evaluators import linear_sgd
+from scotoma.models import linear_probe
 
 TRAIN, VAL, TEST = np.arange(0, 200), np.arange(200, 260), np.arange(260, 400)
 DRAW = draw_of(TRAIN, VAL)
@@ -25,7 +26,7 @@ def made(classes: int) -> tuple[np.ndarray, Target]:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_it_comes_close_to_the_optimum_whatever_the_features_scale(classes: int) -> None:
     x, target = made(classes)
-    found, best = (module.predict(x, target, DRAW, TEST) for module in (linear_sgd, linear))
+    found, best = linear_sgd.predict(x, target, DRAW, TEST), linear_probe.predict(x, target, DRAW, TEST)
     np.testing.assert_allclose(found.sum(1), 1)
     truth = target.y[TEST]
     assert log_loss(truth, found) < log_loss(truth, best) + 0.03

@@ -371,7 +371,7 @@ def test_images_show_the_map_and_what_is_hidden() -> None:
         at = to_pixels((torch.arange(36) == row * 6 + column)[None], 16)[0].bool()
         torch.testing.assert_close(light[b][at], torch.ones(int(at.sum())), atol=1e-4, rtol=0)
     assert light.min() > -1e-4 and light.max() < 1 + 1e-4
-    assert "Q-map" not in method_of(policy="random").eval().images(views, {})
+    assert "Q-map" not in method_of(policy="random").eval().example_images(views, {})
 
 
 def noisy_right(n: int) -> Tensor:
