@@ -93,7 +93,6 @@ TESTED_BY = {
     "reporting.parts": "reporting/test_plugins.py",
     "reporting.sections.explain": "reporting/sections/test_robustness.py",
     "reporting.sections.subgroups": "reporting/sections/test_robustness.py",
-    "reporting.sections.regression": "reporting/sections/test_segmentation.py",
     "reporting.sections.retrieval": "reporting/sections/test_segmentation.py",
     "reporting.statements": "reporting/test_model_card.py",
     "reporting.svg": "reporting/test_build.py",
