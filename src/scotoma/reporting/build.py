@@ -33,20 +33,7 @@ FIRST = ("method", "random", "pixels", "header", "majority")  # kinds of lines t
 
 
 def build(runs: list[Path], out: Path | None = None) -> Path:
-    """Write one page about these runs; beside it ``tables/``, ``model_card.md`` and ``checklist.md``.
-
-    Args:
-        runs: run folders; run folders inside them are read too.
-        out: the page to write; ``report.html`` in the first run's folder if not given. What lies beside a page of another name
-            has that name in front (``both.html``: ``both_tables/``, ``both_model_card.md``).
-
-    Returns:
-        The page's path.
-
-    Raises:
-        UsageError: a folder is no run, cannot be read, or holds no results.
-        RunError: the page cannot be written.
-    """
+    """Write one page about these runs: ``scotoma.report``, whose arguments and errors these are."""
     if not runs:
         raise UsageError("name at least one run folder")
     folders = read([Path(run) for run in runs])
