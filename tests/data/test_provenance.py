@@ -327,8 +327,3 @@ def test_embed_says_on_how_many_rows_the_encoder_was_trained(
     assert pd.read_parquet(out)["split"].fillna("").tolist() == ["train"] * 6 + [""] * 14
     embed(network(tmp_path / "b", None), frame, tmp_path / "f.parquet", quiet=True)
     assert json.loads(read_schema(tmp_path / "f.parquet").metadata[b"scotoma"])["overlap"] == "not checked"
-
-
-def test_what_leaves_the_house_has_no_hashes() -> None:
-    info = EncoderInfo("resnet10t", {}, 1, 32, (0.4,), (0.2,), trained_on=of_rows(names("p"), names(1), "key", 3).header())
-    assert pretrained_weights.without_hashes(info) == replace(info, trained_on=None)

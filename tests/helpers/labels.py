@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import softmax
+
+from scotoma.metrics import classification
 
 NAN = float("nan")
 SCORES = np.array([0.9, 0.8, 0.8, 0.7, 0.6, 0.4, 0.4, 0.2])
@@ -27,3 +30,13 @@ def classes(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(400, 3)) * 1.5
     return (softmax(z, 1).cumsum(1) < rng.random((400, 1))).sum(1), 2.5 * z
+
+
+def auroc(y01: ArrayLike, score: ArrayLike, weights: np.ndarray | None = None) -> float | np.ndarray:
+    """Area under the ROC curve of one label, by the package's own function: a label is a column."""
+    return classification.score("auroc", np.asarray(y01, float)[:, None], np.asarray(score)[:, None], weights)
+
+
+def average_precision(y01: ArrayLike, score: ArrayLike, weights: np.ndarray | None = None) -> float | np.ndarray:
+    """Average precision of one label, as ``auroc``."""
+    return classification.score("average_precision", np.asarray(y01, float)[:, None], np.asarray(score)[:, None], weights)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from helpers.historical_inpainter import HistoricalInpainter
 from helpers.learning import assert_learned, bars, inputs_of, train
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from scotoma.errors import UsageError
 from scotoma.methods.base import Views
 from scotoma.methods.intelligent_masking import IntelligentMasking
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.models.inpainting_decoders import HistoricalInpainter, to_pixels
+from scotoma.models.inpainting_decoders import to_pixels
 from scotoma.rng import KeyedRNG
 
 ONE_STEP = {"steps_per_episode": 1, "gamma": 0.0, "replay": 0, "epsilon_decay": 0.0, "epsilon_end": 0.0}

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers.labels import auroc
 from sklearn import metrics as sk
 
 from scotoma.metrics import bootstrap, classification
@@ -205,7 +206,7 @@ def test_coverage_of_the_auroc_interval():
     weights = bootstrap.bootstrap_weights(np.arange(200), resamples=500)
     held = 0
     for _ in range(400):
-        low, high = bootstrap.interval(classification.auroc(y, rng.normal(size=200) + y, weights))
+        low, high = bootstrap.interval(auroc(y, rng.normal(size=200) + y, weights))
         held += low <= truth <= high
     assert 0.92 <= held / 400 <= 0.975
 
@@ -215,81 +216,6 @@ def test_groups_are_numbered_by_first_appearance():
     assert names == ["b", ("a", 1), 7] and codes.tolist() == [0, 1, 0, 2]
     names, codes = bootstrap.numbered(np.array([5, 4, 5]))
     assert names == [5, 4] and codes.tolist() == [0, 1, 0]
-
-
-def two_annotators(seed: int = 0, rows: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels and two tied scores that are equally good and share half of their noise."""
-    rng = np.random.default_rng(seed)
-    y = (np.arange(rows) % 5 < 2).astype(float)
-    noise = rng.normal(size=(3, rows))
-    return y, np.round(y + noise[0] + noise[1], 1), np.round(y + noise[0] + noise[2], 1)
-
-
-def slow_delong(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Difference and its variance from the structural components, every pair of a positive and a negative looked at."""
-
-    def components(score: np.ndarray) -> tuple[list[float], list[float]]:
-        wins = [[1.0 if p > q else 0.5 if p == q else 0.0 for q in score[y == 0]] for p in score[y == 1]]
-        return [float(np.mean(row)) for row in wins], [float(np.mean(column)) for column in zip(*wins, strict=True)]
-
-    v10, v01 = zip(components(a), components(b), strict=True)
-    s = np.cov(v10) / len(v10[0]) + np.cov(v01) / len(v01[0])
-    return float(np.mean(v10[0]) - np.mean(v10[1])), float(s[0, 0] + s[1, 1] - 2 * s[0, 1])
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_delong_equals_its_structural_components(seed):
-    y, a, b = two_annotators(seed, rows=45 + seed)
-    value, variance = slow_delong(y, a, b)
-    found = bootstrap.delong(y, a, b)
-    assert (found["value"], found["variance"]) == pytest.approx((value, variance), abs=1e-12)
-    assert found["auroc_a"] == pytest.approx(sk.roc_auc_score(y, a)) and found["auroc_b"] == pytest.approx(sk.roc_auc_score(y, b))
-    half = 1.959964 * math.sqrt(variance)
-    assert (found["low"], found["high"]) == pytest.approx((value - half, value + half), abs=1e-6)
-    assert found["p_value"] == pytest.approx(math.erfc(abs(value) / math.sqrt(2 * variance)), abs=1e-12)
-    back = bootstrap.delong(y, b, a)
-    assert (back["value"], back["low"], back["p_value"]) == pytest.approx((-value, -found["high"], found["p_value"]))
-    # Only the order of scores counts, and a row whose label is unknown not at all.
-    more = bootstrap.delong(np.append(y, np.nan), np.append(np.exp(a), 9), np.append(b**3, -9))
-    assert more == pytest.approx(found)
-
-
-def test_delong_of_scores_that_do_not_vary():
-    y, a, _ = two_annotators()
-    same = bootstrap.delong(y, a, np.exp(a))
-    assert (same["value"], same["low"], same["high"], same["p_value"], same["variance"]) == (0, 0, 0, 1, 0)
-    opposite = bootstrap.delong([0, 0, 1, 1], [1, 2, 3, 4], [4, 3, 2, 1])
-    assert opposite["value"] == 1 and math.isnan(opposite["p_value"]) and math.isnan(opposite["low"])
-    with pytest.raises(ValueError, match="two positive and two negative"):
-        bootstrap.delong([1, 0, 0], [1, 2, 3], [1, 2, 3])
-    with pytest.raises(ValueError, match="finite"):
-        bootstrap.delong(y, a, np.full(60, np.nan))
-
-
-def test_delongs_p_is_uniform_where_models_are_equally_good():
-    # 300 values: a share of 0.05 has a standard error of 0.013, of 0.5 one of 0.029.
-    p = np.array([bootstrap.delong(*two_annotators(seed))["p_value"] for seed in range(300)])
-    assert 0.02 <= (p <= 0.05).mean() <= 0.1
-    for level in (0.25, 0.5, 0.75):
-        assert (p <= level).mean() == pytest.approx(level, abs=0.1)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.6])
-def test_delongs_p_is_that_of_exchanging_the_models(shift):
-    # Under the null the models' scores, as ranks, can be exchanged patient by patient (Venkatraman and Begg 1996).
-    from scipy.stats import rankdata
-
-    y, a, b = two_annotators(3)
-    ranks = np.stack([rankdata(a + shift * y), rankdata(b)])
-    swap = np.random.default_rng(0).random((2000, 60)) < 0.5
-
-    def area(score):
-        m = y.sum()
-        return (rankdata(score, axis=-1)[..., y == 1].sum(-1) - m * (m + 1) / 2) / (m * (60 - m))
-
-    exchanged = area(np.where(swap, ranks[1], ranks[0])) - area(np.where(swap, ranks[0], ranks[1]))
-    expected = (np.abs(exchanged) >= abs(area(ranks[0]) - area(ranks[1])) - 1e-12).mean()
-    assert bootstrap.delong(y, *ranks)["p_value"] == pytest.approx(expected, abs=0.04)
 
 
 @pytest.mark.long

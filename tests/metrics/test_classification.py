@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers.labels import auroc, average_precision
 from sklearn import metrics as sk
 
 from scotoma.metrics import bootstrap, classification
@@ -147,7 +148,7 @@ def test_more_resamples_than_a_block_holds():
         np.testing.assert_allclose(whole[[0, 900, 2099]], classification.score(name, y, p, weights[[0, 900, 2099]]), atol=1e-12)
 
 
-@pytest.mark.parametrize("function", [classification.auroc, classification.average_precision])
+@pytest.mark.parametrize("function", [auroc, average_precision])
 def test_row_order_and_monotone_transforms_do_not_matter(function):
     y, p = categorical(2)
     order = np.random.default_rng(0).permutation(ROWS)
@@ -158,27 +159,27 @@ def test_row_order_and_monotone_transforms_do_not_matter(function):
 
 def test_auroc_closed_forms():
     y = np.array([0, 1, 0, 1, 1])
-    assert classification.auroc(y, y) == 1.0
-    assert classification.auroc(y, 1 - y) == 0.0
-    assert classification.auroc(y, np.full(5, 0.3)) == 0.5
-    assert classification.auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) == 0.75
-    assert classification.auroc([0, 1, np.nan], [0.1, 0.2, 0.15]) == 1.0
-    assert math.isnan(classification.auroc([1, 1], [0.1, 0.2]))
-    assert math.isnan(classification.auroc([0, 0], [0.1, 0.2]))
+    assert auroc(y, y) == 1.0
+    assert auroc(y, 1 - y) == 0.0
+    assert auroc(y, np.full(5, 0.3)) == 0.5
+    assert auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) == 0.75
+    assert auroc([0, 1, np.nan], [0.1, 0.2, 0.15]) == 1.0
+    assert math.isnan(auroc([1, 1], [0.1, 0.2]))
+    assert math.isnan(auroc([0, 0], [0.1, 0.2]))
 
 
 def test_average_precision_closed_forms():
-    assert classification.average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) == pytest.approx((1 + 2 / 3) / 2)
-    assert classification.average_precision([0, 1, 0, 0], np.zeros(4)) == 0.25  # all tied: the prevalence
-    assert classification.average_precision([1, 1], [0.1, 0.2]) == 1.0
-    assert math.isnan(classification.average_precision([0, 0], [0.1, 0.2]))
+    assert average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision([0, 1, 0, 0], np.zeros(4)) == 0.25  # all tied: the prevalence
+    assert average_precision([1, 1], [0.1, 0.2]) == 1.0
+    assert math.isnan(average_precision([0, 0], [0.1, 0.2]))
 
 
 def test_auroc_is_the_share_of_pairs_in_order():
     rng = np.random.default_rng(3)
     y, s = rng.integers(2, size=40), rng.integers(6, size=40)
     weights = rng.integers(4, size=(3, 40)).astype(np.uint16)
-    for w, value in zip(weights, classification.auroc(y, s, weights), strict=True):
+    for w, value in zip(weights, auroc(y, s, weights), strict=True):
         wins = pairs = 0.0
         for i in np.flatnonzero(y == 1):
             for j in np.flatnonzero(y == 0):
@@ -208,7 +209,7 @@ def test_multilabel_without_any_positive_or_known_row():
     y[:, 2] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert classification.score("auroc", y, p) == classification.auroc(y[:, 0], p[:, 0])
+        assert classification.score("auroc", y, p) == auroc(y[:, 0], p[:, 0])
         assert np.isnan(classification.per_class("specificity", y, p)[1:]).all()
         expected = np.nanmean((p - y)[:, :2] ** 2, axis=0).mean()
         assert classification.score("brier", y, p) == pytest.approx(expected, abs=1e-12)
@@ -231,8 +232,8 @@ def test_non_finite_probabilities_are_refused(bad):
     calls = [
         lambda: classification.score("accuracy", y, p),
         lambda: classification.per_class("auroc", y, p),
-        lambda: classification.auroc(y == 1, p[:, 1]),
-        lambda: classification.average_precision(y == 1, p[:, 1]),
+        lambda: auroc(y == 1, p[:, 1]),
+        lambda: average_precision(y == 1, p[:, 1]),
         lambda: classification.roc_curve(y == 1, p[:, 1], [0.5]),
         lambda: classification.confusion(y, p),
     ]
@@ -274,7 +275,7 @@ def test_roc_curve_is_the_exact_roc():
     np.testing.assert_allclose(classification.roc_curve(y, p[:, 1], middle[rising]), ((tpr[1:] + tpr[:-1]) / 2)[rising], atol=1e-12)
     grid = np.linspace(0, 1, 20001)
     area = np.trapezoid(classification.roc_curve(y, p[:, 1], grid), grid)
-    assert area == pytest.approx(classification.auroc(y, p[:, 1]), abs=1e-4)
+    assert area == pytest.approx(auroc(y, p[:, 1]), abs=1e-4)
 
 
 def test_roc_curve_closed_forms():

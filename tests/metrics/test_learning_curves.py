@@ -14,7 +14,6 @@ from scotoma.metrics.learning_curves import (
     WANTED,
     WIDTHS,
     Curve,
-    auroc_error,
     curve_rows,
     extrapolate,
     fit,
@@ -147,6 +146,14 @@ def test_more_doubt_the_more_is_wanted() -> None:
     assert found[0]["low"] < found[0]["value"] < found[0]["high"]
     assert found[1]["low"] > found[0]["value"] and found[1]["high"] is None
     assert (found[2]["low"], found[2]["value"], found[2]["high"]) == (None, None, None)
+
+
+def auroc_error(auroc: float, positives: float, negatives: float) -> float:
+    """Standard error of an AUROC (Hanley and McNeil 1982, equation 1, Q1 and Q2 of negative exponential scores)."""
+    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    return math.sqrt(
+        (auroc * (1 - auroc) + (positives - 1) * (q1 - auroc**2) + (negatives - 1) * (q2 - auroc**2)) / (positives * negatives)
+    )
 
 
 def test_the_error_of_an_auroc_is_that_of_exponential_scores() -> None:

@@ -5,18 +5,17 @@ import itertools
 import pytest
 import timm
 import torch
+from helpers.historical_inpainter import HistoricalInpainter, channelwise_conv
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
 from scotoma.models import encoders
 from scotoma.models.inpainting_decoders import (
-    Agent,
     ChannelwiseFull,
     CodeDecoder,
     Decoder,
-    HistoricalInpainter,
     MapDecoder,
-    channelwise_conv,
+    QNetwork,
     fill_in,
     to_pixels,
 )
@@ -171,7 +170,7 @@ def test_cells_become_pixels(cells: int, size: int) -> None:
 @pytest.mark.parametrize(("channels", "cells", "size"), [(1, 8, 96), (3, 9, 300), (1, 12, 32)])
 def test_the_agent_values_every_location(channels: int, cells: int, size: int) -> None:
     torch.manual_seed(0)
-    agent = Agent(channels, cells)
+    agent = QNetwork(channels, cells)
     images, hidden = torch.randn(3, channels, size, size), torch.zeros(3, 1, size, size)
     values = agent(images, hidden)
     assert values.shape == (3, cells, cells) and values.dtype == torch.float32
@@ -184,7 +183,7 @@ def test_the_agent_values_every_location(channels: int, cells: int, size: int) -
 def test_the_agent_can_learn_where_something_is() -> None:
     """A bright spot moves about: the value of its cell is 1, all others 0."""
     torch.manual_seed(0)
-    agent = Agent(1, 8)
+    agent = QNetwork(1, 8)
     optimizer = torch.optim.AdamW(agent.parameters(), 3e-3)
     right = []
     for place in torch.randint(64, (40, 16)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from torch import nn
@@ -122,19 +122,6 @@ def own_head(context: Context) -> nn.Linear | None:
 def class_name(target: Target, k: int) -> str:
     """What a figure calls a class: ``cardiomegaly = 1`` (a bare 1 says nothing); of several 0/1 targets the target's name."""
     return target.classes[k] if target.multilabel else f"{target.columns[0]} = {target.classes[k]}"
-
-
-class Evaluator(Protocol):
-    """A module in ``evaluators``: a function ``evaluate`` and the version of its settings.
-
-    One that draws also has ``figures(context: Context, run: Run) -> None``, which is called once its rows are in the run's folder.
-    """
-
-    PROTOCOL: int
-
-    def evaluate(self, context: Context) -> list[Row]:
-        """Rows of this encoder on the test rows."""
-        ...
 
 
 Predict = Callable[[np.ndarray, Task, Draw, np.ndarray], np.ndarray]

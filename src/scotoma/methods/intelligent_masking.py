@@ -12,7 +12,7 @@ from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Method, Views, decay_groups
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.models.heads import follow, momentum_copy
-from scotoma.models.inpainting_decoders import Agent, MapDecoder, fill_in, to_pixels
+from scotoma.models.inpainting_decoders import MapDecoder, QNetwork, fill_in, to_pixels
 from scotoma.rng import KeyedRNG
 
 POLICIES = ("agent", "random")
@@ -63,7 +63,7 @@ class IntelligentMasking(Method):
     batch_size = 64
     learning_rate = 1e-3
     weight_decay = 0.01
-    # For --size 300. Published: inpainting.HistoricalInpainter, which is none of timm's networks; two Adams at one rate, which one
+    # For --size 300. Published: an inpainter that is none of timm's networks; two Adams at one rate, which one
     # AdamW without decay over both networks' groups equals; x 0.33 at 1/3 and 2/3 of the epochs, where ours falls as a cosine.
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet18",
@@ -107,7 +107,7 @@ class IntelligentMasking(Method):
         self.cells, self.steps, self.gamma, self.target_momentum = cells, steps_per_episode, gamma, target_momentum
         self.random_share, self.epsilon_decay, self.epsilon_end = random_share, epsilon_decay, epsilon_end
         self.whole = whole
-        self.agent = Agent(channels, cells) if policy == "agent" else None
+        self.agent = QNetwork(channels, cells) if policy == "agent" else None
         self.target = momentum_copy(self.agent) if self.agent is not None and gamma else None
         self.replay = _Replay(replay, channels, size, steps_per_episode) if self.agent is not None and replay else None
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)

@@ -226,28 +226,6 @@ def _one_label(y01: ArrayLike, score: ArrayLike) -> Cases:
     return check_cases(np.asarray(y01, dtype=np.float64)[:, None], np.asarray(score)[:, None])
 
 
-def _scalar_or_samples(name: str, cases: Cases, weights: Array | None) -> float | FloatArray:
-    values = overall(name, cases, check_weights(weights, len(cases.truth)))
-    return float(values[0]) if weights is None else values
-
-
-def auroc(y01: ArrayLike, score: ArrayLike, weights: Array | None = None) -> float | FloatArray:
-    """Area under the ROC curve of one label, ties counted half (Hanley and McNeil 1982).
-
-    ``y01`` (n,) is 1 / 0, rows with NaN are left out; ``score`` (n,) is finite, higher = more likely positive;
-    ``weights`` is None (-> float) or (R, n) (-> (R,)). NaN where there is no positive or no negative row.
-    """
-    return _scalar_or_samples("auroc", _one_label(y01, score), weights)
-
-
-def average_precision(y01: ArrayLike, score: ArrayLike, weights: Array | None = None) -> float | FloatArray:
-    """Average precision of one label: sum of recall step x precision over the distinct scores, as in scikit-learn.
-
-    Arguments and result as in `auroc`, but NaN only where there is no positive row (1 where there is no negative one).
-    """
-    return _scalar_or_samples("average_precision", _one_label(y01, score), weights)
-
-
 def per_class(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> FloatArray:
     """One of `PER_CLASS_METRICS` for every class against the rest, or every label: (C,), or (R, C) with ``weights``.
 
@@ -275,13 +253,15 @@ def score(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None, a
         return per_class(name, y, p, weights)
     cases = check_cases(y, p)
     check_name(name, cases)
-    return _scalar_or_samples(name, cases, weights)
+    values = overall(name, cases, check_weights(weights, len(cases.truth)))
+    return float(values[0]) if weights is None else values
 
 
 def roc_curve(y01: ArrayLike, score: ArrayLike, grid: ArrayLike) -> FloatArray:
     """True-positive rates at the false-positive rates ``grid`` (g,), linear between the points of the exact ROC.
 
-    ``y01`` and ``score`` as in `auroc`. Where the curve is vertical, its upper end; all NaN where a class is absent.
+    ``y01`` (n,) is 1 / 0, rows with NaN are left out; ``score`` (n,) is finite, higher = more likely positive. Where the curve is
+    vertical, its upper end; all NaN where a class is absent.
     """
     cases, rates = _one_label(y01, score), np.asarray(grid, dtype=np.float64)
     truth, values = cases.truth[cases.known], -cases.probability[cases.known]

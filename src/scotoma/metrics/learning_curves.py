@@ -179,13 +179,8 @@ def width_rows(name: str, prevalence: float) -> list[dict[str, Any]]:
     return [{**common, "wanted": a, "width": w, "value": labels_for_width(a, w, prevalence)} for w in WIDTHS for a in WANTED]
 
 
-def auroc_error(auroc: float, positives: float, negatives: float) -> float:
-    """Standard error of an AUROC (Hanley and McNeil 1982, equation 1, Q1 and Q2 of negative exponential scores)."""
-    fixed, of_positives, of_negatives = _terms(auroc)
-    return math.sqrt((fixed + (positives - 1) * of_positives + (negatives - 1) * of_negatives) / (positives * negatives))
-
-
 def _terms(auroc: float) -> tuple[float, float, float]:
+    """A (1 - A), Q1 - A² and Q2 - A² of negative exponential scores (Hanley and McNeil 1982)."""
     if not 0 < auroc < 1:
         raise ValueError(f"an AUROC between 0 and 1 is needed, not {auroc}")
     return auroc * (1 - auroc), auroc / (2 - auroc) - auroc**2, 2 * auroc**2 / (1 + auroc) - auroc**2
@@ -201,7 +196,8 @@ def labels_for_width(auroc: float, width: float, prevalence: float, level: float
         level: of the interval.
 
     Returns:
-        Positive and negative patients together: the variance of `auroc_error`, with prevalence n positives, solved for n.
+        Positive and negative patients together: Hanley and McNeil's variance (1982, equation 1) solved for n, of which a share
+        ``prevalence`` is positive.
     """
     fixed, of_positives, of_negatives = _terms(auroc)
     if not (0 < width < 1 and 0 < prevalence < 1 and 0 < level < 1):

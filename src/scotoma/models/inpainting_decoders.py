@@ -88,17 +88,6 @@ class ChannelwiseFull(nn.Module):
         return (mixed + self.bias.to(x.dtype)[:, None]).view_as(x)
 
 
-def channelwise_conv(dim: int, size: int, stages: int) -> nn.Conv2d:
-    """Intelligent masking's bottleneck: each channel's map convolved alone, with kernel 2(1 + floor(size / 2^(stages + 1))) - 1.
-
-    Args:
-        dim: channels.
-        size: side of the image, pixels.
-        stages: of the encoder, between which the side is halved: the map's side is size / 2^(stages - 1).
-    """
-    return nn.Conv2d(dim, dim, 2 * (1 + size // 2 ** (stages + 1)) - 1, padding="same", groups=dim)
-
-
 class MapDecoder(nn.Module):
     """An image from an encoder's last feature map and, at every place, the features that the encoder makes of that map.
 
@@ -136,8 +125,8 @@ def to_pixels(cells: Tensor, size: int) -> Tensor:
     return F.interpolate(cells.view(-1, 1, side, side).float(), (size, size), mode="nearest")
 
 
-class Agent(nn.Module):
-    """Looks at an image with holes and says what each location is worth: a map of Q-values (Bahrami et al. 2022).
+class QNetwork(nn.Module):
+    """Values each location of an image with holes: a map of Q-values for episodes of many hides (Bahrami et al. 2022).
 
     Four stages, on a quarter to a thirty-second of the side, and a short decoder that brings their maps to the grid, adds them and
     convolves: fine enough for the cells, and each value has seen the whole image. Group norms, not batch norms: what is hidden
@@ -154,9 +143,9 @@ class Agent(nn.Module):
         super().__init__()
         self.cells, widths = cells, self.WIDTHS
         first = nn.Sequential(nn.Conv2d(channels + 1, widths[0], 7, 4, 3), nn.ReLU(inplace=True))
-        self.stages = nn.ModuleList([first, *(_normed(nn.Conv2d(a, b, 3, 2, 1, bias=False)) for a, b in pairwise(widths))])
+        self.stages = nn.ModuleList([first, *(group_normed(a, b, 2) for a, b in pairwise(widths))])
         self.lateral = nn.ModuleList(nn.Conv2d(w, 64, 1) for w in widths)
-        self.join = _normed(nn.Conv2d(64, 64, 3, 1, 1, bias=False))
+        self.join = group_normed(64, 64)
         self.value = nn.Conv2d(64, 1, 1)
 
     def forward(self, image: Tensor, hidden: Tensor) -> Tensor:
@@ -169,52 +158,6 @@ class Agent(nn.Module):
             return self.value(self.join(torch.stack(brought).sum(0))).squeeze(1)
 
 
-def _normed(convolution: nn.Conv2d) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.GroupNorm(8, convolution.out_channels), nn.ReLU(inplace=True))
-
-
-class HistoricalInpainter(nn.Module):
-    """The inpainter of intelligent masking's published code: six stages, plain or U-Net; a reference, not an encoder to export.
-
-    Its agent is the same network without the decoder: the map that the head makes of the bottleneck (9 x 9 at 300 pixels).
-
-    Args:
-        channels: of the image.
-        size: side of the image; the result is resized to it by nearest neighbours.
-        skips: whether the decoder sees the encoder's maps of its own resolution (U-Net).
-    """
-
-    WIDTHS = (16, 32, 64, 64, 128, 128)
-
-    def __init__(self, channels: int, size: int, skips: bool) -> None:
-        super().__init__()
-        self.size, self.skips, widths = size, skips, self.WIDTHS
-        back = list(pairwise(widths[::-1]))
-        self.down = nn.ModuleList(_two(nn.Conv2d(a, b, 3, padding=1), b) for a, b in pairwise((channels, *widths)))
-        self.across = channelwise_conv(widths[-1], size, len(widths))
-        if skips:
-            self.enlarge = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, 2) for a, b in back)
-            self.up = nn.ModuleList(_two(nn.Conv2d(2 * b, b, 3, padding=1), b) for _, b in back)
-        else:
-            self.up = nn.ModuleList(_two(nn.ConvTranspose2d(a, b, 2, 2), b) for a, b in back)
-        self.head = nn.Conv2d(widths[0], channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, size, size) with holes -> the same shape."""
-        maps: list[Tensor] = []
-        for stage in self.down:
-            x = stage(F.max_pool2d(x, 2) if maps else x)
-            maps.append(x)
-        x = self.across(maps.pop())
-        for k, stage in enumerate(self.up):
-            if self.skips:
-                x = self.enlarge[k](x)
-                beside, side = maps.pop(), x.shape[-1]
-                first = round((beside.shape[-1] - side) / 2)  # halving an odd side loses a row: the middle is taken
-                x = torch.cat([x, beside[:, :, first : first + side, first : first + side]], 1)
-            x = stage(x)
-        return F.interpolate(self.head(x), (self.size, self.size))
-
-
-def _two(first: nn.Module, dim: int) -> nn.Sequential:
-    return nn.Sequential(first, nn.BatchNorm2d(dim), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1))
+def group_normed(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    """Group norm, not batch norm: what is hidden in an image must not hang on the others of the batch."""
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.GroupNorm(8, after), nn.ReLU(inplace=True))

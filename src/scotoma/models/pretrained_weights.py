@@ -30,11 +30,6 @@ def _require_own(source: str | Path, info: EncoderInfo) -> None:
     encoder_shapes.require(encoder_header.find(source), info.name, lambda: encoders.build(info), encoders.BESIDE)
 
 
-def without_hashes(info: EncoderInfo) -> EncoderInfo:
-    """The header as it leaves the installation: without hashes of whom the weights were trained on."""
-    return replace(info, trained_on=None)
-
-
 def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     """Put weights into a network, in place.
 

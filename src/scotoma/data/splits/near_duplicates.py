@@ -95,12 +95,6 @@ def information(hashes: np.ndarray) -> np.ndarray:
     return np.minimum(counts, 8 * hashes.shape[1] - counts)
 
 
-def _distinct(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different hashes in order, (m, 32) uint8, and the place of each row among them."""
-    unique, inverse = np.unique(np.ascontiguousarray(hashes).view("V32").ravel(), return_inverse=True)
-    return unique.view(np.uint8).reshape(-1, 32), inverse.ravel()
-
-
 class Groups:
     """Groups of images, grown as near pairs of their hashes are found.
 

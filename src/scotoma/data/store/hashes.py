@@ -10,7 +10,6 @@ from PIL import Image
 from scotoma.data.io.base import to_uint8
 
 CELLS = (17, 16)  # columns and rows of the thumbnail
-BITS = 256  # of the difference hash
 BLANK = 16  # grey levels: an image whose thumbnail spans fewer shows nothing
 MARGIN = 2  # grey levels by which a cell must be brighter than its left neighbour
 

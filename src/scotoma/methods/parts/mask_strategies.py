@@ -14,6 +14,7 @@ from scotoma.distributed import collectives
 from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.models.encoders import class_attention, is_vit
+from scotoma.models.inpainting_decoders import group_normed
 from scotoma.rng import KeyedRNG
 from scotoma.transforms.masking import (
     BLOCKS,
@@ -68,7 +69,7 @@ class Hiding(nn.Module):
         self.kind, self.ratio, self.grid, self.count = kind, ratio, grid, grid**2
         self.patch = inputs.image_size // grid
         self.hidden = self.count - visible_count(self.count, ratio)
-        self.agent = _Agent(inputs.in_chans, self.patch, grid) if kind == "agent" else None
+        self.agent = _OneStepAgent(inputs.in_chans, self.patch, grid) if kind == "agent" else None
         self.register_buffer("mean", torch.tensor(inputs.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(inputs.std).view(-1, 1, 1), persistent=False)
 
@@ -137,7 +138,7 @@ def _check_attends(encoder: nn.Module) -> None:
         )
 
 
-class _Agent(nn.Module):
+class _OneStepAgent(nn.Module):
     """Deep Q-learning in one step (arXiv 2203.13865): the state is the view, an action hides a patch, the reward is its error.
 
     Episodes of one step have no discounted future: Q is the expected reward, and its temporal difference the error of a regression.
@@ -159,8 +160,8 @@ class _Agent(nn.Module):
         halvings = max(1, patch.bit_length() - 1)
         widths = [channels, *(min(16 * 2**i, 64) for i in range(halvings))]
         self.grid = grid
-        self.look = nn.Sequential(*(_layer(a, b, 2) for a, b in pairwise(widths)))
-        self.compare = nn.Sequential(_layer(widths[-1], 64), _layer(64, 64))
+        self.look = nn.Sequential(*(group_normed(a, b, 2) for a, b in pairwise(widths)))
+        self.compare = nn.Sequential(group_normed(widths[-1], 64), group_normed(64, 64))
         self.value = nn.Conv2d(64, 1, 1)
         self.register_buffer("epsilon", torch.tensor(1.0))
         self.register_buffer("mean", torch.tensor(0.0))
@@ -195,8 +196,3 @@ class _Agent(nn.Module):
         rate = self.steps.reciprocal().clamp(min=0.01)
         self.mean.lerp_(mean, rate)
         self.variance.lerp_(variance, rate)
-
-
-def _layer(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    """Group norm, not batch norm: what is hidden in an image must not hang on the others of the batch."""
-    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.GroupNorm(8, after), nn.ReLU(inplace=True))
