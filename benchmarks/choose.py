@@ -79,12 +79,12 @@ def development_table() -> pd.DataFrame:
 def scores(method: str, given: dict[str, Any] | None) -> dict[str, Any]:
     """Pretrain with one setting (None: leave the weights random) and probe it: read-out -> fraction -> macro AUROC."""
     table = development_table()
-    material = gather(data=table, target=["label"], size=96, quiet=True)
-    assert material.target is not None
+    data_module = gather(data=table, target=["label"], size=96, quiet=True)
+    assert data_module.target is not None
     chosen = plugins.method(method)
     if given is None:
         torch.manual_seed(0)
-        info = describe({"size": 96, "seed": 0}, material, chosen.default_encoder)
+        info = describe({"size": 96, "seed": 0}, data_module, chosen.default_encoder)
         encoder = encoders.build(info)
     else:
         images = IMAGES[method] // (5 if given.get("encoder") else 1)
@@ -97,7 +97,7 @@ def scores(method: str, given: dict[str, Any] | None) -> dict[str, Any]:
     readouts = {"class token": encoder, "mean over patches": MeanOverPatches(encoder)} if is_vit(encoder) else {"pooled": encoder}
     for readout, network in readouts.items():
         context = Context(
-            network, info, None, material.dataset, material.store, material.split, material.target, FRACTIONS, 5, method
+            network, info, None, data_module.dataset, data_module.store, data_module.split, data_module.target, FRACTIONS, 5, method
         )
         rows = [r for r in linear.evaluate(context) if r["metric"] == "auroc" and "seed" not in r and "class" not in r]
         result[readout] = {r["fraction"]: round(r["value"], 4) for r in rows}

@@ -56,8 +56,8 @@ def untrained(folder: Path, data: Any, encoder: str, size: int, modality: str) -
     from scotoma.models import encoders
     from scotoma.training.pretraining import describe
 
-    material = gather(data=data, size=size, modality_name=modality, quiet=True)
-    info = describe({"size": size, "seed": 0}, material, encoder)
+    data_module = gather(data=data, size=size, modality_name=modality, quiet=True)
+    info = describe({"size": size, "seed": 0}, data_module, encoder)
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     encoders.save(folder / encoder_header.FILE, encoders.build(info), info)

@@ -36,7 +36,7 @@ from scotoma.data.phantom import phantom
 from scotoma.models import encoders
 from scotoma.models.precision import automatic_precision
 from scotoma.run_folder import hardware, read_rows, versions
-from scotoma.training.pretraining import assemble, make_plan
+from scotoma.training.pretraining import assemble, make_schedule
 from scotoma.training.trainer import Order, make_optimizer, make_views
 
 RESULTS = Path(__file__).parent / "results"
@@ -97,14 +97,14 @@ def waited(device: str) -> None:
 
 def one_step(name: str, data: str, given: dict[str, Any], device: str) -> tuple[float, str]:
     """Operations of a step for one image (forward and backward), and a profile of three steps."""
-    material = gather(data=data, size=given["size"], quiet=True)
+    data_module = gather(data=data, size=given["size"], quiet=True)
     automatic = ("encoder", "init", "batch_size", "learning_rate", "weight_decay", "precision", "epochs", "minutes")
     config = dict.fromkeys(automatic) | {"method": name, "method_args": {}, "seed": 0, "steps": 1000} | given
-    parts = assemble(config, material)
+    parts = assemble(config, data_module)
     method = parts.method.to(device).to(memory_format=torch.channels_last).train()
-    plan = make_plan(config, method, parts.batches)
-    optimizer = make_optimizer(method, plan)
-    batch = {k: v.to(device) for k, v in parts.batches[next(iter(Order(len(parts.batches.rows), plan)))].items()}
+    schedule = make_schedule(config, method, parts.batches)
+    optimizer = make_optimizer(method, schedule)
+    batch = {k: v.to(device) for k, v in parts.batches[next(iter(Order(len(parts.batches.rows), schedule)))].items()}
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
@@ -120,7 +120,7 @@ def one_step(name: str, data: str, given: dict[str, Any], device: str) -> tuple[
         for _ in range(3):
             step()
     sorted_by = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
-    return counter.get_total_flops() / plan.batch_size, profiled.key_averages().table(sort_by=sorted_by, row_limit=30)
+    return counter.get_total_flops() / schedule.batch_size, profiled.key_averages().table(sort_by=sorted_by, row_limit=30)
 
 
 def trained(name: str, data: str, given: dict[str, Any], minutes: float, folder: Path) -> dict[str, Any]:

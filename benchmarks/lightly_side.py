@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scotoma.models import encoders
-from scotoma.training.schedule import schedule
+from scotoma.training.schedule import learning_rate_factor
 
 WORKERS = 2
 NORMALIZE = transforms.utils.IMAGENET_NORMALIZE
@@ -244,7 +244,7 @@ def train(build: Callable[[], Example], paths: list[str], steps: int, chosen: An
         for views in loader:
             progress = done / steps
             for group in [] if theirs else optimizer.param_groups:
-                group["lr"] = learning_rate * schedule(done, steps, chosen.warmup)
+                group["lr"] = learning_rate * learning_rate_factor(done, steps, chosen.warmup)
             method(views, progress).backward()
             method.before_step()
             optimizer.step()

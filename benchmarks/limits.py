@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scotoma import plugins
 from scotoma.data.datamodule import gather
 from scotoma.run_folder import hardware, versions
-from scotoma.training.pretraining import assemble, make_plan
+from scotoma.training.pretraining import assemble, make_schedule
 from scotoma.training.trainer import Order, make_optimizer, make_views, tune_for_cpu
 
 OUT = Path(__file__).parent / "results" / "limits.json"
@@ -49,21 +49,21 @@ def matmul_rate(dtype: torch.dtype, side: int = 2048, rounds: int = 12) -> float
 
 def limits(name: str, size: int, rounds: int) -> dict[str, Any]:
     """One method: seconds by part, operations, and the share of the machine's rate."""
-    material = gather(data=str(DATA), size=size, quiet=True)
+    data_module = gather(data=str(DATA), size=size, quiet=True)
     automatic = ("encoder", "init", "batch_size", "learning_rate", "weight_decay", "precision", "epochs", "minutes")
     config: dict[str, Any] = dict.fromkeys(automatic) | {"method": name, "method_args": {}, "size": size, "seed": 0, "steps": 1000}
-    parts = assemble(config, material)
+    parts = assemble(config, data_module)
     method, batches = parts.method.to(memory_format=torch.channels_last).train(), parts.batches
-    plan = make_plan(config, method, batches)
-    tune_for_cpu(method, plan.precision)
-    optimizer, bfloat16 = make_optimizer(method, plan), plan.precision == "bf16-mixed"
+    schedule = make_schedule(config, method, batches)
+    tune_for_cpu(method, schedule.precision)
+    optimizer, bfloat16 = make_optimizer(method, schedule), schedule.precision == "bf16-mixed"
     took: dict[str, list[float]] = {part: [] for part in PARTS}
     operations = 0
-    for k, key in zip(range(rounds + 3), Order(len(batches.rows), plan), strict=False):
+    for k, key in zip(range(rounds + 3), Order(len(batches.rows), schedule), strict=False):
         marks = [time.perf_counter()]
         batch = batches[key]
         marks.append(time.perf_counter())
-        views = make_views(method, batch, plan.seed)
+        views = make_views(method, batch, schedule.seed)
         marks.append(time.perf_counter())
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             loss = method.loss(views, batch)["loss"]
@@ -87,9 +87,11 @@ def limits(name: str, size: int, rounds: int) -> dict[str, Any]:
     bare, whole = sum(seconds[part] for part in BARE), sum(seconds.values())
     machine = matmul_rate(torch.bfloat16 if bfloat16 else torch.float32)
     return {
-        "method": name, "encoder": parts.info.name, "batch_size": plan.batch_size, "precision": plan.precision, "seconds": seconds,
-        "images_per_second": plan.batch_size / whole, "bare_images_per_second": plan.batch_size / bare, "bare_share": bare / whole,
-        "gflops_a_image": operations / plan.batch_size / 1e9, "matmul_gflops": machine / 1e9,
+        "method": name, "encoder": parts.info.name, "batch_size": schedule.batch_size, "precision": schedule.precision,
+        "seconds": seconds,
+        "images_per_second": schedule.batch_size / whole, "bare_images_per_second": schedule.batch_size / bare,
+        "bare_share": bare / whole,
+        "gflops_a_image": operations / schedule.batch_size / 1e9, "matmul_gflops": machine / 1e9,
         "share_of_matmul": operations / bare / machine,
     }  # fmt: skip
 

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
         if (folder / "report.html").exists() or (not options.again and any(row["method"] == name for row in kept())):
             continue
         chosen, given = plugins.variant(name)
-        reads_labels = chosen.wants(chosen.settings(given)).labels
+        reads_labels = chosen.requirements(chosen.settings(given)).labels
         study(
             DATA / options.data / "table.csv", [options.target], [name], folder, fractions=FRACTIONS,
             seeds=LABEL_DRAWS if reads_labels else options.seeds, size=options.size, modes=["linear"], controls=["random"],
@@ -89,15 +89,15 @@ def costs(options: argparse.Namespace) -> None:
         chosen = plugins.method(name)
         timm_name, kwargs = encoders.resolve(network, options.size)
         info = encoder_header.EncoderInfo(timm_name, kwargs, 1, options.size, (0.4,), (0.2,))
-        wants = chosen.wants(chosen.settings({}))
-        columns = tuple(Column(c) for c in wants.columns)
+        requirements = chosen.requirements(chosen.settings({}))
+        columns = tuple(Column(c) for c in requirements.columns)
         inputs = Inputs(options.size, 1, (0.4,), (0.2,), outputs=4, images=1000, columns=columns)
         method = chosen(encoders.build(info), inputs).to(memory_format=torch.channels_last).train()
         tune_for_cpu(method, "bf16-mixed")
         n = chosen.batch_size
         images = torch.randint(0, 256, (n, 1, 128, 128), dtype=torch.uint8)
         batch = {"images": images, "rows": torch.arange(n), "epochs": torch.full((n,), 9), "positions": torch.arange(n)}
-        batch |= {"targets": torch.arange(n) % 4} if wants.labels else {}
+        batch |= {"targets": torch.arange(n) % 4} if requirements.labels else {}
         batch |= {"columns": torch.randn(n, len(columns))} if columns else {}
         optimizer = torch.optim.AdamW(method.param_groups(), lr=1e-4, fused=True)
 

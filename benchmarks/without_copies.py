@@ -28,13 +28,13 @@ def main() -> None:
     """Read the study's predictions, leave copies out, compare."""
     name, run = sys.argv[1], Path(sys.argv[2])
     config = read_config(run)
-    material = gather(data=config["data"], target=config["target"], classes=config["classes"], size=config["size"], quiet=True)
-    assert material.target is not None
-    groups = linked(material.split.units, altered_copies.copies(material.store, material.rows))
-    test = material.split.rows("test")
-    test = test[material.target.known[test]]
-    free = ~np.isin(groups[test], groups[np.isin(material.split.of, ("train", "val"))])
-    y, units = material.target.y[test][free], groups[test][free]
+    data_module = gather(data=config["data"], target=config["target"], classes=config["classes"], size=config["size"], quiet=True)
+    assert data_module.target is not None
+    groups = linked(data_module.split.units, altered_copies.copies(data_module.store, data_module.rows))
+    test = data_module.split.rows("test")
+    test = test[data_module.target.known[test]]
+    free = ~np.isin(groups[test], groups[np.isin(data_module.split.of, ("train", "val"))])
+    y, units = data_module.target.y[test][free], groups[test][free]
     print(f"{free.sum()} of {len(test)} test images have no copy in training or validation")
     found: list[dict[str, Any]] = []
     for row in read_rows(run):

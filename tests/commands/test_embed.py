@@ -33,14 +33,14 @@ def test_features_are_those_that_evaluators_see_in_the_order_of_the_rows(run: Pa
     frame = pd.read_parquet(path)
     assert list(frame.columns) == ["row", "split", "patient", "study", "cardiomegaly", "view", "embedding"]
     network, info, _ = encoders.load(run)
-    material = gather(data="phantom:40", size=16, channels=1, encoder_run=run, quiet=True)
-    expected = extract(network, info, material.store, material.rows)
+    data_module = gather(data="phantom:40", size=16, channels=1, encoder_run=run, quiet=True)
+    expected = extract(network, info, data_module.store, data_module.rows)
     found = np.stack(frame["embedding"])
     assert found.dtype == np.float32 and found.shape == (40, 512)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # blocks of other sizes round otherwise
-    assert frame["row"].tolist() == material.rows.tolist()
-    assert frame["split"].tolist() == material.split.of.tolist()  # the run's own
-    assert frame["patient"].tolist() == material.dataset.table["patient"].tolist()
+    assert frame["row"].tolist() == data_module.rows.tolist()
+    assert frame["split"].tolist() == data_module.split.of.tolist()  # the run's own
+    assert frame["patient"].tolist() == data_module.dataset.table["patient"].tolist()
     schema = pq.read_schema(path)
     assert str(schema.field("embedding").type) == "fixed_size_list<element: float>[512]"
     said = json.loads(schema.metadata[b"scotoma"])

@@ -135,11 +135,11 @@ def test_classes_that_a_model_does_not_know_are_counted(capsys: pytest.CaptureFi
     frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(7)], "dx": ["a", "b", "c", "c", None, "d", "c"]})
     dataset = sources.load(frame)
     split = Split(np.array(["test"] * 6 + ["train"]), np.arange(7), "image", made=False)
-    material = SimpleNamespace(dataset=dataset, split=split, target=targets.read(dataset, ["dx"], ["a", "b"]))
-    say_other_classes(material)
+    data_module = SimpleNamespace(dataset=dataset, split=split, target=targets.read(dataset, ["dx"], ["a", "b"]))
+    say_other_classes(data_module)
     assert "3 of 6 test images have another class than the model's (a, b): not tested" in capsys.readouterr().err
-    material.target = targets.read(dataset, ["dx"])
-    say_other_classes(material)
+    data_module.target = targets.read(dataset, ["dx"])
+    say_other_classes(data_module)
     assert capsys.readouterr().err == ""
 
 

@@ -141,7 +141,7 @@ def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: py
     assert pixels[~others].any()
     assert not opened.hashes[~others].any()
     assert opened.facts["content"].isna().tolist() == (~others).tolist()
-    maps = store.regions(dataset, opened.side)
+    maps = store.open_masks(dataset, opened.side)
     assert np.array_equal(maps[0].pixels[others], regions[others])
     assert not maps[0].pixels[~others].any()
     features = pd.read_parquet("runs/features.parquet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scotoma.data.pairing import Partners, Successors
+from scotoma.data.pairing import GroupPairing, SuccessorPairing
 from scotoma.rng import KeyedRNG
 
 
@@ -15,7 +15,7 @@ def draws(rows: np.ndarray, epoch: int = 0) -> KeyedRNG:
 
 def test_a_partner_is_another_of_the_group_and_each_is_as_likely() -> None:
     codes = np.array([5, 7, 5, 9, 5, 7])
-    pairs, rows = Partners(codes), np.arange(6)
+    pairs, rows = GroupPairing(codes), np.arange(6)
     counts = np.zeros((6, 6), int)
     for epoch in range(600):
         found, follows = pairs.draw(rows, draws(rows, epoch))
@@ -28,7 +28,7 @@ def test_a_partner_is_another_of_the_group_and_each_is_as_likely() -> None:
 
 
 def test_partners_hang_on_epoch_and_row_alone() -> None:
-    pairs, rows = Partners(np.zeros(50, int)), np.arange(50)
+    pairs, rows = GroupPairing(np.zeros(50, int)), np.arange(50)
     together = pairs.draw(rows, draws(rows))[0]
     some = np.array([31, 4, 4])
     assert np.array_equal(pairs.draw(some, draws(some))[0], together[some])
@@ -39,7 +39,7 @@ def test_half_of_the_images_see_their_successor_and_the_others_never() -> None:
     codes = np.array([1, 0, 1, 1, 0, 2, 1])
     order = np.array([3.0, 1, 1, 2, 0, 0, 4])  # study 1: rows 2, 3, 0, 6; study 0: rows 4, 1; study 2: row 5
     successor = {2: 3, 3: 0, 0: 6, 4: 1}
-    pairs, rows = Successors(codes, order), np.arange(7)
+    pairs, rows = SuccessorPairing(codes, order), np.arange(7)
     share = np.zeros(7)
     others: dict[int, set[int]] = {k: set() for k in range(7)}
     for epoch in range(600):

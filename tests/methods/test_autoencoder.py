@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scotoma.errors import UsageError
 from scotoma.methods.autoencoder import Autoencoder
-from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.methods.parts.inputs import Inputs, Requirements
 from scotoma.methods.parts.losses import classification, soft_classification
 from scotoma.rng import KeyedRNG
 
@@ -26,9 +26,9 @@ def draws(n: int) -> KeyedRNG:
 
 def regions_of(n: int) -> Tensor:
     """The first two images have none."""
-    regions = torch.zeros(n, 1, 20, 20, dtype=torch.uint8)
-    regions[2:, :, 4:12, 6:15] = 1
-    return regions
+    masks = torch.zeros(n, 1, 20, 20, dtype=torch.uint8)
+    masks[2:, :, 4:12, 6:15] = 1
+    return masks
 
 
 def test_the_region_is_warped_with_the_image() -> None:
@@ -36,19 +36,19 @@ def test_the_region_is_warped_with_the_image() -> None:
     blobs = F.avg_pool2d(torch.randn(30, 1, 46, 46, generator=torch.Generator().manual_seed(0)), 7, 1) > 0
     images = blobs.to(torch.uint8) * 255
     encoder = timm.create_model("resnet10t", num_classes=0, in_chans=1, channels=(16, 32, 64, 128))
-    method = Autoencoder(encoder, Inputs(32, 1, (0.0,), (1.0,), "dermoscopy"), region_weight=1.0, jitter=0.0, min_scale=0.3)
+    method = Autoencoder(encoder, Inputs(32, 1, (0.0,), (1.0,), "dermoscopy"), mask_weight=1.0, jitter=0.0, min_scale=0.3)
     views = method.views(images, draws(30), (blobs * 7).to(torch.uint8))
-    view, region = views["view"], views["region"]
-    assert region.unique().tolist() == [0.0, 1.0]
-    assert (region[view == 1] == 1).all() and (region[view == 0] == 0).all()
+    view, mask = views["view"], views["mask"]
+    assert mask.unique().tolist() == [0.0, 1.0]
+    assert (mask[view == 1] == 1).all() and (mask[view == 0] == 0).all()
     assert 0.1 < (view == 1).float().mean() < 0.9 and 0.1 < (view == 0).float().mean() < 0.9
-    torch.testing.assert_close(method.views(images, draws(30))["view"], view)  # the image's warp is that without regions
+    torch.testing.assert_close(method.views(images, draws(30))["view"], view)  # the image's warp is that without masks
 
 
 @pytest.mark.parametrize("weight", [0.5, 4.0])
 def test_the_error_inside_the_region_weighs_more(weight: float) -> None:
     images, _ = bars(6)
-    method = method_of(images, region_weight=weight).eval()
+    method = method_of(images, mask_weight=weight).eval()
     views = method.views(images, draws(6), regions_of(6))
     with torch.no_grad():
         error = (method.decoder(method.encoder(views["view"])) - views["view"]).square()
@@ -57,7 +57,7 @@ def test_the_error_inside_the_region_weighs_more(weight: float) -> None:
             total, weights = 0.0, 0.0
             for row in range(SIZE):
                 for column in range(SIZE):
-                    w = 1 + weight if views["region"][b, 0, row, column] else 1
+                    w = 1 + weight if views["mask"][b, 0, row, column] else 1
                     total, weights = total + w * error[b, 0, row, column].item(), weights + w
             expected += total / weights / 6
         found = method.loss(views, {})["loss"].item()
@@ -107,14 +107,16 @@ def test_the_classifier_adds_its_loss_where_the_label_is_known(soft: bool) -> No
 
 
 def test_it_wants_what_it_reads() -> None:
-    wants = [Autoencoder.wants(Autoencoder.settings(given)) for given in ({}, {"classifier_weight": 0.1}, {"region_weight": 2.0})]
-    assert wants == [Wants(unlabelled=True, **asked) for asked in ({}, {"labels": True}, {"regions": True})]
+    requirements = [
+        Autoencoder.requirements(Autoencoder.settings(given)) for given in ({}, {"classifier_weight": 0.1}, {"mask_weight": 2.0})
+    ]
+    assert requirements == [Requirements(unlabelled=True, **asked) for asked in ({}, {"labels": True}, {"masks": True})]
 
 
 def test_what_it_cannot_do_is_refused() -> None:
     images, _ = bars(2)
-    with pytest.raises(UsageError, match="region_weight -1"):
-        method_of(images, region_weight=-1)
+    with pytest.raises(UsageError, match="mask_weight -1"):
+        method_of(images, mask_weight=-1)
     with pytest.raises(UsageError, match="convolutional"):
         Autoencoder(timm.create_model("vit_tiny_patch16_224", num_classes=0, in_chans=1, img_size=16, depth=1), inputs_of(images))
 
@@ -124,3 +126,9 @@ def test_it_learns_without_collapse() -> None:
     method = method_of(images)
     losses = train(method, images, targets, steps=40, learning_rate=3e-3)
     assert_learned(method, images, losses, fall=0.7)
+
+
+def test_the_argument_of_earlier_versions_is_read() -> None:
+    given = Autoencoder.settings({"mask_weight": 2.0})
+    assert Autoencoder.settings({"region_weight": 2.0}) == given
+    assert Autoencoder.settings(Autoencoder.parse({"region_weight": "2"})) == given

@@ -79,16 +79,16 @@ def test_an_agent_that_hides_learns_beside_it() -> None:
     views = views_of(method, images)
     method.loss(views, {})["loss"].backward()
     with_agent = {n: p.grad.clone() for n, p in method.named_parameters()}
-    assert sum(g.abs().sum() for n, g in with_agent.items() if n.startswith("hiding.")) > 0
+    assert sum(g.abs().sum() for n, g in with_agent.items() if n.startswith("mask_strategy.")) > 0
     method.zero_grad()
     prediction, mask = method.fill(views)
     shown = pixels(mask)
     ((prediction - views["view"]).square() * shown).sum().div(shown.sum()).backward()
     for name, parameter in method.named_parameters():
-        if not name.startswith("hiding."):  # the agent's loss passes nothing on to the inpainter
+        if not name.startswith("mask_strategy."):  # the agent's loss passes nothing on to the inpainter
             torch.testing.assert_close(with_agent[name], parameter.grad, rtol=1e-4, atol=1e-6)
     method.after_step(1.0)
-    assert method.hiding.agent.epsilon == 0
+    assert method.mask_strategy.agent.epsilon == 0
 
 
 @pytest.mark.parametrize(

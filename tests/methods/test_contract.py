@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scotoma import plugins
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.methods.base import Method
-from scotoma.methods.parts.inputs import Column, Inputs, Wants
+from scotoma.methods.parts.inputs import Column, Inputs, Requirements
 from scotoma.models import encoders
 from scotoma.training.trainer import make_views
 from scotoma.transforms import augmentation
@@ -38,9 +38,9 @@ def network_is_vit(name: str) -> bool:
     return name.startswith("vit")
 
 
-def wants_of(name: str) -> Wants:
+def wants_of(name: str) -> Requirements:
     chosen = plugins.method(name)
-    return chosen.wants(chosen.settings({}))
+    return chosen.requirements(chosen.settings({}))
 
 
 def make(name: str, network: str, channels: int) -> Method:
@@ -53,22 +53,22 @@ def make(name: str, network: str, channels: int) -> Method:
 
 
 def batch_of(name: str, channels: int, n: int = 6, epoch: int = 0) -> dict[str, Tensor]:
-    """What a method wants, made up: a third of the column's cells are missing, and a third of the images have no region."""
-    wants, generator = wants_of(name), torch.Generator().manual_seed(0)
-    images, partners = torch.randint(0, 256, (2, n, channels, 40, 40), generator=generator, dtype=torch.uint8)
+    """What a method requires, made up: a third of the column's cells are missing, and a third of the images have no mask."""
+    requirements, generator = wants_of(name), torch.Generator().manual_seed(0)
+    images, paired_images = torch.randint(0, 256, (2, n, channels, 40, 40), generator=generator, dtype=torch.uint8)
     batch = {"images": images, "rows": torch.arange(n) * 7, "positions": torch.arange(n), "epochs": torch.full((n,), epoch)}
-    if wants.labels:
+    if requirements.labels:
         batch["targets"] = torch.arange(n) % 3
-    if wants.columns:
-        cells = (torch.arange(n)[:, None] + torch.arange(len(wants.columns))) % 3
+    if requirements.columns:
+        cells = (torch.arange(n)[:, None] + torch.arange(len(requirements.columns))) % 3
         batch["columns"] = torch.where(cells == 2, torch.nan, cells.float())
-    if wants.pairs:
-        batch["partners"] = partners
-        if wants.pairs.startswith("next:"):
+    if requirements.pairs:
+        batch["paired_images"] = paired_images
+        if requirements.pairs.startswith("next:"):
             batch["follows"] = (torch.arange(n) % 2).float()
-    if wants.regions:
-        batch["regions"] = torch.zeros(n, 1, 40, 40, dtype=torch.uint8)
-        batch["regions"][n // 3 :, :, 10:20, 10:20] = 1
+    if requirements.masks:
+        batch["masks"] = torch.zeros(n, 1, 40, 40, dtype=torch.uint8)
+        batch["masks"][n // 3 :, :, 10:20, 10:20] = 1
     return batch
 
 

@@ -219,7 +219,7 @@ def test_every_kind_of_masking_hides_as_much_and_learns(masking: str) -> None:
     assert method.reconstruct(views)[2].sum(1).eq(12).all()
     found = gradients(method, "loss", views)
     assert all(g is not None and torch.isfinite(g).all() for g in found.values())
-    assert any(name.startswith("hiding.") for name in found) == (masking == "agent")
+    assert any(name.startswith("mask_strategy.") for name in found) == (masking == "agent")
 
 
 def test_the_agent_and_the_reconstruction_do_not_teach_each_other() -> None:
@@ -228,12 +228,12 @@ def test_the_agent_and_the_reconstruction_do_not_teach_each_other() -> None:
     for part, own in (("agent", True), ("reconstruction", False)):
         found = gradients(method, part, views)
         for name, gradient in found.items():
-            assert (gradient is not None) == (name.startswith("hiding.") == own), (part, name)
+            assert (gradient is not None) == (name.startswith("mask_strategy.") == own), (part, name)
     method.eval()
     prediction, target, mask = method.reconstruct(views)
     losses = method.loss(views, {})
     errors = (prediction - target).square().mean(2)
-    torch.testing.assert_close(losses["agent"], method.hiding.loss(views["view"], errors, mask))
+    torch.testing.assert_close(losses["agent"], method.mask_strategy.loss(views["view"], errors, mask))
     torch.testing.assert_close(losses["reconstruction"], (errors * mask).sum() / mask.sum())
     torch.testing.assert_close(losses["loss"], losses["agent"] + losses["reconstruction"])
 

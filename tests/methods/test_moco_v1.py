@@ -177,11 +177,11 @@ def test_a_resumed_run_is_the_same_to_the_bit() -> None:
 def test_the_key_is_of_the_partner_and_the_head_is_linear() -> None:
     images, _ = bars(8)
     method, rng = method_of(positives="patient"), KeyedRNG(0, 0, torch.arange(4))
-    views = method.views(images[:4], rng, partners=images[4:])
+    views = method.views(images[:4], rng, paired_images=images[4:])
     own = method.views(images[:4], rng)
     assert torch.equal(views["query"], own["query"]) and torch.equal(views["shuffle"], own["shuffle"])
     assert torch.equal(views["key"], method.views(images[4:], rng)["key"]) and not torch.equal(views["key"], own["key"])
-    assert MoCoV1.wants(MoCoV1.settings({"positives": "age:10"})).pairs == "age:10"
+    assert MoCoV1.requirements(MoCoV1.settings({"positives": "age:10"})).pairs == "age:10"
     assert isinstance(method.projector, nn.Linear) and method.projector.out_features == 128
     assert method.augment.blur == 0 and MoCoV1.settings(MoCoV1.reference["method_args"])["queue_size"] == 65536
 

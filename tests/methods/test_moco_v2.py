@@ -84,7 +84,7 @@ def test_queries_and_shuffled_keys_have_other_groups() -> None:
 def test_the_key_is_of_the_partner() -> None:
     images, _ = bars(8)
     method, rng = method_of(images, positives="study"), KeyedRNG(0, 0, torch.arange(4))
-    views, own = method.views(images[:4], rng, partners=images[4:]), method.views(images[:4], rng)
+    views, own = method.views(images[:4], rng, paired_images=images[4:]), method.views(images[:4], rng)
     assert torch.equal(views["query"], own["query"])
     assert torch.equal(views["key"], method.views(images[4:], rng)["key"]) and not torch.equal(views["key"], own["key"])
 

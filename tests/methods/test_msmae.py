@@ -194,8 +194,8 @@ def test_several_labels_and_shares_of_annotators() -> None:
 
 
 def test_without_labels_the_decoder_teaches_the_class_token() -> None:
-    assert MSMAE.wants(MSMAE.settings({})).labels
-    assert not MSMAE.wants(MSMAE.settings({"label_free": True})).labels
+    assert MSMAE.requirements(MSMAE.settings({})).labels
+    assert not MSMAE.requirements(MSMAE.settings({"label_free": True})).labels
     method, batch = msmae(inputs(outputs=0), label_free=True), batch_of(epoch=2)
     del batch["targets"]
     assert method.classifier is None

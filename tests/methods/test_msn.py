@@ -30,8 +30,8 @@ def method_of(described: tuple[Column, ...] = (), **arguments: object) -> MSN:
     return MSN(vit(), inputs, **{"prototypes": 12, "output_dim": 16, "hidden_dim": 32, "focal_views": 2, **arguments}).train()
 
 
-def views_of(method: MSN, n: int = 6, partners: Tensor | None = None) -> dict[str, Tensor]:
-    return method.views(bars(n)[0], KeyedRNG(0, 0, torch.arange(n)), partners)
+def views_of(method: MSN, n: int = 6, paired_images: Tensor | None = None) -> dict[str, Tensor]:
+    return method.views(bars(n)[0], KeyedRNG(0, 0, torch.arange(n)), paired_images)
 
 
 def shaken(method: MSN) -> MSN:
@@ -155,11 +155,11 @@ def test_prototypes_are_not_decayed() -> None:
 
 def test_the_target_view_is_of_the_partner() -> None:
     method, images = method_of(positives="patient"), bars(6)[0]
-    alone, paired = views_of(method), views_of(method, partners=images.flip(0))
+    alone, paired = views_of(method), views_of(method, paired_images=images.flip(0))
     assert [k for k in alone if not torch.equal(alone[k], paired[k])] == ["target view"]
     rows = KeyedRNG(0, 0, torch.arange(6))
     assert torch.equal(paired["target view"], method.views(images.flip(0), rows)["target view"])
-    assert MSN.wants(MSN.settings({"positives": "age:10", "columns": ("sex",)})).pairs == "age:10"
+    assert MSN.requirements(MSN.settings({"positives": "age:10", "columns": ("sex",)})).pairs == "age:10"
 
 
 def test_columns_become_numbers() -> None:

@@ -43,11 +43,11 @@ def test_it_learns_without_collapse() -> None:
 def test_the_second_view_is_of_the_partner() -> None:
     images, _ = bars(8)
     method, rng = method_of(images, positives="patient"), KeyedRNG(0, 0, torch.arange(4))
-    views, own = method.views(images[:4], rng, partners=images[4:]), method.views(images[:4], rng)
+    views, own = method.views(images[:4], rng, paired_images=images[4:]), method.views(images[:4], rng)
     assert torch.equal(views["first view"], own["first view"])
     assert torch.equal(views["second view"], method.views(images[4:], rng)["second view"])
     assert not torch.equal(views["second view"], own["second view"])
-    assert SimCLR.wants(SimCLR.settings({"positives": "age:10"})).pairs == "age:10"
+    assert SimCLR.requirements(SimCLR.settings({"positives": "age:10"})).pairs == "age:10"
 
 
 @pytest.mark.parametrize(("network", "features"), [("resnet50", 2048), ("efficientnet_b0", 1280)])

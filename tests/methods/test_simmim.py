@@ -30,15 +30,15 @@ def simmim(channels: int = 1, encoder: nn.Module | None = None, **arguments: obj
 
 
 def views_of(method: SimMIM, channels: int = 1, n: int = 5, epoch: int = 0, pair: bool = False) -> dict[str, Tensor]:
-    images, partners = torch.randint(
+    images, paired_images = torch.randint(
         0, 256, (2, n, channels, 40, 40), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
     )
-    return method.views(images, KeyedRNG(0, epoch, torch.arange(n)), **({"partners": partners} if pair else {}))
+    return method.views(images, KeyedRNG(0, epoch, torch.arange(n)), **({"paired_images": paired_images} if pair else {}))
 
 
 def hidden_pixels(method: SimMIM, views: dict[str, Tensor], side: int = UNIT) -> Tensor:
     """(B, 1, H, W) of the view, by a loop over units."""
-    units = method.hiding.order(views["view"], views["noise"], method.encoder)[2]
+    units = method.mask_strategy.order(views["view"], views["noise"], method.encoder)[2]
     out, grid = torch.zeros(len(units), 1, SIZE, SIZE), SIZE // side
     for i in range(grid**2):
         row, column = divmod(i, grid)
@@ -147,9 +147,9 @@ def test_fixed_masks_stay_and_dynamic_ones_change() -> None:
     for masking, alike in (("fixed", True), ("random", False)):
         method = simmim(masking=masking, mask_unit=8)
         first, second = (views_of(method, epoch=epoch, pair=True) for epoch in (0, 1))
-        for name in ("noise", "partner noise"):
+        for name in ("noise", "paired noise"):
             assert torch.equal(first[name], second[name]) == alike
-        assert not torch.equal(first["noise"], first["partner noise"])
+        assert not torch.equal(first["noise"], first["paired noise"])
         assert not torch.equal(first["view"], second["view"])
 
 
@@ -161,17 +161,17 @@ def test_the_agent_learns_the_error_of_a_unit() -> None:
     errors = (prediction - patches).abs().mean(2).view(5, 4, 4)
     errors = torch.stack([errors[:, y : y + 2, x : x + 2].mean((1, 2)) for y in (0, 2) for x in (0, 2)], 1)
     found = method.loss(views, {})
-    torch.testing.assert_close(found["agent"], method.hiding.loss(views["view"], errors, units))
+    torch.testing.assert_close(found["agent"], method.mask_strategy.loss(views["view"], errors, units))
     torch.testing.assert_close(found["loss"], found["reconstruction"] + found["agent"])
-    assert method.hiding.agent is not None and method.hiding.agent.epsilon == 1
+    assert method.mask_strategy.agent is not None and method.mask_strategy.agent.epsilon == 1
     method.after_step(0.75)
-    assert method.hiding.agent.epsilon == 0.25
+    assert method.mask_strategy.agent.epsilon == 0.25
 
 
 def test_the_next_task_asks_for_pairs() -> None:
-    assert SimMIM.wants(SimMIM.settings({})).pairs == ""
-    assert SimMIM.wants(SimMIM.settings({"next_task": True})).pairs == "next:study"
-    assert "partner" not in views_of(simmim())
+    assert SimMIM.requirements(SimMIM.settings({})).pairs == ""
+    assert SimMIM.requirements(SimMIM.settings({"next_task": True})).pairs == "next:study"
+    assert "paired view" not in views_of(simmim())
 
 
 def test_the_next_task_is_added_to_the_reconstruction_of_both_images() -> None:
@@ -180,7 +180,7 @@ def test_the_next_task_is_added_to_the_reconstruction_of_both_images() -> None:
     found = method.loss(views, {"follows": follows})
     alone = simmim().eval()
     alone.load_state_dict({k: v for k, v in method.state_dict().items() if not k.startswith("next")})
-    both = [{"view": views["view"], "noise": views["noise"]}, {"view": views["partner"], "noise": views["partner noise"]}]
+    both = [{"view": views["view"], "noise": views["noise"]}, {"view": views["paired view"], "noise": views["paired noise"]}]
     tokens = [alone.reconstruct(v["view"], v["noise"])[0][:, 0] for v in both]  # the class tokens
     logits = method.next(torch.cat(tokens, 1)).squeeze(1)
     slow = torch.where(follows.bool(), -F.logsigmoid(logits), -F.logsigmoid(-logits)).mean()
@@ -194,8 +194,8 @@ def test_the_next_task_is_learned_where_images_must_be_compared() -> None:
     bright = torch.tensor([0, 0, 1, 1]).repeat(8)
     other = torch.tensor([0, 1, 0, 1]).repeat(8)
     noise = torch.randint(0, 60, (2, 32, 1, 20, 20), generator=torch.Generator().manual_seed(0))
-    images, partners = ((noise[i] + 150 * b.view(-1, 1, 1, 1)).to(torch.uint8) for i, b in enumerate((bright, other)))
-    batch = {"images": images, "partners": partners, "rows": torch.arange(32), "follows": (bright == other).float()}
+    images, paired_images = ((noise[i] + 150 * b.view(-1, 1, 1, 1)).to(torch.uint8) for i, b in enumerate((bright, other)))
+    batch = {"images": images, "paired_images": paired_images, "rows": torch.arange(32), "follows": (bright == other).float()}
     method = SimMIM(vit(16, 4), inputs_of(images), mask_unit=8, next_task=True)
     optimizer = torch.optim.Adam(method.parameters(), 2e-3)
     for epoch in range(50):

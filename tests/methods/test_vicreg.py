@@ -80,7 +80,7 @@ def test_autocast_does_not_round_the_loss() -> None:
 
 def test_the_second_view_is_of_the_partner() -> None:
     images, _ = bars(6)
-    assert VICReg.wants({"positives": "patient"}).pairs == "patient" and not VICReg.wants(VICReg.settings({})).pairs
+    assert VICReg.requirements({"positives": "patient"}).pairs == "patient" and not VICReg.requirements(VICReg.settings({})).pairs
     method, rng = method_of(images, positives="patient"), KeyedRNG(0, 0, torch.arange(6))
     own, paired = method.views(images, rng), method.views(images, rng, images.flip(0))
     swapped = method.views(images.flip(0), rng)

@@ -24,10 +24,10 @@ from scotoma.models import encoders, linear_probe
 from scotoma.models.features import extract
 from scotoma.tasks import base
 from scotoma.tasks import classification as module
-from scotoma.tasks.base import FineTuning, Model, Watcher
+from scotoma.tasks.base import EarlyStopping, FineTuning, Model
 from scotoma.tasks.classification import Classification
-from scotoma.training.lr_finder import range_test
-from scotoma.training.schedule import Plan
+from scotoma.training.lr_finder import find_learning_rate
+from scotoma.training.schedule import Schedule
 from scotoma.training.trainer import Batches, Trainer
 
 N = 60
@@ -122,16 +122,16 @@ def test_early_stopping_puts_the_best_weights_back(made, monkeypatch: pytest.Mon
         seen.append((value, {k: v.clone() for k, v in stoppers[0].method.state_dict().items()}))
         return torch.tensor(value)
 
-    stoppers: list[Watcher] = []
-    original = Watcher.__init__
-    monkeypatch.setattr(Watcher, "__init__", lambda self, *a: (stoppers.append(self), original(self, *a))[1])
+    stoppers: list[EarlyStopping] = []
+    original = EarlyStopping.__init__
+    monkeypatch.setattr(EarlyStopping, "__init__", lambda self, *a: (stoppers.append(self), original(self, *a))[1])
     monkeypatch.setattr(module, "classification", scripted)
     method, costs = task_of(store, rows, target).train(network, info, drawn, FineTuning(30, 8, precision="32-true", patience=2))
     assert [value for value, _ in seen] == [0.7, 0.5, 0.6, 0.55]
     assert {r["metric"]: r["value"] for r in costs}["steps"] == 12  # looks every 3 steps
     best = seen[1][1]
     assert all(torch.equal(v, best[f"encoder.{k}"]) for k, v in method.network.state_dict().items())
-    other = Watcher.__new__(Watcher)
+    other = EarlyStopping.__new__(EarlyStopping)
     other.load_state_dict(stoppers[0].state_dict())
     assert (other.best, other.waited) == (pytest.approx(-0.5), 2) and other.weights.keys() == best.keys()
 
@@ -146,7 +146,7 @@ def test_the_validation_loss_is_that_of_the_plain_images(made) -> None:
     )
     found = task.monitor(method, info, drawn, "loss", torch.device("cpu"))
     assert -found == pytest.approx(expected.item(), rel=1e-5)
-    stopper = Watcher(method.eval(), 10, FineTuning(patience=1), lambda _: found)
+    stopper = EarlyStopping(method.eval(), 10, FineTuning(patience=1), lambda _: found)
 
     class At:
         step, should_stop, device = 1, False, torch.device("cpu")
@@ -223,7 +223,7 @@ def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch:
         return -len(rates)  # worse and worse
 
     monkeypatch.setattr(Classification, "monitor", scripted)
-    monkeypatch.setattr(Watcher, "on_train_start", lambda self, trainer: trainers.append(trainer), raising=False)
+    monkeypatch.setattr(EarlyStopping, "on_train_start", lambda self, trainer: trainers.append(trainer), raising=False)
     _, costs = task_of(store, rows, target).train(
         network, info, drawn, FineTuning(20, 8, 1e-3, precision="32-true", schedule="plateau")
     )
@@ -234,11 +234,11 @@ def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch:
 def test_the_range_test_finds_a_rate_and_leaves_no_trace(made) -> None:
     network, info, store, rows, target, drawn = made
     method = Supervised(network, Inputs(info.image_size, info.in_chans, info.mean, info.std, outputs=2))
-    plan = Plan(10, 16, 1e-3, 0.0, "32-true", 0)
+    schedule = Schedule(10, 16, 1e-3, 0.0, "32-true", 0)
     batches = Batches(store, rows[drawn.train], target.y[drawn.train])
     before = {k: v.clone() for k, v in method.state_dict().items()}
     torch.manual_seed(5)
-    rates, losses, chosen = range_test(method, plan, batches, steps=30)
+    rates, losses, chosen = find_learning_rate(method, schedule, batches, steps=30)
     drawn_after = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(drawn_after, torch.rand(1)), "random numbers go on as if nothing had been"

@@ -1,4 +1,4 @@
-"""What methods want beside images: columns, partners, regions."""
+"""What methods require beside images: columns, pairs, masks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from scotoma.data import dataset, sources
 from scotoma.data.datamodule import DataModule, gather
 from scotoma.data.io import read
 from scotoma.errors import UsageError
-from scotoma.methods.parts.inputs import Wants
-from scotoma.training import batches as asides
+from scotoma.methods.parts.inputs import Requirements
+from scotoma.training import batches
 
 
 def made(data: object, **options: object) -> DataModule:
@@ -26,8 +26,8 @@ def phantoms() -> DataModule:
     return made("phantom:80")
 
 
-def with_columns(material: DataModule, **columns: object) -> DataModule:
-    return replace(material, dataset=replace(material.dataset, table=material.dataset.table.assign(**columns)))
+def with_columns(data_module: DataModule, **columns: object) -> DataModule:
+    return replace(data_module, dataset=replace(data_module.dataset, table=data_module.dataset.table.assign(**columns)))
 
 
 def test_columns_become_numbers_and_say_what_they_are(phantoms: DataModule) -> None:
@@ -35,9 +35,9 @@ def test_columns_become_numbers_and_say_what_they_are(phantoms: DataModule) -> N
     words = np.array(["b", None, "a", "c"], object)[np.arange(n) % 4]
     ages = np.array(["058Y", "006M", None, "010D"], object)[np.arange(n) % 4]
     flags = np.array([1.0, np.nan, 0.0, 0.0])[np.arange(n) % 4]
-    material = with_columns(phantoms, words=words, ages=ages, flags=flags, numbers=np.arange(n, dtype=float))
+    data_module = with_columns(phantoms, words=words, ages=ages, flags=flags, numbers=np.arange(n, dtype=float))
     positions = np.arange(4, 40)
-    described, values = asides.columns(material, ("words", "ages", "flags", "numbers"), positions)
+    described, values = batches.make_columns(data_module, ("words", "ages", "flags", "numbers"), positions)
     assert values is not None and values.dtype == np.float32 and values.shape == (36, 4)
     assert [c.classes for c in described] == [("a", "b", "c"), (), ("0", "1"), ()]
     np.testing.assert_array_equal(values[:4, 0], [1, np.nan, 0, 2])
@@ -50,33 +50,33 @@ def test_columns_become_numbers_and_say_what_they_are(phantoms: DataModule) -> N
 
 def test_columns_that_say_nothing_are_refused(phantoms: DataModule) -> None:
     n = len(phantoms.dataset)
-    material = with_columns(phantoms, same=1.0, empty=None)
+    data_module = with_columns(phantoms, same=1.0, empty=None)
     for name, message in (("same", "fewer than two"), ("agee", "did you mean 'age'"), ("empty", "fewer than two")):
         with pytest.raises(UsageError, match=message):
-            asides.columns(material, (name,), np.arange(n))
+            batches.make_columns(data_module, (name,), np.arange(n))
 
 
 def test_a_column_that_is_the_target_shows_only_the_labels_that_a_draw_may_see() -> None:
-    material = made("phantom:60", target=["sex"])
-    assert material.target is not None
+    data_module = made("phantom:60", target=["sex"])
+    assert data_module.target is not None
     seen = np.array([1, 5, 9])
-    hidden = replace(material, target=material.target.only(seen))
-    described, values = asides.columns(hidden, ("sex",), np.arange(12))
-    assert values is not None and described[0].classes == material.target.classes
+    hidden = replace(data_module, target=data_module.target.only(seen))
+    described, values = batches.make_columns(hidden, ("sex",), np.arange(12))
+    assert values is not None and described[0].classes == data_module.target.classes
     assert np.flatnonzero(~np.isnan(values[:, 0])).tolist() == seen.tolist()
-    np.testing.assert_array_equal(values[seen, 0], material.target.y[seen])
+    np.testing.assert_array_equal(values[seen, 0], data_module.target.y[seen])
 
 
 def test_partners_are_of_one_patient_band_or_study(phantoms: DataModule) -> None:
     positions = phantoms.pretraining
     frame = phantoms.dataset.table.iloc[positions]
     for spec, group in (("patient", frame["patient"]), ("age:10", frame["age"] // 10), ("sex", frame["sex"])):
-        batches, _ = asides.batches(phantoms, positions, Wants(pairs=spec), 0)
-        assert batches.pairs is not None
+        found, _ = batches.make_batches(phantoms, positions, Requirements(pairs=spec), 0)
+        assert found.pairs is not None
         at = np.arange(len(positions))
-        batch = batches[np.zeros(len(at), np.int64), at]
+        batch = found[np.zeros(len(at), np.int64), at]
         rng_rows = np.stack(
-            [np.flatnonzero((batches.store.batch(batches.rows) == p.numpy()).all((1, 2, 3)))[0] for p in batch["partners"]]
+            [np.flatnonzero((found.store.batch(found.rows) == p.numpy()).all((1, 2, 3)))[0] for p in batch["paired_images"]]
         )
         group = group.to_numpy()
         assert (group[rng_rows] == group[at]).all(), spec
@@ -86,40 +86,40 @@ def test_partners_are_of_one_patient_band_or_study(phantoms: DataModule) -> None
 
 def test_pairs_that_cannot_be_are_refused(phantoms: DataModule) -> None:
     positions = np.arange(len(phantoms.dataset))
-    material = with_columns(phantoms, own=positions)
+    data_module = with_columns(phantoms, own=positions)
     for spec, message in (("own", "no two"), ("age:ten", "COLUMN:WIDTH"), ("site", "no column 'site'")):
         with pytest.raises(UsageError, match=message):
-            asides.partners(material, spec, positions)
+            batches.make_pairing(data_module, spec, positions)
 
 
 @pytest.mark.parametrize("by", ["frame", "header"])
 def test_the_next_slice_follows_by_place_or_frame(phantoms: DataModule, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     n = len(phantoms.dataset)
     order = np.random.default_rng(0).permutation(n)
-    material = with_columns(phantoms, study=np.arange(n) // 10, frame=order if by == "frame" else np.arange(n))
+    data_module = with_columns(phantoms, study=np.arange(n) // 10, frame=order if by == "frame" else np.arange(n))
     if by == "header":
-        monkeypatch.setitem(vars(material.store), "facts", material.store.facts.assign(slice_position=order * 2.5 - 30))
-    batches, _ = asides.batches(material, np.arange(n), Wants(pairs="next:study"), 0)
+        monkeypatch.setitem(vars(data_module.store), "facts", data_module.store.facts.assign(slice_position=order * 2.5 - 30))
+    found, _ = batches.make_batches(data_module, np.arange(n), Requirements(pairs="next:study"), 0)
     at = np.arange(n)
-    batch = batches[np.zeros(n, np.int64), at]
-    pixels = batches.store.batch(batches.rows)
+    batch = found[np.zeros(n, np.int64), at]
+    pixels = found.store.batch(found.rows)
     follows = batch["follows"].numpy() == 1
     assert 0.25 < follows.mean() < 0.65
     for k in at[follows]:
         later = [j for j in range(k // 10 * 10, k // 10 * 10 + 10) if order[j] > order[k]]
         nearest = min(later, key=lambda j: order[j])
-        assert (batch["partners"][k].numpy() == pixels[nearest]).all()
+        assert (batch["paired_images"][k].numpy() == pixels[nearest]).all()
 
 
 def test_regions_lie_on_their_images(tmp_path: Path) -> None:
     frame = sources.load("phantom:30").table
     frame["mask_path"] = [None if k % 5 == 0 else p.split("#")[0] + "#heart" for k, p in enumerate(frame["image_path"])]
-    material = made(dataset.Dataset("phantoms", frame))
+    data_module = made(dataset.Dataset("phantoms", frame))
     positions = np.arange(3, 27)
-    batches, _ = asides.batches(material, positions, Wants(regions=True), 0)
-    batch = batches[np.zeros(24, np.int64), np.arange(24)]
-    inside = batch["regions"].numpy()
-    side = material.store.side
+    found, _ = batches.make_batches(data_module, positions, Requirements(masks=True), 0)
+    batch = found[np.zeros(24, np.int64), np.arange(24)]
+    inside = batch["masks"].numpy()
+    side = data_module.store.side
     assert inside.shape == (24, 1, side, side) and inside.dtype == np.uint8
     for k, position in enumerate(positions):
         path, number = frame["mask_path"][position], int(frame["frame"][position])
@@ -131,6 +131,6 @@ def test_regions_lie_on_their_images(tmp_path: Path) -> None:
 
 
 def test_without_masks_regions_are_refused(phantoms: DataModule) -> None:
-    material = with_columns(phantoms, mask_path=None)
+    data_module = with_columns(phantoms, mask_path=None)
     with pytest.raises(UsageError, match="mask_path"):
-        asides.batches(material, np.arange(4), Wants(regions=True), 0)
+        batches.make_batches(data_module, np.arange(4), Requirements(masks=True), 0)

@@ -152,12 +152,12 @@ def test_a_run_without_a_record_is_gone_on_with_and_that_is_said(clinic: Path, t
 
 def test_other_weights_under_the_same_name_are_refused(clinic: Path, tmp_path: Path) -> None:
     """Those of a control or of an encoder to start from; a run folder, or a file."""
-    material, names = gathered(clinic), (tmp_path / "old", tmp_path / "control.safetensors")
+    data_module, names = gathered(clinic), (tmp_path / "old", tmp_path / "control.safetensors")
     names[0].mkdir()
     for name in (names[0] / "encoder.safetensors", names[1]):
         name.write_bytes(b"weights")
     run = Run.open(tmp_path / "run", "study", {})
-    resuming.check(run, material, weights=[*names, "resnet18.a1_in1k"])
+    resuming.check(run, data_module, weights=[*names, "resnet18.a1_in1k"])
     run.add_rows([{"value": 1}])
     run.close()
     for k, name in enumerate((None, names[0] / "encoder.safetensors", names[1])):
@@ -165,10 +165,10 @@ def test_other_weights_under_the_same_name_are_refused(clinic: Path, tmp_path: P
             name.write_bytes(b"Weights")
         run = Run.open(tmp_path / "run", "study", {}, resume=True)
         if name is None:
-            resuming.check(run, material, weights=names)
+            resuming.check(run, data_module, weights=names)
         else:
             with pytest.raises(
                 UsageError, match=f"started: the weights {names[0]} changed{'; the weights' if k > 1 else '. Bring'}"
             ):
-                resuming.check(run, material, weights=names)
+                resuming.check(run, data_module, weights=names)
         run.close()

@@ -19,14 +19,14 @@ from scotoma.models.precision import automatic_precision
 from scotoma.training import lr_finder, trainer
 from scotoma.training.callbacks import drop_lines_after
 from scotoma.training.lr_finder import measure_rate
-from scotoma.training.schedule import Plan, schedule
+from scotoma.training.schedule import Schedule, learning_rate_factor
 from scotoma.training.trainer import Batches, Order, step_loss
 
 INPUTS = Inputs(16, 1, (0.4,), (0.2,), outputs=2)
 
 
-def plan_of(steps: int = 10, batch_size: int = 4, seed: int = 0, learning_rate: float = 1e-3) -> Plan:
-    return Plan(steps, batch_size, learning_rate, 0.01, "32-true", seed)
+def plan_of(steps: int = 10, batch_size: int = 4, seed: int = 0, learning_rate: float = 1e-3) -> Schedule:
+    return Schedule(steps, batch_size, learning_rate, 0.01, "32-true", seed)
 
 
 @pytest.fixture
@@ -42,19 +42,19 @@ def supervised() -> Supervised:
 
 
 def test_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
-    values = [schedule(step, 100, 0.1) for step in range(101)]
+    values = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
     np.testing.assert_allclose(values[:10], np.arange(1, 11) / 10)
     np.testing.assert_allclose(values[10:], 0.5 * (1 + np.cos(np.pi * np.arange(91) / 90)), atol=1e-12)
     assert values[55] == pytest.approx(0.5) and values[100] == pytest.approx(0)
-    assert [schedule(step, 1, 0.05) for step in (0, 1)] == [1.0, 1.0]
-    assert schedule(500, 1000, 0.1) == schedule(50, 100, 0.1)  # depends on step / steps alone
+    assert [learning_rate_factor(step, 1, 0.05) for step in (0, 1)] == [1.0, 1.0]
+    assert learning_rate_factor(500, 1000, 0.1) == learning_rate_factor(50, 100, 0.1)  # depends on step / steps alone
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (7, 3), (3, 8), (8, 8)])
 def test_every_epoch_shows_every_image_once(count: int, size: int) -> None:
-    plan = plan_of(steps=4 * count, batch_size=size, seed=3)
-    batches = list(Order(count, plan))
-    assert len(batches) == plan.steps and all(len(e) == len(p) == size for e, p in batches)
+    schedule = plan_of(steps=4 * count, batch_size=size, seed=3)
+    batches = list(Order(count, schedule))
+    assert len(batches) == schedule.steps and all(len(e) == len(p) == size for e, p in batches)
     epochs, positions = np.concatenate([e for e, _ in batches]), np.concatenate([p for _, p in batches])
     assert (np.diff(epochs) >= 0).all()
     np.testing.assert_array_equal(epochs, np.arange(len(epochs)) // count)
@@ -66,14 +66,14 @@ def test_every_epoch_shows_every_image_once(count: int, size: int) -> None:
 
 
 def test_order_from_any_step_is_the_tail_and_ranks_share_a_batch() -> None:
-    plan = plan_of(steps=20, batch_size=6)
-    whole = list(Order(10, plan))
+    schedule = plan_of(steps=20, batch_size=6)
+    whole = list(Order(10, schedule))
     for start in (0, 1, 9, 19):
-        tail = list(Order(10, plan, start))
+        tail = list(Order(10, schedule, start))
         assert len(tail) == 20 - start
         for (e, p), (whole_e, whole_p) in zip(tail, whole[start:], strict=True):
             assert np.array_equal(e, whole_e) and np.array_equal(p, whole_p)
-    ranks = [list(Order(10, plan, rank=r, world=3)) for r in range(3)]
+    ranks = [list(Order(10, schedule, rank=r, world=3)) for r in range(3)]
     for step, (epochs, positions) in enumerate(whole):
         shares = [r[step] for r in ranks]
         assert all(len(p) == 2 for _, p in shares)
@@ -140,8 +140,8 @@ def test_weights_rest_while_the_rate_is_measured_so_that_no_copy_of_them_is_need
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_no_gradients_take_memory_while_a_forward_pass_fills_it(store: Store, accumulate: int) -> None:
     method = witness()
-    plan = dataclasses.replace(plan_of(3), accumulate=accumulate)
-    trainer.fit(method, plan, Batches(store, np.arange(30), np.arange(30) % 2), None, quiet=True)
+    schedule = dataclasses.replace(plan_of(3), accumulate=accumulate)
+    trainer.fit(method, schedule, Batches(store, np.arange(30), np.arange(30) % 2), None, quiet=True)
     assert len(method.seen) == 3 * accumulate
     for part, (_, gradients) in enumerate(method.seen):  # but those that are being summed
         assert all((g is None) == (part % accumulate == 0) for g in gradients)
@@ -173,25 +173,25 @@ def test_a_loss_that_is_no_number_stops_the_run(store: Store) -> None:
 
 
 def test_fit_reaches_the_same_weights_as_a_loop_by_hand(store: Store) -> None:
-    plan = plan_of(steps=6)
+    schedule = plan_of(steps=6)
     batches = Batches(store, np.arange(30), np.arange(30) % 2)
     by_hand = supervised().train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         [
-            {**g, "lr": plan.learning_rate * g.get("lr_scale", 1), "weight_decay": g.get("weight_decay", plan.weight_decay)}
+            {**g, "lr": schedule.learning_rate * g.get("lr_scale", 1), "weight_decay": g.get("weight_decay", schedule.weight_decay)}
             for g in by_hand.param_groups()
         ],
         fused=True,
     )
     peaks = [g["lr"] for g in optimizer.param_groups]
-    for step, key in enumerate(Order(30, plan)):
+    for step, key in enumerate(Order(30, schedule)):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * schedule(step, 6, by_hand.warmup)
+            group["lr"] = peak * learning_rate_factor(step, 6, by_hand.warmup)
         optimizer.zero_grad()
-        step_loss(by_hand, batches[key], plan.seed)["loss"].backward()
+        step_loss(by_hand, batches[key], schedule.seed)["loss"].backward()
         optimizer.step()
     method = supervised()
-    trained = trainer.fit(method, plan, batches, None, quiet=True)
+    trained = trainer.fit(method, schedule, batches, None, quiet=True)
     assert trained.steps == 6 and trained.seconds > 0
     for name, value in method.state_dict().items():
         torch.testing.assert_close(value, by_hand.state_dict()[name], atol=1e-6, rtol=1e-5, msg=name)
@@ -223,9 +223,9 @@ def test_small_images_are_not_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPat
 
 
 def test_schedules_in_closed_form() -> None:
-    assert [schedule(s, 100, 0.1, "constant") for s in (0, 4, 9, 10, 99)] == pytest.approx([0.1, 0.5, 1, 1, 1])
-    assert [schedule(s, 100, 0.1, "plateau") for s in (0, 50)] == pytest.approx([0.1, 1])
-    cycle = [schedule(s, 100, 0.1, "one_cycle") for s in (0, 15, 30, 65, 100)]
+    assert [learning_rate_factor(s, 100, 0.1, "constant") for s in (0, 4, 9, 10, 99)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [learning_rate_factor(s, 100, 0.1, "plateau") for s in (0, 50)] == pytest.approx([0.1, 1])
+    cycle = [learning_rate_factor(s, 100, 0.1, "one_cycle") for s in (0, 15, 30, 65, 100)]
     assert cycle == pytest.approx([0.04, 0.52, 1, 0.5, 0], abs=1e-9)
 
 
@@ -248,10 +248,10 @@ def test_a_batch_fits_unless_memory_runs_out(store: Store, monkeypatch: pytest.M
     assert lr_finder.fits(method, plan_of(batch_size=4), batches)
     throw_away_step = lr_finder._throw_away_step
 
-    def limited(method: nn.Module, plan: Plan, *rest: object) -> float:
-        if plan.batch_size > 4:
+    def limited(method: nn.Module, schedule: Schedule, *rest: object) -> float:
+        if schedule.batch_size > 4:
             raise torch.OutOfMemoryError
-        return throw_away_step(method, plan, *rest)  # type: ignore[arg-type]
+        return throw_away_step(method, schedule, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(lr_finder, "_throw_away_step", limited)
     assert lr_finder.fits(method, plan_of(batch_size=4), batches) and not lr_finder.fits(method, plan_of(batch_size=8), batches)

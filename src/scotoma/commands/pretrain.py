@@ -117,7 +117,7 @@ def pretrain(
         if minutes is None and epochs is None and steps is None:
             epochs = paper.get("epochs")
     settings = chosen.settings(method_args or {})
-    reads_labels = chosen.wants(settings).labels
+    reads_labels = chosen.requirements(settings).labels
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
         raise UsageError("give one of --minutes, --epochs and --steps")
     if minutes is None and epochs is None and steps is None:
@@ -165,7 +165,7 @@ def pretrain(
     if finished:
         from scotoma.training import resuming
 
-        return resuming.confirm_finished(Path(out), material, chosen.wants(settings).regions, [init] if init else [])
+        return resuming.confirm_finished(Path(out), material, chosen.requirements(settings).masks, [init] if init else [])
     from scotoma.training.pretraining import (
         assemble,
         opened,

@@ -338,43 +338,43 @@ def _used(run: Path | None) -> pd.DataFrame | None:
 TESTED_ON = "tested_on"  # the key of a row by which the images tested and the target are known again
 
 
-def data_rows(material: Any) -> list[Row]:
+def data_rows(data_module: Any) -> list[Row]:
     """Rows about the data: how many images, patients and unreadable files."""
     import numpy as np
 
     from scotoma.data.splits.altered_copies import NOT_LOOKED_FOR
     from scotoma.data.splits.splits import cohort, count_shared
 
-    target = material.target
-    rows: list[Row] = list(cohort(material.split, target.y if target else None, target.classes if target else ()))
+    target = data_module.target
+    rows: list[Row] = list(cohort(data_module.split, target.y if target else None, target.classes if target else ()))
     if target is not None:
-        test = material.split.rows("test")
+        test = data_module.split.rows("test")
         tested = {
             "metric": "tested",
             "split": "test",
             "value": int(target.known[test].sum()),
             "n": len(test),
-            "rule": material.rule,
-            "unit": material.split.unit,
-            "patients": len(np.unique(material.split.units[test[target.known[test]]])),
-            TESTED_ON: _tested_on(material, test[target.known[test]]),
+            "rule": data_module.rule,
+            "unit": data_module.split.unit,
+            "patients": len(np.unique(data_module.split.units[test[target.known[test]]])),
+            TESTED_ON: _tested_on(data_module, test[target.known[test]]),
         }
         rows.append({"evaluator": "data", **tested})
-    if not material.split.made and len(set(material.split.of.tolist()) - {""}) > 1:  # the table's own
-        copied = material.split.copied
+    if not data_module.split.made and len(set(data_module.split.of.tolist()) - {""}) > 1:  # the table's own
+        copied = data_module.split.copied
         told = {"reason": NOT_LOOKED_FOR} if copied is None else {}
         rows.append({"evaluator": "data", "metric": "altered_copies_across_splits", "value": copied, **told})
-    rows += [{**copies.row(), "weights": Path(source).name} for source, copies in material.copies.items()]
-    for what, count in count_shared(material.dataset, material.store, material.split):  # which --allow_leakage let pass
+    rows += [{**copies.row(), "weights": Path(source).name} for source, copies in data_module.copies.items()]
+    for what, count in count_shared(data_module.dataset, data_module.store, data_module.split):  # which --allow_leakage let pass
         rows.append({"evaluator": "data", "metric": "shared_between_sides", "value": count, "what": what})
-    unreadable = int(material.store.facts["error"].notna().sum())
+    unreadable = int(data_module.store.facts["error"].notna().sum())
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
 
 
-def _tested_on(material: Any, rows: np.ndarray) -> str:
+def _tested_on(data_module: Any, rows: np.ndarray) -> str:
     """A keyed hash of the images that are tested and of the target's columns."""
     from scotoma.data import pseudonyms
     from scotoma.data.splits.splits import contents
 
-    images = sorted(map(str, contents(material.dataset, material.store)[rows]))
-    return pseudonyms.pseudonym("\n".join([*material.target.columns, *images]), pseudonyms.load_key())
+    images = sorted(map(str, contents(data_module.dataset, data_module.store)[rows]))
+    return pseudonyms.pseudonym("\n".join([*data_module.target.columns, *images]), pseudonyms.load_key())

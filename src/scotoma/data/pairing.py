@@ -10,8 +10,8 @@ import numpy as np
 from scotoma.rng import KeyedRNG
 
 
-class Partners:
-    """Draws for each image another of its group, uniformly; an image that is alone is its own partner.
+class GroupPairing:
+    """Draws for each image another of its group, uniformly; an image that is alone is paired with itself.
 
     Args:
         codes: (n,) int, the group of each image.
@@ -21,7 +21,7 @@ class Partners:
         self.groups = _Groups(codes)
 
     def draw(self, positions: np.ndarray, rng: KeyedRNG) -> tuple[np.ndarray, None]:
-        """(B,) the partners of the images at these positions."""
+        """(B,) the paired images of the images at these positions."""
         groups = self.groups
         others = groups.size[positions] - 1
         skip = 1 + np.minimum((_uniform(rng, "partner") * others).astype(np.int64), others - 1)
@@ -29,7 +29,7 @@ class Partners:
         return groups.order[groups.start[positions] + place], None
 
 
-class Successors:
+class SuccessorPairing:
     """Draws for each image the next of its study or, half the time and where there is none, another that is not the next.
 
     That other lies in the same study where the study has more than two images, so that knowing the patient is not enough.
@@ -43,7 +43,7 @@ class Successors:
         self.groups = _Groups(codes, order)
 
     def draw(self, positions: np.ndarray, rng: KeyedRNG) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) the partners, and (B,) float32 whether each follows its image."""
+        """(B,) the paired images, and (B,) float32 whether each follows its image."""
         groups = self.groups
         size, place, start = (values[positions] for values in (groups.size, groups.place, groups.start))
         follows = (place + 1 < size) & (_uniform(rng, "follows") < 0.5)

@@ -23,7 +23,7 @@ from scotoma.data.evaluated_images import TESTED
 from scotoma.data.patient_rows import OF_TABLE, OWNER, PEOPLE, rows_of, unnamed
 from scotoma.data.provenance import Record
 from scotoma.data.store import caches
-from scotoma.data.store.store import REGION, REGIONS
+from scotoma.data.store.store import MASK_ROW, MASKS_FOLDER
 from scotoma.errors import UsageError, notice, number
 from scotoma.run_folder import USED
 
@@ -175,9 +175,9 @@ def take_out_of_store(holding: Holding) -> None:
 
     path, rows = holding.path, holding.rows
     table = pd.read_parquet(path / TABLE) if (path / TABLE).exists() else None
-    if table is not None and REGION in table.columns and (path / REGIONS).is_dir():
-        regions = table[REGION][table["row"].isin(rows)].to_numpy()
-        _erase(path / REGIONS, regions[regions >= 0].astype(int))
+    if table is not None and MASK_ROW in table.columns and (path / MASKS_FOLDER).is_dir():
+        masks = table[MASK_ROW][table["row"].isin(rows)].to_numpy()
+        _erase(path / MASKS_FOLDER, masks[masks >= 0].astype(int))
     for extra in path.glob("copies*"):  # groups of altered copies, found anew at need
         extra.unlink()
     _erase(path, rows)

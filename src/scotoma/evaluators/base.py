@@ -151,9 +151,9 @@ def evaluate_draws(context: Context, inputs: np.ndarray, predict: Predict) -> li
     return found
 
 
-def say_few(material: Any) -> None:
+def say_few(data_module: Any) -> None:
     """Say where so few patients (or other units) are tested that intervals over them say little or nothing."""
-    test, split = material.split.rows("test"), material.split
-    count = len({*split.units[test[material.target.known[test]]].tolist()})
+    test, split = data_module.split.rows("test"), data_module.split
+    count = len({*split.units[test[data_module.target.known[test]]].tolist()})
     if text := caution(count, split.unit, plural(split.unit)):
-        notice(material.dataset.name, text)
+        notice(data_module.dataset.name, text)

@@ -16,7 +16,7 @@ from scotoma.data.splits.label_draws import Draw
 from scotoma.evaluators.base import Context, Row, evaluate_draws
 from scotoma.methods.parts.losses import classification
 from scotoma.models import linear_probe
-from scotoma.training.schedule import schedule
+from scotoma.training.schedule import learning_rate_factor
 
 PROTOCOL = 1
 EPOCHS, MOMENTUM = 90, 0.9
@@ -50,7 +50,7 @@ def _trained(x: Tensor, y: Tensor, classes: int, rate: float, seed: int) -> nn.L
     size = max(1, min(MOST, len(x) // FEWEST_STEPS))
     parts = [part for _ in range(EPOCHS) for part in torch.randperm(len(x), generator=order).split(size)]
     for step, part in enumerate(parts):
-        optimizer.param_groups[0]["lr"] = rate * schedule(step, len(parts), 0.0)
+        optimizer.param_groups[0]["lr"] = rate * learning_rate_factor(step, len(parts), 0.0)
         optimizer.zero_grad()
         classification(head(x[part]), y[part]).backward()
         optimizer.step()

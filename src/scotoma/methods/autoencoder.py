@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Method, Views
-from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.methods.parts.inputs import Inputs, Requirements
 from scotoma.methods.parts.losses import classification, soft_classification
 from scotoma.models.encoders import width
 from scotoma.models.inpainting_decoders import CodeDecoder
@@ -26,8 +26,8 @@ class Autoencoder(Method):
     Args:
         classifier_weight: of the cross-entropy of a linear classifier on the bottleneck, added to the reconstruction error; 0 for
             no classifier. Above 0 it reads labels; images without one count for the reconstruction alone.
-        region_weight: the squared error inside an image's region (``mask_path``) counts 1 + region_weight times, and the sum is
-            divided by the sum of the weights; an image without region counts alike everywhere. 0 reads no regions.
+        mask_weight: the squared error inside an image's mask (``mask_path``) counts 1 + mask_weight times, and the sum is
+            divided by the sum of the weights; an image without mask counts alike everywhere. 0 reads no masks.
         decoder_dim: channels of the decoder's first maps, halved with every doubling of the side.
         min_scale: smallest share of the image that a crop keeps.
         jitter: strength of brightness, contrast and gamma changes.
@@ -38,40 +38,41 @@ class Autoencoder(Method):
     learning_rate = 1e-3
     weight_decay = 0.01
     class_weights: Tensor | None
+    old_names: ClassVar[dict[str, str]] = {"region_weight": "mask_weight"}
 
     @classmethod
-    def wants(cls, settings: dict[str, Any]) -> Wants:
-        """Labels where there is a classifier, regions where they weigh."""
+    def requirements(cls, settings: dict[str, Any]) -> Requirements:
+        """Labels where there is a classifier, masks where they weigh."""
         labels = settings.get("classifier_weight", 0) > 0
-        return Wants(labels, unlabelled=True, regions=settings.get("region_weight", 0) > 0)
+        return Requirements(labels, unlabelled=True, masks=settings.get("mask_weight", 0) > 0)
 
-    def __init__(self, encoder: nn.Module, inputs: Inputs, *, classifier_weight: float = 0.0, region_weight: float = 0.0,
+    def __init__(self, encoder: nn.Module, inputs: Inputs, *, classifier_weight: float = 0.0, mask_weight: float = 0.0,
                  decoder_dim: int = 128, min_scale: float = 0.5, jitter: float = 0.1) -> None:  # fmt: skip
         super().__init__(encoder, inputs)
-        for name, weight in (("classifier_weight", classifier_weight), ("region_weight", region_weight)):
+        for name, weight in (("classifier_weight", classifier_weight), ("mask_weight", mask_weight)):
             if weight < 0:
                 raise UsageError(f"--method.{name} {weight}: must be at least 0")
-        self.classifier_weight, self.region_weight = classifier_weight, region_weight
+        self.classifier_weight, self.mask_weight = classifier_weight, mask_weight
         self.decoder = CodeDecoder(encoder, inputs.in_chans, inputs.image_size, decoder_dim)
         self.head = nn.Linear(width(encoder), inputs.outputs) if classifier_weight else None
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)
         weights = next(encoder.parameters()).new_tensor(inputs.class_weights) if inputs.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def views(self, images: Tensor, rng: KeyedRNG, regions: Tensor | None = None) -> Views:
-        """One mildly changed view, and its region under the same warp, without interpolation."""
+    def views(self, images: Tensor, rng: KeyedRNG, masks: Tensor | None = None) -> Views:
+        """One mildly changed view, and its mask under the same warp, without interpolation."""
         drawn = self.augment.sample(rng)
         views = {"view": self.augment.apply(images, drawn)}
-        if regions is not None:
-            views["region"] = (self.augment.apply_to_labels(regions, drawn) > 0).float()
+        if masks is not None:
+            views["mask"] = (self.augment.apply_to_labels(masks, drawn) > 0).float()
         return views
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The weighted squared error, mean over images, plus ``classifier_weight`` times the cross-entropy where it is known."""
         features = self.encoder(views["view"])
         error = (self.decoder(features).float() - views["view"]).square().mean(1)  # (B, H, W)
-        if self.region_weight and "region" in views:
-            weight = 1 + self.region_weight * views["region"].squeeze(1)
+        if self.mask_weight and "mask" in views:
+            weight = 1 + self.mask_weight * views["mask"].squeeze(1)
             reconstruction = ((error * weight).sum((1, 2)) / weight.sum((1, 2))).mean()
         else:
             reconstruction = error.mean()
@@ -84,8 +85,8 @@ class Autoencoder(Method):
         return {"loss": loss, "reconstruction": reconstruction.detach(), "cross_entropy": cross_entropy.detach()}
 
     def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
-        """The view, its region where regions weigh, and the reconstruction."""
+        """The view, its mask where masks weigh, and the reconstruction."""
         shown = {"view": views["view"]}
-        if "region" in views:
-            shown["region"] = views["region"].expand_as(views["view"])
+        if "mask" in views:
+            shown["mask"] = views["mask"].expand_as(views["view"])
         return {**shown, "reconstruction": self.decoder(self.encoder(views["view"])).float()}

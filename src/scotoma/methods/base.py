@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.methods.parts.inputs import Inputs, Requirements
 from scotoma.rng import KeyedRNG
 
 Views = dict[str, Tensor]
@@ -40,13 +40,14 @@ class Method(nn.Module):
     own_statistics: ClassVar[bool] = False  # of several processes, each keeps the batch statistics of its own images
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     reference: ClassVar[dict[str, Any]] = {}
+    old_names: ClassVar[dict[str, str]] = {}  # arguments as encoders and configurations of earlier versions name them
 
     @classmethod
-    def wants(cls, settings: dict[str, Any]) -> Wants:
+    def requirements(cls, settings: dict[str, Any]) -> Requirements:
         """What a batch must bring, with these arguments; ``columns`` and ``positives`` mean the same in every method."""
         if settings.get("positives", "").startswith("next:"):
             raise UsageError("--method.positives: what follows an image need not look alike; name a column, such as patient")
-        return Wants(
+        return Requirements(
             cls.needs_labels, columns=tuple(settings.get("columns", ())), pairs=settings.get("positives", "")
         )  # fmt: skip
 
@@ -57,6 +58,7 @@ class Method(nn.Module):
         Raises:
             UsageError: it has no argument of that name.
         """
+        given = {cls.old_names.get(name, name): value for name, value in given.items()}
         defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY}
         for name in given:
             if name not in defaults:
@@ -75,7 +77,7 @@ class Method(nn.Module):
         cls.settings(dict(texts))
         defaults = cls.settings({})
         found: dict[str, Any] = {}
-        for name, text in texts.items():
+        for name, text in ((cls.old_names.get(name, name), text) for name, text in texts.items()):
             kind = type(defaults[name])
             try:
                 if kind is bool:
@@ -94,7 +96,7 @@ class Method(nn.Module):
     def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """Make the views of a batch: (B, C, H, W) uint8 on the device -> named tensors.
 
-        A method that ``wants`` pairs or regions takes them as further arguments, ``partners`` and ``regions``, by default None.
+        A method that requires pairs or masks takes them as further arguments, ``paired_images`` and ``masks``, by default None.
         """
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.methods.parts.mask_strategies import Hiding
+from scotoma.methods.parts.mask_strategies import MaskStrategy
 from scotoma.models.inpainting_decoders import MapDecoder, fill_in
 from scotoma.rng import KeyedRNG
 from scotoma.transforms.masking import paint, patchify
@@ -55,16 +55,16 @@ class ContextEncoder(Method):
         if cells < 2 or inputs.image_size % cells:
             raise UsageError(f"--method.cells {cells}: must divide the {inputs.image_size} pixels of a side, and be at least 2")
         self.cell, self.whole = inputs.image_size // cells, whole
-        self.hiding = Hiding(masking, mask_ratio, cells, inputs, encoder)
+        self.mask_strategy = MaskStrategy(masking, mask_ratio, cells, inputs, encoder)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter)
 
     def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One view and the random numbers by which its cells are hidden."""
-        return {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
+        return {"view": self.augment(images, rng), "noise": self.mask_strategy.draw(rng)}
 
     def fill(self, views: Views) -> tuple[Tensor, Tensor]:
         """The image predicted from what is visible, (B, C, size, size) float32, and the mask of its cells (B, N)."""
-        mask = self.hiding.order(views["view"], views["noise"], self.encoder)[2]
+        mask = self.mask_strategy.order(views["view"], views["noise"], self.encoder)[2]
         return fill_in(self.encoder, self.decoder, paint(views["view"], mask, self.cell)).float(), mask
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
@@ -72,11 +72,11 @@ class ContextEncoder(Method):
         prediction, mask = self.fill(views)
         errors = patchify((prediction - views["view"]).square(), self.cell).mean(2)  # (B, N)
         loss = errors.mean() if self.whole else (errors * mask).sum() / mask.sum()
-        return {"loss": loss + self.hiding.loss(views["view"], errors, mask)}
+        return {"loss": loss + self.mask_strategy.loss(views["view"], errors, mask)}
 
     def after_step(self, progress: float) -> None:
         """What hides may follow a schedule."""
-        self.hiding.after_step(progress)
+        self.mask_strategy.after_step(progress)
 
     def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, what the encoder saw of it, and the filled-in part beside the visible one."""

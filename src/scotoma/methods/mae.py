@@ -11,7 +11,7 @@ from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Method, Views
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import masked_patch_loss
-from scotoma.methods.parts.mask_strategies import Hiding
+from scotoma.methods.parts.mask_strategies import MaskStrategy
 from scotoma.models.encoders import forward_visible, is_vit
 from scotoma.models.heads import TokenDecoder, sincos_positions
 from scotoma.rng import KeyedRNG
@@ -72,7 +72,7 @@ class MAE(Method):
         self.patch = int(vit.patch_embed.patch_size[0])
         self.grid = inputs.image_size // self.patch
         self.norm_pixels, self.norm_floor = norm_pixels, norm_floor
-        self.hiding = Hiding(masking, mask_ratio, self.grid, inputs, encoder)
+        self.mask_strategy = MaskStrategy(masking, mask_ratio, self.grid, inputs, encoder)
         prefix = int(vit.num_prefix_tokens)
         if not inputs.trained:
             # appendix A.1: "We use the sine-cosine version" of positional embeddings, in encoder and decoder
@@ -87,11 +87,11 @@ class MAE(Method):
 
     def views(self, images: Tensor, rng: KeyedRNG) -> Views:
         """One cropped view and the random numbers by which patches are hidden."""
-        return {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
+        return {"view": self.augment(images, rng), "noise": self.mask_strategy.draw(rng)}
 
     def reconstruct(self, views: Views) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted patches (B, N, P), the patches to be predicted, and the mask (B, N)."""
-        keep, restore, mask = self.hiding.order(views["view"], views["noise"], self.encoder)
+        keep, restore, mask = self.mask_strategy.order(views["view"], views["noise"], self.encoder)
         tokens = forward_visible(self.encoder, views["view"], keep)
         prediction = self.decoder(tokens, restore)
         return prediction, patchify(views["view"], self.patch), mask
@@ -103,15 +103,15 @@ class MAE(Method):
             variance, mean = torch.var_mean(target, 2, keepdim=True)
             target = (target - mean) / (variance + self.norm_floor).sqrt()
         loss = masked_patch_loss(prediction, target, mask)
-        if self.hiding.agent is None:
+        if self.mask_strategy.agent is None:
             return {"loss": loss}
         errors = (prediction.detach().float() - target).square().mean(2)
-        agent = self.hiding.loss(views["view"], errors, mask)
+        agent = self.mask_strategy.loss(views["view"], errors, mask)
         return {"loss": loss + agent, "reconstruction": loss, "agent": agent}
 
     def after_step(self, progress: float) -> None:
         """The agent, where there is one, trusts itself more as training goes on."""
-        self.hiding.after_step(progress)
+        self.mask_strategy.after_step(progress)
 
     def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, what the encoder saw of it, and the reconstruction beside the visible patches."""

@@ -60,11 +60,11 @@ class MoCoV2(Method):
         self.queue = KeyQueue(max(1, min(queue_size, inputs.images // 2)) if inputs.images else queue_size, projection_dim)
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
-    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
-        """Two random views, drawn alike, the second of the partners where there are any; and what shuffles the keys."""
+    def views(self, images: Tensor, rng: KeyedRNG, paired_images: Tensor | None = None) -> Views:
+        """Two random views, drawn alike, the second of the paired images where there are any; and what shuffles the keys."""
         return {
             "query": self.augment(images, rng.of("query")),
-            "key": self.augment(images if partners is None else partners, rng.of("key")),
+            "key": self.augment(images if paired_images is None else paired_images, rng.of("key")),
             "shuffle": rng.uniform("shuffle"),
         }
 

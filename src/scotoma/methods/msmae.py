@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scotoma.distributed import collectives
 from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Method, Views
-from scotoma.methods.parts.inputs import Inputs, Wants
+from scotoma.methods.parts.inputs import Inputs, Requirements
 from scotoma.methods.parts.losses import classification, soft_classification
 from scotoma.models.attention_cache import AttentionMaps, patch_side
 from scotoma.models.encoders import forward_visible
@@ -80,9 +80,9 @@ class MSMAE(Method):
     }
 
     @classmethod
-    def wants(cls, settings: dict[str, Any]) -> Wants:
+    def requirements(cls, settings: dict[str, Any]) -> Requirements:
         """Labels, unless ``label_free``; images without one are reconstructed all the same."""
-        return Wants(labels=not settings.get("label_free", False), unlabelled=True)
+        return Requirements(labels=not settings.get("label_free", False), unlabelled=True)
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, mask_ratio: float = 0.45, throw_ratio: float = 0.3,
                  warmup_epochs: int = 5, attention_interval: int = 5, classification_weight: float = 0.1, label_free: bool = False,

@@ -108,10 +108,10 @@ class MSN(Method):
         networks = [*decay_groups(self.online), *decay_groups(self.online_head)]
         return [*networks, {"params": [self.prototypes], "weight_decay": 0.0}]
 
-    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
-        """The target view, of the partners where there are any; the random view and by what its patches drop; the small views."""
+    def views(self, images: Tensor, rng: KeyedRNG, paired_images: Tensor | None = None) -> Views:
+        """The target view, of the paired images where there are any; the random view and by what its patches drop; small views."""
         views = {
-            "target view": self.large(images if partners is None else partners, rng.of("target")),
+            "target view": self.large(images if paired_images is None else paired_images, rng.of("target")),
             "random view": self.large(images, rng.of("random")),
             "noise": rng.uniform("drop", self.grid**2),
         }

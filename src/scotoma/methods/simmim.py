@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from scotoma.errors import UsageError
 from scotoma.methods.base import Batch, Method, Views
-from scotoma.methods.parts.inputs import Inputs, Wants
-from scotoma.methods.parts.mask_strategies import Hiding
+from scotoma.methods.parts.inputs import Inputs, Requirements
+from scotoma.methods.parts.mask_strategies import MaskStrategy
 from scotoma.models.encoders import embed, is_vit, through_blocks, width
 from scotoma.rng import KeyedRNG
 from scotoma.transforms.masking import finer, paint, patchify, unpatchify
@@ -29,7 +29,7 @@ class SimMIM(Method):
             "we adopt 32 x 32 by default", of 192 or 224 pixels).
         masking: which units: random, drawn anew each time ("dynamic"), fixed (once for each image), block, attention, agent,
             entropy or saliency; see ``scotoma.methods.parts.mask_strategies``.
-        next_task: also tell whether the partner is the next image of the same study.
+        next_task: also predict whether the paired image is the next one of the same study.
         next_weight: of that task's cross-entropy beside the reconstruction loss (BERT, section A.2: the plain sum).
         min_scale: smallest share of the image that a crop keeps (section 4.1.2: "scale range of [0.67, 1]").
 
@@ -53,9 +53,9 @@ class SimMIM(Method):
     }
 
     @classmethod
-    def wants(cls, settings: dict[str, Any]) -> Wants:
+    def requirements(cls, settings: dict[str, Any]) -> Requirements:
         """Pairs of images that follow one another in a study, for the next task."""
-        return Wants(pairs="next:study" if settings.get("next_task") else "")
+        return Requirements(pairs="next:study" if settings.get("next_task") else "")
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, mask_ratio: float = 0.6, mask_unit: int = 16,
                  masking: str = "random", next_task: bool = False, next_weight: float = 1.0,
@@ -72,7 +72,7 @@ class SimMIM(Method):
             )
         self.prefix, self.next_weight = int(vit.num_prefix_tokens), next_weight
         self.times = mask_unit // self.patch  # patches along the side of a unit
-        self.hiding = Hiding(masking, mask_ratio, inputs.image_size // mask_unit, inputs, encoder)
+        self.mask_strategy = MaskStrategy(masking, mask_ratio, inputs.image_size // mask_unit, inputs, encoder)
         # section 3.2: "a learnable mask token vector to replace each masked patch", of the width of the patch embedding
         self.mask_token = nn.Parameter(torch.zeros(1, 1, vit.embed_dim))
         nn.init.normal_(self.mask_token, std=0.02)
@@ -82,12 +82,12 @@ class SimMIM(Method):
         self.next = nn.Sequential(nn.Linear(2 * features, features), nn.Tanh(), nn.Linear(features, 1)) if next_task else None
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=0.0)
 
-    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
-        """One cropped view and its random numbers; another crop of the partner, whose random numbers go by the image, too."""
-        views = {"view": self.augment(images, rng), "noise": self.hiding.draw(rng)}
-        if partners is not None:
+    def views(self, images: Tensor, rng: KeyedRNG, paired_images: Tensor | None = None) -> Views:
+        """One cropped view and its random numbers; another crop of the paired image, whose random numbers go by the image, too."""
+        views = {"view": self.augment(images, rng), "noise": self.mask_strategy.draw(rng)}
+        if paired_images is not None:
             other = rng.of("partner")
-            views |= {"partner": self.augment(partners, other), "partner noise": self.hiding.draw(other)}
+            views |= {"paired view": self.augment(paired_images, other), "paired noise": self.mask_strategy.draw(other)}
         return views
 
     def encode(self, view: Tensor, mask: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class SimMIM(Method):
 
     def reconstruct(self, view: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normed tokens, predicted patches (B, N, P), and the mask of the units (B, U)."""
-        units = self.hiding.order(view, noise, self.encoder)[2]
+        units = self.mask_strategy.order(view, noise, self.encoder)[2]
         tokens = self.encode(view, finer(units, self.times))
         return tokens, self.predict(tokens[:, self.prefix :]), units
 
@@ -109,14 +109,14 @@ class SimMIM(Method):
         """Mean absolute error of the hidden pixels (section 3.4); with an agent or the next task their losses on top."""
         view, noise = views["view"], views["noise"]
         if self.next is not None:
-            view, noise = torch.cat([view, views["partner"]]), torch.cat([noise, views["partner noise"]])
+            view, noise = torch.cat([view, views["paired view"]]), torch.cat([noise, views["paired noise"]])
         tokens, prediction, units = self.reconstruct(view, noise)
         errors = (prediction.float() - patchify(view, self.patch)).abs().mean(2)  # (B, N)
-        errors = F.avg_pool2d(errors.view(len(view), 1, -1, self.hiding.grid * self.times), self.times).flatten(1)  # (B, U)
+        errors = F.avg_pool2d(errors.view(len(view), 1, -1, self.mask_strategy.grid * self.times), self.times).flatten(1)  # (B, U)
         reconstruction = (errors * units).sum() / units.sum()
         parts = {"reconstruction": reconstruction}
-        if self.hiding.agent is not None:
-            parts["agent"] = self.hiding.loss(view, errors, units)
+        if self.mask_strategy.agent is not None:
+            parts["agent"] = self.mask_strategy.loss(view, errors, units)
         if self.next is not None:
             vit: Any = self.encoder
             first, second = vit.forward_head(tokens).chunk(2)
@@ -126,7 +126,7 @@ class SimMIM(Method):
 
     def after_step(self, progress: float) -> None:
         """The agent, where there is one, trusts itself more as training goes on."""
-        self.hiding.after_step(progress)
+        self.mask_strategy.after_step(progress)
 
     def example_images(self, views: Views, batch: Batch) -> dict[str, Tensor]:
         """The view, what the encoder saw of it, and the reconstruction beside the visible patches."""

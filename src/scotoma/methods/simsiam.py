@@ -47,11 +47,11 @@ class SimSiam(Method):
         self.predictor = projector([dim, bottleneck, dim])
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
-    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
-        """Two random views, drawn alike, the second of the partners where there are any."""
+    def views(self, images: Tensor, rng: KeyedRNG, paired_images: Tensor | None = None) -> Views:
+        """Two random views, drawn alike, the second of the paired images where there are any."""
         return {
             "first view": self.augment(images, rng.of("first")),
-            "second view": self.augment(images if partners is None else partners, rng.of("second")),
+            "second view": self.augment(images if paired_images is None else paired_images, rng.of("second")),
         }
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:

@@ -58,9 +58,9 @@ class VICReg(Method):
         self.expander = projector([width(encoder), hidden_dim, hidden_dim, expander_dim])
         self.augment = inputs.augmentation(scale=(min_scale, 1.0), jitter=jitter, blur=blur)
 
-    def views(self, images: Tensor, rng: KeyedRNG, partners: Tensor | None = None) -> Views:
-        """Two random views, drawn alike (figure 1: t and t' from one family); the second of the partner where there is one."""
-        other = images if partners is None else partners
+    def views(self, images: Tensor, rng: KeyedRNG, paired_images: Tensor | None = None) -> Views:
+        """Two random views, drawn alike (figure 1: t and t' from one family); the second of the paired image where there is one."""
+        other = images if paired_images is None else paired_images
         return {"first view": self.augment(images, rng.of("first")), "second view": self.augment(other, rng.of("second"))}
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a run knows of itself, in sentences: the material of the model card and of the checklists.
+"""What a run knows of itself, in sentences: the data_module of the model card and of the checklists.
 
 Everything comes from ``config.yaml``, ``rows.jsonl`` and the headers of the networks; a fact that they do not hold is missing.
 """

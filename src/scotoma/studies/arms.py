@@ -55,7 +55,7 @@ def slug(method: str) -> str:
 def reads_labels(method: str, target: Target) -> bool:
     """Whether a method sees the target: then it is trained anew on the labels of each draw alone."""
     chosen, given = plugins.variant(method)
-    return label_columns.reads_target(chosen.wants(chosen.settings(given)), target.columns)
+    return label_columns.reads_target(chosen.requirements(chosen.settings(given)), target.columns)
 
 
 def weights_of(config: dict[str, Any]) -> dict[str, str]:

@@ -86,25 +86,26 @@ def stamp_of(run: Path) -> tuple[int, ...]:
     return entry.st_ino, entry.st_size, entry.st_mtime_ns
 
 
-def require_tested(material: Any) -> None:
+def require_tested(data_module: Any) -> None:
     """Refuse a table of which no row tests."""
-    if len(material.split.rows("test")):
+    if len(data_module.split.rows("test")):
         return
-    name, n = material.dataset.name, len(material.dataset)
-    if material.split.made:
-        raise UsageError(f"{name}: none of {n} images is left to test ({material.rule}): test on images that it has not seen")
+    name, n = data_module.dataset.name, len(data_module.dataset)
+    if data_module.split.made:
+        raise UsageError(f"{name}: none of {n} images is left to test ({data_module.rule}): test on images that it has not seen")
     raise UsageError(f"{name}: the table's split has no row test among {n}: write test where rows are to be tested")
 
 
-def say_other_classes(material: Any) -> None:
+def say_other_classes(data_module: Any) -> None:
     """Say how many test rows have a class that the model was not trained to tell; they are not tested."""
-    target, rows = material.target, material.split.rows("test")
-    column = material.dataset.column(target.columns[0]).iloc[rows]
+    target, rows = data_module.target, data_module.split.rows("test")
+    column = data_module.dataset.column(target.columns[0]).iloc[rows]
     others = int((column.notna().to_numpy() & ~target.known[rows]).sum())
     if others:
         known = ", ".join(target.classes[:10])
         notice(
-            material.dataset.name, f"{others} of {len(rows)} test images have another class than the model's ({known}): not tested"
+            data_module.dataset.name,
+            f"{others} of {len(rows)} test images have another class than the model's ({known}): not tested",
         )
 
 

@@ -27,8 +27,8 @@ from scotoma.models.features import extract
 from scotoma.models.precision import automatic_precision
 from scotoma.run_folder import Row, Run
 from scotoma.training.callbacks import Callback
-from scotoma.training.lr_finder import range_test
-from scotoma.training.schedule import Plan
+from scotoma.training.lr_finder import find_learning_rate
+from scotoma.training.schedule import Schedule
 from scotoma.training.trainer import Batches, Trained, Trainer, fit
 from scotoma.visualization import plots
 
@@ -45,11 +45,11 @@ class FineTuning:
     Args:
         steps: optimiser steps.
         batch_size: images a step.
-        learning_rate: peak; 0 for the one that a range test finds.
+        learning_rate: peak learning rate; 0 for the one that the learning-rate finder gives.
         weight_decay: of AdamW.
-        schedule: of the learning rate, one of ``plan.SCHEDULES``.
-        balance: one of ``plan.BALANCES``: classes count alike by weights in the loss, by drawing images of smaller classes again
-            and again, or by leaving some of larger ones out. Several 0/1 targets know weights only.
+        schedule: shape of the learning rate, one of ``schedule.SCHEDULES``.
+        balance: one of ``schedule.BALANCES``: classes count alike by weights in the loss, by drawing images of smaller classes
+            again and again, or by leaving some of larger ones out. Several 0/1 targets know weights only.
         patience: checks of the validation rows without improvement after which training stops; the best weights are kept. 0 for the
             fixed budget.
         monitor: what is checked, ``loss`` or one of ``metrics.METRICS``, ``dice`` of masks, ``mae`` of numbers.
@@ -83,30 +83,30 @@ class FineTuning:
         return {k: v for k, v in self.method_args.items() if v != defaults[k]}
 
     def train(self, method: Method, batches: Batches, image_size: int, score: Score, run: Run | None,
-              quiet: bool) -> tuple[Trained, Plan]:  # fmt: skip
-        """Train a method in place, keeping the weights that ``score`` likes best where patience is limited.
+              quiet: bool) -> tuple[Trained, Schedule]:  # fmt: skip
+        """Train a method in place, keeping the weights that ``score`` is highest for where patience is limited.
 
         Args:
             method: what to train.
             batches: from which images.
             image_size: what the automatic precision is chosen by.
             score: of the validation rows.
-            run: for checkpoints, logs and the range test's figure.
+            run: for checkpoints, logs and the learning-rate finder's figure.
             quiet: no progress bar.
         """
-        plan = Plan(
+        schedule = Schedule(
             self.steps, self.batch_size, self.learning_rate or Supervised.learning_rate, self.weight_decay,
             self.precision or automatic_precision(image_size), self.seed, self.schedule,
         )  # fmt: skip
         if not self.learning_rate:
-            plan = replace(plan, learning_rate=found_rate(method, plan, batches, run))
-        watcher = Watcher(method, plan.steps, self, score)
-        callbacks = (watcher,) if self.patience or self.schedule == "plateau" else ()
+            schedule = replace(schedule, learning_rate=choose_learning_rate(method, schedule, batches, run))
+        stopping = EarlyStopping(method, schedule.steps, self, score)
+        callbacks = (stopping,) if self.patience or self.schedule == "plateau" else ()
         resume = bool(run and run.resumed)
-        trained = fit(method, plan, batches, run.path if run else None, resume=resume, quiet=quiet, callbacks=callbacks)
+        trained = fit(method, schedule, batches, run.path if run else None, resume=resume, quiet=quiet, callbacks=callbacks)
         if self.patience:
-            watcher.restore()
-        return trained, plan
+            stopping.restore()
+        return trained, schedule
 
 
 class Model(NamedTuple):
@@ -283,21 +283,21 @@ def task_of(
     return choose(target.columns, target.numbers is not None)(dataset, store, split, target, classes, quiet)
 
 
-def found_rate(method: Method, plan: Plan, batches: Batches, run: Run | None) -> float:
-    """The learning rate of a range test, saved in the run's configuration beside the test's figure."""
-    rates, losses, chosen = range_test(method, plan, batches)
+def choose_learning_rate(method: Method, schedule: Schedule, batches: Batches, run: Run | None) -> float:
+    """The learning rate that the finder gives, saved in the run's configuration beside its figure."""
+    rates, losses, chosen = find_learning_rate(method, schedule, batches)
     if run is not None:
         figure = plots.curve(rates, losses, "learning rate", "training loss, smoothed", chosen)
         caption = "Loss while the learning rate rises step by step; dashed, the rate that was taken: a tenth of the lowest point's."
-        run.figure("learning_rate", figure, "Learning-rate range test", caption, "training")
+        run.figure("learning_rate", figure, "Learning-rate finder", caption, "training")
         run.save_config(learning_rate=chosen, resolved=["learning_rate"])
     return chosen
 
 
-class Watcher(Callback):
-    """Looks at the validation rows now and then: keeps the best weights, stops training, lowers the learning rate."""
+class EarlyStopping(Callback):
+    """Early stopping on the validation set: keeps the best weights, stops training, lowers the learning rate of ``plateau``."""
 
-    key = "Watcher"
+    key = "Watcher"  # its name in checkpoints
 
     def __init__(self, method: Method, steps: int, tuning: FineTuning, score: Score) -> None:
         self.method, self.tuning, self.score = method, tuning, score

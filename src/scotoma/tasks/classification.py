@@ -81,8 +81,8 @@ class Classification(Task):
         def score(device: torch.device) -> float:
             return self.monitor(method, info, drawn, tuning.monitor, device)
 
-        trained, plan = tuning.train(method, batches, info.image_size, score, run, self.quiet)
-        return Model(method.encoder.cpu(), info, method.head.cpu()), cost_rows(trained, plan, method, len(drawn.seen), 0.0)
+        trained, schedule = tuning.train(method, batches, info.image_size, score, run, self.quiet)
+        return Model(method.encoder.cpu(), info, method.head.cpu()), cost_rows(trained, schedule, method, len(drawn.seen), 0.0)
 
     @torch.no_grad()
     def monitor(self, method: Supervised, info: EncoderInfo, drawn: Draw, name: str, device: torch.device) -> float:

@@ -75,9 +75,9 @@ class Regression(Task):
             error = found - self.numbers[drawn.val]
             return -float(np.abs(error).mean() if tuning.monitor == "mae" else np.square(error).mean())
 
-        trained, plan = tuning.train(method, batches, info.image_size, score, run, self.quiet)
+        trained, schedule = tuning.train(method, batches, info.image_size, score, run, self.quiet)
         model = Model(method.encoder.cpu(), info, _scaled(method.head.cpu(), std, mean))
-        return model, cost_rows(trained, plan, method, len(seen), 0.0)
+        return model, cost_rows(trained, schedule, method, len(seen), 0.0)
 
     def outputs(self, model: Model, positions: np.ndarray) -> np.ndarray:
         """(n,) numbers."""

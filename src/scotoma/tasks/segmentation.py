@@ -82,11 +82,11 @@ class Segmenter(Method):
         still(self.encoder)
         return self
 
-    def views(self, images: Tensor, rng: KeyedRNG, regions: Tensor | None = None) -> Views:
+    def views(self, images: Tensor, rng: KeyedRNG, masks: Tensor | None = None) -> Views:
         """One mildly changed view, and the classes of its pixels under the same warp, 0 beyond the image."""
-        assert regions is not None
+        assert masks is not None
         drawn = self.augment.sample(rng)
-        stored = self.augment.apply_to_labels(regions, drawn)[:, 0].long()
+        stored = self.augment.apply_to_labels(masks, drawn)[:, 0].long()
         return {"view": self.augment.apply(images, drawn), "labels": self.codes[stored]}
 
     def loss(self, views: Views, batch: Batch) -> dict[str, Tensor]:
@@ -119,8 +119,8 @@ class Segmentation(Task):
         super().check_study(methods, modes, controls)
         for method in methods:
             chosen, given = plugins.variant(method)
-            wants = chosen.wants(chosen.settings(given))
-            if wants.labels or wants.regions:
+            requirements = chosen.requirements(chosen.settings(given))
+            if requirements.labels or requirements.masks:
                 raise UsageError(f"{method} reads labels or masks: for masks name methods that read none")
         wrong = next((c for c in controls if c in Task.controls and c not in cls.controls), None)
         if wrong:
@@ -166,13 +166,13 @@ class Segmentation(Task):
             info.image_size, info.in_chans, info.mean, info.std, info.modality, len(info.classes), images=len(drawn.train)
         )  # fmt: skip
         method = Segmenter(network, inputs, decoder, self.masks.codes, tuning.frozen, **tuning.encoder_args)
-        batches = Batches(self.store, self.rows[drawn.train], regions=(self.masks.store, self.masks.at[drawn.train]))
+        batches = Batches(self.store, self.rows[drawn.train], masks=(self.masks.store, self.masks.at[drawn.train]))
 
         def score(_: torch.device) -> float:
             return self.monitor(model, drawn.val, tuning.monitor)
 
-        trained, plan = tuning.train(method, batches, info.image_size, score, run, self.quiet)
-        return Model(network.cpu(), info, decoder.cpu()), cost_rows(trained, plan, method, len(drawn.train), 0.0)
+        trained, schedule = tuning.train(method, batches, info.image_size, score, run, self.quiet)
+        return Model(network.cpu(), info, decoder.cpu()), cost_rows(trained, schedule, method, len(drawn.train), 0.0)
 
     def monitor(self, model: Model, val: np.ndarray, name: str) -> float:
         """What is monitored of a draw's validation rows, higher being better: the mean Dice, or the loss with its sign turned."""

@@ -19,14 +19,14 @@ from scotoma.errors import notice
 from scotoma.methods.base import Method
 from scotoma.models.features import features, spread
 from scotoma.training import fsdp
-from scotoma.training.schedule import Plan
+from scotoma.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from scotoma.training.trainer import Trainer
 
-WATCH, LOOKS = 256, 10  # images by which features are watched, and how often in a run
+MONITOR_IMAGES, MONITOR_TIMES = 256, 10  # images by which collapse is monitored, and how often in a run
 AT_ONCE = 32  # of them: no more memory than a step of training takes
 COLLAPSED = 2.0  # effective rank under which features say next to nothing
 METRICS = "metrics.csv"
@@ -55,16 +55,16 @@ class Callback:
         """Go on with what a checkpoint kept."""
 
 
-class Watch(Callback):
+class TrainingLogger(Callback):
     """Progress bar, ``metrics.csv`` and TensorBoard, and the monitor of collapse; what it knows survives a resume."""
 
-    key = "Watch"
+    key = "Watch"  # its name in checkpoints
 
-    def __init__(self, plan: Plan, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
-        self.plan, self.store, self.folder, self.quiet = plan, store, folder, quiet
-        self.rows = rows[sampling.spread(len(rows), WATCH)]
-        self.every = max(1, plan.steps // LOOKS) if folder else plan.steps + 1
-        self.log_every = max(1, min(10, plan.steps // 50))
+    def __init__(self, schedule: Schedule, store: Store, rows: np.ndarray, folder: Path | None, quiet: bool) -> None:
+        self.schedule, self.store, self.folder, self.quiet = schedule, store, folder, quiet
+        self.rows = rows[sampling.spread(len(rows), MONITOR_IMAGES)]
+        self.every = max(1, schedule.steps // MONITOR_TIMES) if folder else schedule.steps + 1
+        self.log_every = max(1, min(10, schedule.steps // 50))
         self.spread, self.rank, self.warned, self.loss = math.nan, math.nan, False, math.nan
         self.before, self.began, self.idle, self.first = 0.0, math.nan, 0.0, 0
         self.bar: Any = None
@@ -90,7 +90,7 @@ class Watch(Callback):
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar.add_task("training", total=self.plan.steps, completed=trainer.step)
+            self.bar.add_task("training", total=self.schedule.steps, completed=trainer.step)
             self.bar.start()
         self.began, self.first = time.perf_counter(), trainer.step
         if self.folder and (self.folder / METRICS).exists() and collectives.rank() == 0:
@@ -99,7 +99,7 @@ class Watch(Callback):
     def on_step_end(self, trainer: Trainer) -> None:
         """Log, look at the features now and then, move the bar."""
         step = trainer.step
-        rate = (step - self.first) * self.plan.batch_size / (time.perf_counter() - self.began - self.idle)
+        rate = (step - self.first) * self.schedule.batch_size / (time.perf_counter() - self.began - self.idle)
         description = {}
         look = step % self.every == 0
         if look:
@@ -107,7 +107,7 @@ class Watch(Callback):
             with fsdp.gathered(trainer.method):
                 self._look(trainer.method, trainer.device, step)
             self.idle += time.perf_counter() - began
-        if look or step % self.log_every == 0 or step == self.plan.steps:
+        if look or step % self.log_every == 0 or step == self.schedule.steps:
             self.loss = trainer.metrics["loss"]
             values = trainer.metrics | {"lr": trainer.optimizer.param_groups[0]["lr"], "images_per_second": rate}
             self._log(step, values | ({"feature_spread": self.spread, "effective_rank": self.rank} if look else {}))
@@ -141,11 +141,11 @@ class Watch(Callback):
         inputs, encoder = method.inputs, method.encoder
         images = torch.from_numpy(self.store.batch(self.rows)).to(device)
         encoder.eval()
-        seen = (inputs.image_size, inputs.mean, inputs.std, self.plan.precision)
+        seen = (inputs.image_size, inputs.mean, inputs.std, self.schedule.precision)
         f = torch.cat([features(encoder, part, *seen) for part in images.split(AT_ONCE)])
         encoder.train()
         self.spread, self.rank = spread(f)
-        if step >= self.plan.steps // 4 and not self.rank >= COLLAPSED and not self.warned:  # early features are no verdict
+        if step >= self.schedule.steps // 4 and not self.rank >= COLLAPSED and not self.warned:  # early features are no verdict
             self.warned = True
             notice(
                 f"step {step}",

@@ -21,10 +21,10 @@ from scotoma.methods.parts.inputs import Inputs
 from scotoma.models import encoders, pretrained_weights
 from scotoma.models.precision import automatic_precision
 from scotoma.run_folder import Onlooker, Row, Run, versions
-from scotoma.training import batches as asides
 from scotoma.training import resuming
+from scotoma.training.batches import make_batches
 from scotoma.training.lr_finder import fits, largest, measure_rate
-from scotoma.training.schedule import Plan
+from scotoma.training.schedule import Schedule
 from scotoma.training.trainer import Batches, cost_rows, fit, make_views
 
 IMAGES = 6
@@ -37,7 +37,7 @@ class Parts:
     Args:
         info: the header of the encoder to be.
         method: around a network of random weights, or of those that ``init`` names.
-        positions: the rows of the material that it sees.
+        positions: the rows of the data_module that it sees.
         batches: of them.
     """
 
@@ -47,7 +47,7 @@ class Parts:
     batches: Batches
 
 
-def assemble(config: dict[str, Any], material: DataModule) -> Parts:
+def assemble(config: dict[str, Any], data_module: DataModule) -> Parts:
     """Put the method together as a configuration says.
 
     Raises:
@@ -56,18 +56,18 @@ def assemble(config: dict[str, Any], material: DataModule) -> Parts:
     chosen = plugins.method(config["method"])
     init = config.get("init")
     name = config["encoder"] or (init and pretrained_weights.network(init)) or chosen.default_encoder
-    info = describe(config, material, name)
+    info = describe(config, data_module, name)
     settings = chosen.settings(config["method_args"])
-    wants = chosen.wants(settings)
-    positions, outputs = material.pretraining, 0
+    requirements = chosen.requirements(settings)
+    positions, outputs = data_module.pretraining, 0
     weights: tuple[float, ...] = ()
     soft = False
-    if wants.labels and material.target is not None:
-        if not wants.unlabelled:
-            positions = positions[(material.target.known | material.target.tied)[positions]]
-        soft = material.target.shares is not None and not material.target.multilabel
-        outputs, weights = len(material.target.classes), material.target.weights(positions)
-    batches, columns = asides.batches(material, positions, wants, config["seed"])
+    if requirements.labels and data_module.target is not None:
+        if not requirements.unlabelled:
+            positions = positions[(data_module.target.known | data_module.target.tied)[positions]]
+        soft = data_module.target.shares is not None and not data_module.target.multilabel
+        outputs, weights = len(data_module.target.classes), data_module.target.weights(positions)
+    batches, columns = make_batches(data_module, positions, requirements, config["seed"])
     inputs = Inputs(
         info.image_size, info.in_chans, info.mean, info.std, info.modality, outputs, weights, soft, images=len(positions),
         columns=columns, trained=init is not None,
@@ -107,30 +107,30 @@ def opened(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) 
     return run or Onlooker(out, config, resumed)
 
 
-def train(run: Run, material: DataModule, parts: Parts, quiet: bool = False) -> list[Row]:
+def train(run: Run, data_module: DataModule, parts: Parts, quiet: bool = False) -> list[Row]:
     """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
     config, info, method, positions = run.config, parts.info, parts.method, parts.positions
     batches = parts.batches
-    wants = plugins.method(config["method"]).wants(method.settings(config["method_args"]))
-    resuming.check(run, material, wants.regions, [config["init"]] if config.get("init") else [])
+    requirements = plugins.method(config["method"]).requirements(method.settings(config["method_args"]))
+    resuming.check(run, data_module, requirements.masks, [config["init"]] if config.get("init") else [])
     if not collectives.rank():
-        material.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
+        data_module.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
     _require_same(run, info)
-    plan = make_plan(config, method, batches)
+    schedule = make_schedule(config, method, batches)
     resolved = {
-        "encoder": info.name, "steps": plan.steps, "minutes": None, "epochs": None, "batch_size": plan.batch_size,
-        "learning_rate": plan.learning_rate, "weight_decay": plan.weight_decay, "precision": plan.precision,
+        "encoder": info.name, "steps": schedule.steps, "minutes": None, "epochs": None, "batch_size": schedule.batch_size,
+        "learning_rate": schedule.learning_rate, "weight_decay": schedule.weight_decay, "precision": schedule.precision,
         "channels": info.in_chans, "modality": info.modality, "method_args": method.settings(config["method_args"]),
     }  # fmt: skip
     run.save_config(**resolved, resolved=list(resolved))
-    trained = fit(method, plan, batches, run.path, resume=run.resumed, quiet=quiet)
+    trained = fit(method, schedule, batches, run.path, resume=run.resumed, quiet=quiet)
     if collectives.rank():
         return []
     method.cpu().eval()
-    encoders.save(run.path / encoder_header.FILE, method.encoder, replace(info, trained_on=material.record(positions)))
+    encoders.save(run.path / encoder_header.FILE, method.encoder, replace(info, trained_on=data_module.record(positions)))
     figures(run, method, batches)
     run.replace_rows([])  # without those of a run that was killed between its rows and its end
-    rows = cost_rows(trained, plan, method, len(positions), material.seconds)
+    rows = cost_rows(trained, schedule, method, len(positions), data_module.seconds)
     return run.add_rows(rows, evaluator="pretrain", method=config.get("variant", config["method"]), encoder=info.name)
 
 
@@ -150,22 +150,22 @@ def _require_same(run: Run, info: encoder_header.EncoderInfo) -> None:
         raise UsageError(f"--resume: the interrupted run had {flag} {was}: name it again (--{flag} {was}), or say --overwrite")
 
 
-def describe(config: dict[str, Any], material: DataModule, name: str) -> encoder_header.EncoderInfo:
+def describe(config: dict[str, Any], data_module: DataModule, name: str) -> encoder_header.EncoderInfo:
     """The header of the encoder to be: its network, the statistics of the training pixels, and how it came about."""
     timm_name, kwargs = encoders.resolve(name, config["size"])
-    positions = material.pretraining
-    mean, std = statistics(material.store, material.rows[positions])
+    positions = data_module.pretraining
+    mean, std = statistics(data_module.store, data_module.rows[positions])
     method = {"name": "random"}
     if "method" in config:
         method = {"name": config["method"], **plugins.method(config["method"]).settings(config["method_args"])}
-    store = material.store
+    store = data_module.store
     return encoder_header.EncoderInfo(
-        timm_name, kwargs, store.channels, config["size"], mean, std, store.preparation, material.modality, method, config["seed"],
-        versions(), material.fingerprint(positions),
+        timm_name, kwargs, store.channels, config["size"], mean, std, store.preparation, data_module.modality, method,
+        config["seed"], versions(), data_module.fingerprint(positions),
     )  # fmt: skip
 
 
-def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
+def make_schedule(config: dict[str, Any], method: Method, batches: Batches) -> Schedule:
     """Everything automatic, decided: batch size, learning rate, precision, and the steps that a budget of minutes allows."""
     count = len(batches.rows)
     parts = collectives.world() * config.get("accumulate", 1)
@@ -176,23 +176,23 @@ def make_plan(config: dict[str, Any], method: Method, batches: Batches) -> Plan:
     batch_size = usual if automatic else config["batch_size"] or usual
     if batch_size % parts:
         raise UsageError(f"--batch_size {batch_size}: must be a multiple of {parts}, its parts (--devices times --accumulate)")
-    plan = Plan(
+    schedule = Schedule(
         config["steps"] or 10**6, batch_size, config["learning_rate"] or method.learning_rate,
         method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
         config["precision"] or automatic_precision(config["size"]), config["seed"], accumulate=config.get("accumulate", 1),
         shard=config.get("shard", False),
     )  # fmt: skip
     if automatic and torch.cuda.is_available():
-        size = largest(lambda n: fits(method, replace(plan, batch_size=n), batches), 2 * parts, max(2 * parts, count // 2))
-        plan = replace(plan, batch_size=size)
+        size = largest(lambda n: fits(method, replace(schedule, batch_size=n), batches), 2 * parts, max(2 * parts, count // 2))
+        schedule = replace(schedule, batch_size=size)
     steps = config["steps"]
     if config["epochs"]:
-        steps = max(1, round(config["epochs"] * count / plan.batch_size))
+        steps = max(1, round(config["epochs"] * count / schedule.batch_size))
     elif config["minutes"]:
         began = time.perf_counter()
-        rate = measure_rate(method, plan, batches)
+        rate = measure_rate(method, schedule, batches)
         steps = collectives.broadcast(max(1, int((60 * config["minutes"] - (time.perf_counter() - began)) / rate)))
-    return replace(plan, steps=steps)
+    return replace(schedule, steps=steps)
 
 
 @torch.no_grad()

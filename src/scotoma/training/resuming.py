@@ -28,12 +28,12 @@ _SHOWN = "shown"  # attribute: how stored values become grey levels, and the nam
 _WEIGHTS = "weights"  # attribute: source of weights to start from, or to compare with -> hash of the file
 
 
-def check(run: Run, material: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> None:
+def check(run: Run, data_module: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> None:
     """Keep what a run is started on; refuse to go on with it on other data.
 
     Args:
         run: just opened.
-        material: its data.
+        data_module: its data.
         masks: its masks are used.
         weights: those that it starts from, or compares with.
 
@@ -45,7 +45,7 @@ def check(run: Run, material: DataModule, masks: bool = False, weights: Iterable
         return
     import pandas as pd
 
-    now = state(material, masks, weights)
+    now = state(data_module, masks, weights)
     if run.resumed and (run.path / DATA).exists():
         try:
             before = pd.read_parquet(files.regular(run.path / DATA))
@@ -58,39 +58,41 @@ def check(run: Run, material: DataModule, masks: bool = False, weights: Iterable
             )
         return
     if run.resumed and run.has_begun:
-        notice(material.dataset.name, "--resume: an earlier version started the run: whether the data are the same is not checked")
+        notice(
+            data_module.dataset.name, "--resume: an earlier version started the run: whether the data are the same is not checked"
+        )
     with files.replacing(run.path / DATA) as temporary:
         now.to_parquet(temporary)
 
 
-def confirm_finished(out: Path, material: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> Path:
+def confirm_finished(out: Path, data_module: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> Path:
     """Say that a run which is to be gone on with is finished; refuse other data than it was started on.
 
     Raises:
         UsageError: as ``check``.
     """
     if (out / DATA).exists():  # which earlier versions did not keep
-        check(Run(out, {}, resumed=True), material, masks, weights)
+        check(Run(out, {}, resumed=True), data_module, masks, weights)
     notice(out.name, "--resume: the run is finished, with these arguments: nothing to do")
     return out
 
 
-def state(material: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> pd.DataFrame:
+def state(data_module: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> pd.DataFrame:
     """One row an image: keyed hashes of its pixels, its side of the split, its labels, its mask, and every other column."""
     import pandas as pd
 
     key = pseudonyms.load_key()
-    target, table = material.target, material.dataset.table
+    target, table = data_module.target, data_module.dataset.table
     found: dict[str, Any] = {
-        "pixels": splits.contents(material.dataset, material.store),
-        "split": _hashed(pd.Series(material.split.of), key),
+        "pixels": splits.contents(data_module.dataset, data_module.store),
+        "split": _hashed(pd.Series(data_module.split.of), key),
     }
     if target is not None:
         parts = [p.reshape(len(p), -1) for p in (target.y, target.shares, target.numbers) if p is not None]
         text = [b"".join(np.ascontiguousarray(p[i]).tobytes() for p in parts).hex() for i in range(len(table))]
         found["labels"] = _hashed(pd.Series(text), key)
     if masks and "mask_path" in table.columns:
-        opened, at = store.regions(material.dataset, material.store.side)
+        opened, at = store.open_masks(data_module.dataset, data_module.store.side)
         found["masks"] = [
             None if k < 0 else hashlib.blake2b(opened.pixels[k].tobytes(), digest_size=8, key=key).hexdigest() for k in at
         ]
@@ -99,7 +101,7 @@ def state(material: DataModule, masks: bool = False, weights: Iterable[str | Pat
             found[f"column {name}"] = _hashed(table[name], key)
     frame = pd.DataFrame(found)
     settings = {
-        k: v for k, v in json.loads((material.store.path / "store.json").read_text()).items() if k not in ("name", "fingerprint")
+        k: v for k, v in json.loads((data_module.store.path / "store.json").read_text()).items() if k not in ("name", "fingerprint")
     }
     classes = list(target.classes) if target is not None else []
     frame.attrs[_SHOWN] = json.dumps([settings, [pseudonyms.pseudonym(name, key) for name in classes]], sort_keys=True)

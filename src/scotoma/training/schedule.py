@@ -1,4 +1,4 @@
-"""How a training goes: its length, pace and precision."""
+"""The schedule of a training: its length, learning rate and precision."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ BALANCES = ("weights", "oversample", "undersample", "none")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """How long and how fast to train.
 
     Args:
         steps: optimiser steps; every schedule depends on step / steps.
         batch_size: images a step, over all devices.
-        learning_rate: peak of the schedule (linear warm-up, then cosine to 0).
+        learning_rate: peak learning rate (linear warm-up, then cosine to 0).
         weight_decay: of AdamW.
-        precision: Lightning's name, ``bf16-mixed`` or ``32-true``.
+        precision: ``bf16-mixed`` or ``32-true``.
         seed: of order, views and weights.
-        schedule: of the learning rate, one of ``SCHEDULES``.
+        kind: shape of the learning rate over the steps, one of ``SCHEDULES``.
         accumulate: parts in which each device takes its share of a batch, one after the other.
-        shard: whether weights, gradients and moments are dealt out over the devices, of which each otherwise has all.
+        shard: whether weights, gradients and moments are sharded across devices (FSDP), of which each otherwise has all.
     """
 
     steps: int
@@ -31,12 +31,12 @@ class Plan:
     weight_decay: float
     precision: str
     seed: int
-    schedule: str = "cosine"
+    kind: str = "cosine"
     accumulate: int = 1
     shard: bool = False
 
 
-def schedule(step: int, steps: int, warmup: float, kind: str = "cosine") -> float:
+def learning_rate_factor(step: int, steps: int, warmup: float, kind: str = "cosine") -> float:
     """Factor on the learning rate.
 
     ``cosine``: linear warm-up over a share of the steps, then cosine to 0 at the last. ``constant``, and ``plateau`` as long as

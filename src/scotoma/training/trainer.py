@@ -7,6 +7,7 @@ a run that was killed and resumed sees what an undisturbed one sees.
 from __future__ import annotations
 
 import math
+import re
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scotoma import files
-from scotoma.data.pairing import Partners, Successors
+from scotoma.data.pairing import GroupPairing, SuccessorPairing
 from scotoma.data.store.store import Store
 from scotoma.distributed import collectives
 from scotoma.errors import RunError
@@ -30,8 +31,8 @@ from scotoma.methods.base import Method
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Row
 from scotoma.training import cpu_kernels, fsdp
-from scotoma.training.callbacks import Callback, Watch
-from scotoma.training.schedule import Plan, schedule
+from scotoma.training.callbacks import Callback, TrainingLogger
+from scotoma.training.schedule import Schedule, learning_rate_factor
 
 LOWER = "lower the learning rate (--learning_rate of pretrain and finetune)"
 CHECKPOINT_SECONDS = 120
@@ -47,18 +48,18 @@ class Batches:
         rows: (n,) the images to train on.
         targets: (n,) or (n, K); None without.
         columns: (n, K) float32, NaN where missing; None without.
-        pairs: draws each image a partner.
-        regions: the store of their regions, and (n,) the rows there, -1 for none.
+        pairs: the pairing that draws another image for each.
+        masks: the store of their masks, and (n,) the rows there, -1 for none.
         seed: of the pairs.
         keys: (n,) what random numbers are keyed by where an image stands in ``rows`` more than once; by default ``rows``.
     """
 
     def __init__(self, store: Store, rows: np.ndarray, targets: np.ndarray | None = None, columns: np.ndarray | None = None,
-                 pairs: Partners | Successors | None = None, regions: tuple[Store, np.ndarray] | None = None,
+                 pairs: GroupPairing | SuccessorPairing | None = None, masks: tuple[Store, np.ndarray] | None = None,
                  seed: int = 0, keys: np.ndarray | None = None) -> None:  # fmt: skip
         self.keys = rows if keys is None else keys
         self.store, self.rows, self.targets, self.columns = store, rows, targets, columns
-        self.pairs, self.regions, self.seed = pairs, regions, seed
+        self.pairs, self.masks, self.seed = pairs, masks, seed
 
     def __getitem__(self, key: Any) -> Batch:
         epochs, positions = key
@@ -73,14 +74,14 @@ class Batches:
             if values is not None:
                 batch[name] = torch.from_numpy(values[positions])
         if self.pairs is not None:
-            partners, follows = self.pairs.draw(positions, KeyedRNG(self.seed, batch["epochs"], batch["rows"]))
-            batch["partners"] = torch.from_numpy(self.store.batch(self.rows[partners]))
+            paired_images, follows = self.pairs.draw(positions, KeyedRNG(self.seed, batch["epochs"], batch["rows"]))
+            batch["paired_images"] = torch.from_numpy(self.store.batch(self.rows[paired_images]))
             if follows is not None:
                 batch["follows"] = torch.from_numpy(follows)
-        if self.regions is not None:
-            store, at = self.regions
+        if self.masks is not None:
+            store, at = self.masks
             inside = store.batch(np.maximum(at[positions], 0))
-            batch["regions"] = torch.from_numpy(np.where((at[positions] < 0)[:, None, None, None], np.uint8(0), inside))
+            batch["masks"] = torch.from_numpy(np.where((at[positions] < 0)[:, None, None, None], np.uint8(0), inside))
         return batch
 
 
@@ -90,16 +91,18 @@ class Order:
     An epoch's last batch is filled from the next epoch, so every step has the full batch and small data sets need no other rule.
     """
 
-    def __init__(self, count: int, plan: Plan, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.count, self.plan, self.start, self.rank, self.world = count, plan, start, rank, world
+    def __init__(self, count: int, schedule: Schedule, start: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.count, self.schedule, self.start, self.rank, self.world = count, schedule, start, rank, world
 
     def __len__(self) -> int:
-        return self.plan.steps * self.plan.accumulate  # of the whole run, whatever the start: Lightning counts from its beginning
+        return (
+            self.schedule.steps * self.schedule.accumulate
+        )  # of the whole run, whatever the start: Lightning counts from its beginning
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        size = self.plan.batch_size
+        size = self.schedule.batch_size
         shuffles: dict[int, np.ndarray] = {}
-        for step in range(self.start, self.plan.steps):
+        for step in range(self.start, self.schedule.steps):
             places = np.arange(step * size, (step + 1) * size)
             epochs = places // self.count
             shuffles = {
@@ -107,44 +110,46 @@ class Order:
             }
             positions = np.concatenate([shuffles[e][places[epochs == e] % self.count] for e in shuffles])
             epochs, positions = epochs[self.rank :: self.world], positions[self.rank :: self.world]
-            for part in range(self.plan.accumulate):
-                yield epochs[part :: self.plan.accumulate], positions[part :: self.plan.accumulate]
+            for part in range(self.schedule.accumulate):
+                yield epochs[part :: self.schedule.accumulate], positions[part :: self.schedule.accumulate]
 
     def _shuffle(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.plan.seed, epoch]).permutation(self.count)
+        return np.random.default_rng([self.schedule.seed, epoch]).permutation(self.count)
 
 
 class Trainer:
     """The training loop: views on the device, the loss under autocast, AdamW, the schedule, ``after_step``, checkpoints.
 
     What networks draw by themselves (dropout, drop path) is seeded by the step, as all else is. Loss and gradients of several
-    processes are averaged (DDP); with ``plan.shard`` what is trained is a sharded copy of the method (FSDP).
+    processes are averaged (DDP); with ``schedule.shard`` what is trained is a sharded copy of the method (FSDP).
 
     Args:
         method: what to train, in place.
-        plan: how.
+        schedule: its length, learning rate and precision.
         batches: from which images.
         callbacks: called after each step, in order.
         checkpoint: the file to write every ``CHECKPOINT_SECONDS``; None for none.
     """
 
     def __init__(
-        self, method: Method, plan: Plan, batches: Batches, callbacks: Sequence[Callback], checkpoint: Path | None
+        self, method: Method, schedule: Schedule, batches: Batches, callbacks: Sequence[Callback], checkpoint: Path | None
     ) -> None:
-        self.plan, self.batches, self.callbacks, self.checkpoint = plan, batches, callbacks, checkpoint
+        self.schedule, self.batches, self.callbacks, self.checkpoint = schedule, batches, callbacks, checkpoint
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         self.step, self.should_stop = 0, False
         self.metrics: dict[str, float] = {}
-        if plan.shard:
+        if schedule.shard:
             self.method = fsdp.shard_copy(method, self.device)
         else:
             self.method = method.to(memory_format=torch.channels_last).to(self.device)
         self.method.train()
-        self.forward: nn.Module = _Loss(self.method, plan.seed)
-        if collectives.world() > 1 and not plan.shard:  # all that a method keeps is the same in every process: no buffers to send
+        self.forward: nn.Module = _Loss(self.method, schedule.seed)
+        if (
+            collectives.world() > 1 and not schedule.shard
+        ):  # all that a method keeps is the same in every process: no buffers to send
             self.forward = DistributedDataParallel(self.forward, broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.optimizer = make_optimizer(self.method, plan)
-        factor = partial(schedule, steps=plan.steps, warmup=method.warmup, kind=plan.schedule)
+        self.optimizer = make_optimizer(self.method, schedule)
+        factor = partial(learning_rate_factor, steps=schedule.steps, warmup=method.warmup, kind=schedule.kind)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
     def run(self) -> None:
@@ -154,24 +159,24 @@ class Trainer:
             RunError: a loss is not finite; it is not written into the weights.
         """
         saved = time.monotonic()
-        order = Order(len(self.batches.rows), self.plan, self.step, collectives.rank(), collectives.world())
+        order = Order(len(self.batches.rows), self.schedule, self.step, collectives.rank(), collectives.world())
         try:
             for callback in self.callbacks:
                 callback.on_train_start(self)
             for index, key in enumerate(order):
-                part = index % self.plan.accumulate
+                part = index % self.schedule.accumulate
                 self._accumulate(key, part)
-                if part + 1 < self.plan.accumulate:
+                if part + 1 < self.schedule.accumulate:
                     continue
                 self.optimizer.step()
                 self.method.zero_grad()  # at once, before the next forward pass fills memory
-                self.method.after_step(self.step / self.plan.steps)
+                self.method.after_step(self.step / self.schedule.steps)
                 self.scheduler.step()
                 self.step += 1
                 for callback in self.callbacks:
                     callback.on_step_end(self)
                 due = time.monotonic() - saved >= CHECKPOINT_SECONDS
-                if self.checkpoint and (collectives.broadcast(due) if self.plan.shard else due):  # sharded, all take part
+                if self.checkpoint and (collectives.broadcast(due) if self.schedule.shard else due):  # sharded, all take part
                     self.save(self.checkpoint)
                     saved = time.monotonic()
                 if self.should_stop:
@@ -182,25 +187,25 @@ class Trainer:
 
     def _accumulate(self, key: Any, part: int) -> None:
         """Add the gradient of one part of a step's batch."""
-        number = (self.plan.seed * 1_000_003 + self.step) * self.plan.accumulate + part
+        number = (self.schedule.seed * 1_000_003 + self.step) * self.schedule.accumulate + part
         torch.manual_seed(number * collectives.world() + collectives.rank())
         batch = self.batches[key]
         if self.device.type == "cuda":
             batch = {k: v.pin_memory().to(self.device, non_blocking=True) for k, v in batch.items()}
-        last = part + 1 == self.plan.accumulate
+        last = part + 1 == self.schedule.accumulate
         with nullcontext() if last or not isinstance(self.forward, DistributedDataParallel) else self.forward.no_sync():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16-mixed"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bf16-mixed"):
                 result: dict[str, Tensor] = self.forward(batch)
             means = collectives.all_reduce_mean(torch.stack([v.detach().float() for v in result.values()])).tolist()
             for name, value in zip(result, means, strict=True):  # the mean over the parts of a step
                 self.metrics[name] = value if part == 0 else self.metrics[name] + (value - self.metrics[name]) / (part + 1)
             if not math.isfinite(self.metrics["loss"]):
                 raise RunError(f"the loss became {self.metrics['loss']} at step {self.step}: {LOWER}")
-            (result["loss"] / self.plan.accumulate).backward()
+            (result["loss"] / self.schedule.accumulate).backward()
 
     def save(self, place: Path) -> None:
         """Write a checkpoint, under the names that Lightning gives its parts (as earlier versions did)."""
-        if self.plan.shard:
+        if self.schedule.shard:
             model, optimizer = fsdp.states(self.method, self.optimizer)
         else:
             model, optimizer = self.method.state_dict(), self.optimizer.state_dict()
@@ -220,7 +225,8 @@ class Trainer:
         """Go on from a checkpoint."""
         found = torch.load(place, map_location="cpu", weights_only=True)
         model = {name.removeprefix(PREFIX): value for name, value in found["state_dict"].items()}
-        if self.plan.shard:
+        model = {re.sub(r"^hiding\.", "mask_strategy.", name): value for name, value in model.items()}  # as earlier versions say
+        if self.schedule.shard:
             fsdp.load_states(self.method, self.optimizer, model, found["optimizer_states"][0])
         else:
             self.method.load_state_dict(model)
@@ -251,12 +257,12 @@ def write_checkpoint(place: Path, checkpoint: dict[str, Any]) -> None:
         torch.save(checkpoint, file)
 
 
-def make_optimizer(method: Method, plan: Plan) -> torch.optim.Optimizer:
+def make_optimizer(method: Method, schedule: Schedule) -> torch.optim.Optimizer:
     """Fused AdamW over the method's parameter groups."""
     groups = method.param_groups()
     for group in groups:
-        group["lr"] = plan.learning_rate * group.pop("lr_scale", 1.0)
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=method.betas, fused=True)
+        group["lr"] = schedule.learning_rate * group.pop("lr_scale", 1.0)
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=method.betas, fused=True)
 
 
 def step_loss(method: Method, batch: Batch, seed: int) -> dict[str, Tensor]:
@@ -268,7 +274,7 @@ def make_views(method: Method, batch: Batch, seed: int) -> Batch:
     """Views of a batch, drawn from (seed, epoch, row)."""
     images = batch["images"]
     rng = KeyedRNG(seed, batch["epochs"], batch["rows"])
-    others = {name: batch[name] for name in ("partners", "regions") if name in batch}
+    others = {name: batch[name] for name in ("paired_images", "masks") if name in batch}
     with torch.autocast(images.device.type, enabled=False):
         views = method.views(images, rng, **others)
     return {k: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in views.items()}
@@ -293,12 +299,12 @@ class Trained:
     effective_rank: float
 
 
-def cost_rows(trained: Trained, plan: Plan, method: Method, images: int, preparing: float) -> list[Row]:
+def cost_rows(trained: Trained, schedule: Schedule, method: Method, images: int, preparing: float) -> list[Row]:
     """What a training cost and where it ended.
 
     Args:
         trained: what ``fit`` gave.
-        plan: by which it went.
+        schedule: by which it was trained.
         method: trained.
         images: how many different ones it had.
         preparing: seconds that decoding took; ``images_per_second`` counts them in.
@@ -310,7 +316,7 @@ def cost_rows(trained: Trained, plan: Plan, method: Method, images: int, prepari
         raise RunError(f"the loss became {trained.loss}: {LOWER}")
     # Linux counts in KiB, and counts file-backed pages of the store in
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seen = trained.steps * plan.batch_size
+    seen = trained.steps * schedule.batch_size
     values = {
         "images": images,
         "images_seen": seen,
@@ -328,31 +334,31 @@ def cost_rows(trained: Trained, plan: Plan, method: Method, images: int, prepari
     return [{"metric": name, "value": float(value), "split": "train"} for name, value in values.items()]
 
 
-def fit(method: Method, plan: Plan, batches: Batches, folder: Path | None, resume: bool = False, quiet: bool = False,
+def fit(method: Method, schedule: Schedule, batches: Batches, folder: Path | None, resume: bool = False, quiet: bool = False,
         callbacks: Sequence[Callback] = ()) -> Trained:  # fmt: skip
     """Train a method.
 
     Args:
         method: what to train, in place.
-        plan: how.
+        schedule: its length, learning rate and precision.
         batches: from which images.
         folder: the run folder, for checkpoints and logs; None has none of them.
         resume: go on from ``checkpoints/last.ckpt`` where there is one.
         quiet: no progress bar.
         callbacks: further ones.
     """
-    watch = Watch(plan, batches.store, batches.rows, folder, quiet)
+    logger = TrainingLogger(schedule, batches.store, batches.rows, folder, quiet)
     if not method.own_statistics:
         collectives.share_norms(method)
-    tune_for_cpu(method, plan.precision)
+    tune_for_cpu(method, schedule.precision)
     last = folder / "checkpoints" / "last.ckpt" if folder else None
-    trainer = Trainer(method, plan, batches, [watch, *callbacks], last)
+    trainer = Trainer(method, schedule, batches, [logger, *callbacks], last)
     if resume and last and last.exists():
         trainer.load(last)
     trainer.run()
-    if plan.shard:
+    if schedule.shard:
         found = fsdp.state(trainer.method)
         if collectives.rank() == 0:
             method.load_state_dict(found)
     method.cpu()
-    return Trained(watch.seconds, trainer.step, watch.loss, watch.spread, watch.rank)
+    return Trained(logger.seconds, trainer.step, logger.loss, logger.spread, logger.rank)

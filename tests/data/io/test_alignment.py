@@ -401,21 +401,21 @@ def test_masks_with_smoothed_edges_are_told_and_have_two_classes(tmp_path: Path,
 def test_masks_that_do_not_lie_on_their_images_are_listed_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = masks(tmp_path, HIGH[0] * 1, HIGH[1] * 1, HIGH[2] * 1)
     png(tmp_path / "m1.png", np.ones((18, 12), np.uint8))
-    _, at = store.regions(dataset, 32)
+    _, at = store.open_masks(dataset, 32)
     error = capsys.readouterr().err
     assert at.tolist() == [0, -1, 2] and "1 of 3 masks cannot be used (first: row 1: the mask has 12 x 18 pixels" in error
     assert "m1.png" not in error
     for k in (0, 2):
         png(tmp_path / f"m{k}.png", np.ones((18, 12), np.uint8))
     with pytest.raises(RunError, match="3 of 3 masks cannot be used"):
-        store.regions(dataset, 32)
+        store.open_masks(dataset, 32)
 
 
 def test_masks_are_laid_anew_where_their_images_change(tmp_path: Path) -> None:
     dataset = masks(tmp_path, HIGH[0] * 1)
-    first = store.regions(dataset, 18)[0].pixels[0, :, :, 0].copy()
+    first = store.open_masks(dataset, 18)[0].pixels[0, :, :, 0].copy()
     png(tmp_path / "0.png", VALUES[0].astype(np.uint8), 3)
-    second = store.regions(dataset, 18)[0].pixels[0, :, :, 0]
+    second = store.open_masks(dataset, 18)[0].pixels[0, :, :, 0]
     assert np.array_equal(second, first[::-1, ::-1]) and not np.array_equal(second, first)
 
 
@@ -425,7 +425,7 @@ def test_names_of_files_stand_in_no_line(tmp_path: Path) -> None:
     png(tmp_path / "SECRET2.png", np.ones((9, 9), np.uint8))
     dataset.table["mask_path"] = f"{tmp_path}/SECRET.png|SECRET2.png"
     with pytest.raises(RunError) as told:
-        store.regions(dataset, 32)
+        store.open_masks(dataset, 32)
     assert "SECRET" not in str(told.value) and "another shape" in str(told.value)
 
 

@@ -38,9 +38,9 @@ def pretrained(grey_folder, tmp_path: Path) -> tuple[Path, pd.DataFrame]:  # typ
     return run, frame
 
 
-def copies(material: DataModule) -> Copies:
+def copies(data_module: DataModule) -> Copies:
     """What was found of the one encoder."""
-    (found,) = material.copies.values()
+    (found,) = data_module.copies.values()
     return found
 
 
@@ -131,8 +131,8 @@ def test_what_weights_were_trained_on_before_without_their_run_is_not_checked(
     pretrained: tuple[Path, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, frame = pretrained
-    material = made(frame)
-    monkeypatch.setattr(provenance, "record", lambda _: Record.of_header(material.record(np.arange(9))))
+    data_module = made(frame)
+    monkeypatch.setattr(provenance, "record", lambda _: Record.of_header(data_module.record(np.arange(9))))
     test = pd.DataFrame({"image_path": altered(frame, tmp_path / "new", "other"), "split": "test"})
     assert copies(made(test, encoder_run=run)).reason == ""
     used = pd.read_parquet(run / USED)

@@ -172,9 +172,9 @@ def test_every_mask_of_an_image_counts(tmp_path: Path) -> None:
         Image.fromarray(mask).save(tmp_path / name)
     frame = pd.DataFrame({"image_path": [str(tmp_path / "image.png")], "mask_path": [f"{tmp_path / 'one.png'}|two.png"]})
     dataset = sources.load(frame)
-    before = store.regions(dataset, 20)[0]
+    before = store.open_masks(dataset, 20)[0]
     Image.fromarray(mask[::-1]).save(tmp_path / "two.png")
-    after = store.regions(dataset, 20)[0]
+    after = store.open_masks(dataset, 20)[0]
     assert before.pixels[0].sum() == 9 * 20 and after.pixels[0].sum() == 18 * 20
 
 
@@ -216,7 +216,7 @@ def test_special_files_are_listed_and_never_opened(tmp_path: Path, grey_folder) 
     assert not (opened.path / builder.LATER).exists()
     masks = pd.DataFrame({"image_path": [str(root / "scan_0.png")], "mask_path": [str(root / "pipe.png")]})
     with pytest.raises(RunError, match="1 of 1"):
-        store.regions(sources.load(masks), 48)
+        store.open_masks(sources.load(masks), 48)
 
 
 def test_settings_are_written_last_of_what_makes_a_partial_store(tmp_path: Path, grey_folder) -> None:  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs
-from scotoma.methods.parts.mask_strategies import KINDS, Hiding
+from scotoma.methods.parts.mask_strategies import KINDS, MaskStrategy
 from scotoma.models import encoders
 from scotoma.rng import KeyedRNG
 from scotoma.transforms.masking import patch_entropy, patch_gradient, random_order
@@ -32,9 +32,9 @@ def vit(channels: int = 1) -> nn.Module:
     return net
 
 
-def hiding(kind: str, ratio: float = 0.75, grid: int = GRID, channels: int = 1) -> Hiding:
+def strategy(kind: str, ratio: float = 0.75, grid: int = GRID, channels: int = 1) -> MaskStrategy:
     torch.manual_seed(0)
-    return Hiding(kind, ratio, grid, inputs_of(channels))
+    return MaskStrategy(kind, ratio, grid, inputs_of(channels))
 
 
 def view_of(n: int = 6, channels: int = 1) -> Tensor:
@@ -49,7 +49,7 @@ def rng_of(n: int = 6, epoch: int = 0) -> KeyedRNG:
 @pytest.mark.parametrize(("ratio", "grid", "hidden"), [(0.75, 4, 12), (0.3, 4, 5), (0.6, 2, 3)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_kind_hides_equally_many(kind: str, ratio: float, grid: int, hidden: int, channels: int) -> None:
-    chooser = hiding(kind, ratio, grid, channels)
+    chooser = strategy(kind, ratio, grid, channels)
     keep, restore, mask = chooser.order(view_of(channels=channels), chooser.draw(rng_of()), vit(channels))
     assert mask.shape == (6, grid**2) and keep.shape == (6, grid**2 - hidden)
     assert mask.sum(1).eq(hidden).all() and mask.gather(1, keep).eq(0).all()
@@ -58,45 +58,45 @@ def test_every_kind_hides_equally_many(kind: str, ratio: float, grid: int, hidde
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fixed_masks_are_alike_in_every_epoch_others_are_not(kind: str) -> None:
-    chooser, view, encoder = hiding(kind, 0.5), view_of(), vit()
+    chooser, view, encoder = strategy(kind, 0.5), view_of(), vit()
     first, second = (chooser.order(view, chooser.draw(rng_of(epoch=e)), encoder)[2] for e in (0, 1))
     assert torch.equal(first, second) == (kind == "fixed")
     assert len({tuple(row.tolist()) for row in first}) == 6  # every image is hidden in its own way
-    other = hiding(kind, 0.5).draw(KeyedRNG(1, 0, torch.arange(6)))
+    other = strategy(kind, 0.5).draw(KeyedRNG(1, 0, torch.arange(6)))
     assert not torch.equal(other, chooser.draw(rng_of()))  # and in every run
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_numbers_go_by_image(kind: str) -> None:
-    chooser = hiding(kind)
+    chooser = strategy(kind)
     assert torch.equal(chooser.draw(KeyedRNG(0, 3, torch.tensor([4]))), chooser.draw(rng_of(epoch=3))[4:5])
 
 
 def test_random_is_one_number_a_patch() -> None:
-    noise = hiding("random").draw(rng_of())
+    noise = strategy("random").draw(rng_of())
     assert torch.equal(noise, rng_of().uniform("mask", COUNT))
-    assert torch.equal(hiding("random").scores(view_of(), noise, NOBODY), noise)
-    assert not list(hiding("random").state_dict())  # nothing to save
+    assert torch.equal(strategy("random").scores(view_of(), noise, NOBODY), noise)
+    assert not list(strategy("random").state_dict())  # nothing to save
 
 
 def test_what_cannot_be_hidden_is_refused() -> None:
     with pytest.raises(UsageError, match="masking blocks: one of random, block, fixed"):
-        hiding("blocks")
+        strategy("blocks")
     for ratio in (0.0, 1.0):
         with pytest.raises(UsageError, match="above 0 and below 1"):
-            hiding("random", ratio)
+            strategy("random", ratio)
     with pytest.raises(UsageError, match="16 pixels are one patch"):
-        hiding("random", grid=1)
+        strategy("random", grid=1)
     cnn = timm.create_model("resnet10t", num_classes=0, in_chans=1)
     with pytest.raises(UsageError, match="attention needs a vision transformer with a class token"):
-        Hiding("attention", 0.5, GRID, inputs_of(), cnn)
-    chooser = hiding("attention")
+        MaskStrategy("attention", 0.5, GRID, inputs_of(), cnn)
+    chooser = strategy("attention")
     with pytest.raises(UsageError, match="attention needs a vision transformer with a class token"):
         chooser.order(view_of(), chooser.draw(rng_of()), cnn)
 
 
 def test_attention_hides_in_proportion() -> None:
-    chooser, view, encoder = hiding("attention", 1 / COUNT), view_of(1), vit()
+    chooser, view, encoder = strategy("attention", 1 / COUNT), view_of(1), vit()
     attention = encoders.class_attention(encoder, view)[0]
     assert attention.max() > 3 * attention.mean()
     noise = chooser.draw(rng_of(20_000))
@@ -109,12 +109,12 @@ def test_attention_is_pooled_to_a_coarser_grid() -> None:
     view, encoder = view_of(2), vit()
     fine = encoders.class_attention(encoder, view).view(2, 4, 4)
     slow = torch.stack([fine[:, y : y + 2, x : x + 2].mean((1, 2)) for y in (0, 2) for x in (0, 2)], 1)
-    torch.testing.assert_close(hiding("attention", grid=2).weights(view, encoder), slow)
+    torch.testing.assert_close(strategy("attention", grid=2).weights(view, encoder), slow)
 
 
 @pytest.mark.parametrize(("kind", "measure"), [("entropy", patch_entropy), ("saliency", patch_gradient)])
 def test_empty_patches_stay_visible_where_grey_levels_decide(kind: str, measure: Callable[[Tensor, int], Tensor]) -> None:
-    chooser, pixels = hiding(kind, 0.5, channels=3), torch.rand(200, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    chooser, pixels = strategy(kind, 0.5, channels=3), torch.rand(200, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     pixels[:, :, : SIZE // 2] = 0.25  # for the gradient, the edge belongs to the empty row above it
     view = (pixels - 0.4) / 0.2
     torch.testing.assert_close(chooser.weights(view, NOBODY), measure(pixels, 4), atol=1e-4, rtol=1e-3)
@@ -123,8 +123,8 @@ def test_empty_patches_stay_visible_where_grey_levels_decide(kind: str, measure:
     assert mask[:, 8:].mean() > 0.75
 
 
-def agent_with(ratio: float, epsilon: float) -> Hiding:
-    chooser = hiding("agent", ratio).eval()
+def agent_with(ratio: float, epsilon: float) -> MaskStrategy:
+    chooser = strategy("agent", ratio).eval()
     chooser.after_step(1 - epsilon)
     return chooser
 
@@ -152,14 +152,14 @@ def test_every_decision_is_greedy_or_random() -> None:
 
 
 def test_rewards_are_standardised_by_what_was_seen() -> None:
-    chooser, view = hiding("agent"), view_of()
+    chooser, view = strategy("agent"), view_of()
     errors = torch.rand(6, COUNT, generator=torch.Generator().manual_seed(2))
     mask = random_order(rng_of().uniform("mask", COUNT), 0.75)[2]
     found = chooser.loss(view, errors, mask)
     hidden = errors[mask.bool()]
     reward = (hidden - hidden.mean()) / hidden.std(correction=0)  # of the first batch alone
     torch.testing.assert_close(found, (chooser.agent.q(view)[mask.bool()] - reward).square().mean())
-    torch.testing.assert_close(hiding("agent").loss(view, 1000 * errors, mask), found)
+    torch.testing.assert_close(strategy("agent").loss(view, 1000 * errors, mask), found)
     chooser.loss(view, errors + 1, mask)
     assert chooser.agent.mean.item() == pytest.approx(hidden.mean().item() + 0.5)  # the mean of two batches
     chooser.eval()
@@ -170,22 +170,22 @@ def test_rewards_are_standardised_by_what_was_seen() -> None:
 
 
 def test_gradients_do_not_cross() -> None:
-    chooser, scale = hiding("agent"), torch.ones((), requires_grad=True)
+    chooser, scale = strategy("agent"), torch.ones((), requires_grad=True)
     view = view_of()
     mask = chooser.order(view, chooser.draw(rng_of()), NOBODY)[2]
-    saliency = hiding("saliency")
+    saliency = strategy("saliency")
     assert not saliency.scores(view * scale, saliency.draw(rng_of()), NOBODY).requires_grad  # choosing keeps no graph
     errors = scale * view.square().flatten(1)[:, :COUNT]
     chooser.loss(view, errors, mask).backward()
     assert scale.grad is None
     assert all(p.grad is not None for p in chooser.parameters())
-    other = hiding("random").loss(view, errors, mask)
+    other = strategy("random").loss(view, errors, mask)
     assert other == 0 and not other.requires_grad
 
 
 def test_the_agent_finds_the_corner_that_cannot_be_guessed() -> None:
     """One corner is noise, the rest is smooth: what a perfect inpainter leaves is each patch's variance."""
-    chooser = hiding("agent", 0.25)
+    chooser = strategy("agent", 0.25)
     corner = torch.zeros(COUNT).index_fill_(0, torch.tensor([0, 1, 4, 5]), 1.0)
     generator = torch.Generator().manual_seed(3)
 

@@ -68,7 +68,7 @@ def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool =
         UsageError: no map, nothing but background, or so many values that these are no label maps.
         RunError: no map can be read.
     """
-    opened, at = store.regions(dataset, side, quiet)
+    opened, at = store.open_masks(dataset, side, quiet)
     rows, count = np.unique(at[at >= 0]), np.zeros(256, np.int64)
     cut = store.NOTE in opened.facts.columns and opened.facts[store.NOTE].iloc[rows].str.contains(THRESHOLDED, regex=False).any()
     if classes:

@@ -13,7 +13,7 @@ from scotoma.data import phi
 from scotoma.data.dataset import Dataset
 from scotoma.data.io.dicom_headers import age_in_years
 from scotoma.data.labels.annotators import SHARES, label_text
-from scotoma.data.store.store import REGION
+from scotoma.data.store.store import MASK_ROW
 from scotoma.errors import UsageError
 
 MOST_CLASSES = 100
@@ -120,8 +120,8 @@ def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = (), nu
 def _masks(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> Target:
     if len(names) > 1 or classes:
         raise UsageError(f"--target {MASKS} stands alone, without other targets and --classes")
-    kept = dataset.store is not None and REGION in dataset.table.columns
-    given = dataset.table[REGION].to_numpy() >= 0 if kept else dataset.column(MASKS).notna().to_numpy()
+    kept = dataset.store is not None and MASK_ROW in dataset.table.columns
+    given = dataset.table[MASK_ROW].to_numpy() >= 0 if kept else dataset.column(MASKS).notna().to_numpy()
     if not given.any():
         raise UsageError(f"{dataset.name}: column {MASKS!r} is empty")
     return Target((MASKS,), ("mask",), np.where(given, 0, -1))

@@ -55,8 +55,8 @@ def write_store(
     dataset = slices.choose(replace(dataset, display=shown), axis, every)
     dataset, opened = store.prepare(dataset, size, channels, out, strict, quiet=quiet, skip_empty=skip_empty)
     if "mask_path" in dataset.table.columns and dataset.table["mask_path"].notna().any():
-        _, at = store.regions(dataset, opened.side, quiet, opened.path / store.REGIONS)
-        dataset = replace(dataset, table=dataset.table.assign(**{store.REGION: at}))
+        _, at = store.open_masks(dataset, opened.side, quiet, opened.path / store.MASKS_FOLDER)
+        dataset = replace(dataset, table=dataset.table.assign(**{store.MASK_ROW: at}))
     left_out = phi.identifying(dataset.table, columns)
     if left_out:
         told = ", ".join(f"{name} ({reason.text})" for name, reason in left_out.items())

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROTOCOL = 4  # raise when the same file would come out as other pixels
-REGIONS, REGION = "regions", "region"  # of a prepared store: the folder of its label maps, and the column of their rows
+MASKS_FOLDER, MASK_ROW = "regions", "region"  # names in a prepared store: its label maps, and the column of their rows
 NOTE = "note"  # of a store of label maps: the column of facts that says what was done to a mask
 MARGIN = 1.3  # the store's side over the training size: what a random crop can use
 # What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.
@@ -145,7 +145,7 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
     return _readable(dataset, open_store(folder), strict, skip_empty)
 
 
-def regions(dataset: Dataset, side: int, quiet: bool = True, out: Path | None = None) -> tuple[Store, np.ndarray]:
+def open_masks(dataset: Dataset, side: int, quiet: bool = True, out: Path | None = None) -> tuple[Store, np.ndarray]:
     """The label maps of the column ``mask_path``, laid out as the images of a store of this side.
 
     Args:
@@ -162,8 +162,8 @@ def regions(dataset: Dataset, side: int, quiet: bool = True, out: Path | None = 
         UsageError: no such column, or it is empty.
         RunError: none can be read, or the disk is full.
     """
-    if dataset.store is not None and REGION in dataset.table.columns:
-        opened, at = open_store(dataset.store / REGIONS), dataset.table[REGION].to_numpy(np.int64)
+    if dataset.store is not None and MASK_ROW in dataset.table.columns:
+        opened, at = open_store(dataset.store / MASKS_FOLDER), dataset.table[MASK_ROW].to_numpy(np.int64)
         _notes(dataset.name, opened, at)
         return opened, at
     column = dataset.column("mask_path")

@@ -1,4 +1,4 @@
-"""What a method is given: a description of its images, and what it requires of a batch."""
+"""A method's inputs: the description of its images, and what it requires of a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scotoma.transforms.augmentation import Augmentation
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table that a method predicts or is told.
+    """A column of the table that a method predicts or takes as input.
 
     Args:
         name: of the column.
@@ -27,32 +27,32 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Wants:
+class Requirements:
     """What a batch must bring beside the images.
 
     Args:
         labels: ``batch["targets"]``, the target's classes or 0/1 labels.
         unlabelled: with labels, images without one too.
         columns: ``batch["columns"]`` (B, K) float32, NaN where missing: these columns, described by ``Inputs.columns``.
-        pairs: ``partners``, to ``views``: for each image another that has the same value in this column (``patient``), or lies in
-            the same band of so many units (``age:10``); itself where there is none. ``next:study``: the one that follows it in its
-            study or, half the time, one that does not; ``batch["follows"]`` (B,) says which by 1 and 0.
-        regions: ``regions``, to ``views``: (B, 1, H, W) uint8, above 0 in the region of ``mask_path``; all 0 where there is none.
+        pairs: ``paired_images``, to ``views``: for each image another that has the same value in this column (``patient``), or
+            lies in the same band of so many units (``age:10``); itself where there is none. ``next:study``: the one that follows it
+            in its study or, half the time, one that does not; ``batch["follows"]`` (B,) says which by 1 and 0.
+        masks: ``masks``, to ``views``: (B, 1, H, W) uint8, above 0 in the mask of ``mask_path``; all 0 where there is none.
     """
 
     labels: bool = False
     unlabelled: bool = False
     columns: tuple[str, ...] = ()
     pairs: str = ""
-    regions: bool = False
+    masks: bool = False
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a method is told about its images.
+    """Description of a method's images.
 
     Args:
-        image_size: side of what the encoder sees, pixels.
+        image_size: input size of the encoder, pixels.
         in_chans: channels.
         mean: mean a channel of the training pixels in [0, 1].
         std: standard deviation a channel.
@@ -61,7 +61,7 @@ class Inputs:
         class_weights: weight of each class (or of the positives of each 0/1 target) in the loss; empty for none.
         soft: whether a categorical target comes as (B, C) shares of annotators, not as (B,) class ids.
         images: how many different ones there are to train on; ``batch["positions"]`` (B,) numbers them from 0.
-        columns: those that the method ``wants``.
+        columns: those that the method requires.
         trained: whether the encoder starts from trained weights (``--init``), which a method must not initialise anew.
     """
 

@@ -125,7 +125,7 @@ def segmentation(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice loss, in equal parts (Isensee et al. 2020, nnU-Net, "Network training").
 
     The Dice loss (Milletari et al. 2016, arXiv 1606.04797, section 3) is that of the whole batch, so that an image without a
-    region does no harm, and the mean over classes but the background.
+    mask does no harm, and the mean over classes but the background.
 
     Args:
         logits: (B, C, H, W), the background's first.

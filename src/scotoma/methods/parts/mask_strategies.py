@@ -29,7 +29,7 @@ from scotoma.transforms.masking import (
 KINDS = ("random", "block", "fixed", "attention", "agent", "entropy", "saliency")
 
 
-class Hiding(nn.Module):
+class MaskStrategy(nn.Module):
     """Chooses patches to hide. Every kind hides equally many, so that kinds can be compared on one budget.
 
     - ``random``: uniformly, anew each time the image comes (MAE, arXiv 2111.06377, section 3).
