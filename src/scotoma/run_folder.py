@@ -24,7 +24,7 @@ from scotoma.errors import RunError, ScotomaError, UsageError, number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "lightning", "numpy", "pandas", "scikit-learn", "pydicom", "pillow")
+LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "pillow")
 OLD_KEYS = {"readers": "annotators"}  # of a configuration
 OLD_VALUES = {"unit": {"picture": "image"}, "metric": {"pictures": "images"}}  # of a row
 RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with an interrupted run

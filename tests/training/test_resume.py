@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,65 @@ def test_a_killed_run_ends_as_one_left_alone(
     found, expected = (load_file(run / "encoder.safetensors") for run in (out, alone))
     assert found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())
     assert logged(out) == logged(alone)
+
+
+def lightning_until(step: int) -> Callable[[trainer.Trainer], None]:
+    """The loop of earlier versions, in place of ``Trainer.run``: Lightning takes so many steps, then the run is killed."""
+    lightning = pytest.importorskip("lightning")
+
+    class Adapter(lightning.LightningModule):
+        def __init__(self, ours: trainer.Trainer) -> None:
+            super().__init__()
+            self.method, self.ours = ours.method, [ours]
+
+        def training_step(self, batch: trainer.Batch, index: int) -> torch.Tensor:
+            return trainer.step_loss(self.method, batch, 0)["loss"]
+
+        def optimizer_step(self, *arguments: object, **named: object) -> None:
+            super().optimizer_step(*arguments, **named)
+            self.method.after_step(self.trainer.global_step / STEPS)
+
+        def configure_optimizers(self) -> object:
+            ours = self.ours[0]
+            return {"optimizer": ours.optimizer, "lr_scheduler": {"scheduler": ours.scheduler, "interval": "step"}}
+
+    class Watch(lightning.Callback):  # its name is the key of its state
+        def state_dict(self) -> dict[str, object]:
+            return {"seconds": 1.0, "loss": 0.5, "spread": 0.25, "rank": 3.0, "warned": False}
+
+    def run(ours: trainer.Trainer) -> None:
+        folder = ours.checkpoint.parent
+        last = lightning.pytorch.callbacks.ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=1)
+        batches = [ours.batches[key] for key in trainer.Order(len(ours.batches.rows), ours.schedule)]
+        loader = torch.utils.data.DataLoader(batches, batch_size=None)
+        lightning.Trainer(
+            accelerator="cpu", max_steps=step, max_epochs=-1, logger=False, callbacks=[Watch(), last],
+            enable_progress_bar=False, enable_model_summary=False,
+        ).fit(Adapter(ours), loader)  # fmt: skip
+        raise Killed
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["moco_v2", "msmae"])
+def test_a_checkpoint_that_lightning_wrote_is_gone_on_with(
+    name: str, clinic_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"steps": STEPS, "batch_size": 8, "size": 32, "precision": "32-true", "method_args": GIVEN.get(name), "quiet": True,
+             "target": ["label"], "encoder": "vit_tiny_patch8" if plugins.method(name).needs_vit else "resnet10t"}  # fmt: skip
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = pretrain(str(clinic_table), name, tmp_path / "alone", **given)  # type: ignore[arg-type]
+    out = tmp_path / "earlier"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(trainer.Trainer, "run", lightning_until(3))
+        pretrain(str(clinic_table), name, out, **given)  # type: ignore[arg-type]
+    assert "pytorch-lightning_version" in torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    pretrain(str(clinic_table), name, out, resume=True, **given)  # type: ignore[arg-type]
+    torch.set_num_threads(threads)
+    found, expected = (load_file(run / "encoder.safetensors") for run in (out, alone))
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())
+    assert logged(out) == logged(alone)[3:]
 
 
 @pytest.mark.long

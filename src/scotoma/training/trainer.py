@@ -94,11 +94,6 @@ class Order:
     def __init__(self, count: int, schedule: Schedule, start: int = 0, rank: int = 0, world: int = 1) -> None:
         self.count, self.schedule, self.start, self.rank, self.world = count, schedule, start, rank, world
 
-    def __len__(self) -> int:
-        return (
-            self.schedule.steps * self.schedule.accumulate
-        )  # of the whole run, whatever the start: Lightning counts from its beginning
-
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         size = self.schedule.batch_size
         shuffles: dict[int, np.ndarray] = {}
@@ -204,7 +199,7 @@ class Trainer:
             (result["loss"] / self.schedule.accumulate).backward()
 
     def save(self, place: Path) -> None:
-        """Write a checkpoint, under the names that Lightning gives its parts (as earlier versions did)."""
+        """Write a checkpoint; its parts are called as in those of Lightning, which earlier versions wrote."""
         if self.schedule.shard:
             model, optimizer = fsdp.states(self.method, self.optimizer)
         else:
