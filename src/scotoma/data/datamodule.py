@@ -206,6 +206,9 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         encoder_header.say_unlike(encoder_run, dataset.name, opened.preparation)
     importer.join()
     found = targets.read(dataset, target, classes or (), numbers) if target else None
+    if found and numbers and not found.known.all():
+        without = f"{(~found.known).sum()} of {len(dataset)} images have no number in {found.columns[0]}"
+        notice(dataset.name, f"{without}: they are neither tested nor trained on with labels")
     sources = [Source(str(source), dataset, opened) for source in (*([encoder_run] if encoder_run else ()), *compared)]
     earlier = _sides(sources, seen=not allow_leakage)
     whole, rule = _whole(dataset, rows, sources)

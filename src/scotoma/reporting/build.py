@@ -16,7 +16,7 @@ import pandas as pd
 
 from scotoma.errors import UsageError, notice
 from scotoma.reporting import figures, svg, training
-from scotoma.reporting.cells import decimals, interval
+from scotoma.reporting.cells import interval, point
 from scotoma.reporting.checklist import checklist
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.model_card import card, keep_edited
@@ -44,7 +44,7 @@ def build(runs: list[Path], out: Path | None = None) -> Path:
     found, sheets = results(rows, several), Sheets(f"{prefix}tables")
     content = _content(folders, rows, found, several, sheets)
     environment = templates()
-    environment.globals |= {"decimals": decimals, "interval": interval}
+    environment.globals |= {"interval": interval, "point": point}
     beside = {"card": f"{prefix}model_card.md", "checklist": f"{prefix}checklist.md", "tables": f"{sheets.folder}/"}
     page = environment.get_template("page.html.jinja").render(**content, beside=beside)
     write_atomically(path, page)
@@ -75,7 +75,9 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     gone = [f"{top} {withdrawal_sentence(n)}" for top, n in counts.items() if n]
     chosen_by = _labelled(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
     saved = {s: [p for p in images if p["section"] == s] for s in SECTIONS}
-    parts = find_parts(select_test(rows), lambda some: _labelled(some, several), saved, sheets)
+    tested = select_test(rows)
+    parts = find_parts(tested, lambda some: _labelled(some, several), saved, sheets)
+    compared = [c for part in parts for _, c in part.blocks if c.get("findings")]
     return {
         "data": ", ".join(dict.fromkeys(data_name(f.config) for f in runs)),
         "runs": [describe_run(f) for f in runs],
@@ -87,7 +89,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "headlines": headlines(rows).to_dict("records"),
         "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),
         "views": views,
-        "draws": sorted({int(d) for d in whole["draws"].dropna()}),
+        "draws": sorted({int(d) for d in tested.loc[tested["fraction"].notna(), "draws"].dropna()}),
         "curve": figures.auroc_by_labels(auroc, style),
         "roc": figures.roc_by_class(found[found["metric"] == "roc"], style, headline),
         "confusion": figures.confusions(found[found["metric"] == "confusion"], headline),
@@ -97,10 +99,11 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "images": saved,
         "evaluated": parts,
         "headings": [(part.id, part.heading, True) for part in parts],
-        "compared": [c for part in parts for _, c in part.blocks if c.get("findings")],
+        "compared": compared,
+        "by_intervals": any(v["pixel"] is not None for v in views) or any(f["also"] for c in compared for f in c["findings"]),
         "validated": training.validation_tables(chosen_by, sheets),
         "protocols": sorted(str(e) for e, p in found.groupby("evaluator")["protocol"].nunique().items() if p > 1),
-        "paired": bool((found["metric"] == "auroc_difference").any()),
+        "paired": bool(tested["p_holm"].notna().any() or (found["metric"] == "auroc_difference").any()),
         "folders": [
             (f.top if f in runs else f"{f.top}: {f.path.name}", f.text)
             for f in folders

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 
-def decimals(value: float, sign: bool = False) -> str:
-    """Three decimals, with a true minus sign; a dash where there is no value."""
-    return "\u2013" if missing(value) else f"{value:{'+' if sign else ''}.3f}".replace("-", "\u2212")
+def decimals(value: float, sign: bool = False, places: int = 3) -> str:
+    """So many decimals, with a true minus sign; a dash where there is no value."""
+    return "\u2013" if missing(value) else f"{value:{'+' if sign else ''},.{places}f}".replace("-", "\u2212")
+
+
+def places_of(row: pd.Series) -> int:
+    """Decimals of a row's value and bounds: three, fewer from 10 on (four digits), more where three would all be 0."""
+    top = max((abs(v) for v in (row["value"], row["low"], row["high"]) if not missing(v) and math.isfinite(v)), default=0.0)
+    if top < 10:
+        return 3 if top >= 0.0005 or top == 0 else 1 - math.floor(math.log10(top))
+    return max(0, 3 - math.floor(math.log10(top)))
+
+
+def point(row: pd.Series, sign: bool = False) -> str:
+    """The value of a row, with as many decimals as its interval."""
+    return decimals(row["value"], sign, places_of(row))
 
 
 def p_value(value: float) -> str:
@@ -20,8 +34,8 @@ def p_value(value: float) -> str:
 
 def interval(row: pd.Series, sign: bool = False) -> str:
     """The 95 % interval in words; empty where a row has none."""
-    bounds = f"{decimals(row['low'], sign)} to {decimals(row['high'], sign)}"
-    return "" if missing(row["low"]) else f"95\u00a0% interval {bounds}"
+    low, high = (decimals(row[end], sign, places_of(row)) for end in ("low", "high"))
+    return "" if missing(row["low"]) else f"95\u00a0% interval {low} to {high}"
 
 
 def count(value: float | None, of: float | None) -> str:
@@ -63,13 +77,18 @@ def cell(rows: pd.DataFrame, sign: bool = False) -> Table | None:
     if rows.empty or missing(rows.iloc[0]["value"]):
         return None
     row = rows.iloc[0]
-    bounds = "" if missing(row["low"]) else f"[{decimals(row['low'], sign)}, {decimals(row['high'], sign)}]"
-    return square(decimals(row["value"], sign), bounds)
+    return square(point(row, sign), brackets(row, sign))
 
 
-def square(value: str, interval: str = "", mark: str = "") -> Table:
+def brackets(row: pd.Series, sign: bool = False) -> str:
+    """The 95 % interval of a row in brackets; empty where it has none."""
+    low, high = (decimals(row[end], sign, places_of(row)) for end in ("low", "high"))
+    return "" if missing(row["low"]) else f"[{low}, {high}]"
+
+
+def square(value: str, interval: str = "", mark: str = "", note: str = "") -> Table:
     """A table's cell of these words."""
-    return {"value": value, "interval": interval, "mark": mark}
+    return {"value": value, "interval": interval, "mark": mark, "note": note}
 
 
 def line(name: str, cells: Sequence[Table | None], group: str = "", note: str = "") -> Table:

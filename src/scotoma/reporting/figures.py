@@ -16,13 +16,14 @@ from scotoma.reporting.results import ENCODERS, group_by_use, uses_of
 from scotoma.reporting.svg import FAINT, INK, RULE, Style
 
 
-def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style], metric: str) -> str:
+def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style], metric: str, perfect: float = 1.0) -> str:
     """A metric against the fraction of labels, with intervals; the panels side by side, on one scale.
 
     Args:
         panels: title and table with columns label, fraction, value, low, high.
         style: of every label.
         metric: what the vertical axis says.
+        perfect: the best value, at which the axis ends: 1, or 0 of an error.
     """
     columns = min(2, len(panels))
     with svg.panels(len(panels), columns, 3.1) as (axes, finish):
@@ -43,7 +44,7 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
             svg.grid(ax)
         bottom = min((float(np.nanmin(t[["value", "low"]].to_numpy())) for _, t in panels), default=0.5)
         for ax in axes:
-            ax.set_ylim(min(0.98, bottom) - 0.02, 1.005)
+            ax.set_ylim(*((min(0.98, bottom) - 0.02, 1.005) if perfect else (0.0, None)))
             if metric == "AUROC":  # chance
                 ax.axhline(0.5, color=FAINT, linewidth=0.7)
         axes[0].set_ylabel(metric)

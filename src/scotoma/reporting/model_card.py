@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.reporting.cells import decimals, interval, missing, plain, same
+from scotoma.reporting.cells import interval, missing, plain, point, same
 from scotoma.reporting.naming import title_of, title_of_use
 from scotoma.reporting.provenance import networks, pixels
 from scotoma.reporting.reading import Folder, describe_run
@@ -117,7 +117,7 @@ def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     whole = results[results["class"].isna() & results["metric"].isin(SHOWN)]
     if whole.empty:
         told = [
-            [row["target"], row["label"], row["words"], decimals(row["value"]), interval(row), f"{row['n']:g}"]
+            [row["target"], row["label"], row["words"], point(row), interval(row), f"{row['n']:g}"]
             for _, row in headlines(rows).iterrows()
         ]
         heads = ("Target", "Method", "Measure", "Value", "Interval", "Images")
@@ -127,7 +127,5 @@ def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     here = whole[same(whole["fraction"], most)].assign(order=whole["kind"] != "method").sort_values("order", kind="stable")
     for _, row in here.iterrows():
         use = title_of_use(row["evaluator"]) if row["kind"] in ENCODERS else "control"
-        lines.append(
-            [row["target"], row["label"], use, title_of(row["metric"]), decimals(row["value"]), interval(row), f"{row['n']:g}"]
-        )
+        lines.append([row["target"], row["label"], use, title_of(row["metric"]), point(row), interval(row), f"{row['n']:g}"])
     return _table(("Target", "Method", "Use", "Measure", "Value", "Interval", "Images"), lines)

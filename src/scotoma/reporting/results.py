@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scotoma import plugins
-from scotoma.reporting.cells import Table, at, decimals, missing, p_value, same
+from scotoma.reporting.cells import Table, at, brackets, missing, p_value, point, same, square
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import CALIBRATION, CONTROL, METRICS, called, label_of, phrase_of_use, title_of, title_of_use
 from scotoma.reporting.reading import has_unknown_keys
@@ -183,7 +183,10 @@ def _table(sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Se
                     best and r is not None and len(p) > 1 and r["value"] == p["value"].max()
                     for r, p in zip(rows, picked, strict=True)
                 ]
-                cells = [None if r is None else _cell(r, top, sign) for r, top in zip(rows, tops, strict=True)]
+                cells = [
+                    None if r is None else marked_cell(r, MARKS[sign_of(r)] if sign else "†" if top else "", sign)
+                    for r, top in zip(rows, tops, strict=True)
+                ]
                 if any(cells):
                     lines.append((kind != "method", label, cells))
             if lines:
@@ -196,13 +199,10 @@ def _table(sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Se
     return {"pieces": pieces, "sheet": sheets.add(name, found[kept | found[key].isin([v for v, _ in columns])])}
 
 
-def _cell(row: pd.Series, best: bool, sign: bool) -> Table:
-    """One number as the page prints it."""
-    low, high = decimals(row["low"], sign), decimals(row["high"], sign)
-    notes = [f"{word} {p_value(row[c])}" for word, c in (("p", "p_value"), ("Holm", "p_holm")) if not missing(row[c])]
-    mark = MARKS[sign_of(row)] if sign else "†" if best else ""
-    bounds = "" if missing(row["low"]) else f"[{low}, {high}]"
-    return {"value": decimals(row["value"], sign), "interval": bounds, "note": ", ".join(notes), "mark": mark}
+def marked_cell(row: pd.Series, mark: str, sign: bool) -> Table:
+    """One number as the page prints it, with its p-values beneath."""
+    notes = [f"{word} {p_value(row[c])}" for word, c in (("p", "p_value"), ("Holm", "p_holm")) if not missing(row.get(c))]
+    return square(point(row, sign), brackets(row, sign), mark, ", ".join(notes))
 
 
 def head(fraction: float, rows: pd.DataFrame) -> tuple[str, str]:
@@ -228,7 +228,8 @@ def headlines(rows: pd.DataFrame) -> pd.DataFrame:
     kept = select_test(rows[rows["class"].isna() & rows["seed"].isna() & (rows["unit"].isna() | (rows["unit"] == "image"))])
     kept = pd.concat([kept.iloc[:0], *(kept[(kept["evaluator"] == e) & (kept["metric"] == m)] for e, (m, _) in kinds.items())])
     kept = kept[kept["fraction"].isna() | (kept["fraction"] == kept["fraction"].max())]
-    several = kept["run"].nunique() > 1
     names = [label_of(m, n, kept["encoder"].nunique() > 1) for m, n in zip(kept["method"], kept["encoder"], strict=True)]
-    labels = [f"{name}, {run}" if several else name for name, run in zip(names, kept["run"], strict=True)]
-    return kept.assign(label=labels, words=[kinds[e][1] for e in kept["evaluator"]])
+    kept = kept.assign(label=names, words=[kinds[e][1] for e in kept["evaluator"]])
+    for name in (n for n in kinds if hasattr(sections[n], "name_uses")):
+        kept.loc[kept["evaluator"] == name, "label"] = sections[name].name_uses(kept[kept["evaluator"] == name])
+    return kept.assign(label=kept["label"] + ", " + kept["run"]) if kept["run"].nunique() > 1 else kept

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.reporting.cells import decimals, interval, same
+from scotoma.reporting.cells import decimals, interval, point, same
 from scotoma.reporting.naming import data_name, finding, label_of, phrase_of_use, title_of
 from scotoma.reporting.origin import origins
 from scotoma.reporting.provenance import made, recipe
@@ -148,7 +148,7 @@ def _of_tasks(rows: pd.DataFrame) -> dict[str, str]:
 def _told(row: Any, sign: bool = False) -> str:
     """A value with its interval, in a sentence."""
     bounds = interval(row, sign)
-    return decimals(row["value"], sign) + (f" ({bounds})" if bounds else "")
+    return point(row, sign) + (f" ({bounds})" if bounds else "")
 
 
 def _decisions(rows: pd.DataFrame) -> dict[str, str]:

@@ -93,6 +93,13 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
             words = {"images": "Images", "patients": "Patients", "groups": "Groups kept together"}[str(metric)]
             label = f"{name} ({words.lower()})" if order else words if missing(target) else f"{words}, {target}"
             lines.append({"label": label, "class": bool(order), "cells": cells})
+        if len(rows[(rows["run"] == run) & (rows["evaluator"] == "regression")]):  # its classes are bands of the numbers
+            bands = mine[mine["class"].notna()].drop_duplicates(["split", "class"], keep="last")
+            counts = bands.groupby("split")["value"].sum()
+            without = {s: images[s] - counts.get(s, 0.0) for s in splits}
+            if any(without.values()):
+                cells = [count(n, images[s]) for s, n in without.items()]
+                lines.append({"label": "No number (images)", "class": True, "cells": cells})
         unread = rows[(rows["run"] == run) & (rows["evaluator"] == "data") & (rows["metric"] == "unreadable")]
         grouped = "groups" in set(mine["metric"])
         units = mine["unit"].dropna() if "unit" in mine.columns else mine["metric"][:0]

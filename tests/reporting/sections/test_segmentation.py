@@ -72,7 +72,7 @@ def test_numbers_and_neighbours_have_their_sections(tmp_path: Path) -> None:
     text = found.text.replace("\u00a0", " ")
     for words in (
         "Results: errors of the predicted number",
-        "6.000 [5.500, 6.500] 12.000 [11.500, 12.500] 0.700", "… of always predicting the mean",
+        "6.000 [5.500, 6.500] 12.00 [11.50, 12.50] 0.700", "… of always predicting the mean",
         "5 nearest By chance", "0.700 [0.650, 0.750] 0.500 [0.450, 0.550]",
     ):  # fmt: skip
         assert words in text, (words, text)

@@ -10,6 +10,7 @@ with keys that it does not know among them, is shown in a plain table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 from scotoma.reporting.cells import Table, cell, count, line, missing, same, square
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import title_of
-from scotoma.reporting.results import MARKS, head, sign_of
+from scotoma.reporting.results import MARKS, head, marked_cell, sign_of
 
 MOST = 200  # lines of a plain table; its sheet has all rows
 
@@ -53,17 +54,52 @@ def tabulate_models(rows: pd.DataFrame, titles: Mapping[str, str], sheet: str, s
     return {"heads": [title_of(m, titles) for m in columns], "lines": lines, "sheet": sheets.add(sheet, rows)}
 
 
-def tabulate_shares(rows: pd.DataFrame, columns: Collection[float], group: str, sheet: str, sign: bool = False) -> Table:
-    """A line a label, a column a share of the labels."""
+def tabulate_shares(rows: pd.DataFrame, columns: Collection[float], group: str, sheet: str, better: int = 0) -> Table:
+    """A line a label, a column a share of the labels.
+
+    Args:
+        rows: of one metric.
+        columns: the shares.
+        group: heading of all lines.
+        sheet: the file that has the rows.
+        better: of differences the side of zero, 1 or -1, on which pretraining helped; 0 for values.
+    """
     lines = []
     for label in dict.fromkeys(rows["label"]):
-        cells = []
+        cells: list[Table | None] = []
         for fraction in columns:
             found = rows[(rows["label"] == label) & same(rows["fraction"], fraction)]
-            shown = cell(found, sign)
-            if shown and sign:
-                shown = square(shown["value"], shown["interval"], MARKS[sign_of(found.iloc[0])])
-            cells.append(shown)
+            if better and len(found):
+                cells.append(marked_cell(found.iloc[0], MARKS[better * sign_of(found.iloc[0])], True))
+            else:
+                cells.append(cell(found))
         lines.append(line(label, cells, group))
     heads = [" ".join(filter(None, head(f, rows))) for f in columns]
     return {"heads": heads, "lines": lines, "sheet": sheet} if lines else {}
+
+
+def nearest_tenth(shares: Collection[float]) -> float:
+    """The share of the labels at which the summary compares: that nearest to a tenth."""
+    return min(shares, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
+
+
+def find_verdicts(values: pd.DataFrame, differences: pd.DataFrame, fraction: float, better: int = 1) -> list[Table]:
+    """What the summary says of each method at one share of the labels, beside random weights.
+
+    Args:
+        values: rows of the headline metric, each line's name in ``label``.
+        differences: from random weights, under the same names.
+        fraction: the share.
+        better: 1 where a higher value is better, -1 where a lower one is.
+    """
+    here, found = values[same(values["fraction"], fraction)], []
+    for label in dict.fromkeys(differences["label"]):
+        mine, own = differences[differences["label"] == label], here[here["label"] == label].iloc[0]
+        random = here[(here["method"] == "random") & (here["encoder"] == own["encoder"]) & same(here["use"], own["use"])]
+        signs = [better * sign_of(row) for _, row in mine.iterrows() if not missing(row["low"])]
+        difference = mine[same(mine["fraction"], fraction)].iloc[0]
+        found.append({
+            "label": label, "own": own, "random": random.iloc[0] if len(random) else None, "difference": difference,
+            "sign": None if missing(difference["low"]) else better * sign_of(difference), "signs": signs, "also": [],
+        })  # fmt: skip
+    return found

@@ -1,15 +1,15 @@
-"""Errors of a predicted number: a line a model."""
+"""Errors of a predicted number: of a study by share of the labels beside random weights and controls, of one model by metric."""
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from scotoma import plugins
-from scotoma.reporting.cells import Table
+from scotoma.reporting import figures, svg
+from scotoma.reporting.cells import Table, at, interval, missing, point, same
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import CONTROL, USES
-from scotoma.reporting.sections.base import tabulate_models, tabulate_shares
+from scotoma.reporting.sections.base import find_verdicts, nearest_tenth, tabulate_models, tabulate_shares
 
 HEADING = "Results: errors of the predicted number"
 ORDER = 2
@@ -19,35 +19,115 @@ TITLES = {
     "bias": "Bias (predicted less true)", "r2": "R²", "pearson": "Correlation",
 }  # fmt: skip
 HEADLINE = ("mae", TITLES["mae"])
+NAMES = {
+    "linear": "Ridge regression on the frozen encoder", "pixels": "Pixels alone (32 px, PCA, ridge regression)",
+    "majority": "Mean of the training labels",
+}  # fmt: skip
 TEXT = (
-    "Here the model predicts a number. The mean absolute error is how far it lies off on average, in the number's own unit; beside "
-    "it stands the error of predicting the training images' mean for every image, which knows nothing."
+    "Here the model predicts a number. Errors are in the unit of {target}, as the table has it. The mean absolute error is how far "
+    "a prediction lies off on average; beside it stands the error of predicting the training images' mean for every image, which "
+    "knows nothing."
 )
 KEY = "R²: share of the numbers' spread that the model explains; 0 for the mean, negative for worse. Bias: above 0 it is too high."
-STUDY = (
-    ("mae", "Mean absolute error by share of the labels, with 95 % intervals", "Means over the label draws."),
-    ("mae_difference", "Difference from random weights, same labels and test images", "Below 0 the pretrained encoder errs less."),
+KEY_OF_VALUES = "Lower is better. Means over the label draws. Brackets: 95 % interval."
+KEY_OF_DIFFERENCES = (
+    "Both models of a pair saw the same labels. ▲ interval below zero: pretraining helped, the error is smaller. ▼ interval above "
+    "zero: it harmed. ○ interval includes zero: no difference shown, which does not prove that there is none. p: two-sided; Holm: "
+    "corrected for the number of comparisons made."
 )
 
 
 def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """One model's errors, a column a metric; of a study the mean absolute error, a column a share of the labels."""
+    """One model's errors, a column a metric; of a study the mean absolute error by share of the labels, and what it says."""
     if rows.empty:
         return {}
     table = tabulate_models(rows[rows["fraction"].isna()], TITLES, "errors of numbers", sheets)
-    tables = [("Errors on the test images, with 95 % intervals", table, KEY)] if table else []
+    content: Table = {"text": TEXT.format(target=" and ".join(dict.fromkeys(rows["target"].dropna())) or "the number")}
+    content["tables"] = [("Errors on the test images, with 95 % intervals", table, KEY)] if table else []
     study = rows[rows["fraction"].notna() & rows["seed"].isna()]
     if len(study):
-        control, uses = (
-            study["method"] == CONTROL,
-            plugins.titles("evaluators") | USES | {"majority": "Mean of the training labels"},
-        )
-        named = [uses.get(u, str(u)) for u in study["use"]]
-        study = study.assign(
-            label=np.where(control, named, study["label"].astype(str) + ", " + pd.Series(named, study.index).str.lower())
-        )
-    for metric, title, key in STUDY if len(study) else ():
-        part = study[study["metric"] == metric]
-        found = tabulate_shares(part, sorted(set(part["fraction"])), "", sheets.add(metric.replace("_", " "), part))
-        tables += [(title, found, key)] if found else []
-    return {"text": TEXT, "tables": tables} if tables else {}
+        content |= _describe_study(study.assign(label=name_uses(study)), content["tables"], sheets)
+    return content if content["tables"] else {}
+
+
+def name_uses(rows: pd.DataFrame) -> list[str]:
+    """The name of each row's line: the control's, or the encoder's with its use; of a single model as it is."""
+    names = plugins.titles("evaluators") | USES | NAMES
+    found = []
+    for label, method, use in zip(rows["label"], rows["method"], rows["use"], strict=True):
+        title = names.get(str(use), str(use))
+        found.append(str(label) if missing(use) else title if method == CONTROL else f"{label}, {title[0].lower()}{title[1:]}")
+    return found
+
+
+def _describe_study(study: pd.DataFrame, tables: list[tuple[str, Table, str]], sheets: Sheets) -> Table:
+    """Tables, figure and verdicts of a study."""
+    mae, differences = study[study["metric"] == "mae"], study[study["metric"] == "mae_difference"]
+    shares = sorted(set(mae["fraction"]))
+    tenth = nearest_tenth(shares)
+    pairs = differences.assign(label=differences["label"] + " minus random weights")
+    others = study[same(study["fraction"], tenth) & ~study["metric"].isin(["mae", "mae_difference"])]
+    found = (
+        ("Mean absolute error by share of the labels", tabulate_shares(mae, shares, "", sheets.add("mae", mae)), KEY_OF_VALUES),
+        (
+            "Difference from random weights, same labels and test images",
+            tabulate_shares(pairs, sorted(set(pairs["fraction"])), "", sheets.add("mae difference", pairs), better=-1),
+            KEY_OF_DIFFERENCES,
+        ),
+        (f"Other measures {at(tenth)}", tabulate_models(others, TITLES, "other errors", sheets), KEY),
+    )
+    tables += [(f"{caption}, with 95 % intervals", table, key) for caption, table, key in found if table]
+    here = mae[same(mae["fraction"], tenth)]
+    verdicts = find_verdicts(mae, differences, tenth, better=-1)
+    controls = {use: row for use in ("majority", "pixels", "header") for _, row in here[here["use"] == use].head(1).iterrows()}
+    for verdict in verdicts:
+        names = {"majority": "predicting the mean", "pixels": "the pixel control"}
+        verdict["also"] = [_compare(verdict["own"], controls[use], name) for use, name in names.items() if use in controls]
+    told = {
+        "majority": "Predicting the mean of the training labels errs by",
+        "pixels": "A control that sees thumbnails of 32 pixels and uses no network errs by",
+    }
+    n, labels, target = here["n"].max(), here["labels"].max(), here["target"].iloc[0]
+    scope = f"What follows holds for the {n:,.0f} test images with a number in {target}, {at(tenth)} (n = {labels:,.0f} labelled "
+    scope += f"training images), measured by the mean absolute error in the unit of {target} (0 is perfect, lower is better)."
+    scope = " ".join([scope, *(f"{words} {_estimate(controls[use])}." for use, words in told.items() if use in controls)])
+    return {"scope": scope, "metric": TITLES["mae"], "unit": "labels", "findings": verdicts, "warning": _warn(controls),
+            "figures": _draw(mae, target)}  # fmt: skip
+
+
+def _compare(own: pd.Series, control: pd.Series, name: str) -> str:
+    """How an error stands to that of a control, read off their intervals."""
+    if own["high"] < control["low"]:
+        return f"better than {name}"
+    return f"{'not clearly better than' if own['value'] < control['value'] else 'did not beat'} {name}"
+
+
+def _warn(controls: dict[str, pd.Series]) -> str:
+    """A warning where image sizes and headers predict the number; empty where they do not."""
+    header, mean = controls.get("header"), controls.get("majority")
+    if header is None or mean is None or not header["high"] < mean["low"]:
+        return ""
+    return (
+        f"Image size and header facts alone, without one pixel, err by {_estimate(header)}: clearly less than the mean of the "
+        "training labels. Part of what any model here does may be to recognise where or how an image was made. Check where the "
+        "numbers come from before trusting any result on this page."
+    )
+
+
+def _estimate(row: pd.Series) -> str:
+    """A value with its interval, in a sentence."""
+    return point(row) + (f" ({interval(row)})" if interval(row) else "")
+
+
+def _draw(mae: pd.DataFrame, target: str) -> list[Table]:
+    """The mean absolute error by share of the labels; nothing of one share."""
+    if mae["fraction"].nunique() < 2:
+        return []
+    kinds = [
+        "random" if m == "random" else use if m == CONTROL else "method" for m, use in zip(mae["method"], mae["use"], strict=True)
+    ]
+    style = svg.styles(dict(zip(mae["label"], kinds, strict=True)))
+    drawing = svg.uri(figures.curve([(f"Models of {target}", mae)], style, "mean absolute error", perfect=0.0))
+    shows = "How far predictions lie off when only part of the training labels may be used."
+    return [{"uri": drawing, "title": "Mean absolute error by share of labels", "shows": shows, "read": "lower is better; a line "
+             "that is already low on the left needs few labels."}]  # fmt: skip

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
 from scotoma.reporting import figures, svg
-from scotoma.reporting.cells import Table, at, missing, same
+from scotoma.reporting.cells import Table, at
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import called
-from scotoma.reporting.results import sign_of
-from scotoma.reporting.sections.base import tabulate_models, tabulate_shares
+from scotoma.reporting.sections.base import find_verdicts, nearest_tenth, tabulate_models, tabulate_shares
 
 HEADING = "Results: segmentation"
 ORDER = 1
@@ -34,30 +31,15 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     names = dict.fromkeys(dice["label"], "method") | dict.fromkeys(dice.loc[dice["method"] == "random", "label"], "random")
     pairs = differences.assign(label=[f"{n} minus {called('random').lower()}" for n in differences["label"]])
     drawn = [("Segmenters", dice)] if len(columns) > 1 else []
-    tenth = min(columns, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
+    tenth = nearest_tenth(columns)
     return {
         "metric": TITLES["dice"],
         "unit": "masks",
         "scope": f"What follows holds for the test images with masks, {at(tenth).replace('labels', 'masks')}, measured by the Dice "
         "coefficient (1 is perfect, 0 is none).",
-        "findings": _findings(dice, differences, tenth),
+        "findings": find_verdicts(dice, differences, tenth),
         "main": tabulate_shares(dice, columns, "Segmenters", sheets.add("dice", dice)),
-        "differences": tabulate_shares(pairs, columns, "", sheets.add("dice differences", pairs), sign=True),
+        "differences": tabulate_shares(pairs, columns, "", sheets.add("dice differences", pairs), better=1),
         "curve": svg.uri(figures.curve(drawn, svg.styles(names), "Dice")) if drawn else "",
         "single": tabulate_models(single, TITLES, "segmentation", sheets),
     }
-
-
-def _findings(dice: pd.DataFrame, differences: pd.DataFrame, fraction: float) -> list[Table]:
-    """What the summary says of each method at one share of the masks."""
-    here, found = dice[same(dice["fraction"], fraction)], []
-    for label in dict.fromkeys(differences["label"]):
-        mine, own = differences[differences["label"] == label], here[here["label"] == label].iloc[0]
-        random = here[(here["method"] == "random") & (here["encoder"] == own["encoder"])]
-        signs = [sign_of(row) for _, row in mine.iterrows() if not missing(row["low"])]
-        difference = mine[same(mine["fraction"], fraction)].iloc[0]
-        found.append({
-            "label": label, "own": own, "random": random.iloc[0] if len(random) else None, "difference": difference,
-            "sign": None if missing(difference["low"]) else sign_of(difference), "signs": signs,
-        })  # fmt: skip
-    return found
