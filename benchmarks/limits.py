@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scotoma import plugins
 from scotoma.data.datamodule import gather
 from scotoma.run_folder import hardware, versions
+from scotoma.training import cpu_kernels
 from scotoma.training.pretraining import assemble, make_schedule
 from scotoma.training.trainer import Order, make_optimizer, make_views, tune_for_cpu
 
@@ -55,6 +56,7 @@ def limits(name: str, size: int, rounds: int) -> dict[str, Any]:
     parts = assemble(config, data_module)
     method, batches = parts.method.to(memory_format=torch.channels_last).train(), parts.batches
     schedule = make_schedule(config, method, batches)
+    cpu_kernels.keep_memory()  # as the command does
     tune_for_cpu(method, schedule.precision)
     optimizer, bfloat16 = make_optimizer(method, schedule), schedule.precision == "bf16-mixed"
     took: dict[str, list[float]] = {part: [] for part in PARTS}

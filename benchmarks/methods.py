@@ -83,6 +83,7 @@ def costs(options: argparse.Namespace) -> None:
     from scotoma.data import encoder_header
     from scotoma.methods.parts.inputs import Column, Inputs
     from scotoma.models import encoders
+    from scotoma.training import cpu_kernels
     from scotoma.training.trainer import step_loss, tune_for_cpu
 
     def step_of(name: str, network: str) -> Any:
@@ -93,6 +94,7 @@ def costs(options: argparse.Namespace) -> None:
         columns = tuple(Column(c) for c in requirements.columns)
         inputs = Inputs(options.size, 1, (0.4,), (0.2,), outputs=4, images=1000, columns=columns)
         method = chosen(encoders.build(info), inputs).to(memory_format=torch.channels_last).train()
+        cpu_kernels.keep_memory()  # as the command does
         tune_for_cpu(method, "bf16-mixed")
         n = chosen.batch_size
         images = torch.randint(0, 256, (n, 1, 128, 128), dtype=torch.uint8)

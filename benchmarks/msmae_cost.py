@@ -119,6 +119,7 @@ def case(network: str, size: int, channels: int, images: int, timed: bool) -> di
     }  # fmt: skip
     if timed:
         bfloat16 = automatic_precision(size) == "bf16-mixed"
+        cpu_kernels.keep_memory()  # as the command does
         for method in methods.values():
             cpu_kernels.tune(method.to(memory_format=torch.channels_last), torch.bfloat16 if bfloat16 else torch.float32, grid)
         took = seconds({key: lambda key=key: step(methods[key], views[key], batch, bfloat16) for key in methods})

@@ -55,7 +55,8 @@ TRACEBACK = "SCOTOMA_TRACEBACK"  # set: an unforeseen error is shown in full
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is 0, 2 for wrong usage, 1 for a failed run."""
-    if argv is None:  # this process is the command
+    if argv is None:
+        processes.is_command = True
         os.environ["PYTHONSAFEPATH"] = "1"  # libraries start processes, too
         if not processes.end_with_parent() and not launcher.several():  # of several, one that waits for others would not end
             processes.end_like_interrupted()

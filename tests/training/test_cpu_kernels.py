@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import scotoma
 from scotoma.training import cpu_kernels
 
 
@@ -146,3 +151,43 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     left = next((n for n in (faults("leave") for _ in range(8)) if n > 10_000), 0)
     keeping = faults("keep")
     assert left > 10_000 and (keeping < left / 10 if kept else keeping > 10_000)
+
+
+def test_training_from_python_leaves_nothing_behind_and_gives_the_commands_numbers(
+    clinic_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command, in a process of its own, alone sets glibc's memory; after training, modules have torch's classes."""
+    given = {"steps": 3, "batch_size": 8, "size": 64, "precision": "bf16-mixed", "encoder": "resnet18"}
+    script = """
+import sys
+from scotoma import cli
+from scotoma.training import cpu_kernels
+cpu_kernels.keep_memory = lambda: print("kept")
+sys.exit(cli.main())
+"""
+    flags = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    command = ["pretrain", "--method", "supervised", "--data", str(clinic_table), "--target", "label", *flags, "--quiet"]
+    command = [sys.executable, "-c", script, *command, "--out", str(tmp_path / "command")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and "kept" in done.stdout, done.stderr
+
+    def state() -> object:
+        return dict(os.environ), [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM)]
+
+    networks: list[tuple[nn.Module, int]] = []
+    before, threads, tune = state(), torch.get_num_threads(), cpu_kernels.tune
+    torch.set_num_threads(1)
+    monkeypatch.setattr(cpu_kernels, "keep_memory", pytest.fail)
+    monkeypatch.setattr(cpu_kernels, "tune", lambda net, *more: tune(net, *more) or networks.append((net, ours(net))))
+    scotoma.pretrain(str(clinic_table), "supervised", tmp_path / "function", target=["label"], quiet=True, **given)
+    torch.set_num_threads(threads)
+    assert state() == before
+    network, swapped = networks[0]
+    assert swapped > 0 and ours(network) == 0
+    found, expected = (load_file(tmp_path / way / "encoder.safetensors") for way in ("function", "command"))
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())
+
+
+def ours(network: nn.Module) -> int:
+    """How many modules of a network are of our classes."""
+    return sum(type(module).__module__ == cpu_kernels.__name__ for module in network.modules())

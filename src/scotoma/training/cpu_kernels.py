@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from scotoma import processes
+
 FEW_TOKENS = {torch.bfloat16: 600, torch.float32: 64}  # up to which plain attention is faster, gradients included
 SMALL_MAP, MANY_CHANNELS = 4, 384  # where a 3 x 3 convolution is faster as a matrix product
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
 def tune(network: nn.Module, dtype: torch.dtype, tokens: int) -> None:
-    """Let a network train faster on this machine's CPU, where it has no GPU.
+    """Let a network train faster on this machine's CPU, where it has no GPU, until ``restore``.
 
     Args:
         network: with everything that is trained.
@@ -31,7 +33,8 @@ def tune(network: nn.Module, dtype: torch.dtype, tokens: int) -> None:
     """
     if torch.cuda.is_available():
         return
-    keep_memory()
+    if processes.is_command:
+        keep_memory()
     for module in network.modules():
         if hasattr(module, "fused_attn"):  # timm's attention: fused, or as plain products
             module.fused_attn = tokens > FEW_TOKENS[dtype]  # type: ignore[assignment]
@@ -41,9 +44,16 @@ def tune(network: nn.Module, dtype: torch.dtype, tokens: int) -> None:
             module.__class__ = _ForgetfulMaxPool
 
 
+def restore(network: nn.Module) -> None:
+    """Give a network's modules torch's own classes back."""
+    for module in network.modules():
+        if isinstance(module, (_SmallMapConvolution, _ForgetfulMaxPool)):
+            module.__class__ = type(module).__bases__[0]
+
+
 @cache
 def keep_memory() -> None:
-    """Let glibc keep what a step frees for the next step, all but tensors of 32 MiB and more.
+    """Let glibc keep what a step frees for the next step, all but tensors of 32 MiB and more; for the rest of the process.
 
     Else what is free at the end of the heap goes back to the system and comes anew, page by page. The largest tensors still do:
     kept, the holes that they leave seldom fit again, and a part of the memory lies idle.

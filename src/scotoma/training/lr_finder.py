@@ -15,6 +15,7 @@ import torch
 from scotoma.distributed import collectives
 from scotoma.errors import UsageError
 from scotoma.methods.base import Method
+from scotoma.training import cpu_kernels
 from scotoma.training.schedule import Schedule
 from scotoma.training.trainer import Batches, Order, make_optimizer, step_loss, tune_for_cpu
 
@@ -104,6 +105,7 @@ def _thrown_away(method: Method, schedule: Schedule) -> Iterator[tuple[torch.dev
     finally:
         method.zero_grad()
         method.load_state_dict(saved, strict=False)
+        cpu_kernels.restore(method)
 
 
 def _throw_away_step(

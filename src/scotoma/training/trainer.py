@@ -347,10 +347,13 @@ def fit(method: Method, schedule: Schedule, batches: Batches, folder: Path | Non
         collectives.share_norms(method)
     tune_for_cpu(method, schedule.precision)
     last = folder / "checkpoints" / "last.ckpt" if folder else None
-    trainer = Trainer(method, schedule, batches, [logger, *callbacks], last)
-    if resume and last and last.exists():
-        trainer.load(last)
-    trainer.run()
+    try:
+        trainer = Trainer(method, schedule, batches, [logger, *callbacks], last)
+        if resume and last and last.exists():
+            trainer.load(last)
+        trainer.run()
+    finally:
+        cpu_kernels.restore(method)
     if schedule.shard:
         found = fsdp.state(trainer.method)
         if collectives.rank() == 0:
