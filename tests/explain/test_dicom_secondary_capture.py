@@ -77,6 +77,7 @@ def test_a_capture_has_all_that_the_standard_asks_for_and_the_pixels(tmp_path: P
         assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
         assert ds.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
         assert (ds.Modality, list(ds.ImageType)) == ("OT", ["DERIVED", "SECONDARY"])
+        assert (ds.ConversionType, ds.ManufacturerModelName) == ("WSD", "Scotoma") and ds["PatientOrientation"].is_empty
         assert ds.SeriesDescription == f"{method}, not for diagnostic use"
         assert "pneumonia: 0.93" in ds.DerivationDescription and "not for diagnostic use" in ds.DerivationDescription
         np.testing.assert_array_equal(ds.pixel_array, pixels)

@@ -1,12 +1,11 @@
 """Explanations as DICOM: overlays written as Secondary Capture images, which a picture archive can show beside the original.
 
-The object is that of PS3.3, A.8.1 (Secondary Capture Image IOD): RGB, 8 bits, derived, of modality OT, with new identifiers. Whose
-it is stays behind a keyed pseudonym unless the caller hands over the file the image came from.
+The object is that of PS3.3, A.8.1 (Secondary Capture Image IOD), by highdicom: RGB, 8 bits, derived, of modality OT, with new
+identifiers. Whose it is stays behind a keyed pseudonym unless the caller hands over the file the image came from.
 """
 
 from __future__ import annotations
 
-import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,32 +56,30 @@ def write(folder: Path, row: int, overlays: dict[str, np.ndarray], said: str, pa
 
 
 def _capture(identity: Dataset, method: str, number: int, pixels: np.ndarray, said: str) -> Dataset:
-    """One Secondary Capture image; comments name the module of PS3.3 that asks for the element."""
-    from pydicom import Dataset
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+    """One Secondary Capture image."""
+    from highdicom.sc import SCImage
+    from pydicom.uid import generate_uid
 
-    found = Dataset()
-    found.file_meta = FileMetaDataset()
-    found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    found.update(identity)  # Patient C.7.1.1, General Study C.7.2.1
-    found.SpecificCharacterSet = "ISO_IR 192"  # SOP Common C.12.1
-    found.SOPClassUID, found.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
-    found.Modality, found.SeriesInstanceUID, found.SeriesNumber = "OT", generate_uid(), number  # General Series C.7.3.1
-    found.SeriesDescription = f"{method[: 62 - len(WARNING)]}, {WARNING}"  # LO: 64 characters
-    found.ConversionType = "WSD"  # SC Equipment C.8.6.1
-    found.Manufacturer, found.ManufacturerModelName = "", "Scotoma"  # General Equipment C.7.5.1
-    found.InstanceNumber, found.PatientOrientation = 1, ""  # General Image C.7.6.1
-    found.ImageType = ["DERIVED", "SECONDARY"]
-    found.ContentDate = found.DateOfSecondaryCapture = time.strftime("%Y%m%d")
-    found.ContentTime = found.TimeOfSecondaryCapture = time.strftime("%H%M%S")
+    found: Dataset = SCImage(
+        np.ascontiguousarray(pixels, np.uint8),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "F"),
+        study_instance_uid=identity.StudyInstanceUID,
+        series_instance_uid=generate_uid(),
+        series_number=number,
+        series_description=f"{method[: 62 - len(WARNING)]}, {WARNING}",  # LO: 64 characters
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="",
+        manufacturer_model_name="Scotoma",
+        specific_character_set="ISO_IR 192",
+    )
+    found.update(identity)  # as the source has it: SCImage refuses what breaks a rule
+    found.PatientOrientation = ""  # unknown, which SCImage does not take
+    found.ConversionType, found.ImageType = "WSD", ["DERIVED", "SECONDARY"]
     found.DerivationDescription = f"{method} of a classifier laid over the image, {WARNING}. {said}"[:1024]  # ST
-    found.Rows, found.Columns = pixels.shape[:2]  # Image Pixel C.7.6.3
-    found.SamplesPerPixel, found.PhotometricInterpretation, found.PlanarConfiguration = 3, "RGB", 0
-    found.BitsAllocated = found.BitsStored = 8
-    found.HighBit, found.PixelRepresentation = 7, 0
-    data = np.ascontiguousarray(pixels, np.uint8).tobytes()
-    found.PixelData = data + b"\0" * (len(data) % 2)
     return found
 
 
