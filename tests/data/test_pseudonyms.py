@@ -25,10 +25,11 @@ def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) ->
 
 
 def test_processes_that_start_at_once_share_one_key(tmp_path: Path) -> None:
-    load = f"identity.load_key(Path({str(tmp_path / 'key')!r}))"
+    load = f"pseudonyms.load_key(Path({str(tmp_path / 'key')!r}))"
     code = f"from pathlib import Path; from scotoma.data import pseudonyms; print({load}.hex())"
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    assert len({p.communicate()[0] for p in processes}) == 1
+    (key,) = {p.communicate()[0].strip() for p in processes}
+    assert len(key) == 64
 
 
 def test_the_variable_names_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

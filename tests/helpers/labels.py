@@ -40,3 +40,11 @@ def auroc(y01: ArrayLike, score: ArrayLike, weights: np.ndarray | None = None) -
 def average_precision(y01: ArrayLike, score: ArrayLike, weights: np.ndarray | None = None) -> float | np.ndarray:
     """Average precision of one label, as ``auroc``."""
     return classification.score("average_precision", np.asarray(y01, float)[:, None], np.asarray(score)[:, None], weights)
+
+
+def per_class(name: str, y: ArrayLike, p: ArrayLike, weights: np.ndarray | None = None) -> np.ndarray:
+    """A metric of every class or label: (C,), or (R, C) with ``weights``."""
+    cases = classification.check_cases(y, p)
+    counts = classification.check_weights(weights, len(cases.truth))
+    values = classification.classwise(name, cases, counts, range(cases.truth.shape[1]))
+    return values[0] if weights is None else values

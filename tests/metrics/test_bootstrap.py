@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers.labels import auroc
+from helpers.labels import auroc, per_class
 from sklearn import metrics as sk
 
 from scotoma.metrics import bootstrap, classification
@@ -88,8 +88,8 @@ def test_evaluate_rows():
     for row in rows:
         samples, value = classification.score(row["metric"], y, p, weights), classification.score(row["metric"], y, p)
         if "class" in row:
-            samples = classification.per_class(row["metric"], y, p, weights)[:, row["class"]]
-            value = classification.per_class(row["metric"], y, p)[row["class"]]
+            samples = per_class(row["metric"], y, p, weights)[:, row["class"]]
+            value = per_class(row["metric"], y, p)[row["class"]]
         assert row["value"] == pytest.approx(value, abs=1e-12)
         assert (row["low"], row["high"]) == pytest.approx(bootstrap.interval(samples), abs=1e-12)
         assert row["low"] <= row["high"]

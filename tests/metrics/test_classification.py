@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers.labels import auroc, average_precision
+from helpers.labels import auroc, average_precision, per_class
 from sklearn import metrics as sk
 
 from scotoma.metrics import bootstrap, classification
@@ -94,8 +94,7 @@ def test_multilabel_equals_sklearn_on_each_labels_known_rows(name):
     expected = [sklearn_label(name, y[known[:, k], k], p[known[:, k], k]) for k in range(y.shape[1])]
     assert classification.score(name, y, p) == pytest.approx(np.mean(expected), abs=1e-12)
     if name in classification.PER_CLASS_METRICS:
-        np.testing.assert_allclose(classification.per_class(name, y, p), expected, atol=1e-12)
-        np.testing.assert_array_equal(classification.score(name, y, p, average=None), classification.per_class(name, y, p))
+        np.testing.assert_allclose(per_class(name, y, p), expected, atol=1e-12)
 
 
 def test_torchmetrics_agrees():
@@ -135,8 +134,8 @@ def test_weights_equal_repeated_rows(name, kind):
     assert values.shape == (6,)
     np.testing.assert_allclose(values, repeated, atol=1e-12)
     if name in classification.PER_CLASS_METRICS:
-        each = [classification.per_class(name, np.repeat(y, w, axis=0), np.repeat(p, w, axis=0)) for w in weights]
-        np.testing.assert_allclose(classification.per_class(name, y, p, weights), each, atol=1e-12)
+        each = [per_class(name, np.repeat(y, w, axis=0), np.repeat(p, w, axis=0)) for w in weights]
+        np.testing.assert_allclose(per_class(name, y, p, weights), each, atol=1e-12)
 
 
 def test_more_resamples_than_a_block_holds():
@@ -192,13 +191,13 @@ def test_absent_class_is_nan_and_left_out_of_the_mean():
     y, p = categorical(4)
     p = np.column_stack([p, np.full(ROWS, 0.01)])
     for name in classification.PER_CLASS_METRICS:
-        values = classification.per_class(name, y, p)
+        values = per_class(name, y, p)
         assert np.isnan(values[4]) and np.isfinite(values[:4]).all()
         assert classification.score(name, y, p) == pytest.approx(values[:4].mean(), abs=1e-12)
     # A resample without class 3 has the value of the other classes.
     weights = np.ones((2, ROWS), dtype=np.uint16)
     weights[1, y == 3] = 0
-    values = classification.per_class("auroc", y, p, weights)
+    values = per_class("auroc", y, p, weights)
     assert np.isnan(values[1, 3])
     assert classification.score("auroc", y, p, weights)[1] == pytest.approx(np.nanmean(values[1]), abs=1e-12)
 
@@ -210,7 +209,7 @@ def test_multilabel_without_any_positive_or_known_row():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert classification.score("auroc", y, p) == auroc(y[:, 0], p[:, 0])
-        assert np.isnan(classification.per_class("specificity", y, p)[1:]).all()
+        assert np.isnan(per_class("specificity", y, p)[1:]).all()
         expected = np.nanmean((p - y)[:, :2] ** 2, axis=0).mean()
         assert classification.score("brier", y, p) == pytest.approx(expected, abs=1e-12)
 
@@ -231,7 +230,7 @@ def test_non_finite_probabilities_are_refused(bad):
     p[3, 1] = bad
     calls = [
         lambda: classification.score("accuracy", y, p),
-        lambda: classification.per_class("auroc", y, p),
+        lambda: per_class("auroc", y, p),
         lambda: auroc(y == 1, p[:, 1]),
         lambda: average_precision(y == 1, p[:, 1]),
         lambda: classification.roc_curve(y == 1, p[:, 1], [0.5]),
@@ -256,7 +255,6 @@ def test_wrong_input_is_refused():
         ("shaped as p", lambda: classification.score("accuracy", labels[:, :2], q)),
         ("class ids only", lambda: classification.score("mcc", labels, q)),
         ("between 0 and 1", lambda: classification.score("brier", y, p * 5)),
-        ("no value per class", lambda: classification.per_class("accuracy", y, p)),
         ("cover each of the", lambda: classification.score("accuracy", y, p, np.ones((5, ROWS - 1)))),
         ("class ids", lambda: classification.confusion(labels, q)),
     ]:

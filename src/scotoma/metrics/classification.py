@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +34,6 @@ _BLOCK = 1 << 17  # entries of a block of resamples: 1 MiB of float64, so that c
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
-Average = Literal["macro"] | None
 
 
 @dataclass(frozen=True)
@@ -226,21 +225,8 @@ def _one_label(y01: ArrayLike, score: ArrayLike) -> Cases:
     return check_cases(np.asarray(y01, dtype=np.float64)[:, None], np.asarray(score)[:, None])
 
 
-def per_class(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> FloatArray:
-    """One of `PER_CLASS_METRICS` for every class against the rest, or every label: (C,), or (R, C) with ``weights``.
-
-    NaN for a class with no positive row. Raises ``ValueError`` for any other metric.
-    """
-    cases = check_cases(y, p)
-    check_name(name, cases)
-    if name not in PER_CLASS_METRICS:
-        raise ValueError(f"{name} has no value per class: choose from {', '.join(PER_CLASS_METRICS)}")
-    values = classwise(name, cases, check_weights(weights, len(cases.truth)), range(cases.truth.shape[1]))
-    return values[0] if weights is None else values
-
-
-def score(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None, average: Average = "macro") -> float | FloatArray:
-    """Any of `METRICS`: a float, or (R,) with ``weights``; with ``average=None`` the classes' values, as `per_class`.
+def score(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> float | FloatArray:
+    """Any of `METRICS`: a float, or (R,) with ``weights``, over all classes or labels.
 
     ``accuracy`` and ``balanced_accuracy`` of multi-label targets are means over labels; ``mcc`` is for class ids only.
     ``brier`` is the mean squared error of p: of class 1 with two classes, summed over more, averaged over labels;
@@ -249,8 +235,6 @@ def score(name: str, y: ArrayLike, p: ArrayLike, weights: Array | None = None, a
 
     Raises ``ValueError`` for an unknown metric and, but for the two ranking metrics, for p outside [0, 1] (logits).
     """
-    if average is None:
-        return per_class(name, y, p, weights)
     cases = check_cases(y, p)
     check_name(name, cases)
     values = overall(name, cases, check_weights(weights, len(cases.truth)))
