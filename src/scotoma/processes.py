@@ -26,8 +26,13 @@ def environment(**others: str) -> dict[str, str]:
     """The variables for a process that is started: what it starts in turn looks into no working directory either."""
     paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]  # an empty entry means the working directory
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return {**kept, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}), "PYTHONSAFEPATH": "1", PARENT: str(os.getpid()),
-            **others}  # fmt: skip
+    return {
+        **kept,
+        **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
+        "PYTHONSAFEPATH": "1",
+        PARENT: str(os.getpid()),
+        **others,
+    }
 
 
 def end_with_parent() -> bool:

@@ -73,11 +73,13 @@ def join() -> None:
         job = int(os.environ.get("SLURM_JOB_ID", "0")[-4:])
         nodes = re.sub(r"\[(\d+)[^]]*\]", r"\1", os.environ.get("SLURM_NODELIST", "127.0.0.1"))  # node[03-07,9] -> node03
         found = {
-            "RANK": os.environ["SLURM_PROCID"], "LOCAL_RANK": os.environ["SLURM_LOCALID"], "WORLD_SIZE": _tasks(),
+            "RANK": os.environ["SLURM_PROCID"],
+            "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+            "WORLD_SIZE": _tasks(),
             "LOCAL_WORLD_SIZE": _tasks() // int(os.environ.get("SLURM_NNODES", "1")),
             "MASTER_ADDR": os.environ.get("MASTER_ADDR") or re.split(r"[ ,]", nodes)[0],
             "MASTER_PORT": os.environ.get("MASTER_PORT") or 15000 + job,
-        }  # fmt: skip
+        }
         os.environ |= {name: str(value) for name, value in found.items()}
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -85,8 +85,9 @@ def _features(encoder: nn.Module, info: EncoderInfo, images: Tensor, keep: Tenso
         return (encoder(x) if keep is None else vit.forward_head(forward_visible(vit, x, keep))).float()
 
 
-def _conditions(x: Tensor, info: EncoderInfo, rng: KeyedRNG, patch: int,
-                drop: bool) -> Iterator[tuple[Condition, Tensor, Tensor | None]]:  # fmt: skip
+def _conditions(
+    x: Tensor, info: EncoderInfo, rng: KeyedRNG, patch: int, drop: bool
+) -> Iterator[tuple[Condition, Tensor, Tensor | None]]:
     """Each condition with its images, and the patches that are kept where some are dropped."""
     yield CLEAN, x, None
     for name, corrupt in find_corruptions(info.modality).items():

@@ -43,9 +43,7 @@ def _places(pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def curve(
-    probability: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, pixels: Tensor, steps: int = STEPS
-) -> Tensor:  # fmt: skip
+def curve(probability: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, pixels: Tensor, steps: int = STEPS) -> Tensor:
     """A classifier's answers while one image turns into another, pixel by pixel (Petsiuk et al. 2018, arXiv 1806.07421).
 
     Deletion goes from the image to the mean colour: the sooner the probability falls, the better the map. Insertion goes from the

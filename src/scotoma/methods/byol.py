@@ -35,9 +35,13 @@ class BYOL(Method):
     batch_size = 64
     # AdamW; the paper has LARS at 3.2 (0.2 a batch of 256) with a decay of 1.5e-6
     reference: ClassVar[dict[str, Any]] = {
-        "encoder": "resnet50", "batch_size": 4096, "learning_rate": 1e-3, "weight_decay": 1.5e-6, "epochs": 1000,
+        "encoder": "resnet50",
+        "batch_size": 4096,
+        "learning_rate": 1e-3,
+        "weight_decay": 1.5e-6,
+        "epochs": 1000,
         "method_args": {"momentum": 0.996, "projection_dim": 256, "hidden_dim": 4096, "min_scale": 0.08},
-    }  # fmt: skip
+    }
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, momentum: float = 0.97, projection_dim: int = 128,
                  hidden_dim: int = 512, min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5,

@@ -97,8 +97,13 @@ class IntelligentMasking(Method):
             raise UsageError(f"--method.block {block}: must be at least 1 and less than the {cells} cells of a side")
         if not 1 <= steps_per_episode <= (side**2 - 1) // block**2 + 1:
             raise UsageError(f"--method.steps_per_episode {steps_per_episode}: {cells} x {cells} cells may leave nothing to hide")
-        shares = {"gamma": gamma, "target_momentum": target_momentum, "random_share": random_share,
-                  "epsilon_decay": epsilon_decay, "epsilon_end": epsilon_end}  # fmt: skip
+        shares = {
+            "gamma": gamma,
+            "target_momentum": target_momentum,
+            "random_share": random_share,
+            "epsilon_decay": epsilon_decay,
+            "epsilon_end": epsilon_end,
+        }
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise UsageError(f"--method.{name} {share}: must be from 0 to 1")

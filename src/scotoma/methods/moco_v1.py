@@ -43,9 +43,13 @@ class MoCoV1(Method):
     own_statistics = True  # section 3.3: keys must not be told from the statistics they share with their queries
     # AdamW; the paper has SGD at 0.03 and a decay of 1e-4: their product, what a step takes off the weights, is the same
     reference: ClassVar[dict[str, Any]] = {
-        "encoder": "resnet50", "batch_size": 256, "learning_rate": 3e-4, "weight_decay": 0.01, "epochs": 200,
+        "encoder": "resnet50",
+        "batch_size": 256,
+        "learning_rate": 3e-4,
+        "weight_decay": 0.01,
+        "epochs": 200,
         "method_args": {"queue_size": 65536, "momentum": 0.999, "groups": 8},
-    }  # fmt: skip
+    }
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, temperature: float = 0.07, projection_dim: int = 128,
                  queue_size: int = 4096, momentum: float = 0.99, groups: int = 4, min_scale: float = 0.2, jitter: float = 0.4,

@@ -37,9 +37,13 @@ class SimCLR(Method):
     batch_size = 64
     # AdamW; the paper has LARS at 4.8 (0.3 a batch of 256) with a decay of 1e-6
     reference: ClassVar[dict[str, Any]] = {
-        "encoder": "resnet50", "batch_size": 4096, "learning_rate": 1e-3, "weight_decay": 1e-6, "epochs": 1000,
+        "encoder": "resnet50",
+        "batch_size": 4096,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-6,
+        "epochs": 1000,
         "method_args": {"temperature": 0.1, "min_scale": 0.08, "jitter": 0.8},
-    }  # fmt: skip
+    }
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, temperature: float = 0.2, projection_dim: int = 128,
                  hidden_dim: int = 0, min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5,

@@ -33,9 +33,13 @@ class SimSiam(Method):
     batch_size = 64
     # AdamW; the paper has SGD at 0.1 (0.05 a batch of 256) with a decay of 1e-4: learning rate times decay is the same
     reference: ClassVar[dict[str, Any]] = {
-        "encoder": "resnet50", "batch_size": 512, "learning_rate": 1e-3, "weight_decay": 0.01, "epochs": 100,
+        "encoder": "resnet50",
+        "batch_size": 512,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.01,
+        "epochs": 100,
         "method_args": {"projection_dim": 2048, "bottleneck": 512},
-    }  # fmt: skip
+    }
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, projection_dim: int = 512, bottleneck: int = 128,
                  min_scale: float = 0.2, jitter: float = 0.4, blur: float = 0.5, positives: str = "") -> None:  # fmt: skip

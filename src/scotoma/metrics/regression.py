@@ -27,8 +27,13 @@ def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[st
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = np.where(spread > 1e-12, 1 - squared / spread, np.nan)
         pearson = np.where((spread > 1e-12) & (spread_found > 1e-12), together / np.sqrt(spread * spread_found), np.nan)
-    return {"mae": image_means(np.abs(error), w), "rmse": np.sqrt(squared), "bias": image_means(error, w), "r2": r2,
-            "pearson": pearson}  # fmt: skip
+    return {
+        "mae": image_means(np.abs(error), w),
+        "rmse": np.sqrt(squared),
+        "bias": image_means(error, w),
+        "r2": r2,
+        "pearson": pearson,
+    }
 
 
 def rows_of(truth: np.ndarray, found: np.ndarray, units: np.ndarray) -> list[Row]:

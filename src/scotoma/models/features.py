@@ -15,8 +15,9 @@ from scotoma.models.precision import automatic_precision
 from scotoma.transforms.augmentation import plain
 
 
-def features(encoder: nn.Module, images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...],
-             precision: str) -> Tensor:  # fmt: skip
+def features(
+    encoder: nn.Module, images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...], precision: str
+) -> Tensor:
     """(B, D) float32 features of (B, C, H, W) uint8 images, seen plainly."""
     x = plain(images, size, mean, std).contiguous(memory_format=torch.channels_last)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):

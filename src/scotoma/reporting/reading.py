@@ -126,11 +126,14 @@ def images_of(folder: Folder) -> list[dict[str, Any]]:
             words = {}
         words = words if isinstance(words, dict) else {}
         section = words.get("section")
-        found.append({
-            "title": str(words.get("title") or file.stem), "caption": str(words.get("caption") or ""),
-            "section": section if section in SECTIONS else "results",
-            "uri": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(),
-        })  # fmt: skip
+        found.append(
+            {
+                "title": str(words.get("title") or file.stem),
+                "caption": str(words.get("caption") or ""),
+                "section": section if section in SECTIONS else "results",
+                "uri": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(),
+            }
+        )
     return found
 
 

@@ -53,8 +53,9 @@ class Classification(Task):
             inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 2)
             Supervised(network, inputs, **tuning.method_args)
 
-    def train(self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning,
-              run: Run | None = None) -> tuple[Model, list[Row]]:  # fmt: skip
+    def train(
+        self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning, run: Run | None = None
+    ) -> tuple[Model, list[Row]]:
         """Train network and head, or fit the head alone.
 
         The head of a pretrained encoder starts as its linear probe (Kumar et al. 2022, "Fine-tuning can distort pretrained features

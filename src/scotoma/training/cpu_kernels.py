@@ -68,9 +68,14 @@ def keep_memory() -> None:
 
 def _could_be_product(layer: nn.Conv2d) -> bool:
     return (
-        layer.kernel_size == (3, 3) and layer.stride == (1, 1) and layer.padding == (1, 1) and layer.dilation == (1, 1)
-        and layer.groups == 1 and layer.padding_mode == "zeros" and min(layer.in_channels, layer.out_channels) >= MANY_CHANNELS
-    )  # fmt: skip
+        layer.kernel_size == (3, 3)
+        and layer.stride == (1, 1)
+        and layer.padding == (1, 1)
+        and layer.dilation == (1, 1)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and min(layer.in_channels, layer.out_channels) >= MANY_CHANNELS
+    )
 
 
 class _SmallMapConvolution(nn.Conv2d):

@@ -20,8 +20,9 @@ from scotoma.training.schedule import Schedule
 from scotoma.training.trainer import Batches, Order, make_optimizer, step_loss, tune_for_cpu
 
 
-def find_learning_rate(method: Method, schedule: Schedule, batches: Batches, steps: int = 60, low: float = 1e-6,
-               high: float = 0.3) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
+def find_learning_rate(
+    method: Method, schedule: Schedule, batches: Batches, steps: int = 60, low: float = 1e-6, high: float = 0.3
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Learning-rate range test (Smith 2017, arXiv 1506.01186, section 3.3) on throw-away steps; all is as before afterwards.
 
     The rate rises geometrically from ``low`` to ``high``; the test ends where the loss is no number or four times its lowest.

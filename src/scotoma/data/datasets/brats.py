@@ -25,8 +25,12 @@ or BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz (also -t1n, -t1c, -t2w, -s
 ENDINGS = {"t1": ("_t1", "-t1n"), "t1ce": ("_t1ce", "-t1c"), "t2": ("_t2", "-t2w"), "flair": ("_flair", "-t2f")}
 
 
-def load(root: Path, modality: Literal["flair", "t1", "t1ce", "t2"] = "flair",
-         axis: Literal["axial", "coronal", "sagittal"] = "axial", every: int = 3) -> Dataset:  # fmt: skip
+def load(
+    root: Path,
+    modality: Literal["flair", "t1", "t1ce", "t2"] = "flair",
+    axis: Literal["axial", "coronal", "sagittal"] = "axial",
+    every: int = 3,
+) -> Dataset:
     """Load every k-th slice of one modality with its mask and patient.
 
     Args:

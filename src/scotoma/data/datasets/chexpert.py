@@ -38,8 +38,12 @@ def load(root: Path, uncertain: Unknown = "missing", blank: Blank = "missing") -
     import pandas as pd
 
     test = base.optional(root, "test.csv")
-    parts = [base.read(base.find(root, LAYOUT, f"{name}.csv"), ("Path", *DETAILS, *FINDINGS)).assign(
-        split={"train": "train", "valid": "val" if test else "test"}[name]) for name in ("train", "valid")]  # fmt: skip
+    parts = [
+        base.read(base.find(root, LAYOUT, f"{name}.csv"), ("Path", *DETAILS, *FINDINGS)).assign(
+            split={"train": "train", "valid": "val" if test else "test"}[name]
+        )
+        for name in ("train", "valid")
+    ]
     if test:  # has no details
         parts.append(base.read(test, ("Path", *FINDINGS)).assign(split="test"))
     frame = pd.concat(parts, ignore_index=True)

@@ -16,8 +16,9 @@ UNDECIDED = -1
 LARGE = 1e-3  # a unit with more than this share of the rows is never dealt in bulk
 
 
-def deal(units: np.ndarray, y: np.ndarray | None, shares: Sequence[float], seed: int,
-         given: np.ndarray | None = None) -> np.ndarray:  # fmt: skip
+def deal(
+    units: np.ndarray, y: np.ndarray | None, shares: Sequence[float], seed: int, given: np.ndarray | None = None
+) -> np.ndarray:
     """Deal units out to sides.
 
     Args:

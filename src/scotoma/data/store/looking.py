@@ -43,9 +43,13 @@ def at(jobs: Iterable[tuple[str, int | None]], labels: bool = False) -> Generato
     command = [*processes.COMMAND, "-m", "scotoma.data.store.looking", str(decode_worker.SECONDS), "labels" if labels else "images"]
     while left:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
             env=processes.environment(OMP_NUM_THREADS="1"),
-        )  # fmt: skip
+        )
         assert process.stdin is not None and process.stdout is not None
         try:
             with suppress(BrokenPipeError), process.stdin as lines:

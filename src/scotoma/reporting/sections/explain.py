@@ -13,10 +13,14 @@ PART = "explanations"
 ORDER = 7
 KEYS = ("explanation", "other")
 TITLES = {
-    "deletion": "Deletion", "insertion": "Insertion", "pointing_game": "Pointing game", "mask_iou": "Overlap with mask",
-    "pointing_game_exact": "Pointing game, exact", "pointing_game_random_weights": "Pointing game, random weights",
+    "deletion": "Deletion",
+    "insertion": "Insertion",
+    "pointing_game": "Pointing game",
+    "mask_iou": "Overlap with mask",
+    "pointing_game_exact": "Pointing game, exact",
+    "pointing_game_random_weights": "Pointing game, random weights",
     "sanity_correlation": "Correlation with random weights",
-}  # fmt: skip
+}
 
 
 def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:

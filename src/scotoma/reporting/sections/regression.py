@@ -15,14 +15,19 @@ HEADING = "Results: errors of the predicted number"
 ORDER = 2
 KEYS = ("unit", "use", "reference", "p_value", "p_holm")
 TITLES = {
-    "mae": "Mean absolute error", "mae_of_mean": "… of always predicting the mean", "rmse": "Root mean squared error",
-    "bias": "Bias (predicted less true)", "r2": "R²", "pearson": "Correlation",
-}  # fmt: skip
+    "mae": "Mean absolute error",
+    "mae_of_mean": "… of always predicting the mean",
+    "rmse": "Root mean squared error",
+    "bias": "Bias (predicted less true)",
+    "r2": "R²",
+    "pearson": "Correlation",
+}
 HEADLINE = ("mae", TITLES["mae"])
 NAMES = {
-    "linear": "Ridge regression on the frozen encoder", "pixels": "Pixels alone (32 px, PCA, ridge regression)",
+    "linear": "Ridge regression on the frozen encoder",
+    "pixels": "Pixels alone (32 px, PCA, ridge regression)",
     "majority": "Mean of the training labels",
-}  # fmt: skip
+}
 TEXT = (
     "Here the model predicts a number. Errors are in the unit of {target}, as the table has it. The mean absolute error is how far "
     "a prediction lies off on average; beside it stands the error of predicting the training images' mean for every image, which "

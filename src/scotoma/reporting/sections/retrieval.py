@@ -12,9 +12,13 @@ HEADING = "Representation quality"
 PART = "features"
 ORDER = 8
 TITLES = {
-    "precision_at_1": "Nearest", "precision_at_5": "5 nearest", "precision_at_10": "10 nearest", "precision_chance": "By chance",
-    "map": "Whole ranking (mAP)", "map_chance": "… by chance",
-}  # fmt: skip
+    "precision_at_1": "Nearest",
+    "precision_at_5": "5 nearest",
+    "precision_at_10": "10 nearest",
+    "precision_chance": "By chance",
+    "map": "Whole ranking (mAP)",
+    "map_chance": "… by chance",
+}
 CAPTION = "How often the training images nearest to a test image carry its label, with 95 % intervals"
 KEY = "Nearest by the angle between features; never an image of the same patient. By chance: what images drawn at random give."
 
