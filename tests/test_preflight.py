@@ -54,7 +54,7 @@ STUDY = ("study", "--data", "x.csv", "--target", "label")
         (("pretrain", "--data", "x.csv", "--method", "simclrr"), "did you mean"),
         (("pretrain", "--data", "x.csv", "--encoder", "resnet1888", "--out", "new"), "unknown encoder"),
         (("pretrain", "--data", "x.csv", "--out", "done"), HOLDS),
-        (("pretrain", "--data", "x.csv", "--out", "begun"), "say --resume to go on"),
+        (("pretrain", "--data", "x.csv", "--out", "begun"), "use --resume to go on"),
         ((*STUDY, "--methods", "simclr", "--controls", "runs/nonesuch"), NOTHING),
         ((*STUDY, "--methods", "simclr", "--out", "done"), HOLDS),
         ((*STUDY, "--methods", "simclrr"), "did you mean"),

@@ -7,7 +7,7 @@ import sys
 
 
 class ScotomaError(Exception):
-    """An error whose message is one line that says what is wrong and what to do."""
+    """An error whose message is one line that states what is wrong and what to do."""
 
     exit_code = 1
 

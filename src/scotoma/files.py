@@ -21,7 +21,7 @@ from pathlib import Path
 from scotoma.errors import RunError, ScotomaError, UsageError
 
 NEW = ".new"  # the end of a name under which something is being written
-PATIENCE = 5.0  # seconds after which waiting for another process is said
+PATIENCE = 5.0  # seconds after which waiting for another process is reported
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LIBRARIES = (
     "No space left",
@@ -117,12 +117,12 @@ def locked(path: Path, wait: bool = True, remove: bool = False, what: str = "") 
 
     Args:
         path: of the lock file; made where it is not there.
-        wait: for another process that holds it, saying so after ``PATIENCE`` seconds; else raise ``Busy``.
+        wait: for another process that holds it, with a notice after ``PATIENCE`` seconds; else raise ``Busy``.
         remove: take the file away at the end.
-        what: that is waited for, in the line that says so.
+        what: that is waited for, in the line that states it.
 
     Raises:
-        Busy: as ``wait`` says.
+        Busy: as ``wait`` states.
         OSError: the file cannot be made.
     """
     descriptor = acquire(path, wait, what)

@@ -45,9 +45,9 @@ def refuse_folder(out: Path, command: str, overwrite: bool = False, resume: bool
     """
     state = status(out)
     if state == "finished" and not overwrite:
-        raise UsageError(f"{out} holds a finished run: name another folder, or say --overwrite")
+        raise UsageError(f"{out} holds a finished run: name another folder, or use --overwrite")
     if state == "running" and not (overwrite or resume):
-        going_on = "say --resume to go on, or --overwrite" if command in RESUMED else "say --overwrite"
+        going_on = "use --resume to go on, or --overwrite" if command in RESUMED else "use --overwrite"
         raise UsageError(f"{out} holds an interrupted run: {going_on} to start anew")
 
 

@@ -18,7 +18,7 @@ PARENT = "SCOTOMA_PARENT"  # names the process with which this one ends
 CRASHES = tuple(-n for n in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM))
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # by which a command is asked to end: by a scheduler, or as its terminal goes
 _PR_SET_PDEATHSIG = 1
-is_command = False  # whether this process is the command: ``cli.main`` says so
+is_command = False  # whether this process is the command: ``cli.main`` states it
 _asked: list[int] = []
 
 

@@ -125,7 +125,7 @@ def test_the_cohort_and_counts_are_rows(spoilt: tuple[pd.DataFrame, list[dict[st
     assert train["value"] == readable["patient"][readable["split"] == "train"].nunique()
     by_sex = {r["class"]: r["value"] for r in rows if r.get("column") == "sex" and r["metric"] == "images" and "split" not in r}
     assert by_sex == readable["sex"].value_counts().to_dict()
-    assert "Who is in each split" in (out / "audit.html").read_text()
+    assert "Composition of the splits" in (out / "audit.html").read_text()
 
 
 def test_sizes_that_go_with_the_label_are_found_and_clean_data_are_left_alone(tmp_path: Path) -> None:

@@ -195,4 +195,4 @@ def test_leakage_that_was_allowed_is_in_the_rows_and_in_the_card(grey_folder) ->
         rows = [{**row, "run": "r"} for row in data_rows(made)]
         assert sum(r["value"] for r in rows if r["metric"] == "shared_between_sides") == shared
         told = statements._data(pd.DataFrame(rows), False, [])["split"]
-        assert told == ("By patient; but the run was told to allow leakage." if shared else "By patient: none is in two sets.")
+        assert told == ("By patient; but the run allows leakage." if shared else "By patient: none is in two sets.")

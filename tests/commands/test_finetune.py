@@ -72,7 +72,7 @@ def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Pat
         evaluate(encoder, data, quiet=True)
     with pytest.raises(UsageError, match="did you mean 'linear'"):
         evaluate(encoder, data, ["liner"], ["label"], quiet=True)
-    with pytest.raises(UsageError, match="the classifier tells apart left, right of label, not right, left"):
+    with pytest.raises(UsageError, match="the classifier distinguishes left, right of label, not right, left"):
         evaluate(frozen, data, ["metrics"], ["label"], classes=["right", "left"], quiet=True)
     for arguments, message in (
         ({"label_fraction": 0.0}, "--label_fraction 0.0"),

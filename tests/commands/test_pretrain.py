@@ -146,7 +146,7 @@ def test_a_killed_run_resumed_equals_one_left_alone(grey_folder, tmp_path: Path,
         )
         assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
         assert (out / "checkpoints" / "last.ckpt").is_file()
-        with pytest.raises(UsageError, match="interrupted run: say --resume"):
+        with pytest.raises(UsageError, match="interrupted run: use --resume"):
             pretrain(data, out=out, steps=40, **SHORT)
         steps.clear()
         pretrain(data, out=out, steps=40, resume=True, **SHORT)

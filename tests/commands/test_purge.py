@@ -147,7 +147,7 @@ def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: py
     features = pd.read_parquet("runs/features.parquet")
     assert features["row"].tolist() == [0, 1, 2, 3, *range(6, 12)]
     assert b"scotoma" in parquet.read_schema("runs/features.parquet").metadata
-    # runs cannot forget: they say so, lose their pages, and are found again
+    # runs cannot forget: they state it, lose their pages, and are found again
     assert set(found()) == {"with", "nameless"}
     assert withdrawn(Path("runs/with")) == 1
     assert status(Path("runs/with")) == "finished"

@@ -1,4 +1,4 @@
-"""Small inputs that once went wrong: each comes out right, or is refused with a line that says what to do.
+"""Small inputs that once went wrong: each comes out right, or is refused with a line that states what to do.
 
 The inputs are written by the scripts that lie beside the real data (``$SCOTOMA_DATA/../cases``); none is a part of the project.
 """

@@ -116,7 +116,7 @@ def test_a_value_counts_by_patients_and_not_by_rows() -> None:
     who = np.repeat(np.arange(8), 30)
     table = pd.DataFrame({"patient": who, "wer": np.array(PEOPLE)[who]})
     assert set(phi.identifying(table)) == {"wer"}
-    assert phi.identifying(table.drop(columns="patient")) == {}  # nothing says that eight values are of eight people
+    assert phi.identifying(table.drop(columns="patient")) == {}  # nothing states that eight values are of eight people
     assert set(phi.identifying(table.rename(columns={"patient": "group"}))) == {"wer"}
 
 

@@ -171,7 +171,7 @@ def test_an_encoder_copied_away_from_its_run_is_known_by_its_header(
     copied = network(tmp_path / "a", Record.of_header(first.record(first.pretraining)))
     mine = first.split.of
     told = frame.assign(split=np.where(mine == "test", "train", np.where(mine == "train", "test", mine)))
-    with pytest.raises(UsageError, match=r"14 of 14 test images .* test copied.safetensors on others, or say --allow_leakage"):
+    with pytest.raises(UsageError, match=r"14 of 14 test images .* test copied.safetensors on others, or use --allow_leakage"):
         made(told, encoder_run=copied)
     allowed = made(told, encoder_run=copied, allow_leakage=True)
     assert allowed.overlaps[str(copied)].value == 14
@@ -307,7 +307,7 @@ def test_a_file_of_a_newer_version_is_not_taken_for_one_of_another_program(tmp_p
         lambda f: pretrained_weights.network(str(f)),
         lambda f: encoder_header.say_unlike(f, "scans", {}),
     ):
-        with pytest.raises(UsageError, match=r"fields that this version of Scotoma does not know \('stratum'\): install a newer"):
+        with pytest.raises(UsageError, match=r"fields that are unknown to this version of Scotoma \('stratum'\): install a newer"):
             read(newer)
 
 

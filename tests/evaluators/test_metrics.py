@@ -66,5 +66,5 @@ def test_an_encoder_or_another_target_is_refused(tmp_path: Path) -> None:
     made.target = replace(
         made.target, classes=made.target.classes[::-1], y=1 - made.target.y
     )  # the same classes the other way round
-    with pytest.raises(UsageError, match="the classifier tells apart class 0, class 1 of kind, not class 1, class 0 of kind"):
+    with pytest.raises(UsageError, match="the classifier distinguishes class 0, class 1 of kind, not class 1, class 0 of kind"):
         metrics.evaluate(made)

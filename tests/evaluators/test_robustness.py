@@ -1,4 +1,4 @@
-"""Robustness: a condition is what a classifier says of images corrupted one by one; drops are relative to the clean images."""
+"""Robustness: a condition is what a classifier predicts for images corrupted one by one; drops are relative to the clean images."""
 
 from __future__ import annotations
 

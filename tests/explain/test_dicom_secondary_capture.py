@@ -1,4 +1,4 @@
-"""Secondary captures are read back and held against PS3.3, A.8.1; what names a patient is in them only where that was asked for."""
+"""Secondary captures are read back and held against PS3.3, A.8.1; what names a patient is in them only where that was requested."""
 
 from __future__ import annotations
 

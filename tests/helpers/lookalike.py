@@ -1,4 +1,4 @@
-"""Writes look-alikes of public data sets: their folders and tables, with made-up images."""
+"""Writes look-alikes of public data sets: their folders and tables, with synthetic images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scotoma.data.sources import values
 
 
 def draw_image(path: Path, level: int = 90, size: tuple[int, int] = (12, 10), colour: bool = False) -> Path:
-    """A flat image whose level says which it is; 16 bits where the level needs them."""
+    """A flat image whose level states which it is; 16 bits where the level needs them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     dtype = np.uint16 if level > 255 else np.uint8
     Image.fromarray(np.full((*size, 3) if colour else size, level, dtype)).save(path)
@@ -22,7 +22,7 @@ def draw_image(path: Path, level: int = 90, size: tuple[int, int] = (12, 10), co
 
 
 def text(path: Path, *lines: str) -> Path:
-    """A text file of these lines, zipped where its name says so."""
+    """A text file of these lines, zipped where its name states it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = "".join(line + "\n" for line in lines).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)

@@ -169,7 +169,7 @@ def make_study(parent):
         "data": "../data/brain_tumor_mri/table.csv", "target": "label", "methods": ["simclr", "mae"], "fractions": list(FRACTIONS),
         "seeds": 3, "encoder": "resnet18", "image_size": 128, "method_args": {"mask_ratio": 0.6}, "out": "runs/brain",
         "minutes": None, "versions": {"python": "3.11.9", "torch": "2.15.0"},
-        "hardware": {"processor": "A made-up processor", "cores": 2},
+        "hardware": {"processor": "A synthetic processor", "cores": 2},
     }  # fmt: skip
     folder = write(parent / "brain", study_rows(), config, [("tsne", "features"), ("classes", "data")])
     for method, high in (("simclr", 6), ("mae", 1)):
@@ -225,7 +225,7 @@ CONFIG = {
 
 
 def network(path: Path, said: object) -> None:
-    """A safetensors file without a tensor, whose header says this."""
+    """A safetensors file without a tensor, whose header states this."""
     text = json.dumps({"__metadata__": {"scotoma": json.dumps(said)}}).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text)
 

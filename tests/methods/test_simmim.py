@@ -190,7 +190,7 @@ def test_the_next_task_is_added_to_the_reconstruction_of_both_images() -> None:
 
 
 def test_the_next_task_is_learned_where_images_must_be_compared() -> None:
-    """The partner follows where both are bright or both dark: neither alone says anything, nor does a sum over both."""
+    """The partner follows where both are bright or both dark: neither alone states anything, nor does a sum over both."""
     bright = torch.tensor([0, 0, 1, 1]).repeat(8)
     other = torch.tensor([0, 1, 0, 1]).repeat(8)
     noise = torch.randint(0, 60, (2, 32, 1, 20, 20), generator=torch.Generator().manual_seed(0))

@@ -68,7 +68,7 @@ def test_the_file_loads_strictly_by_timm_alone(name: str, channels: int, tmp_pat
 
 @pytest.mark.parametrize("name", [*NETWORKS, "convnext_atto", "mobilenetv3_small_050"])
 def test_encoder_header_and_head_come_back(name: str, tmp_path: Path) -> None:
-    """ConvNeXt has weights of its own under ``head.``; MobileNetV3 gives more features than ``num_features`` says."""
+    """ConvNeXt has weights of its own under ``head.``; MobileNetV3 gives more features than ``num_features`` states."""
     info = info_of(name)
     network = encoders.build(info).eval()
     images = torch.randn(2, 1, 32, 32)

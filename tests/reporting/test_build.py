@@ -115,7 +115,7 @@ def test_sections_without_rows_are_left_out(tmp_path):
     )
     page = Page(page_of(folder))
     assert [i for i in page.ids if i != "summary"] == ["configuration", "pretraining", "limits", "repeat"]
-    assert "cannot say what the pretraining was worth" in page.text and "img" not in page.tags
+    assert "cannot show what the pretraining was worth" in page.text and "img" not in page.tags
     maps = write(tmp_path / "maps", (), {"command": "finetune"}, [("maps", "explanations"), ("other", "elsewhere")], loss_curve(1))
     page = Page(page_of(maps))
     assert [i for i in page.ids if i != "summary"] == [
@@ -206,7 +206,7 @@ def test_the_commands_repeat_the_run(study, text):
         "scotoma study --data ../data/brain_tumor_mri/table.csv --encoder resnet18 --fractions 0.01,0.1,0.5,1.0 --image_size 128 "
         "--method.mask_ratio 0.6 --methods simclr,mae --seeds 3 --target label " in text + " "
     )
-    assert "2.15.0" in text and "A made-up processor" in text
+    assert "2.15.0" in text and "A synthetic processor" in text
 
 
 def test_an_unfinished_run_says_so(tmp_path, text):

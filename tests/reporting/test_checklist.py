@@ -40,7 +40,7 @@ def test_items_are_ticked_where_nothing_is_open(tmp_path: Path) -> None:
     text = (folder / "checklist.md").read_text()
     for line in (
         "- [x] **20** (what keeps these apart: patient, study, image): By patient: none is in two sets. "
-        "Whether the weights were trained on test images is not checked: the runs say nothing of it.",
+        "Whether the weights were trained on test images is not checked: the runs do not state it.",
         "- [ ] **14** (what counts as the truth): Labels: effusion. TO FILL: how and by whom they were made",
         "- [ ] **30** (robustness): TO FILL",
         "- [ ] **17** (ethical approval and consent): TO FILL",

@@ -19,7 +19,7 @@ def test_the_card_says_what_the_run_knows_and_asks_for_the_rest(tmp_path: Path) 
     card = (folder / "model_card.md").read_text()
     for words in (
         "# Model card: phantom:200",
-        "resnet18 (SimCLR), input 64 x 64 x 1, which tells apart 0, 1. resnet18 11.2 million parameters.",
+        "resnet18 (SimCLR), input 64 x 64 x 1, which distinguishes 0, 1. resnet18 11.2 million parameters.",
         "| run/model.safetensors | resnet18 | simclr | 64 | 7 | abc123 |",
         "Test 60 images of 20 patients. Unreadable files left out: 2.",
         "Stored at 96 pixels a side, aspect kept by padding; resized to 64 pixels, grey; display windows [[40, 80]]; normalised by",

@@ -45,7 +45,7 @@ def test_every_kind_is_told_everywhere(overlap: Overlap, words: str, tmp_path: P
 def test_rows_that_say_nothing_are_not_checked(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     build([folder])
-    words = "Whether the weights were trained on test images is not checked: the runs say nothing of it."
+    words = "Whether the weights were trained on test images is not checked: the runs do not state it."
     assert all(words in (folder / name).read_text() for name in ("report.html", "model_card.md"))
     from scotoma.reporting.reading import frame
 

@@ -45,9 +45,9 @@ def test_what_is_in_several_sets_is_told() -> None:
     (table,) = training.cohorts(data, Sheets(), {"run"})
     assert table["apart"] == (
         "What was split are patients, but 3 patients and 2 identical images are in more than one of these sets: "
-        "the run was told to allow it, and its results may flatter."
+        "the run allows it, and its results may flatter."
     )
-    for leaking, end in ((("other",), "more than one of these sets."), (("run",), "the run was told to allow it.")):
+    for leaking, end in ((("other",), "more than one of these sets."), (("run",), "the run allows it.")):
         (table,) = training.cohorts(data[:2], Sheets(), leaking)
         assert "no patient is in more than one" in table["apart"] and table["apart"].endswith(end)
 

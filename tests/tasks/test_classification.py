@@ -244,7 +244,7 @@ def test_the_range_test_finds_a_rate_and_leaves_no_trace(made) -> None:
     assert torch.equal(drawn_after, torch.rand(1)), "random numbers go on as if nothing had been"
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
     assert rates[0] == pytest.approx(1e-6) and np.allclose(np.diff(np.log(rates)), np.diff(np.log(rates))[0])
-    assert losses[0] == pytest.approx(np.log(2), abs=1e-3), "a head of zeros says one half"
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-3), "a head of zeros states one half"
     assert rates[0] < chosen == pytest.approx(rates[losses.argmin()] / 10) and losses.min() < losses[0]
 
 

@@ -33,7 +33,7 @@ COUNT = 60
 
 @pytest.fixture(scope="module")
 def ages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images whose brightness says the age (20 to 80); the last five have none."""
+    """Images whose brightness states the age (20 to 80); the last five have none."""
     folder, rng, rows = tmp_path_factory.mktemp("ages"), np.random.default_rng(0), []
     for i in range(COUNT):
         age = 20 + 60 * ((i * 7) % COUNT) / COUNT

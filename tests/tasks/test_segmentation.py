@@ -244,7 +244,7 @@ def test_a_study_of_regions_compares_draw_by_draw(discs: Path, tmp_path: Path) -
     for given, words in (
         ({"methods": ["supervised"]}, "supervised reads labels or masks"),
         ({"methods": ["autoencoder?region_weight=2"]}, "reads labels or masks"),
-        ({"controls": ["pixels"]}, "--controls pixels says nothing of masks"),
+        ({"controls": ["pixels"]}, "--controls pixels does not apply to masks"),
         ({"modes": ["linear"]}, "unknown mode 'linear'; one of finetune"),
     ):
         with pytest.raises(UsageError, match=words):

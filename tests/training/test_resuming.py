@@ -104,7 +104,7 @@ def test_other_data_are_refused_and_what_changed_is_named(told: str, clinic: Pat
         resuming.check(run, gathered(clinic), masks=True)
     run.close()
     begin = "--resume: not all is as it was when the run was started: "
-    assert str(error.value) == f"{begin}{told}. Bring it back as it was, or say --overwrite"
+    assert str(error.value) == f"{begin}{told}. Bring it back as it was, or use --overwrite"
     assert (tmp_path / "run" / DATA).read_bytes() == kept
 
 

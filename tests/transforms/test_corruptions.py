@@ -1,4 +1,4 @@
-"""Corruptions: bounded, worse with severity, repeatable image by image, and each what it says."""
+"""Corruptions: bounded, worse with severity, repeatable image by image, and each what it states."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_weighted_drawing_hides_one_after_the_other_in_proportion() -> None:
     assert counts.diag().sum() == 0
     assert ((counts - expected).square() / expected)[off].sum() < 31.3  # exceeded once in a thousand
     again = weighted_scores(weights.expand(rows, 4) * 1e-6, uniform(rows, 4))
-    assert torch.equal((-again).argsort(1)[:, :2], drawn[:, :2])  # the sum of the weights says nothing
+    assert torch.equal((-again).argsort(1)[:, :2], drawn[:, :2])  # the sum of the weights states nothing
 
 
 def test_patches_without_weight_are_hidden_last_and_at_random() -> None:

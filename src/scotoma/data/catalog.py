@@ -98,7 +98,7 @@ def listing() -> str:
 
 
 def markdown() -> str:
-    """``docs/reference/datasets.md``: the same, with each data set's layout and what its module says of it."""
+    """``docs/reference/datasets.md``: the same, with each data set's layout and what its module states of it."""
     lines = [_INTRODUCTION]
     for name, module in _modules().items():
         summary, _, rest = inspect.getdoc(module).partition("\n")  # type: ignore[union-attr]

@@ -165,7 +165,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         missing: words that mean a missing value.
         separator: what stands between several findings in a cell of the target.
         target: columns to predict; of images with headers also what these say (``store.FROM_HEADERS``).
-        classes: of one categorical target, the classes to tell apart.
+        classes: of one categorical target, the classes to distinguish.
         numbers: the target is a column of numbers.
         size: training size, pixels.
         channels: 1 or 3; None for what the images have.
@@ -179,12 +179,12 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         compared: other weights that are tested on these data, for which the same holds.
         rows: which rows test: ``test``, those of the table's split or of a drawn one; ``all``; or ``auto``: all, where the table
             has no split and no patient and no image of it is known to that encoder's run.
-        display: how stored values become grey levels, as that encoder's header names it; None for as the data set says.
+        display: how stored values become grey levels, as that encoder's header names it; None for as the data set states.
         quiet: no progress bar.
         imports: slow modules imported in a thread while images are decoded in other processes.
 
     Raises:
-        UsageError, RunError: with a line that says what to do.
+        UsageError, RunError: with a line that states what to do.
     """
     if modality_name != "auto":
         modality(modality_name)
@@ -229,7 +229,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
 def _whole(dataset: dataset_.Dataset, rows: str, sources: Sequence[Source]) -> tuple[bool, str]:
     """Whether all rows test, and in words which do."""
     if rows == "all":
-        return True, "all rows, as --split all says"
+        return True, "all rows, by --split all"
     if splits.has_split(dataset):
         return False, "the test rows of the table's own split"
     if rows == "test":
@@ -287,7 +287,7 @@ class Source:
         if test.seen and refused:
             raise UsageError(
                 f"{test.seen} of {test.rows} test images of {name} (or their patients) were in the encoder's pretraining; "
-                f"test {Path(self.name).name} on others, or say --allow_leakage"
+                f"test {Path(self.name).name} on others, or use --allow_leakage"
             )
         if test.seen or test.unchecked or test.alone:
             notice(name, test.sentence("test images", which))

@@ -36,7 +36,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 def require(fields: Any, name: str, outputs: int = 0) -> dict[str, Any]:
-    """The fields of a header as they were parsed, or a line that says what is odd about them.
+    """The fields of a header as they were parsed, or a line that states what is odd about them.
 
     Args:
         fields: parsed from the header's JSON.
@@ -48,10 +48,10 @@ def require(fields: Any, name: str, outputs: int = 0) -> dict[str, Any]:
     """
 
     def refuse(what: str) -> None:
-        raise UsageError(f"{name}: its header is not taken ({what}): ask whoever wrote the file for another")
+        raise UsageError(f"{name}: its header is not taken ({what}): get another from whoever wrote the file")
 
     if not isinstance(fields, dict):
-        raise UsageError(f"{name}: its header is not taken (it is no table of fields): ask whoever wrote the file for another")
+        raise UsageError(f"{name}: its header is not taken (it is no table of fields): get another from whoever wrote the file")
     for name_of_field, kind in FIELDS.items():
         if name_of_field in fields and not _is(fields[name_of_field], kind):
             refuse(f"{name_of_field} is of an odd type")
@@ -104,7 +104,7 @@ class ForeignError(UsageError):
 
 @dataclass
 class EncoderInfo:
-    """What the header of an encoder file says.
+    """What the header of an encoder file states.
 
     Args:
         timm_name: the name ``timm.create_model`` knows.
@@ -187,7 +187,7 @@ def read_info(source: str | Path) -> EncoderInfo:
         if unknown := sorted(set(fields) - set(FIELDS)):
             told = ", ".join(repr(name[:40]) for name in unknown[:5])
             raise UsageError(
-                f"{path}: its header has fields that this version of Scotoma does not know ({told}): install a newer one"
+                f"{path}: its header has fields that are unknown to this version of Scotoma ({told}): install a newer one"
             )
         fields |= {name: tuple(fields[name]) for name in LISTS if name in fields}
         info = EncoderInfo(**fields)
@@ -219,7 +219,7 @@ def info_or_none(source: str | Path) -> EncoderInfo | None:
 
 
 def say_unlike(source: str | Path, name: str, pixels: dict[str, Any]) -> None:
-    """Print a line where an encoder's images were prepared otherwise than these; nothing of weights that do not say.
+    """Print a line where an encoder's images were prepared otherwise than these; nothing of weights that do not state.
 
     Args:
         source: a run folder or a file.

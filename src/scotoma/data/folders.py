@@ -26,7 +26,7 @@ MOST_CLASSES = 100
 MOST_KINDS = 12  # of what is left out, printed by name
 # Names of folders without blanks and punctuation: Ground Truth, lung_masks, labelsTr (of nnU-Net), 1st_manual.
 _MASK_FOLDER = re.compile(r".*masks?|annotations?|.*segmentations?|segs?|.*groundtruth|gt|labels?(tr|ts|va)?|(1st|2nd)?manual")
-_IMAGE_FOLDER = re.compile(r"images?(tr|ts|va)?|imgs?")  # says what it holds: neither it nor what lies beside it is a class
+_IMAGE_FOLDER = re.compile(r"images?(tr|ts|va)?|imgs?")  # states what it holds: neither it nor what lies beside it is a class
 _MASK_WORD = r"(masks?|segs?|segmentations?|labels?|gt|manual\d?)"
 _SUFFIX = re.compile(r"(\.nii\.gz|\.[a-z]\w{1,5})$")
 _NO_IMAGES = (

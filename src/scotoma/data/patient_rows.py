@@ -1,7 +1,7 @@
 """Which rows of tables are one patient's: by keyed hashes of identifiers and of images, and by what belongs to a row of his.
 
 A file of slices, a series and a study are of one patient: where one row is his, all rows are, but those that name another patient.
-What one table says so (his other slices, their files and series) is looked for in all others.
+What one table states it (his other slices, their files and series) is looked for in all others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PEOPLE = ("patient", "study", "group", "series")  # columns of keyed hashes by w
 OF_TABLE = "table {}"  # beside a header's column, the table's own of that name
 OWNER, NAME = "owner", "name"  # in a run: patient, study, series or file; in the cache: patient, study or group
 _PATIENTS = ("patient", OF_TABLE.format("patient"))
-_TOGETHER = ("file", "series", "study", OF_TABLE.format("study"))  # rows of one value are one patient's, if no row says otherwise
+_TOGETHER = ("file", "series", "study", OF_TABLE.format("study"))  # rows of one value are one patient's, if no row states otherwise
 _UNIQUE = ("file", "series")  # whose hashes mean the same in every table: a study may be number 1 of every patient
 NAMES = (*PEOPLE, *map(OF_TABLE.format, PEOPLE), OWNER, NAME, "file")
 

@@ -277,10 +277,10 @@ def _decoded(text: Any) -> np.ndarray | None:
 
 
 def record(source: str | Path) -> Record:
-    """What these weights were trained on, as far as their file says; a file of another program does not.
+    """What these weights were trained on, as far as their file states; a file of another program does not.
 
     Raises:
-        UsageError: Scotoma wrote the file, and this version cannot read what it says.
+        UsageError: Scotoma wrote the file, and this version cannot read what it states.
     """
     if not Path(source).exists():
         return unknown(f"{source} are public weights, which have no record of what they were trained on")

@@ -138,7 +138,7 @@ def from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
     """A table with ``image_path`` (and raw ``patient`` and ``study``) -> ``Dataset``, paths relative to ``folder``.
 
     Raises:
-        UsageError: a column is not what its name says.
+        UsageError: a column is not what its name states.
     """
     return hidden(_from_frame(name, frame, folder))
 

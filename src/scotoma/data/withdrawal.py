@@ -55,11 +55,11 @@ class Holding:
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
 
     def text(self) -> str:
-        """One line that says what was found."""
+        """One line that states what was found."""
         where = ", ".join(f"{n} {name}" for name, n in self.splits.items())
         count = number(self.images, "image") if self.images else ""
         if self.kind == WEIGHTS and not count:
-            count = "trained on him, as its header says"
+            count = "trained on him, as its header states"
         return f"{self.kind:<10}  {self.path}{count and f'  {count}'}{where and f' ({where})'}"
 
 
@@ -100,7 +100,7 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
 
 
 def _trained_on(file: Path, names: set[str], contents: set[str]) -> bool:
-    """Whether an encoder or model file says in its header that it was trained on the patient."""
+    """Whether an encoder or model file states in its header that it was trained on the patient."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
@@ -147,7 +147,7 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
         for name in (n for n in names if n.endswith(".parquet") and n not in (USED, TESTED)):
             try:
                 schema = parquet.read_schema(here / name)
-            except (OSError, ValueError):  # no Parquet file, whatever its name says
+            except (OSError, ValueError):  # no Parquet file, whatever its name states
                 continue
             if b"scotoma" in (schema.metadata or {}) and "embedding" in schema.names:
                 table = _whole(here / name, [c for c in ("row", "split", *PEOPLE, "file", "content") if c in schema.names])

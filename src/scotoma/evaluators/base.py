@@ -107,20 +107,20 @@ def own_head(context: Context) -> nn.Linear | None:
     """
     info, target = context.info, context.target
     if info.decoder:
-        raise UsageError("a segmenter says nothing of whole images: use --with segmentation, or name its encoder's run")
+        raise UsageError("a segmenter does not classify whole images: use --with segmentation, or name its encoder's run")
     if info.numeric:
         raise UsageError("numbers are predicted, not classes: use --with regression")
     context.task.require_classes()
     if context.head is not None and (info.targets, info.classes) != (target.columns, target.classes):
         raise UsageError(
-            f"the classifier tells apart {', '.join(info.classes)} of {', '.join(info.targets)}, not "
+            f"the classifier distinguishes {', '.join(info.classes)} of {', '.join(info.targets)}, not "
             f"{', '.join(target.classes)} of {', '.join(target.columns)}: leave --target and --classes out, or use --with linear"
         )
     return cast("nn.Linear | None", context.head)
 
 
 def class_name(target: Target, k: int) -> str:
-    """What a figure calls a class: ``cardiomegaly = 1`` (a bare 1 says nothing); of several 0/1 targets the target's name."""
+    """What a figure calls a class: ``cardiomegaly = 1`` (a bare 1 states nothing); of several 0/1 targets the target's name."""
     return target.classes[k] if target.multilabel else f"{target.columns[0]} = {target.classes[k]}"
 
 
@@ -152,7 +152,7 @@ def evaluate_draws(context: Context, inputs: np.ndarray, predict: Predict) -> li
 
 
 def say_few(data_module: Any) -> None:
-    """Say where so few patients (or other units) are tested that intervals over them say little or nothing."""
+    """Say where so few patients (or other units) are tested that intervals over them are unreliable."""
     test, split = data_module.split.rows("test"), data_module.split
     count = len({*split.units[test[data_module.target.known[test]]].tolist()})
     if text := caution(count, split.unit, plural(split.unit)):

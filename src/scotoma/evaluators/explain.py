@@ -1,7 +1,7 @@
 """Explanations of a classifier, scored: are they faithful, do they find the lesion, do they hang on the weights, do they agree.
 
-Of a classifier its own head is explained; of an encoder a linear probe on all training labels. Explained is what the classifier
-says of an image: its most probable class, or the most probable of several 0/1 targets. Scores stand beside those of a random map.
+Of a classifier its own head is explained; of an encoder a linear probe on all training labels. Explained is what it predicts for
+an image: its most probable class, or the most probable of several 0/1 targets. Scores stand beside those of a random map.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ RANDOM_MAP = "random map"
 
 @dataclass(frozen=True)
 class Cases:
-    """Images and what the classifier says of them.
+    """Images and what the classifier predicts for them.
 
     Args:
         rows: (n,) row ids.
@@ -57,7 +57,7 @@ class Cases:
         images: (n, C, S, S) float32, normalised, on the classifier's device.
         target: (n,) int64, the column that is explained, there too.
         probability: (n,) of the target.
-        says: (n,) bool, whether the classifier decides for it: always, but for 0/1 targets below 0.5.
+        is_positive: (n,) bool, whether the classifier decides for it: always, but for 0/1 targets below 0.5.
         truth: (n,) of the target: 1, 0 or NaN.
         masks: (n, S, S) bool, there too; empty where there is none, or where the finding is not both present and seen.
     """
@@ -67,7 +67,7 @@ class Cases:
     images: Tensor
     target: Tensor
     probability: np.ndarray
-    says: np.ndarray
+    is_positive: np.ndarray
     truth: np.ndarray
     masks: Tensor
 
@@ -81,7 +81,7 @@ def evaluate(context: Context) -> list[Row]:
     are all constant); ``agreement`` with each ``other`` method.
 
     Raises:
-        UsageError: identity is to be kept, but a prepared store does not say whose images these are.
+        UsageError: identity is to be kept, but a prepared store does not state whose images these are.
     """
     if context.keep_identity and "image_path" not in context.dataset.table.columns:
         raise UsageError("--keep_identity reads the DICOM files: name them with --data, not a prepared store")
@@ -129,7 +129,7 @@ def chosen(context: Context, count: int = CASES) -> np.ndarray:
 
 @torch.no_grad()
 def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> Cases:
-    """The images at these positions of the table, and what the classifier says of them."""
+    """The images at these positions of the table, and what the classifier predicts for them."""
     info, y, rows = context.info, context.target.y[positions], _row_ids(context, positions)
     device = next(classifier.head.parameters()).device
     images = resized(torch.from_numpy(context.store.batch(rows)).to(device), info.image_size)
@@ -138,13 +138,13 @@ def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> C
     probability, target = p.max(1)
     column, values = target.cpu().numpy(), probability.double().cpu().numpy()
     if context.target.multilabel:
-        truth, says = y[np.arange(len(y)), column].astype(float), values > 0.5
+        truth, is_positive = y[np.arange(len(y)), column].astype(float), values > 0.5
     else:
-        truth, says = (y == column).astype(float), np.ones(len(y), bool)
+        truth, is_positive = (y == column).astype(float), np.ones(len(y), bool)
     # of two classes the second is the finding; of more, whichever has a mask
-    positive = (truth == 1) & says & ((column == 1) | context.target.multilabel | (len(context.target.classes) > 2))
+    positive = (truth == 1) & is_positive & ((column == 1) | context.target.multilabel | (len(context.target.classes) > 2))
     masks = torch.from_numpy(_masks(context, positions, positive)).to(device)
-    return Cases(rows, context.split.units[positions], images, target, values, says, truth, masks)
+    return Cases(rows, context.split.units[positions], images, target, values, is_positive, truth, masks)
 
 
 def explain(classifier: Classifier, cases: Cases, methods: dict[str, Attribution]) -> dict[str, Tensor]:
@@ -299,8 +299,8 @@ def _row(metric: str, name: str, values: np.ndarray, units: np.ndarray) -> Row:
 
 def _groups(cases: Cases) -> dict[str, list[int]]:
     """Numbers of the cases to show; where a half has fewer than twice as many as are shown, none is in two groups."""
-    right = np.where(np.isnan(cases.truth), np.nan, cases.says == (cases.truth == 1))
-    confidence = np.where(cases.says, cases.probability, 1 - cases.probability)
+    right = np.where(np.isnan(cases.truth), np.nan, cases.is_positive == (cases.truth == 1))
+    confidence = np.where(cases.is_positive, cases.probability, 1 - cases.probability)
     found: dict[str, list[int]] = {}
     for name, value in (("right", 1), ("wrong", 0)):
         members = np.flatnonzero(right == value)

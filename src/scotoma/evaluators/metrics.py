@@ -17,7 +17,7 @@ TRAINS = False  # it needs no training rows: an outside test table will do
 
 
 def require(info: EncoderInfo) -> None:
-    """Refuse weights without a head, as their header says, before data are read."""
+    """Refuse weights without a head, as their header states, before data are read."""
     if not info.targets:
         raise UsageError(NEEDED)
 

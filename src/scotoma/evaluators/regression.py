@@ -1,4 +1,4 @@
-"""A number that a model predicts of the test images (an age, an ejection fraction): its errors, beside saying the mean always.
+"""A number that a model predicts of the test images (an age, an ejection fraction): its errors, beside predicting the mean always.
 
 Of an encoder alone a ridge regression on its features is tested, fitted on all training rows.
 """
@@ -21,7 +21,7 @@ TRAINS = False  # of a model nothing is trained; an encoder's training rows are 
 
 
 def evaluate(context: Context) -> list[Row]:
-    """Rows of every metric, and the mean absolute error of saying the training rows' mean of every image (``mae_of_mean``)."""
+    """Rows of every metric, and the mean absolute error of predicting the training rows' mean of every image (``mae_of_mean``)."""
     task, truth, found = _numbers(context)
     units = context.split.units[context.test]
     rows, train = rows_of(truth, found, units), task.examples("train")
@@ -36,8 +36,8 @@ def figures(context: Context, run: Run) -> None:
     _, truth, found = _numbers(context)
     name = context.target.columns[0]
     caption = (
-        f"Each point is one of {len(truth)} test images. On the line the model is right, above it the model says too much. "
-        "Models that know little say the mean of all: their points lie in a flat band."
+        f"Each point is one of {len(truth)} test images. On the line the model is right, above it the prediction is too high. "
+        "Models that know little predict the mean of all: their points lie in a flat band."
     )
     run.figure("regression", agreement(truth, found, name), f"Predicted {name} against true", caption, "results")
 

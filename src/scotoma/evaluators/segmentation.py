@@ -21,7 +21,7 @@ SHOWN = 6
 
 
 def require(info: EncoderInfo) -> None:
-    """Refuse weights that are no segmenter's, as their header says, before data are read."""
+    """Refuse weights that are no segmenter's, as their header states, before data are read."""
     if not info.decoder:
         raise UsageError(NEEDED)
 
@@ -59,7 +59,7 @@ def _parts(context: Context) -> tuple[Segmentation, np.ndarray]:
         raise UsageError(NEEDED)
     task = context.task
     if not isinstance(task, Segmentation):
-        raise UsageError("--with segmentation predicts masks: leave --target out, or say --target mask_path")
+        raise UsageError("--with segmentation predicts masks: leave --target out, or use --target mask_path")
     test = task.examples_with_maps("test")
     if not len(test):
         raise UsageError("no test row has a mask that can be read")

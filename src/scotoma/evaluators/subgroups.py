@@ -1,7 +1,7 @@
-"""A classifier by subgroups of patients: sex, age, view, site, scanner, or whatever the table says; and the gaps between them.
+"""A classifier by subgroups of patients: sex, age, view, site, scanner, or whatever the table states; and the gaps between them.
 
 Of a classifier its own head is tested; of an encoder a linear probe on all training labels. Every column of 2 to 12 different
-values among the labelled test rows is taken, age in bands, unless it is a target or says whose image a row is; a missing value
+values among the labelled test rows is taken, age in bands, unless it is a target or states whose image a row is; a missing value
 makes a subgroup of its own. Columns that identify patients are left out, and values that fewer than five patients have are one
 subgroup. All subgroups share one bootstrap over patients, so that they are compared on the same resamples.
 """

@@ -34,7 +34,7 @@ def write(folder: Path, row: int, overlays: dict[str, np.ndarray], said: str, pa
         folder: where ``explain-ROW-METHOD.dcm`` are written.
         row: the image's row id.
         overlays: name of the method -> (H, W, 3) uint8.
-        said: what the classifier says of the image.
+        said: what the classifier predicts for the image.
         patient: the patient's pseudonym, which stands for name and ID.
         source: the DICOM file of the image, whose patient and study are to be kept; None for the pseudonym.
         frame: of the source, from 0; None for a file of one.

@@ -25,7 +25,7 @@ class Method(nn.Module):
     ``method_args``.
 
     Args:
-        encoder: the network that is exported; the subclass's docstring says whether it is the online or the EMA network.
+        encoder: the network that is exported; the subclass's docstring states whether it is the online or the EMA network.
         inputs: what the images are.
     """
 

@@ -49,7 +49,7 @@ class DINO(Method):
     ratio of the temperatures, or all outputs swing together: 0.99 makes it 100. A direction of the output grows only where two
     views share more than teacher / student temperature of its variance, else all ends in the uniform distribution; grey images
     that look alike start far below the paper's 0.4 to 0.7. So targets are sharper, changes of brightness weaker, and the head's
-    batch norm takes out what all images have in common (on made-up bars, a ViT without it gave one answer to all images
+    batch norm takes out what all images have in common (on synthetic bars, a ViT without it gave one answer to all images
     within 60 steps). 1,024 outputs do for a few thousand images (appendix C: 67.8 % instead of 69.7 % on ImageNet), and 4
     crops of half the side cost as much as one global view. Left out in both presets: solarisation, which makes no sense for grey
     images; the rise of weight decay from 0.04 to 0.4; and of the published code gradient clipping at 3 and drop path.

@@ -214,7 +214,7 @@ def context_block(chance: Tensor, grid: int, scale: float) -> Tensor:
 
 
 def context_patches(chance: Tensor, outside: Tensor, hidden: Tensor, count: int) -> Tensor:
-    """The visible patches: of the context block without the target blocks, as many as asked for, by chance.
+    """The visible patches: of the context block without the target blocks, as many as requested, by chance.
 
     Args:
         chance: (B, N) uniform in [0, 1).

@@ -97,7 +97,7 @@ class MSMAE(Method):
         if attention_interval < 1:
             raise UsageError(f"--method.attention_interval {attention_interval}: must be at least 1 epoch")
         if not label_free and not inputs.outputs:
-            raise UsageError("msmae learns from labels: name a --target, or say --method.label_free true")
+            raise UsageError("msmae learns from labels: name a --target, or use --method.label_free true")
         vit: Any = encoder
         self.grid = inputs.image_size // self.patch
         count = self.grid**2

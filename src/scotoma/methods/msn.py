@@ -53,7 +53,7 @@ class MSN(Method):
 
     Small data. The target network's memory, 1 / (1 - momentum) steps, must be short beside a run of some hundred steps: 0.99 makes
     it 100. 256 prototypes, for a few thousand images; the number matters little unless it is far too small (table 12). Sinkhorn
-    as in the paper's default: on made-up bars, without it and lambda 1, all images were in two prototypes after 60 steps.
+    as in the paper's default: on synthetic bars, without it and lambda 1, all images were in two prototypes after 60 steps.
     Changes of brightness are weaker, because what grey images that look alike have in common is else too faint to grow; there
     are 4 small views, which cost as much as one large. Left out in both presets: the rise of weight decay from 0.04 to 0.4, and
     gradient clipping at 3.

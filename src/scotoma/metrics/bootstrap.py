@@ -46,7 +46,7 @@ def bootstrap_weights(groups: Groups, resamples: int = 1000, seed: int = 0) -> N
     """How often each row is drawn when G of G groups are drawn with replacement (cluster bootstrap): (resamples, n).
 
     Rows of one group have the same count. The same groups and seed give the same draws, so two models are compared on
-    the same resamples. One group alone can only be drawn as it is, which says nothing of chance: its counts are all 0, so that
+    the same resamples. One group alone can only be drawn as it is, which states nothing of chance: its counts are all 0, so that
     no resample has a value, and there is no interval. Raises ``ValueError`` where a group is missing (None or NaN).
     """
     codes = _codes(groups)
@@ -95,7 +95,7 @@ def estimate(values: ArrayLike, groups: Groups | None = None) -> dict[str, float
 
 
 def caution(units: int, unit: str, several: str) -> str:
-    """What is to be said of intervals over so few units, of which one is called ``unit``; empty where they are enough."""
+    """What is reported of intervals over so few units, of which one is called ``unit``; empty where they are enough."""
     if units == 1:
         return f"all test images are of one {unit}, which gives no interval"
     return f"intervals over {units} {several} are unreliable, mostly too narrow" if units < FEW else ""

@@ -56,7 +56,7 @@ def check_cases(y: ArrayLike, p: ArrayLike) -> Cases:
     """The two arrays, checked and in one form.
 
     Raises:
-        ValueError: they disagree in shape, are empty, or hold anything but what the module says.
+        ValueError: they disagree in shape, are empty, or hold anything but what the module states.
     """
     truth, probability = np.asarray(y), np.asarray(p, dtype=np.float64)
     if bad := int((~np.isfinite(probability)).sum()):

@@ -2,7 +2,7 @@
 
 A learning curve is taken to be an inverse power law, score = a - b n^(-c) of n labels (Figueroa et al. 2012, "Predicting sample
 size required for classification performance"): a is what it tends to, b and c say how far below it starts and how fast it gets
-there. A continued curve is a guess: its interval says what the draws of the labels leave open, not that the law holds.
+there. A continued curve is a guess: its interval states what the draws of the labels leave open, not that the law holds.
 """
 
 from __future__ import annotations

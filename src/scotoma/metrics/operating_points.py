@@ -73,7 +73,7 @@ def rates(y01: ArrayLike, score: ArrayLike, threshold: float, weights: Array | N
 def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """PPV and NPV where a share ``prevalence`` of the patients is positive, by Bayes's rule; arguments are broadcast.
 
-    A test set with as many cases as controls says nothing about them by itself. NaN where no row is called positive (negative),
+    A test set with as many cases as controls states nothing about them by itself. NaN where no row is called positive (negative),
     and where a rate is NaN, as that of a resample without a positive (negative) row is.
     """
     rates_ = (check_probabilities(v, missing=True) for v in (sensitivity, specificity))

@@ -46,7 +46,7 @@ def write_features(
     """Read, decode and embed; the arguments are those of ``scotoma embed``.
 
     Raises:
-        UsageError, RunError: with a line that says what to do; nothing was written.
+        UsageError, RunError: with a line that states what to do; nothing was written.
     """
     info = encoder_header.read_info(run)
     dataset = replace(sources.load(data, labels, on, annotators, missing), display=info.display)

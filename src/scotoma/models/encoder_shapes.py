@@ -14,7 +14,7 @@ from scotoma.errors import UsageError
 def require(path: Path, network: str, make: Callable[[], nn.Module], beside: tuple[str, ...]) -> None:
     """Refuse a file whose weights are not this network's.
 
-    Nothing is said of a network that cannot be made without memory, of which timm has none now: it is looked at as it is built.
+    Nothing is reported of a network that cannot be made without memory, of which timm has none now: it is looked at as it is built.
 
     Args:
         path: a safetensors file, of which names and shapes alone are read.
@@ -33,7 +33,7 @@ def require(path: Path, network: str, make: Callable[[], nn.Module], beside: tup
     try:
         with torch.device("meta"):
             wanted = {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
-    except Exception:  # of whatever a network does as it is made: what is wrong is said where it is made in earnest
+    except Exception:  # of whatever a network does as it is made: what is wrong is reported where it is made in earnest
         return
     for what, names in (
         ("is missing", sorted(wanted.keys() - there.keys())),

@@ -64,7 +64,7 @@ def build(info: EncoderInfo, **overrides: Any) -> nn.Module:
     import timm
 
     if not timm.is_model(info.timm_name):
-        raise UsageError(f"this version of timm knows no network {info.timm_name!r}: install that with which the file was written")
+        raise UsageError(f"this version of timm has no network {info.timm_name!r}: install that with which the file was written")
     return timm.create_model(info.timm_name, num_classes=0, in_chans=info.in_chans, **{**info.timm_kwargs, **overrides})
 
 
@@ -108,7 +108,7 @@ def embed(encoder: nn.Module, images: Tensor) -> Tensor:
 
 
 def small_side(encoder: nn.Module, image_size: int, asked: int, share: float) -> int:
-    """The side of small crops: what was asked for, ``--method.local_size``, or about a share of the image's.
+    """The side of small crops: what was requested, ``--method.local_size``, or about a share of the image's.
 
     A multiple of a vision transformer's patch, else of 8; convolutional networks get no less than 32 pixels (of a 32nd of that is
     one cell left, over which bfloat16 convolutions on a CPU give NaN now and then).
@@ -264,7 +264,7 @@ def _not_finite(weights: dict[str, Tensor]) -> str | None:
 
 
 def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, nn.Linear | None]:
-    """Read an encoder or model file, strictly: the network, what its header says, and the head of a classifier.
+    """Read an encoder or model file, strictly: the network, what its header states, and the head of a classifier.
 
     Args:
         source: a run folder or a file.
@@ -286,7 +286,7 @@ def load(source: str | Path, **overrides: Any) -> tuple[nn.Module, EncoderInfo, 
         encoder = build(info, **overrides)
         encoder.load_state_dict(weights, strict=True)
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, AttributeError, KeyError) as error:
-        raise UsageError(f"{path}: timm makes no {info.name} of what its header says ({error!r:.200})") from error
+        raise UsageError(f"{path}: timm makes no {info.name} of what its header states ({error!r:.200})") from error
     head: nn.Linear | None = None
     if weight is not None and bias is not None:
         head = nn.Linear(weight.shape[1], weight.shape[0])

@@ -28,7 +28,7 @@ def fit(features: np.ndarray, target: Target, drawn: Draw) -> tuple[np.ndarray, 
         Weight (C, D) and bias (C,) of a linear layer on the features as they are: C classes, or C 0/1 targets.
     """
     mean, scale = features[drawn.train].mean(0, dtype=np.float64), features[drawn.train].std(0, dtype=np.float64)
-    scale[scale < 1e-8] = 1.0  # a feature that never changes says nothing
+    scale[scale < 1e-8] = 1.0  # a feature that never changes states nothing
     train, val = ((features[r] - mean) / scale for r in (drawn.train, drawn.val))
     if not target.multilabel:
         weight, bias = _logistic(train, target.y[drawn.train], val, target.y[drawn.val], len(target.classes))
@@ -76,7 +76,7 @@ def _logistic(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray
 
     best, best_loss = (np.zeros((classes, x.shape[1])), np.zeros(classes)), np.inf
     present = np.unique(y)
-    if len(present) < 2:  # nothing to tell apart: that class for every image, or any where no label is known
+    if len(present) < 2:  # nothing to distinguish: that class for every image, or any where no label is known
         best[1][:] = NEVER if len(present) else 0.0
         best[1][present] = 0.0
         return best

@@ -16,7 +16,7 @@ from scotoma.models import checkpoints, encoder_shapes, encoders
 
 
 def network(source: str) -> str | None:
-    """The name of the network that these weights are of; None where they do not say (a file of another program)."""
+    """The name of the network that these weights are of; None where they do not state (a file of another program)."""
     if not Path(source).exists():
         return source.split(".")[0].removeprefix("hf-hub:")
     info = info_or_none(source)
@@ -35,7 +35,7 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
 
     The first layer's weights are summed or spread over channels, a vision transformer's positions and patches resampled, a
     classifier's head left out (all timm's own ways); everything else must fit exactly. Files of other programs are read as
-    ``checkpoints`` says.
+    ``checkpoints`` states.
 
     Args:
         encoder: the network.
@@ -81,7 +81,7 @@ def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **ove
 
 
 def _of_file(path: Path, encoder: nn.Module, info: EncoderInfo) -> dict[str, Tensor]:
-    """The network's weights out of a file; where another program wrote it, what was taken of it is said."""
+    """The network's weights out of a file; where another program wrote it, what was taken of it is reported."""
     content, own = checkpoints.read(path), encoder.state_dict()
     found = checkpoints.pick(content, own, str(path), info.name)
     absent = [name for name in own if name not in found.weights]

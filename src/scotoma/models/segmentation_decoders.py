@@ -60,7 +60,9 @@ def maps(encoder: nn.Module, images: Tensor) -> list[Tensor]:
     try:
         found = list(network.forward_intermediates(images, intermediates_only=True))
     except (AttributeError, AssertionError, RuntimeError) as error:
-        raise UsageError(f"this network gives no maps of its stages to segment by ({error}): pretrain resnet18, say") from error
+        raise UsageError(
+            f"this network gives no maps of its stages to segment by ({error}): pretrain resnet18, for example"
+        ) from error
     if len(found) < 3 or any(x.ndim != 4 for x in found):
         raise UsageError("this network gives no maps of its stages to segment by: pretrain another, resnet18 for example")
     return found

@@ -32,7 +32,7 @@ class Finding:
         severity: ``error`` (results would be wrong), ``warning`` (look at it before training) or ``note`` (worth knowing).
         check: a name for it, for programs.
         text: one line in plain words.
-        count: how many images (or patients, groups, files) are concerned; ``text`` says which.
+        count: how many images (or patients, groups, files) are concerned; ``text`` states which.
         images: the images concerned, by row id.
         groups: images to be looked at side by side; in ``rows.jsonl`` all of them, as lists of row ids.
     """

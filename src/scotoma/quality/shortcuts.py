@@ -15,7 +15,15 @@ from scotoma.metrics import bootstrap
 if TYPE_CHECKING:
     import pandas as pd
 
-SIZES = ("width", "height", "orig_w", "orig_h", "spacing_mm", "bits", "channels")  # orig_*: a table that says what size a file had
+SIZES = (
+    "width",
+    "height",
+    "orig_w",
+    "orig_h",
+    "spacing_mm",
+    "bits",
+    "channels",
+)  # orig_*: a table that states what size a file had
 NAMES = ("format", "modality", "vendor", "model", "photometric", "transfer_syntax")
 MOST_NAMES = 20
 BORDER_SIDE, BORDER_WIDTH = 32, 3  # of 32 px: about a tenth of either side
@@ -115,7 +123,7 @@ def _logistic(components: int) -> Any:
 
 
 def telling(columns: dict[str, np.ndarray], target: Target, most: int = 3) -> list[tuple[str, float]]:
-    """The single facts that tell classes apart best: names with their AUROC (0.5 or more, of the best class), best first."""
+    """The single facts that separate classes best: names with their AUROC (0.5 or more, of the best class), best first."""
     from scipy.stats import rankdata
 
     known = np.flatnonzero(target.known)

@@ -46,7 +46,7 @@ def count(value: float | None, of: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it."""
+    """A time in words."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

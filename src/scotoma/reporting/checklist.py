@@ -68,7 +68,7 @@ ITEMS: tuple[tuple[str, str, str, str, str], ...] = (
     ("TRIPOD+AI", "Discussion", "27a", "what to do with poor or missing input in use", ""),
     ("TRIPOD+AI", "Discussion", "27b", "what users must do and know", ""),
     ("TRIPOD+AI", "Discussion", "27c", "next steps, and where the model may be expected to hold", ""),
-    ("CLAIM", "Title and abstract", "1", "title or abstract: says that AI is used, and which kind", "kind"),
+    ("CLAIM", "Title and abstract", "1", "title or abstract: states that AI is used, and which kind", "kind"),
     ("CLAIM", "Title and abstract", "2", "structured summary", ""),
     ("CLAIM", "Introduction", "3", "background, intended use and clinical role", ""),
     ("CLAIM", "Introduction", "4", "aims and hypotheses", "aim"),

@@ -39,7 +39,7 @@ class Sheets:
         self.tables: dict[str, pd.DataFrame] = {}
 
     def add(self, name: str, rows: pd.DataFrame) -> str:
-        """Keep the rows that a table shows, without the columns of which they have nothing; the file's name as the page says it.
+        """Keep the rows that a table shows, without the columns of which they have nothing; the file's name as the page gives it.
 
         Of no rows there is no file, and no name.
         """

@@ -22,7 +22,7 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
     Args:
         panels: title and table with columns label, fraction, value, low, high.
         style: of every label.
-        metric: what the vertical axis says.
+        metric: what the vertical axis shows.
         perfect: the best value, at which the axis ends: 1, or 0 of an error.
     """
     columns = min(2, len(panels))

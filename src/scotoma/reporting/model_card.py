@@ -48,7 +48,7 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
     lines = [
         f"# Model card: {plain(name)}",
         "",
-        "Written from the run folder. Lines marked TO FILL ask for what only you know.",
+        "Written from the run folder. Lines marked TO FILL need what only you know.",
         "",
     ]
     lines += ["## Model", "", *_listed(facts, "kind", "model", "start", "software", "ensembles"), ""]

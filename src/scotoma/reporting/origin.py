@@ -1,4 +1,4 @@
-"""Whether what is tested was trained on the test images, in sentences: from the rows that say so."""
+"""Whether what is tested was trained on the test images, in sentences: from the rows that state it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def origins(rows: pd.DataFrame, tested: bool) -> list[str]:
 
     Args:
         rows: all rows.
-        tested: whether any network was tested; without rows that say so it is not checked.
+        tested: whether any network was tested; without rows that state it it is not checked.
     """
     data = rows[(rows["evaluator"] == "data") & (rows["metric"] == "overlap")]
     if data.empty:
-        return [f"Whether the weights were trained on test images is {NOT_CHECKED}: the runs say nothing of it."] if tested else []
+        return [f"Whether the weights were trained on test images is {NOT_CHECKED}: the runs do not state it."] if tested else []
     last = data.drop_duplicates(["run", "method", "encoder"], keep="last")
     several = last["encoder"].nunique() > 1
     return list(dict.fromkeys(_sentence(row, label_of(row["method"], row["encoder"], several)) for _, row in last.iterrows()))

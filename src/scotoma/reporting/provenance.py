@@ -23,7 +23,7 @@ Config = dict[str, Any]
 
 
 def header(path: Path) -> Config:
-    """What the file of a network says of itself; empty where it says nothing, or is no such file."""
+    """What the file of a network states of itself; empty where it states nothing, or is no such file."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -34,7 +34,7 @@ def header(path: Path) -> Config:
 
 
 def networks(folders: Sequence[Folder]) -> list[tuple[str, Config]]:
-    """The networks that these runs trained: the file with what its header says."""
+    """The networks that these runs trained: the file with what its header states."""
     found = []
     for folder in folders:
         for name in NETWORKS:
@@ -47,7 +47,7 @@ def networks(folders: Sequence[Folder]) -> list[tuple[str, Config]]:
 
 
 def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame) -> dict[str, str]:
-    """Sentences about model, pixels, software and training by key; "" where the runs do not say.
+    """Sentences about model, pixels, software and training by key; "" where the runs do not state.
 
     Args:
         folders: all run folders.
@@ -87,13 +87,13 @@ def _model(said: Sequence[Config], rows: pd.DataFrame) -> str:
     nets = []
     for one in said:
         method, side = str(one.get("method", {}).get("name", "")), one.get("image_size")
-        told = f", which tells apart {', '.join(map(str, one['classes']))}" if one.get("classes") else ""
+        told = f", which distinguishes {', '.join(map(str, one['classes']))}" if one.get("classes") else ""
         nets.append(f"{one.get('timm_name')} ({called(method)}), input {side} x {side} x {one.get('in_chans')}{told}")
     return f"{_several(nets, '; ')}{f'. {weights}' if weights else ''}. The weights lie in the run folder." if nets else ""
 
 
 def pixels(one: Config) -> str:
-    """How pixels were prepared, as a network's header says it."""
+    """How pixels were prepared, as a network's header states it."""
     kept, channels = one.get("pixels") or {}, one.get("in_chans")
     shown = kept.get("display") or {}
     means = ", ".join(f"{m:.3f} ({s:.3f})" for m, s in zip(one.get("mean", ()), one.get("std", ()), strict=False))
@@ -126,7 +126,7 @@ def _start(methods: str, tuned: Config, configs: Sequence[Config]) -> str:
 def _subsets(configs: Sequence[Config]) -> str:
     shares = {f for c in configs for f in (c.get("fractions") or [c.get("label_fraction")]) if not missing(f)}
     classes = _several(str(n) for c in configs for n in (c.get("classes") or []))
-    words = [f"Classes told apart: {classes}."] if classes else []
+    words = [f"Classes distinguished: {classes}."] if classes else []
     return " ".join(
         [*words, f"Shares of the labels used: {', '.join(f'{100 * f:g} %' for f in sorted(shares))}."] if shares else words
     )

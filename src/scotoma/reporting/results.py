@@ -108,7 +108,7 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
 
 
 def _findings(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float) -> Table:
-    """What the page's summary says at one share of the labels: each method against its controls."""
+    """What the page's summary reports at one share of the labels: each method against its controls."""
     here, findings = auroc[same(auroc["fraction"], fraction)], []
     pixel = _first(here[here["evaluator"] == "pixels"])
     for _, own in here[here["kind"] == "method"].iterrows():

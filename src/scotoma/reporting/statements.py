@@ -91,9 +91,7 @@ def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str
     unit = _unit(data)
     return {
         "counts": f"{'; '.join(parts.values()).capitalize()}. Unreadable files left out: {unreadable:,.0f}.",
-        "split": " ".join(
-            [f"By {unit}{'; but the run was told to allow leakage' if leaking else ': none is in two sets'}.", *origin]
-        ),
+        "split": " ".join([f"By {unit}{'; but the run allows leakage' if leaking else ': none is in two sets'}.", *origin]),
         "size": f"{TO_FILL}: how the size was planned" + (f" (there were: {test})" if test else ""),
         "internal": "Test images were kept apart from the start and used once, at the end." if test else "",
     }

@@ -56,7 +56,7 @@ def costs(rows: pd.DataFrame, several: bool, sheets: Sheets) -> Table:
 
 
 def cautions(rows: pd.DataFrame) -> list[str]:
-    """What is to be said of intervals over so few patients (or other units) that they say little or nothing, of each run."""
+    """What is reported of intervals over so few patients (or other units) that they are unreliable, of each run."""
     tested = rows[(rows["evaluator"] == "data") & (rows["metric"] == "tested") & rows["patients"].notna()]
     last = tested.drop_duplicates("run", keep="last")
     found = {r["run"]: caution(int(r["patients"]), str(r["unit"]), plural(str(r["unit"]))) for _, r in last.iterrows()}
@@ -70,7 +70,7 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
     Args:
         rows: all of them.
         sheets: to which the tables go.
-        leaking: the runs that were told to allow that a patient is in several sets.
+        leaking: the runs that allow that a patient is in several sets.
     """
     found: list[Table] = []
     shown: list[pd.DataFrame] = []
@@ -133,9 +133,9 @@ def _apart(shared: pd.DataFrame, grouped: bool, unit: str, leaking: bool) -> str
     counts = shared[shared["value"] > 0].drop_duplicates("what", keep="last") if "what" in shared.columns else shared[:0]
     if len(counts):
         told = " and ".join(f"{row['value']:,.0f} {row['what']}" for _, row in counts.iterrows())
-        return f"{what}, but {told} are in more than one of these sets: the run was told to allow it, and its results may flatter."
+        return f"{what}, but {told} are in more than one of these sets: the run allows it, and its results may flatter."
     none = f"{what}, and no {'group' if grouped else 'patient'} is in more than one of these sets"
-    return f"{none}, as far as its rows say: the run was told to allow it." if leaking else f"{none}."
+    return f"{none}, as far as its rows state: the run allows it." if leaking else f"{none}."
 
 
 def validation_tables(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:

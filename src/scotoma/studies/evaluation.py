@@ -67,7 +67,7 @@ def refuse_another_test(run: Path, about: list[Row]) -> None:
 
 
 def refuse_by_header(evaluators: list[str], info: Any) -> None:
-    """Refuse evaluators none of which goes with what the header says of the weights; of several, each refuses in its turn."""
+    """Refuse evaluators none of which goes with what the header states of the weights; of several, each refuses in its turn."""
     wrong = []
     for name in evaluators:
         require = getattr(plugins.module("evaluators", name), "require", None)

@@ -127,7 +127,7 @@ class Task:
         store: their pixels.
         split: of the rows.
         target: what is predicted.
-        classes: those that a trained model tells apart; by default all that the labels hold.
+        classes: those that a trained model distinguishes; by default all that the labels hold.
         quiet: no progress bar.
     """
 
@@ -153,7 +153,7 @@ class Task:
         """Refuse a configuration that does not go with this kind of target, whatever the data.
 
         Raises:
-            UsageError: saying what to change.
+            UsageError: naming what to change.
         """
         if tuning.decoder != "auto" and cls.is_of_images:
             raise UsageError("--decoder is for masks: --target mask_path")
@@ -165,7 +165,7 @@ class Task:
         """Refuse modes, controls and methods of a study that this kind of target does not know.
 
         Raises:
-            UsageError: saying which.
+            UsageError: naming which.
         """
         unknown = next((mode for mode in modes if mode not in cls.modes), None)
         if unknown:
@@ -180,14 +180,14 @@ class Task:
         """Refuse an evaluator of classes where none are predicted.
 
         Raises:
-            UsageError: saying what to use.
+            UsageError: naming what to use.
         """
 
     def require(self, tuning: FineTuning, network: nn.Module, info: EncoderInfo, drawn: Draw) -> None:
         """Refuse a configuration that does not go with these data or this network, before anything is written.
 
         Raises:
-            UsageError: saying what to change.
+            UsageError: naming what to change.
         """
         self.check(tuning)
         if tuning.balance in ("oversample", "undersample") and not self.is_balanced_by_draws:

@@ -64,7 +64,7 @@ class Regression(Task):
             return Model(network, info, linear_probe.fit_ridge(self.draw_features(network, info, drawn), self.numbers, drawn)), []
         mean, std = float(self.numbers[seen].mean()), float(self.numbers[seen].std()) or 1.0
         inputs = Inputs(info.image_size, info.in_chans, info.mean, info.std, info.modality, 1, images=len(seen))
-        # The head starts at 0, which says the mean. A ridge regression's weights can be huge where features hardly vary in use;
+        # The head starts at 0, which predicts the mean. A ridge regression's weights can be huge where features hardly vary in use;
         # under the batch statistics of training they do vary, and an unbounded output does not recover from such a start.
         method = Supervised(network, inputs, **tuning.method_args)
         aims = ((self.numbers - mean) / std).astype(np.float32)

@@ -124,7 +124,7 @@ class Segmentation(Task):
                 raise UsageError(f"{method} reads labels or masks: for masks name methods that read none")
         wrong = next((c for c in controls if c in Task.controls and c not in cls.controls), None)
         if wrong:
-            raise UsageError(f"--controls {wrong} says nothing of masks: random, or weights to compare with")
+            raise UsageError(f"--controls {wrong} does not apply to masks: random, or weights to compare with")
 
     @cached_property
     def masks(self) -> Masks:

@@ -24,7 +24,7 @@ def make_batches(
     """The batches that a method requires, of the images at these positions, and what its columns are.
 
     Raises:
-        UsageError: the table lacks a column, or a column says nothing.
+        UsageError: the table lacks a column, or a column states nothing.
     """
     rows = data_module.rows[positions]
     described, values = make_columns(data_module, requirements.columns, positions)

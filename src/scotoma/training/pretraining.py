@@ -48,7 +48,7 @@ class Parts:
 
 
 def assemble(config: dict[str, Any], data_module: DataModule) -> Parts:
-    """Put the method together as a configuration says.
+    """Put the method together as a configuration states.
 
     Raises:
         UsageError: the method has no such argument, or does not take this network; timm has no such network.
@@ -108,7 +108,7 @@ def opened(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) 
 
 
 def train(run: Run, data_module: DataModule, parts: Parts, quiet: bool = False) -> list[Row]:
-    """Pretrain as ``run.config`` says; leaves the encoder, rows and figures in the run folder and returns the rows."""
+    """Pretrain as ``run.config`` states; leaves the encoder, rows and figures in the run folder and returns the rows."""
     config, info, method, positions = run.config, parts.info, parts.method, parts.positions
     batches = parts.batches
     requirements = plugins.method(config["method"]).requirements(method.settings(config["method_args"]))
@@ -147,7 +147,7 @@ def _require_same(run: Run, info: encoder_header.EncoderInfo) -> None:
         flag, was = name, known[name]
         if name == "method_args":
             flag, was = next(((f"method.{k}", v) for k, v in was.items() if v != settings.get(k)), (name, was))
-        raise UsageError(f"--resume: the interrupted run had {flag} {was}: name it again (--{flag} {was}), or say --overwrite")
+        raise UsageError(f"--resume: the interrupted run had {flag} {was}: name it again (--{flag} {was}), or use --overwrite")
 
 
 def describe(config: dict[str, Any], data_module: DataModule, name: str) -> encoder_header.EncoderInfo:

@@ -50,11 +50,11 @@ def check(run: Run, data_module: DataModule, masks: bool = False, weights: Itera
         try:
             before = pd.read_parquet(files.regular(run.path / DATA))
         except (OSError, ValueError) as error:
-            raise UsageError(f"--resume: {run.path / DATA} is damaged; say --overwrite to start anew") from error
+            raise UsageError(f"--resume: {run.path / DATA} is damaged; use --overwrite to start anew") from error
         if told := changes(before, now):
             raise UsageError(
                 f"--resume: not all is as it was when the run was started: {'; '.join(told)}. "
-                "Bring it back as it was, or say --overwrite"
+                "Bring it back as it was, or use --overwrite"
             )
         return
     if run.resumed and run.has_begun:

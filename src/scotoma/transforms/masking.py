@@ -1,6 +1,6 @@
 """Which patches to hide: pure functions of random numbers, and of what patches look like.
 
-A score a patch says what goes first: ``random_order`` keeps the patches of the smallest scores and hides those of the largest.
+A score a patch states what goes first: ``random_order`` keeps the patches of the smallest scores and hides those of the largest.
 """
 
 from __future__ import annotations

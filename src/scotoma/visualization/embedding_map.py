@@ -24,7 +24,7 @@ def shown(rows: np.ndarray) -> np.ndarray:
 
 
 def figure(features: dict[str, np.ndarray], target: Target, rows: np.ndarray) -> tuple[Figure, str]:
-    """A panel for each encoder, coloured by class, and the caption that says how points were placed.
+    """A panel for each encoder, coloured by class, and the caption that states how points were placed.
 
     Args:
         features: name of the encoder -> (len(rows), D).

@@ -46,7 +46,7 @@ class Case:
 def coloured(values: np.ndarray) -> np.ndarray:
     """A map (H, W) as colours, (H, W, 4) in [0, 1], the more opaque the larger its value.
 
-    They can be told apart with any colour vision: cividis where no value is negative, else orange for and purple against.
+    They can be distinguished with any colour vision: cividis where no value is negative, else orange for and purple against.
     """
     import matplotlib
 

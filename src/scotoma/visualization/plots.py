@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008: told apart by people with any colour vision; markers differ too, for paper without colour
+# Okabe and Ito 2008: distinguished by people with any colour vision; markers differ too, for paper without colour
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
 MARKERS = "osD^vP*X"
 

@@ -1,7 +1,7 @@
 """Every real DICOM, NIfTI and npz sample: what it must read as, or the reason why it cannot be read.
 
 The folders' own tables say what one other reading gave (pydicom with all of its decoders; nibabel). Where ours differs, the
-entry here says why.
+entry here states why.
 """
 
 from __future__ import annotations

@@ -774,7 +774,7 @@ def test_no_age(text):
 
 
 def axes_volume() -> np.ndarray:
-    """RAS (10, 12, 4): the value says where the voxel lies: 100 x + y, plus 10000 z."""
+    """RAS (10, 12, 4): the value states where the voxel lies: 100 x + y, plus 10000 z."""
     x, y, z = np.meshgrid(np.arange(10), np.arange(12), np.arange(4), indexing="ij")
     return (100 * x + y + 10000 * z).astype(np.int32)
 

@@ -1,4 +1,4 @@
-"""Burned-in text is found and painted over, markers are not, and what the extra is missing for is said."""
+"""Burned-in text is found and painted over, markers are not, and what the extra is missing for is reported."""
 
 from __future__ import annotations
 

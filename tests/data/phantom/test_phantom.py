@@ -92,7 +92,7 @@ def test_prevalences_and_cardiomegaly_by_the_true_ratio() -> None:
     assert (rows.sex == "F").mean() == pytest.approx(0.48, abs=0.04)
     assert (rows.view == "AP").mean() == pytest.approx(0.32, abs=0.06)
     assert rows.age.between(18, 100).all()
-    # What the module says depends on nothing must not be readable from the rest of the table.
+    # What the module states depends on nothing must not be readable from the rest of the table.
     assert rows[["nodule", "pneumothorax"]].corrwith(rows.age).abs().max() < 0.06
     assert abs(np.corrcoef(rows.nodule, rows.view == "AP")[0, 1]) < 0.06
 

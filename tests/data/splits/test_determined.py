@@ -1,4 +1,4 @@
-"""A column that says the target is found, whatever it is called; one that merely goes with it, or names patients, is not."""
+"""A column that states the target is found, whatever it is called; one that merely goes with it, or names patients, is not."""
 
 from __future__ import annotations
 

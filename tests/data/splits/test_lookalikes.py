@@ -72,7 +72,7 @@ def test_a_copy_of_a_training_image_is_refused_where_no_patient_says_otherwise(
     allowed = copies(made(test, encoder_run=run, allow_leakage=True))
     assert (allowed.copied, allowed.reason) == (9, "")
     assert "9 of 10 test images are near-duplicates" in capsys.readouterr().err
-    patients = test.assign(patient=[f"P{k}" for k in range(10)])  # the training images have none: nothing says otherwise
+    patients = test.assign(patient=[f"P{k}" for k in range(10)])  # the training images have none: nothing states otherwise
     with pytest.raises(UsageError, match="9 of 10"):
         made(patients, encoder_run=run)
 

@@ -71,7 +71,7 @@ def test_blank_and_nearly_blank_images_are_like_no_other() -> None:
     blank = np.zeros((50, 256), np.uint8)
     specks = flipped(blank, rng, 7)
     assert len(set(near_duplicates.near_duplicates(np.concatenate([np.packbits(blank, 1), specks])).tolist())) == 100
-    assert len(set(near_duplicates.near_duplicates(~specks).tolist())) == 50  # all bits set says as little
+    assert len(set(near_duplicates.near_duplicates(~specks).tolist())) == 50  # all bits set states as little
     spot = np.zeros((1, 256), np.uint8)
     spot[0, 40:56] = 1
     few = flipped(np.repeat(spot, 40, 0), rng, 2)

@@ -30,7 +30,7 @@ class Facts:
 
     @property
     def pixels(self) -> np.ndarray:
-        """Black: an image that says nothing is no copy of another."""
+        """Black: an image that states nothing is no copy of another."""
         return np.zeros((len(self.facts), 16, 16, 1), np.uint8)
 
     def __len__(self) -> int:
@@ -172,7 +172,7 @@ def test_images_of_one_patient_are_pretrained_on_as_the_message_says() -> None:
     split = splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
     assert (split.of == "train").all()
     dataset, facts = material(["a"] * 6, [f"c{k}" for k in range(6)], split=["train"] * 4 + ["test"] * 2)
-    with pytest.raises(UsageError, match=r"1 patient stands on more than one side .*in which every row says train, or say"):
+    with pytest.raises(UsageError, match=r"1 patient stands on more than one side .*in which every row is train, or use"):
         splits.make(dataset, facts, None, 0)  # type: ignore[arg-type]
 
 

@@ -20,7 +20,7 @@ from scotoma.data.io.read import ImageError
 from scotoma.data.store import decode_worker, looking, store
 from scotoma.errors import RunError
 
-# Stands for codecs: of a file whose name says so.
+# Stands for codecs: of a file whose name states it.
 CODECS = """
 import sys
 if any("scotoma.data.store.looking" in word for word in sys.orig_argv):

@@ -28,7 +28,7 @@ def test_labels_that_are_needed_and_what_more_would_give(tmp_path: Path) -> None
     assert "with 3 draws they are too narrow" in text
     needed = learning_curves.labels_for_width(0.9, 0.05, 0.1)
     assert "effusion 10 % have it; interval 0.05 wide" in text and f"{needed:,}" in text
-    for words in ("Nothing checks this law", "The law does not fit", "The curve says nothing"):
+    for words in ("Nothing checks this law", "The law does not fit", "No prediction for more labels"):
         assert words not in text, words
 
 
@@ -36,7 +36,7 @@ def test_a_fit_that_says_nothing_is_told_as_such(tmp_path: Path) -> None:
     flat = np.full((5, 3), 0.7)
     text = page(tmp_path / "flat", rows([10, 100, 1000], flat)).text
     assert "Nothing checks this law here" in text and "too narrow" not in text
-    assert "The curve says nothing of more labels for: SimCLR, the fine-tuned network." in text
+    assert "No prediction for more labels: SimCLR, the fine-tuned network." in text
     assert text.count("out of reach") == len(learning_curves.WANTED)
     bent = np.stack([[0.6, 0.9, 0.6, 0.9, 0.6]] * 5)
     text = page(tmp_path / "bent", rows([10, 30, 100, 300, 1000], bent, "linear")).text

@@ -73,7 +73,7 @@ def test_a_study_says_which_encoder_errs_less_and_by_how_much(tmp_path: Path) ->
         "(3 draws)",
     ):
         assert words in text, (words, text)
-    for words in ("AUROC", "99.0", "is for a study to say", "control:", "Possible confounding", "Further rows"):
+    for words in ("AUROC", "99.0", "is shown by a study", "control:", "Possible confounding", "Further rows"):
         assert words not in text, words
 
 

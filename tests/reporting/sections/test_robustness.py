@@ -18,7 +18,7 @@ def test_corruptions_are_told_with_the_clean_score_and_the_hidden_share_is_drawn
         rows.append(row("robustness", "mean_auroc_relative_drop", drop, corruption=name))
     found = page(tmp_path, rows)
     assert "robustness" in found.ids and "Robustness" in found.text
-    told = ("0.912", "Photon (Poisson) noise 0.123 [0.103, 0.143]", "Mean over corruptions 0.234", "Hiding part of the image.")
+    told = ("0.912", "Photon (Poisson) noise 0.123 [0.103, 0.143]", "Mean over corruptions 0.234", "Masking part of the image.")
     for words in told:
         assert words in found.text, words
     assert "0.300" not in found.text, "hidden patches stand in the figure, not among the corruptions"

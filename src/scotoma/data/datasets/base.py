@@ -43,7 +43,7 @@ def find(root: Path, layout: str, *names: str) -> Path:
 
 
 def absent(root: Path, layout: str, what: str) -> UsageError:
-    """The error that says what was looked for and what a folder of the data set holds."""
+    """The error that states what was looked for and what a folder of the data set holds."""
     expected = "; ".join(line.strip() for line in layout.splitlines() if line.strip())
     return UsageError(f"{root}: no {what} there; expected below this folder: {expected}")
 

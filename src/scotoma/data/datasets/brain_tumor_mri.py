@@ -12,7 +12,7 @@ from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
 
 SOURCE = "Kaggle, https://www.kaggle.com/datasets/masoudnickparvar/brain-tumor-mri-dataset"
-TERMS = "CC0 as its publisher says; put together from three earlier sets, whose own terms differ"
+TERMS = "CC0 as its publisher states; put together from three earlier sets, whose own terms differ"
 LAYOUT = """Training/glioma/Tr-gl_0010.jpg (also meningioma, notumor, pituitary)
 Testing/glioma/Te-gl_0010.jpg"""
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")

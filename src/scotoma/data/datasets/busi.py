@@ -13,7 +13,7 @@ from scotoma.data.dataset import Dataset
 from scotoma.data.datasets import base
 
 SOURCE = "Cairo University, https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
-TERMS = "copies differ (Kaggle's says CC0, MedMNIST's CC BY 4.0): see the publisher's page; cite the paper"
+TERMS = "copies differ (Kaggle's states CC0, MedMNIST's CC BY 4.0): see the publisher's page; cite the paper"
 LAYOUT = """benign/benign (1).png, benign/benign (1)_mask.png, benign/benign (4)_mask_1.png, here or in Dataset_BUSI_with_GT/
 malignant/, normal/"""
 CLASSES = ("benign", "malignant", "normal")

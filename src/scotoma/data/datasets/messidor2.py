@@ -1,7 +1,7 @@
 """Messidor-2: 1,748 fundus photographs of 874 examinations, retinopathy and macular oedema graded by three retina specialists.
 
 ``label`` is the adjudicated grade (0 none to 4 proliferative), missing where the photograph could not be graded.
-``messidor-2.csv`` of the images' publisher says which two are the eyes of one patient; without it they cannot be kept
+``messidor-2.csv`` of the images' publisher states which two are the eyes of one patient; without it they cannot be kept
 together.
 """
 

@@ -1,7 +1,7 @@
 """MIMIC-CXR-JPG 2: 377,110 chest X-rays of 65,379 patients, 14 findings read from the reports by CheXpert's labeller.
 
 A finding is 1, 0 or -1 (uncertain) where a report speaks of it and blank where it does not. Blank stays missing: that a report
-is silent on a finding does not say that it is absent. ``blank=0`` takes silence for absence. The published split keeps patients
+is silent on a finding does not state that it is absent. ``blank=0`` takes silence for absence. The published split keeps patients
 apart.
 """
 

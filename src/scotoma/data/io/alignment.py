@@ -1,7 +1,7 @@
 """Masks over their images: the labels of a map pixel by pixel over what :func:`scotoma.data.io.read.read` shows of the image.
 
-A mask that says where it lies (NIfTI, DICOM) is laid by that over an image that says so; another by its size: of the image's stored
-size it is turned and stretched as the image is. What does not fit is an error of one line, and nothing is resampled.
+A mask that states where it lies (NIfTI, DICOM) is laid by that over an image that states it; another by its size: of the image's
+stored size it is turned and stretched as the image is. What does not fit is an error of one line, and nothing is resampled.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _over(path: str, frame: int | None, image: str, geometry: Geometry | None) -
     if own is None:
         return images.read_labels(path, frame), ""
     if own.frames is not None and geometry.frames is not None and own.frames != geometry.frames:
-        raise ImageError(f"the mask holds {own.frames} frames and its image {geometry.frames}: nobody knows which is whose")
+        raise ImageError(f"the mask holds {own.frames} frames and its image {geometry.frames}: which belongs to which is unknown")
     if own.plane is not None and geometry.plane is not None and not np.allclose(own.plane, geometry.plane, atol=0.05):
         raise ImageError("the mask lies elsewhere in the patient than its image")
     if kind == images.DICOM:

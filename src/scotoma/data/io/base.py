@@ -31,7 +31,7 @@ FRAGMENT = re.compile(r"(\.npz|\.nii|\.nii\.gz)#.*$", re.IGNORECASE)  # of a pat
 
 
 class ImageError(ValueError):
-    """One line that says what is wrong with this file. It may name the file (not its folder), never a patient."""
+    """One line that states what is wrong with this file. It may name the file (not its folder), never a patient."""
 
 
 class UnavailableError(ImageError):
@@ -43,7 +43,7 @@ class Display:
     """How stored values become grey levels; part of a store's settings and of an encoder's header.
 
     Args:
-        windows: (centre, width) in the file's rescaled units (CT: HU), one a channel: none (as the file says), 1 or 3.
+        windows: (centre, width) in the file's rescaled units (CT: HU), one a channel: none (as the file states), 1 or 3.
             ``centre - width / 2`` and below is black, ``centre + width / 2`` and above is white.
         equalize: none, histogram or clahe, of the grey levels.
         offset: added to the values of formats without a rescale of their own (PNG, TIFF, npz) before the windows, such as
@@ -53,7 +53,7 @@ class Display:
         redact: whether burned-in text is painted over (``scotoma.data.io.text_detector``).
 
     Raises:
-        ValueError: one line that says what is wrong.
+        ValueError: one line that states what is wrong.
     """
 
     windows: tuple[tuple[float, float], ...] = ()
@@ -98,7 +98,7 @@ def parse_windows(names: list[str] | tuple[str, ...]) -> tuple[tuple[float, floa
     """Names of ``WINDOWS`` or free ``centre:width`` -> windows.
 
     Raises:
-        ValueError: one line that says what is wrong.
+        ValueError: one line that states what is wrong.
     """
     found = []
     for name in names:
@@ -119,7 +119,7 @@ class Decoded:
             range of the dtype (float: 0 to 1) is black to white.
         facts: ``format``, ``width``, ``height`` (the upright image at full resolution, before non-square pixels are
             corrected), ``channels``, ``bits``, ``frames`` (of a file of several images; of TIFF, GIF and WebP where
-            none of them was asked for); for DICOM, where present, ``modality``, ``photometric``, ``vendor``,
+            none of them was requested); for DICOM, where present, ``modality``, ``photometric``, ``vendor``,
             ``model``, ``view``, ``laterality``, ``spacing_mm`` (between rows), ``age`` (years), ``sex``, ``window``
             ([centre, width] that was applied), ``transfer_syntax``, ``patient_id``, ``study_uid``, ``series_uid``; for NIfTI
             ``spacing_mm``, ``slices``. All are plain numbers, strings and lists. ``patient_id`` and the UIDs are
@@ -199,7 +199,7 @@ def windowed(values: np.ndarray, windows: tuple[tuple[float, float], ...]) -> np
 
 
 def show(values: np.ndarray, display: Display, levels: tuple[float, float] | None) -> np.ndarray:
-    """Values of a format that does not say what black and white are -> pixels.
+    """Values of a format that does not state what black and white are -> pixels.
 
     Without windows, bytes stay as they are, as do deeper ones whose levels are the whole range of their type (of floats: 0 to 1).
 

@@ -285,7 +285,7 @@ def _modality(ds: Any, get: Getter) -> Callable[[np.ndarray], np.ndarray]:
 
 def _look(ds: Any, get: Getter, windows: tuple[tuple[float, float], ...]) -> tuple[Callable[[np.ndarray], np.ndarray] | None,
                                                                                   tuple[float, float] | None]:  # fmt: skip
-    """What the header says of black and white (PS3.3 C.11.2) and the window in it, if any; None where it says nothing.
+    """What the header states of black and white (PS3.3 C.11.2) and the window in it, if any; None where it states nothing.
 
     Of a lookup table and a window the table goes first, as in pydicom's ``apply_voi_lut``. All goes value by value, so that a table
     of the stored values will do.

@@ -67,7 +67,7 @@ def jpeg2000_stream(ds: Any, index: int) -> bytes | None:
 def _reduced(data: bytes, factor: int, ds: Any) -> np.ndarray | None:
     """A grey JPEG 2000 frame at the largest 1/2^n of its size that ``factor`` allows: the lower levels of its wavelets only.
 
-    None where the stream and the header differ on what its values are, or it is broken: the usual way says what is wrong.
+    None where the stream and the header differ on what its values are, or it is broken: the usual way states what is wrong.
     """
     siz, cod = data.find(b"\xff\x4f\xff\x51", 0, 4096), data.find(b"\xff\x52", 0, 8192)
     if siz < 0 or cod < 0 or len(data) < max(siz + 43, cod + 10):
@@ -205,7 +205,7 @@ def _rgb(colours: np.ndarray, photometric: str) -> np.ndarray:
 
 
 def _says_rgb(data: bytes) -> bool:
-    """Whether the components of a JPEG are called R, G and B and nothing else says what its colours are (as libjpeg decides)."""
+    """Whether the components of a JPEG are called R, G and B and nothing else states what its colours are (as libjpeg decides)."""
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")

@@ -32,7 +32,7 @@ def read(path: str, tags: Sequence[Any], pixels: bool = False) -> Any:
 
 
 def _check_inflated(path: str) -> None:
-    """Inflate a deflated data set piece by piece, keeping nothing: pydicom inflates all of it at once, whatever is asked for."""
+    """Inflate a deflated data set piece by piece, keeping nothing: pydicom inflates all of it at once, whatever is requested."""
     from pydicom.filereader import _read_file_meta_info, read_preamble
 
     with Path(path).open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a DICOM header says of one frame, as plain facts; nothing else of it leaves this module."""
+"""What a DICOM header states of one frame, as plain facts; nothing else of it leaves this module."""
 
 from __future__ import annotations
 

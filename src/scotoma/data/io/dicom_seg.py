@@ -139,7 +139,7 @@ class _Segmentation:
             raise ImageError(OTHER_GRID)  # between its planes there is none of another stack
         stated = image.instance in self.instances or (image.frames == 1 and image.series and image.series in self.series)
         if not stated and not (known and len(known) == len(apart)):
-            raise ImageError("the segmentation refers to no frame of this image, and planes that tell its place are not stated")
+            raise ImageError("the segmentation refers to no frame of this image, and the planes of its position are not stated")
         if not self._known_series(image):  # of whatever else has planes at such places
             raise ImageError(_NOBODYS)
 

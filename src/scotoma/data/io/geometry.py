@@ -75,13 +75,13 @@ def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 def lay_flat(labels: np.ndarray, own: Geometry, image: Geometry) -> tuple[np.ndarray, str]:
-    """Labels of a format that does not say where they lie, over their image, by size alone.
+    """Labels of a format that does not state where they lie, over their image, by size alone.
 
     Labels of the image's stored size are turned and stretched as the image is. Labels of the size that the image has then are taken
     as they are; so are others of one of the two shapes, at another scale.
 
     Args:
-        labels: as stored; upright where ``own`` says how they were turned.
+        labels: as stored; upright where ``own`` states how they were turned.
         own: of the labels.
         image: of their image.
 
@@ -89,7 +89,7 @@ def lay_flat(labels: np.ndarray, own: Geometry, image: Geometry) -> tuple[np.nda
         The labels and "" or what was done to them that another might not have done.
 
     Raises:
-        ImageError: another shape than the image's, or one that says nothing of how the image was turned.
+        ImageError: another shape than the image's, or one that states nothing of how the image was turned.
     """
     size, shown = (int(labels.shape[0]), int(labels.shape[1])), image.shown
     note = "turned upright with their images, by the images' EXIF orientation" if image.orientation != 1 else ""
@@ -103,7 +103,7 @@ def lay_flat(labels: np.ndarray, own: Geometry, image: Geometry) -> tuple[np.nda
     as_stored, as_shown = same_aspect(size, image.size), same_aspect(size, shown)
     if as_stored and as_shown and image.orientation != 1:
         raise ImageError(
-            "EXIF turns its image, and the mask's size does not tell whether it is turned: save it in the image's size"
+            "EXIF turns its image, and the mask's size does not show whether it is turned: save it in the image's size"
         )
     if as_stored:
         return image.upright(labels), note

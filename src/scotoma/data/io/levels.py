@@ -1,4 +1,4 @@
-"""What is shown as black and white where a file does not say it: one decision for all images that belong together.
+"""What is shown as black and white where a file does not state it: one decision for all images that belong together.
 
 The readers ask a ``Levels`` twice. Before anything is decoded, ``look`` may refuse; then ``of`` gives black and white. A single
 image is decided by its own file (:class:`Alone`); a store decides for a series, or for all values of one kind in a data set
@@ -16,7 +16,7 @@ import numpy as np
 from scotoma.data.io.base import Display, ImageError, beyond, show
 from scotoma.data.io.sampling import SAMPLE, some, spread
 
-PERCENTILES = (0.5, 99.5)  # shown as black and white where nothing else says what is
+PERCENTILES = (0.5, 99.5)  # shown as black and white where nothing else states what is
 FRAMES = 16  # of one file or series that are looked at
 HALF = 0.5  # floats that reach it, and not beyond 1, have black at 0 and white at 1; a map of 0.0007 mm2/s would be black
 FULL = 2**15  # 16-bit values above it need all 16 bits
@@ -77,7 +77,7 @@ class Measured(Levels):
         return 0.0, 1.0
 
     def decided(self, kind: str) -> tuple[float, float]:
-        """Percentiles of all samples together, or what the type of the values says.
+        """Percentiles of all samples together, or what the type of the values states.
 
         Whole numbers that span less than ``FEW``, such as label maps, and values whose percentiles coincide are shown from lowest
         to highest: clipping would merge labels. Unsigned 16-bit values that use their range, and floats in [0, 1] that do, stay
@@ -126,13 +126,13 @@ def black_and_white(values: np.ndarray, kind: str = "") -> tuple[float, float]:
 
 
 def look(kind: str, display: Display, levels: Levels) -> None:
-    """Before values of this kind are decoded: let ``levels`` refuse, where nothing else says what is black and white."""
+    """Before values of this kind are decoded: let ``levels`` refuse, where nothing else states what is black and white."""
     if kind.removesuffix(INVERTED) not in BYTES and not display.windows and all(kind != name for name, _, _ in display.levels):
         levels.look(kind)
 
 
 def shown(values: np.ndarray, display: Display, levels: Levels, frames: int = 1, kind: str = "") -> tuple[np.ndarray, float | None]:
-    """Values of a format that does not say what black and white are -> pixels, and the share of values that is clipped.
+    """Values of a format that does not state what black and white are -> pixels, and the share of values that is clipped.
 
     The second is None where the values have a black and white of their own: bytes, and where windows are given.
     """

@@ -98,7 +98,7 @@ def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -
 def _jpeg_stream(data: bytes) -> bytes:
     """What the pixels of a JPEG hang on (ITU-T T.81, B.1.1.3): its segments less comments and those of applications.
 
-    Adobe's own, APP14, says what its colours are.
+    Adobe's own, APP14, states what its colours are.
     """
     parts, at = [], 2
     while at + 4 <= len(data) and data[at] == 0xFF:

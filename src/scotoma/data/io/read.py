@@ -1,7 +1,7 @@
 """One file -> array + header facts: PNG, JPEG, TIFF, BMP, DICOM, NIfTI, NPZ. Only it and what it calls know formats.
 
 It runs in processes that decode thousands of files, so nothing but numpy and Pillow is imported until a file needs it,
-and the last multi-frame DICOM, NIfTI volume or npz member stays in memory for the frame that is asked for next.
+and the last multi-frame DICOM, NIfTI volume or npz member stays in memory for the frame that is requested next.
 
 A path is a plain path, ``file.npz#member`` (``frame`` is the row), ``phantom:SEED[#mask]`` (``frame`` is the index), or
 ``scan.nii.gz[#AXIS][,volume=K]``: ``frame`` counts slices along AXIS (axial, the default, upwards; coronal, to the front; sagittal,

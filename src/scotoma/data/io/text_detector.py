@@ -120,7 +120,7 @@ def _alphabet() -> tuple[str, ...]:
 
 
 def _run(network: str, grey: np.ndarray) -> np.ndarray:
-    """What a network says of (H, W) grey levels."""
+    """What a network states of (H, W) grey levels."""
     values = grey.astype(np.float32) / 127.5 - 1
     result: np.ndarray = _session(network).run(None, {"x": np.ascontiguousarray(np.broadcast_to(values, (1, 3, *grey.shape)))})[0]
     return result
@@ -186,7 +186,7 @@ def _read(line: Image.Image) -> int:
     width = min(max(16, round(line.width * LINE / line.height)), LONGEST)
     chances = _run(RECOGNISER, np.asarray(line.resize((width, LINE), Image.Resampling.BICUBIC)))[0]
     best = chances.argmax(1)
-    said = (best != 0) & np.r_[True, best[1:] != best[:-1]]  # a character stands where it first says so (CTC)
+    said = (best != 0) & np.r_[True, best[1:] != best[:-1]]  # a character stands where the network first gives it (CTC)
     if not said.any() or chances.max(1)[said].mean() < CONFIDENCE:
         return 0
     return sum(_alphabet()[k].isalnum() for k in best[said].tolist())

@@ -100,5 +100,5 @@ def grey_or_rgb(found: np.ndarray, transparent: bool, opaque: bool, colours: boo
 
 
 def upright(found: np.ndarray, orientation: int) -> np.ndarray:
-    """Turned as the EXIF or TIFF orientation (1 to 8) says; unchanged for other numbers."""
+    """Turned as the EXIF or TIFF orientation (1 to 8) states; unchanged for other numbers."""
     return np.ascontiguousarray(turn(found, orientation))

@@ -53,12 +53,12 @@ class Remark:
 def settled(
     dataset: Dataset, names: Sequence[str], chosen: Sequence[str] = (), separator: str | None = None
 ) -> tuple[Dataset, list[str]]:
-    """The columns of a target ready to be read; what is joined or may be meant otherwise is said.
+    """The columns of a target ready to be read; what is joined or may be meant otherwise is reported.
 
     Args:
         dataset: the table.
         names: columns of the target; one that the table lacks is left to whoever reads it.
-        chosen: of one column, the classes to tell apart.
+        chosen: of one column, the classes to distinguish.
         separator: what stands between several findings in one cell: each becomes a 0/1 column of its name.
 
     Raises:

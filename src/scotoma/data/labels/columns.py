@@ -41,7 +41,7 @@ _BY_VALUE = ("dataset", "subset", "partition", "set")  # these name a split only
 
 
 def recognised(name: str, frame: pd.DataFrame, roles: tuple[str, ...] = tuple(SPELLINGS)) -> dict[str, str]:
-    """Which columns are another spelling of one that Scotoma knows; said on standard error.
+    """Which columns are another spelling of one that Scotoma knows; reported on standard error.
 
     Args:
         name: of the table, for messages.
@@ -145,7 +145,7 @@ def _names_files(values: pd.Series) -> bool:
 
 
 def _nameless(frame: pd.DataFrame) -> int:
-    """How many rows have no identifier that says what they belong to."""
+    """How many rows have no identifier that states what they belong to."""
     others = [c for c in IDENTIFIERS if c in frame.columns]
     return int(frame[others].isna().all(axis=1).sum())
 
@@ -167,7 +167,7 @@ def _say_heads(name: str, frame: pd.DataFrame, column: str) -> None:
     ids = frame[column].to_numpy(object)
     first = np.array([k == 0 or ids[k] != ids[k - 1] for k in range(len(ids))], bool)
     if frame[column].isna().any() or first.sum() < 2 or first.all() or _every(np.flatnonzero(first), len(frame)):
-        return  # blocks of one length are said whatever the patients are
+        return  # blocks of one length are reported whatever the patients are
     known = frame.notna().to_numpy()
     heads = [str(c) for k, c in enumerate(frame.columns) if c != "mask_path" and (known[:, k] == first).all()]
     if heads:
@@ -233,7 +233,7 @@ def values(column: pd.Series[Any]) -> list[Any]:
 
 
 def hashed(name: str, column: pd.Series[Any]) -> pd.Series[Any]:
-    """A column of identifiers as keyed hashes; how many were written in several ways is said.
+    """A column of identifiers as keyed hashes; how many were written in several ways is reported.
 
     Each different identifier is hashed once.
     """

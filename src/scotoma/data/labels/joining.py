@@ -86,7 +86,7 @@ def join(name: str, table: pd.DataFrame, plain: bool, path: Path, on: str | None
         pair = " and ".join(str(at[rows == m.keys[first]][0]) for m in (torn.best, torn.other))
         raise UsageError(
             f"{path.name}: {len(torn.images)} images answer to two rows: by {torn.best.level.name} and by {torn.other.level.name} "
-            f"(rows {pair}, for one); say which is meant in the column's name ({on}_folder or {on}_file), or write paths in it"
+            f"(rows {pair}, for one); name the one meant in the column's name ({on}_folder or {on}_file), or write paths in it"
         ) from None
     if found is None:
         looks = sorted({_shape(str(k)) for k in keys[:1000]}, key=len)[:2] or ["nothing"]

@@ -78,7 +78,7 @@ class Match:
 
 
 def levels(paths: Sequence[str], on: str) -> list[Level]:
-    """The levels of these paths that a column named ``on`` may hold; only files, or only folders, where its name says so."""
+    """The levels of these paths that a column named ``on`` may hold; only files, or only folders, where its name states it."""
     import pandas as pd
 
     codes, different = pd.factorize(np.array(paths, object))

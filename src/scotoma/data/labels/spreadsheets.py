@@ -2,7 +2,7 @@
 
 Every cell is read as it stands in the file. A column becomes numbers only where each cell is spelled as a program spells that
 number (``1``, ``0.5``, ``1.0``; not ``007``, ``1E5``, ``2.10``), so that no two spellings fall together, and only where no
-identifier is expected in it. What is skipped, filled or read as something is said, with a count.
+identifier is expected in it. What is skipped, filled or read as something is reported, with a count.
 """
 
 from __future__ import annotations

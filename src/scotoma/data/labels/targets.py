@@ -88,7 +88,7 @@ def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = (), nu
     Args:
         dataset: the table.
         names: one column of classes, or several of 0/1/missing.
-        classes: of a categorical column, the classes to tell apart; rows of others count as unlabelled.
+        classes: of a categorical column, the classes to distinguish; rows of others count as unlabelled.
         numbers: the one column holds numbers to predict.
 
     Raises:
@@ -166,7 +166,7 @@ def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
     chosen = tuple(wanted) or tuple(present)
     if len(chosen) < 2:
         found = f"one class ({chosen[0]})" if chosen else "no label"
-        raise UsageError(f"{dataset.name}: {name} has {found}: nothing to tell apart")
+        raise UsageError(f"{dataset.name}: {name} has {found}: nothing to distinguish")
     if len(chosen) > MOST_CLASSES:
         raise UsageError(f"{dataset.name}: {name} has {len(chosen)} different values: that is no column of classes")
     ids = {c: i for i, c in enumerate(chosen)}

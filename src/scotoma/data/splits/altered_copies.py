@@ -26,7 +26,7 @@ BRIGHTNESS = 1.25  # an image brightened or darkened by about this factor
 Box = tuple[float, float, float, float]
 KEPT = "copies.npy"  # of a store: the groups of all its images, once they are found
 NOT_LOOKED_FOR = "not checked (`scotoma audit` looks for them)"
-_MANY = 2000  # images that take so long that it is said
+_MANY = 2000  # images that take so long that it is reported
 
 
 def _windows(share: float, places: int) -> list[Box]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 AGREEMENT = 0.99  # balanced over classes, of what the column predicts with the label
 LEAST_ROWS = 10  # on which that is measured; on fewer it would be chance
-COVERED = 0.2  # of the labelled rows at least, or the column says nothing of most
+COVERED = 0.2  # of the labelled rows at least, or the column states nothing of most
 FOLDS, LEAVES = 5, 32
 
 
@@ -60,7 +60,7 @@ def _by_value(values: np.ndarray, y: np.ndarray, units: np.ndarray) -> bool:
     others = total[v] - mine[own]
     covered = others.sum(1) > 0
     most = others.max(1, keepdims=True)
-    predicted = np.where((others == most).sum(1) == 1, others.argmax(1), -1)  # between two classes it says nothing
+    predicted = np.where((others == most).sum(1) == 1, others.argmax(1), -1)  # between two classes it states nothing
     return covered.mean() >= COVERED and _agrees(predicted[covered], labels[covered], labels)
 
 

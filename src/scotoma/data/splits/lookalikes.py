@@ -54,7 +54,7 @@ class Copies:
         return found or "none"
 
     def beside(self, overlap: int | str) -> int | str:
-        """The overlap of a metric's row, which says "none" only where copies were looked for and none was found."""
+        """The overlap of a metric's row, which states "none" only where copies were looked for and none was found."""
         more = [f"{self.copied} near-duplicates"] if self.copied else []
         more += ["near-duplicates not checked"] if self.reason else []
         if overlap == NONE and more:
@@ -71,7 +71,7 @@ def look(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Sto
 
     Args:
         used: the run's ``used.parquet``; None where there is none.
-        record: what the weights' file says that they were trained on.
+        record: what the weights' file states that they were trained on.
         dataset: readable rows.
         store: their pixels.
         split: of the rows.
@@ -95,7 +95,7 @@ def look(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Sto
 
 
 def check(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Store, split: Split, refused: bool) -> Copies:
-    """As ``look``; copies are refused or said, and what is not checked is said.
+    """As ``look``; copies are refused or said, and what is not checked is reported.
 
     Raises:
         UsageError: the weights were trained on copies of test images.
@@ -109,7 +109,7 @@ def check(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: St
             "encoder's training"
         )
         if refused:
-            raise UsageError(f"{dataset.name}: {text}; test on others, or say --allow_leakage")
+            raise UsageError(f"{dataset.name}: {text}; test on others, or use --allow_leakage")
         notice(dataset.name, text)
     if found.others:
         notice(

@@ -18,7 +18,7 @@ from scotoma.data.io.sampling import spread
 
 NEAR_DUPLICATE_BITS = 10  # of 256: recompression moves about 4, another slice of the same patient 30 and more
 MOST_BITS = 15  # a band of fewer than 16 bits tells too little apart
-LEAST_SET = 8  # an image with fewer bits set (or clear) is so plain that its hash says nothing
+LEAST_SET = 8  # an image with fewer bits set (or clear) is so plain that its hash states nothing
 SHARE = 4  # copies differ by at most this fraction (1 / SHARE) of the bits that either has set
 BUCKET = 64
 Check = Callable[[np.ndarray, np.ndarray], np.ndarray]

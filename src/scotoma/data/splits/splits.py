@@ -20,7 +20,7 @@ _VALIDATION = 1 / 8  # of the training rows, where a user's split has none
 
 
 # What is right for the images of one patient.
-ALL_TRAIN = "to pretrain on all images, name a table (columns image_path and split) in which every row says train"
+ALL_TRAIN = "to pretrain on all images, name a table (columns image_path and split) in which every row is train"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Split:
     Args:
         of: (n,) str, ``train`` / ``val`` / ``test``, or ``""`` where the user's own split leaves a row out.
         units: (n,) int, what belongs together, numbered in order of appearance.
-        unit: what a unit is made of, as ``scotoma.data.splits.units`` says: ``patient``, ``patient + study``, ``near-duplicate``.
+        unit: what a unit is made of, as ``scotoma.data.splits.units`` states: ``patient``, ``patient + study``, ``near-duplicate``.
         made: whether Scotoma drew it (else it is the table's own).
         copied: groups of altered copies (mirrored, turned, cropped, brightened) on several sides; None where none were looked for.
     """
@@ -149,7 +149,7 @@ def keep(*named: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 
     Args:
         named: for each kind of name (patient, image) its (n,) codes, and the sides by which the earlier split knows them, as
-            ``known_sides`` says. Rows of one code belong together.
+            ``known_sides`` states. Rows of one code belong together.
 
     Returns:
         (n,) int: the side of rows whose unit is known, an index into ``SPLITS``; ``UNDECIDED`` for new units; ``LEFT_OUT`` for rows
@@ -162,7 +162,7 @@ def keep(*named: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         most, least = _range(code, number)
         settled = (most >= 0) & (least == most)
         numbers.append(np.where(settled, most, number))
-        links.append(apart(code, settled))  # a settled code says its side by itself; others may link rows of two sides
+        links.append(apart(code, settled))  # a settled code states its side by itself; others may link rows of two sides
     nameless = np.stack([np.array([side is None for side in sides.tolist()], bool) for _, sides in named])
     known = np.stack(numbers)
     own, lowest = known.max(0), np.where(known < 0, len(SPLITS), known).min(0)
@@ -246,7 +246,7 @@ def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
     """Refuse a split that has a unit, or an image with the same pixels, on two sides.
 
     Raises:
-        UsageError: saying how many, and how to go on.
+        UsageError: naming how many, and how to go on.
     """
     for what, count in count_shared(dataset, store, split):
         told = f"{count} {what} stand"
@@ -254,7 +254,7 @@ def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
             told = f"{count_of(1, split.unit)} stands" if what == plural(split.unit) else "1 image with its copies stands"
         drawn = "leave it out to have one drawn" if len(np.unique(split.units)) > 2 else ALL_TRAIN
         raise UsageError(
-            f"{dataset.name}: {told} on more than one side of the split; mend the column split, {drawn}, or say --allow_leakage"
+            f"{dataset.name}: {told} on more than one side of the split; mend the column split, {drawn}, or use --allow_leakage"
         )
 
 

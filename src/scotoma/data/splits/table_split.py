@@ -44,12 +44,12 @@ def split_table(
     """Draw the sides and write the table; the arguments are those of ``scotoma split``, ``raw`` the table as it was read.
 
     Raises:
-        UsageError, RunError: with a line that says what to do.
+        UsageError, RunError: with a line that states what to do.
     """
     wanted = dict(zip(SHARES, shares, strict=False)) if shares else dict(SHARES)
     if raw.display != Display() and out.suffix.lower() == ".csv":
         raise UsageError(
-            f"{raw.name} is shown with {raw.display}, which a CSV cannot say: write --out {out.with_suffix('.parquet')}"
+            f"{raw.name} is shown with {raw.display}, which a CSV cannot hold: write --out {out.with_suffix('.parquet')}"
         )
     if raw.store is not None:
         raise UsageError(f"{raw.store} is prepared and has no paths: name the images themselves")
@@ -148,7 +148,7 @@ def _as_typed(found: _Units, raw: Dataset) -> Dataset:
 
 
 def _chosen(dataset: Dataset, where: str | None, after: str | None) -> np.ndarray | None:
-    """(n,) int: 1 tests, 0 does not, -1 does not say; None where nothing was asked for."""
+    """(n,) int: 1 tests, 0 does not, -1 does not state; None where nothing was requested."""
     import pandas as pd
 
     from scotoma.data import phi
@@ -198,7 +198,7 @@ def _divided(found: _Units, test: np.ndarray | None, y: np.ndarray | None, seed:
     if out:
         print(
             f"{found.dataset.name}: {out} images are left out: they share a unit ({found.unit}) or image with the test rows, "
-            "or do not say which side they are on",
+            "or do not state which side they are on",
             file=sys.stderr,
         )
     return of

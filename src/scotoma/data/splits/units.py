@@ -80,7 +80,7 @@ def count_of(count: int, unit: str) -> str:
 
 
 def owners(dataset: Dataset, store: Store) -> np.ndarray:
-    """(n,) object: the name by which another table or run would know whose image this is; None where nothing says so.
+    """(n,) object: the name by which another table or run would know whose image this is; None where nothing states it.
 
     The keyed hash of the patient, else of the study, the series, or the file of which the image is a frame.
     """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "SCOTOMA_CACHE"
 IMAGE = "mask_of"  # of a table of masks: the column of the images on which they lie
-ASKED, NOTICES = "asked", "notices"  # of a store's settings: the display that was asked for, and lines about what was decided
+ASKED, NOTICES = "asked", "notices"  # of a store's settings: the display that was requested, and lines about what was decided
 LATER = "later.json"  # of a store: the rows that may be readable another time
 
 
@@ -240,7 +240,7 @@ def _finish(partial: Path, n: int, title: str, strict: bool) -> None:
 
 
 def _write_levels(partial: Path, facts: pd.DataFrame) -> None:
-    """Add to the settings what was decided on black and white, and what is to be said of it."""
+    """Add to the settings what was decided on black and white, and what is reported of it."""
     settings = json.loads((partial / "store.json").read_text())
     decided = levelling.read_decided(partial) or {}
     asked = read.Display.of(settings.get(ASKED, settings["display"]))
@@ -303,7 +303,7 @@ def same(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def lines(table: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """What a decoding process is told of every row: path, frame and, of a mask, its image."""
+    """What a decoding process receives of every row: path, frame and, of a mask, its image."""
     of = [(image,) for image in table[IMAGE]] if IMAGE in table.columns else [()] * len(table)
     return [(*job, *image) for job, image in zip(jobs(table), of, strict=True)]
 

@@ -120,7 +120,7 @@ def stores(root: Path) -> list[Path]:
 def tidy(root: Path) -> None:
     """Remove the least recently used stores of a cache beyond its limit, and what killed builds left a week ago.
 
-    What a process uses stays, and so does what a process is building. What was removed is said.
+    What a process uses stays, and so does what a process is building. What was removed is reported.
     """
     sizes = {folder: size(folder) for folder in stores(root)}
     excess, gone, freed = sum(sizes.values()) - limit(), 0, 0
@@ -167,7 +167,7 @@ def note_patients(folder: Path, table: pd.DataFrame) -> None:
         return
     rows = pd.concat([pd.DataFrame({"row": range(len(table)), "name": table[column].to_numpy(object)}) for column in named])
     rows = rows.dropna()
-    # as in `hold`; one process at a time, or what another table says of the same images would be lost
+    # as in `hold`; one process at a time, or what another table states of the same images would be lost
     with suppress(OSError, RunError), files.locked(folder / f"{PATIENTS}.lock", remove=True, what=str(folder)):
         before = pd.read_parquet(folder / PATIENTS) if (folder / PATIENTS).exists() else rows[:0]
         both = pd.concat([before, rows]).drop_duplicates().reset_index(drop=True)

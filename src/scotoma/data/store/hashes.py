@@ -40,7 +40,7 @@ def cells(pixels: np.ndarray | Image.Image, size: tuple[int, int] = CELLS,
 def difference(thumbnail: np.ndarray, margin: float = MARGIN) -> np.ndarray:
     """The perceptual hash of a thumbnail of 17 x 16 cells: (32,) uint8, 256 bits.
 
-    A bit says whether a cell is brighter than its left neighbour by more than ``margin`` grey levels, so that a plain background
+    A bit states whether a cell is brighter than its left neighbour by more than ``margin`` grey levels, so that a plain background
     gives 0 whatever its noise. Recompressed or resized copies differ in few bits.
     """
     return np.packbits(thumbnail[:, 1:] - thumbnail[:, :-1] > margin)

@@ -1,9 +1,9 @@
 """One black and white for all images that belong together, decided while a store is built.
 
-Images whose file says what is black and white (8 bits, a window, Hounsfield units) are decoded at once. The others wait: what they
-have in common (the series; of PNG, TIFF and npz the type of their values) is written down, a process looks at some images of each
-group (``python -m scotoma.data.store.levelling FOLDER WORKER WORKERS SECONDS``, bounded and watched as decoding is), and then they
-are decoded with what was decided.
+Images whose file states what is black and white (8 bits, a window, Hounsfield units) are decoded at once. The others wait. What
+they have in common (the series; of PNG, TIFF and npz the type of their values) is written down; a process looks at some images of
+each group (``python -m scotoma.data.store.levelling FOLDER WORKER WORKERS SECONDS``, bounded as decoding is), and then they are
+decoded with what was decided.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scotoma.data.io.sampling import spread
 
 CHUNK = 64  # images of one group that are looked at, at most; a series needs no more than ``FRAMES``
 GROUPS, WAITING, DECIDED, FOLDER = "groups.jsonl", "waiting-{}.jsonl", "levels.json", "levels"
-CLIPPED = 0.05  # a larger share of an image's values beyond black and white is said
+CLIPPED = 0.05  # a larger share of an image's values beyond black and white is reported
 _TOGETHER = "group:"  # before the keyed hash of a series, a file or a folder
 _PENDING, _READ, _UNREADABLE, _BEGUN = 0, 1, 2, 3  # as in ``decode``
 

@@ -36,7 +36,7 @@ def write_store(
     """Decode the images of a table into ``out``; the other arguments are those of ``scotoma prepare``.
 
     Raises:
-        UsageError, RunError: with a line that says what to do.
+        UsageError, RunError: with a line that states what to do.
     """
     from pandas.api.types import infer_dtype
 
@@ -92,7 +92,7 @@ def _say(dataset: Dataset, opened: Store, kept: pd.DataFrame) -> None:
 def _display(
     given: Display, windows: list[str] | None, equalize: str | None, offset: float | None, redact: bool = False
 ) -> Display:
-    """The data set's display with what the user says otherwise."""
+    """The data set's display with what the user gives otherwise."""
     from scotoma.data.io import text_detector
 
     if (redact or given.redact) and text_detector.models() is None:

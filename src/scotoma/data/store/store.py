@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PROTOCOL = 4  # raise when the same file would come out as other pixels
 MASKS_FOLDER, MASK_ROW = "regions", "region"  # names in a prepared store: its label maps, and the column of their rows
-NOTE = "note"  # of a store of label maps: the column of facts that says what was done to a mask
+NOTE = "note"  # of a store of label maps: the column of facts that states what was done to a mask
 MARGIN = 1.3  # the store's side over the training size: what a random crop can use
 # What the table takes from the headers where it has no such column; patient and study are keyed hashes by then.
 FROM_HEADERS = ("patient", "study", "modality", "age", "sex", "view", "laterality", "spacing_mm", "vendor", "model")
@@ -156,7 +156,7 @@ def open_masks(dataset: Dataset, side: int, quiet: bool = True, out: Path | None
 
     Returns:
         A store of one channel whose pixels are labels, and (n,) the row there of each row of the dataset, -1 where it has no map or
-        one that cannot be read (which is said on standard error).
+        one that cannot be read (which is reported on standard error).
 
     Raises:
         UsageError: no such column, or it is empty.
@@ -225,7 +225,7 @@ def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers:
 
 
 def _renew(folder: Path, dataset: Dataset, settings: dict[str, Any], labels: bool) -> None:
-    """Remove a store of the cache that is damaged, or that lacks images which can be read now; which is said."""
+    """Remove a store of the cache that is damaged, or that lacks images which can be read now; which is reported."""
     if not _whole(folder, dataset, settings):
         told = "its store in the cache is damaged, and is built anew"
     elif now := _readable_now(folder, dataset, labels):
@@ -250,7 +250,7 @@ def _readable_now(folder: Path, dataset: Dataset, labels: bool, tried: int = 8) 
 
 
 def _redactable(dataset: Dataset) -> Dataset:
-    """The dataset, not to be redacted (which is said) where the detector of burned-in text is not installed."""
+    """The dataset, not to be redacted (which is reported) where the detector of burned-in text is not installed."""
     if not dataset.display.redact or text_detector.models() is not None:
         return dataset
     notice(dataset.name, f"burned-in text was painted over where the encoder was trained, and stays in these images: {MISSING}")
@@ -283,7 +283,7 @@ def _key() -> str:
 
 
 def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """How the images of an encoder were prepared otherwise than others; "" where alike, or where its header does not say.
+    """How the images of an encoder were prepared otherwise than others; "" where alike, or where its header does not state.
 
     Args:
         ours: of the encoder: ``pixels`` of its header.

@@ -1,7 +1,7 @@
 """What attribution maps share: what of an image speaks for a class.
 
 A module of this package is one: its docstring begins with its title and a colon, ``attribute(classifier, images, target)`` gives
-the maps, ``is_available(classifier, images)`` says whether a network can be explained by it (every network can, where it is
+the maps, ``is_available(classifier, images)`` states whether a network can be explained by it (every network can, where it is
 missing), and ``ORDER`` is its place in tables. ``images`` are (B, C, H, W) and normalised, so that 0 is the mean colour; ``target``
 (B,) int64 is the logit that is explained; maps are (B, H, W) float32 on the images' device, higher where more speaks for the
 target. The classifier gives (B, K) logits, is in evaluation mode, and stays as it was: weights, gradients and hooks. An image's map

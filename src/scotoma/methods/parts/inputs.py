@@ -36,7 +36,7 @@ class Requirements:
         columns: ``batch["columns"]`` (B, K) float32, NaN where missing: these columns, described by ``Inputs.columns``.
         pairs: ``paired_images``, to ``views``: for each image another that has the same value in this column (``patient``), or
             lies in the same band of so many units (``age:10``); itself where there is none. ``next:study``: the one that follows it
-            in its study or, half the time, one that does not; ``batch["follows"]`` (B,) says which by 1 and 0.
+            in its study or, half the time, one that does not; ``batch["follows"]`` (B,) states which by 1 and 0.
         masks: ``masks``, to ``views``: (B, 1, H, W) uint8, above 0 in the mask of ``mask_path``; all 0 where there is none.
     """
 

@@ -72,7 +72,7 @@ def masked_patch_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tenso
 
 
 def soft_classification(logits: Tensor, shares: Tensor, weights: Tensor | None = None, gamma: float = 0.0) -> Tensor:
-    """Cross-entropy of one categorical target that is told as shares: of annotators, of mixed images, or smoothed.
+    """Cross-entropy of one categorical target that is given as shares: of annotators, of mixed images, or smoothed.
 
     Args:
         logits: (B, C).

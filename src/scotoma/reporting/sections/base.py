@@ -3,7 +3,7 @@
 A module of this package is the section of the evaluator of its name: ``describe(rows, sheets)`` takes that evaluator's rows (with
 ``label``, the line's name) and the CSV sheets, and gives what its template, ``NAME.html.jinja`` beside it, shows as ``s`` (without
 a template: ``plain.html.jinja``). ``HEADING`` is its heading, ``ORDER`` its place on the page, ``PART`` the id of its part (its
-name, where missing), ``KEYS`` the row keys that its tables tell apart, ``DRAWN`` metrics of which it speaks outside of its tables.
+name, where missing), ``KEYS`` the row keys that its tables distinguish, ``DRAWN`` metrics of which it speaks outside of its tables.
 ``HEADLINE`` is a metric with its title, for the summary; ``TITLES`` are titles of its metrics. What a section does not show, rows
 with keys that it does not know among them, is shown in a plain table.
 """
@@ -84,7 +84,7 @@ def nearest_tenth(shares: Collection[float]) -> float:
 
 
 def find_verdicts(values: pd.DataFrame, differences: pd.DataFrame, fraction: float, better: int = 1) -> list[Table]:
-    """What the summary says of each method at one share of the labels, beside random weights.
+    """What the summary reports of each method at one share of the labels, beside random weights.
 
     Args:
         values: rows of the headline metric, each line's name in ``label``.

@@ -72,7 +72,7 @@ def _needed(rows: pd.DataFrame) -> Table | None:
 
 
 def _about(number: float) -> str:
-    """A whole number to two digits: a curve continued says no more."""
+    """A whole number to two digits: a curve continued shows no more."""
     step = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return f"{round(number / step) * step:,}"
 

@@ -114,7 +114,7 @@ def _recalibrated(rows: pd.DataFrame, sheets: Sheets) -> Table:
                 row = change.iloc[0]
                 changed["mark"] = "▼" if row["high"] < 0 else "▲" if row["low"] > 0 else "○"
             lines.append(line(f"{name}: {WORDS[m]}", [*cells, changed], label))
-    heads = ["As the model says", "Recalibrated here", "Change"]
+    heads = ["As predicted", "Recalibrated here", "Change"]
     return {"heads": heads, "lines": lines, "sheet": sheets.add("local recalibration", rows)} if lines else {}
 
 

@@ -43,7 +43,7 @@ KEY_OF_DIFFERENCES = (
 
 
 def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """One model's errors, a column a metric; of a study the mean absolute error by share of the labels, and what it says."""
+    """One model's errors, a column a metric; of a study the mean absolute error by share of the labels, and what it states."""
     if rows.empty:
         return {}
     table = tabulate_models(rows[rows["fraction"].isna()], TITLES, "errors of numbers", sheets)

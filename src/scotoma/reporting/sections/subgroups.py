@@ -1,4 +1,4 @@
-"""Subgroup performance: a classifier by what the table says of the patients, and the gaps."""
+"""Subgroup performance: a classifier by what the table states of the patients, and the gaps."""
 
 from __future__ import annotations
 
