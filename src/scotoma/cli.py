@@ -26,7 +26,7 @@ from scotoma.distributed import launcher
 from scotoma.errors import ScotomaError, UsageError
 
 VERBS = {
-    "demo": "the whole way on made-up chest X-rays, in a few minutes; ends with report.html",
+    "demo": "the whole way on synthetic chest X-rays, in a few minutes; ends with report.html",
     "audit": "what is wrong with the data, worst first: leaks, duplicates, shortcuts, odd images; changes nothing",
     "prepare": "decode images once into a store (the other verbs do it by themselves, into a cache)",
     "split": "train, val, test or folds by patient, balanced over labels, written into the table",

@@ -1,6 +1,6 @@
 """What may stand in the header of an encoder file: types and bounds of every field. A file comes from anyone.
 
-A header is data: nothing in it opens a connection or another file, or asks for more memory than a network has use for.
+A header is data: nothing in it opens a connection or another file, or needs more memory than a network has use for.
 """
 
 from __future__ import annotations

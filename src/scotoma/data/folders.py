@@ -287,7 +287,7 @@ def _part(parts: tuple[str, ...], depth: int | None) -> str | None:
 
 
 def _unit_key(root: Path, path: Path, parts: tuple[str, ...], depth: int | None) -> str | None:
-    """What tells a patient's or study's folder from others: its name, or where that is a short number, of the way to it as well."""
+    """What distinguishes a patient's or study's folder from others: its name, or where that is a short number, more of its path."""
     name = _part(parts, depth)
     if name is None or depth is None:
         return None

@@ -58,7 +58,7 @@ class Context:
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What an evaluator's rows and its figures both need, made for whichever asks first."""
+        """What an evaluator's rows and its figures both need, made for whichever needs it first."""
         if name not in self._made:
             self._made[name] = make()
         return cast("T", self._made[name])

@@ -1,4 +1,4 @@
-"""A classifier in use: decisions at its thresholds, predictive values at a prevalence, calibration, net benefit, answers a patient.
+"""Operating points of a classifier: decisions at its thresholds, predictive values at a prevalence, calibration, net benefit.
 
 Temperature and thresholds are those that ``finetune`` chose on its validation rows and wrote into the model (without any: none, and
 0.5); the test rows choose nothing. Probabilities of several classes are taken one class against the rest. What recalibrating them

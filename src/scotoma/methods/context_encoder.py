@@ -1,4 +1,4 @@
-"""Context encoder: hide a region and fill it in from its surroundings (Pathak et al. 2016, arXiv 1604.07379)."""
+"""Context encoder: hide a block and fill it in from its surroundings (Pathak et al. 2016, arXiv 1604.07379)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ContextEncoder(Method):
 
     Args:
         masking: which cells to hide, a kind of ``parts.mask_strategies``; ``block``: rectangles at random places (section 3.3,
-            "random block": the central region of the paper's figures teaches features that latch on to its border and serve worse).
+            "random block": the central block of the paper's figures teaches features that latch on to its border and serve worse).
         mask_ratio: share of the image that is hidden (section 3.3: "covering up to 1/4 of the image").
         cells: cells along a side of the image, of which blocks are made.
         whole: count the error on the whole image, not on the hidden part alone (equation 1: the hidden part).

@@ -21,7 +21,7 @@ class Proxy(Method):
 
     Exports the online encoder.
 
-    Age and sex show in nearly every organ, and headers say both: an encoder that tells them has seen the anatomy. All columns are
+    Age and sex show in nearly every organ, headers state both: an encoder that predicts them has seen the anatomy. All columns are
     learned together by one linear head; their losses (cross-entropy; squared error of standardised numbers, so that a guess of the
     mean costs 1) are added. A missing value is left out of its column's loss.
 

@@ -29,9 +29,9 @@ class Supervised(Method):
         min_scale: smallest share of the image that a crop keeps.
         jitter: strength of brightness, contrast and gamma changes.
         drop_tokens: share of the patches of a vision transformer that training leaves out, drawn in proportion to the class token's
-            attention (MSMAE, arXiv 2305.05871, which fine-tunes as it pretrains: 0.45 masked + 0.30 thrown = 0.75); in use it sees
-            all. The attention is that of a frozen copy of the network as it was given, taken once an image: of random weights it
-            is next to uniform, and mean pooling would leave the class token of the trained network untaught.
+            attention (MSMAE, arXiv 2305.05871, which fine-tunes as it pretrains: 0.45 masked + 0.30 thrown = 0.75); afterwards it
+            sees all. The attention is that of a frozen copy of the network as it was given, taken once an image: of random weights
+            it is next to uniform, and mean pooling would leave the class token of the trained network untaught.
         trained_stages: train only so many of the last stages (of a vision transformer: blocks) beside the head; 0 trains all.
         layer_decay: factor on the learning rate from each layer to the one before it (0.75 in MAE, table 9); 1 for none.
         mixup: alpha of mixup, 0 for none (MAE, table 9: 0.8).

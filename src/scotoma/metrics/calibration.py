@@ -85,8 +85,8 @@ def recalibrated(p: ArrayLike, intercept: float, slope: float) -> FloatArray:
 def cross_recalibrated(y01: ArrayLike, p: ArrayLike, groups: Groups, folds: int = 5, seed: int = 0) -> FloatArray:
     """Probabilities of one label, each recalibrated by what other patients' rows say: local recalibration without its optimism.
 
-    Patients (``groups``) with a positive row and patients without are dealt to the folds in turn; the rows of a fold get intercept
-    and slope from those of the others. The slope may be negative where the order is worse than chance.
+    Patients (``groups``) with a positive row and patients without are assigned to the folds in turn; the rows of a fold get
+    intercept and slope from those of the others. The slope may be negative where the order is worse than chance.
 
     Args:
         y01: one label.

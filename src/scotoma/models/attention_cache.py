@@ -18,7 +18,7 @@ class AttentionMaps(nn.Module):
     """A map of every image, renewed when the image comes by and its map is missing or too old.
 
     MSMAE (arXiv 2305.05871) stops every so many epochs and takes the maps of all images at once. Here each is taken when it is
-    needed: as many forwards, none for an image that is not met again, and each map at most as old. Every process tells the others
+    needed: as many forwards, none for an image that is not met again, and each map at most as old. Every process sends the others
     the maps of its part of a batch, so all have the same ones. Maps and stamps are buffers, so a resumed run goes on with the very
     same.
 

@@ -29,7 +29,10 @@ OPEN = {
         "who made the labels, how, and how far annotators agree",
         "consent or its waiver, ethical approval, de-identification",
     ),
-    "limits": ("limits that only you know: known biases, changes of practice or scanners since", "how the model is watched in use"),
+    "limits": (
+        "limits that only you know: known biases, changes of practice or scanners since",
+        "how the model is monitored after deployment",
+    ),
     "licence": ("licence of the model; the data, and public weights where training began with such, may bind it",),
 }
 

@@ -219,7 +219,7 @@ def sign_of(row: pd.Series) -> int:
 
 
 def headlines(rows: pd.DataFrame) -> pd.DataFrame:
-    """The one metric that tells most of each model that predicts no class, on test images, with a ``label`` and its ``words``.
+    """The main metric of each model that predicts no class, on test images, with a ``label`` and its ``words``.
 
     Of a study, those with the most labels.
     """

@@ -1,4 +1,4 @@
-"""Weights, gradients and moments dealt out over processes, of which each otherwise has all.
+"""Weights, gradients and moments sharded over processes, of which each otherwise has all.
 
 Fully sharded data parallelism (FSDP: Zhao et al. 2023, arXiv 2304.11277), by torch.
 
@@ -35,7 +35,7 @@ def shard_copy(method: M, device: torch.device) -> M:
 
 
 def shard(method: nn.Module, mesh: DeviceMesh) -> None:
-    """Deal a method's parameters out over the processes of ``mesh``, in place; those of one already dealt out stay as they are.
+    """Shard a method's parameters over the processes of ``mesh``, in place; those of one already sharded stay as they are.
 
     Their gradients are then means over processes. Of a method only ``loss`` may be called; outside of it take ``gathered``. Its
     parameters must be contiguous (not channels-last). Buffers are left whole.
@@ -55,7 +55,7 @@ def shard(method: nn.Module, mesh: DeviceMesh) -> None:
 
 @contextmanager
 def gathered(method: nn.Module) -> Iterator[None]:
-    """Every process has all of a method's parameters, for a look; of one that is not dealt out, it has them anyway."""
+    """Every process has all of a method's parameters, for a look; of one that is not sharded, it has them anyway."""
     from torch.distributed.fsdp import FSDPModule
 
     if not isinstance(method, FSDPModule):

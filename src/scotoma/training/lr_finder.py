@@ -23,7 +23,7 @@ from scotoma.training.trainer import Batches, Order, make_optimizer, step_loss, 
 def find_learning_rate(
     method: Method, schedule: Schedule, batches: Batches, steps: int = 60, low: float = 1e-6, high: float = 0.3
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Learning-rate range test (Smith 2017, arXiv 1506.01186, section 3.3) on throw-away steps; all is as before afterwards.
+    """Learning-rate finder (Smith 2017, arXiv 1506.01186, section 3.3) on throw-away steps; all is as before afterwards.
 
     The rate rises geometrically from ``low`` to ``high``; the test ends where the loss is no number or four times its lowest.
 

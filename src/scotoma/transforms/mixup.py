@@ -1,6 +1,6 @@
 """Regularisers of supervised training that change images or labels: mixup, CutMix, random erasing, label smoothing.
 
-Each image has its own random numbers (of :class:`scotoma.rng.KeyedRNG`); its partner is the next one of the batch.
+Each image has its own random numbers (of :class:`scotoma.rng.KeyedRNG`); it is mixed with the next one of the batch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def mixed(x: Tensor, shares: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         x: (B, C, H, W).
         shares: (B, K), NaN for unknown, which stays unknown in whatever it is mixed into.
-        weight: (B,) of the image itself; the rest is its partner's.
+        weight: (B,) of the image itself; the rest is the other image's.
     """
     w = weight.to(x.dtype).view(-1, 1, 1, 1)
     return x * w + x.roll(1, 0) * (1 - w), _mixed_labels(shares, weight)
 
 
 def cut(x: Tensor, shares: Tensor, weight: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """CutMix (Yun et al. 2019, arXiv 1905.04899, equations 1 and 2): a rectangle of the partner, labels by the area that is seen.
+    """CutMix (Yun et al. 2019, arXiv 1905.04899, equations 1 and 2): a rectangle of the other image, labels by the visible area.
 
     Args:
         x: (B, C, H, W).

@@ -1,7 +1,7 @@
 """Brain tumour MRI (Kaggle, 4 classes): 7,023 slices (later 7,200), glioma, meningioma, pituitary tumour or none.
 
 The split it comes with puts a near-duplicate of about a third of its test images into training, and its patients are not
-published. It is therefore not kept: groups of near-duplicates make the split, unless ``published_split=1`` asks for it.
+published. It is therefore not kept: groups of near-duplicates make the split, unless ``published_split=1`` is given.
 """
 
 from __future__ import annotations

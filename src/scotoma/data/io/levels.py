@@ -1,7 +1,7 @@
 """What is shown as black and white where a file does not state it: one decision for all images that belong together.
 
-The readers ask a ``Levels`` twice. Before anything is decoded, ``look`` may refuse; then ``of`` gives black and white. A single
-image is decided by its own file (:class:`Alone`); a store decides for a series, or for all values of one kind in a data set
+``Levels`` is called twice by what reads a file. Before anything is decoded, ``look`` may refuse; then ``of`` gives black and white.
+A single image is decided by its file (:class:`Alone`); a store decides for a series, or for all values of one kind in a data set
 (:mod:`scotoma.data.store.levelling`).
 """
 

@@ -262,7 +262,7 @@ def _beside(page: _Page, first: _Page) -> bool:
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits of one sample, of the file where Pillow tells."""
+    """Bits of one sample, of the file where Pillow gives them."""
     if image.format == "TIFF":
         return int(image.tag_v2.get(258, (1,))[0])  # type: ignore[attr-defined]
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)

@@ -20,7 +20,7 @@ FOLDS, LEAVES = 5, 32
 def determined(cells: pd.Series, target: Target, units: np.ndarray) -> str | None:
     """The target (or the one of several) that a column determines, exactly or nearly; None where it determines none.
 
-    A value is known by the rows of *other* units that have it, so that a patient's own name, whose images have one label, tells
+    A value is known by the rows of *other* units that have it, so that a patient's own name, whose images have one label, predicts
     nothing. Of a number, a tree of a few thresholds is tried too, by cross-validation over units.
 
     Args:

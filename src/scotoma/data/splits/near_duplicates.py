@@ -1,8 +1,8 @@
 """Near-duplicates: recompressed and resized copies, found by perceptual hashes in time that grows as their number.
 
-Comparing all pairs takes n (n - 1) / 2 steps. Here the 256 bits of a hash are dealt out to one band more than two copies may
+Comparing all pairs takes n (n - 1) / 2 steps. Here the 256 bits of a hash are distributed over one band more than two copies may
 differ in bits, so that a pair of copies agrees in at least one whole band, and only hashes that share a band are compared
-(multi-index hashing: Norouzi, Punjani and Fleet 2012). Bits that vary much over the images at hand are dealt out first, a
+(multi-index hashing: Norouzi, Punjani and Fleet 2012). Bits that vary much over the images at hand are distributed first, a
 band each, so that a background they share fills no band by itself. A band value that more than ``BUCKET`` hashes share is
 cut once more in the same way by the bits left; what then still shares two bands with more than ``BUCKET`` others is compared
 with the ``BUCKET`` next in order only, which bounds the work at ``BUCKET`` comparisons for each image and pair of bands.

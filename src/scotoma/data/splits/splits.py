@@ -219,7 +219,7 @@ def draw(units: np.ndarray, strata: np.ndarray | None, seed: int, shares: dict[s
 
     Args:
         units: (n,) int.
-        strata: labels, as in ``make``. A unit without any trains, and does not count: labelled rows are dealt out by the shares.
+        strata: labels, as in ``make``. A unit without any trains, and does not count: labelled rows are assigned by the shares.
         seed: of the draw.
         shares: of the labelled rows, by side.
         settled: what ``keep`` found: sides named there stay, rows that are left out there get none.

@@ -1,8 +1,8 @@
-"""Units dealt out to the sides of a split, or to folds, balanced over rows and over every label at once.
+"""Units assigned to the sides of a split, or to folds, balanced over rows and over every label at once.
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data"), by unit and in bulk:
-units of one size with the same labels are interchangeable, so whole shares of them are dealt out at once. Large units before
-that, and what is left over after it, are dealt one by one, those with the rarest label first, each to the side that needs its
+units of one size with the same labels are interchangeable, so whole shares of them are assigned at once. Large units before
+that, and what is left over after it, are assigned one by one, those with the rarest label first, each to the side that needs its
 labels most.
 """
 
@@ -26,7 +26,7 @@ def deal(
         y: labels to balance: (n,) int class ids, -1 unknown; or (n, K) float 0/1, NaN unknown; None for none.
         shares: the share of the rows, and of the rows of each label, that each side is to have; they sum to 1.
         seed: of the shuffle.
-        given: (n,) int, the side that a unit has already (on all of its rows), -1 where it has none. New units are dealt so that
+        given: (n,) int, the side that a unit has already (on all of its rows), -1 where it has none. New units are assigned so that
             old and new together come near the shares.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The cache of stores: which is in use, which goes when there are too many, and whose images each holds.
+"""The cache of stores: which one a process holds, which goes when there are too many, and whose images each holds.
 
 A store of the cache holds a file ``used``: its time is that of the last use, and a process that reads the store keeps a shared lock
 on it. A store is removed under an exclusive lock only, by a rename first, so that no half of one stays under its name.

@@ -26,7 +26,7 @@ COLOURED = 2  # mean difference of an image's channels, grey levels; less is the
 
 
 def at(jobs: Iterable[tuple[str, int | None]], labels: bool = False) -> Generator[str]:
-    """What decoding tells of each image, in their order, as soon as it is known.
+    """What decoding reports of each image, in their order, as soon as it is known.
 
     Args:
         jobs: path and frame of each.
