@@ -218,8 +218,9 @@ def _bare(name: str) -> str:
     return re.sub(r"[\s_.-]+", "", name).lower()
 
 
-def _meaning(root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]],
-             splits: dict[Path, str | None]) -> tuple[list[str | None], list[str | None]]:  # fmt: skip
+def _meaning(
+    root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]], splits: dict[Path, str | None]
+) -> tuple[list[str | None], list[str | None]]:
     """The label and the group of each file by the names of the folders above it; what was taken as what is printed.
 
     The first level of several folders is the label, unless it is one a patient or study; below a label, the first such level

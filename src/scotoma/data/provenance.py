@@ -101,11 +101,15 @@ class Record:
         try:
             parts = tuple(
                 Part(
-                    str(p["key"]), int(p["reader"]), _decoded(p["image_hashes"]), _decoded(p["patient_hashes"]),
-                    (int(p["images"]), int(p["patients"])), int(p["unnamed"]),
+                    str(p["key"]),
+                    int(p["reader"]),
+                    _decoded(p["image_hashes"]),
+                    _decoded(p["patient_hashes"]),
+                    (int(p["images"]), int(p["patients"])),
+                    int(p["unnamed"]),
                 )
                 for p in kept["parts"]
-            )  # fmt: skip
+            )
             return cls(parts, tuple(str(reason) for reason in kept["unknown"]))
         except (ValueError, TypeError, KeyError, OverflowError):
             return cls(unknown=("the record in its file is damaged",))

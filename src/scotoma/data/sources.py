@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["DISPLAY", "IDENTIFIERS", "SPLITS", "TABLE", "Dataset", "from_frame", "hidden", "load", "read", "values"]
 
 
-def load(data: Any, labels: str | Path | None = None, on: str | None = None, annotators: str | None = None,
-         missing: Sequence[str] | None = None) -> Dataset:  # fmt: skip
+def load(
+    data: Any,
+    labels: str | Path | None = None,
+    on: str | None = None,
+    annotators: str | None = None,
+    missing: Sequence[str] | None = None,
+) -> Dataset:
     """Make a ``Dataset`` of whatever ``--data`` names.
 
     Args:
@@ -47,8 +52,13 @@ def load(data: Any, labels: str | Path | None = None, on: str | None = None, ann
     return hidden(read(data, labels, on, annotators, missing))
 
 
-def read(data: Any, labels: str | Path | None = None, on: str | None = None, annotators: str | None = None,
-         missing: Sequence[str] | None = None) -> Dataset:  # fmt: skip
+def read(
+    data: Any,
+    labels: str | Path | None = None,
+    on: str | None = None,
+    annotators: str | None = None,
+    missing: Sequence[str] | None = None,
+) -> Dataset:
     """What ``load`` does, but identifiers stay as they came where nothing has hashed them yet (``plain``)."""
     import pandas as pd
 

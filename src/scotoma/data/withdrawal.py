@@ -92,8 +92,11 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
                 images = int(table["row"][his].nunique())
             found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his])))
     if nameless := sum(unnamed(table) > 0 for kind, _, table in places if kind in (STORE, CACHE, EMBEDDINGS)):
-        notice("find", f"images that name no patient, in {nameless} of the stores and embeddings files, are found by files and "
-               "images alone which another one names, or by a volume's path in place of the patient")  # fmt: skip
+        notice(
+            "find",
+            f"images that name no patient, in {nameless} of the stores and embeddings files, are found by files and "
+            "images alone which another one names, or by a volume's path in place of the patient",
+        )
     runs = {holding.path for holding in found if holding.kind == RUN}
     weights = {file for root in folders for file in root.rglob("*.safetensors") if not runs & set(file.parents)}
     return found + [Holding(WEIGHTS, file, 0) for file in sorted(weights) if file.is_file() and _trained_on(file, known, contents)]

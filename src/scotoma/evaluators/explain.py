@@ -39,9 +39,11 @@ BATCH = 16  # images that a method explains together
 SHOWN = 4  # images of each group that `figures` draws
 FOLDER = "explanations"  # of the overlays, among the run's figures
 GROUPS = {
-    "right_confident": "right and sure", "right_unsure": "right but unsure", "wrong_confident": "wrong and sure",
+    "right_confident": "right and sure",
+    "right_unsure": "right but unsure",
+    "wrong_confident": "wrong and sure",
     "wrong_unsure": "wrong and unsure",
-}  # fmt: skip
+}
 SEED = 0
 FRESH_WEIGHTS = 181003292  # seed of the randomised copy: of no run, whose random encoder would be that copy
 RANDOM_MAP = "random map"

@@ -47,9 +47,7 @@ class Method(nn.Module):
         """What a batch must bring, with these arguments; ``columns`` and ``positives`` mean the same in every method."""
         if settings.get("positives", "").startswith("next:"):
             raise UsageError("--method.positives: what follows an image need not look alike; name a column, such as patient")
-        return Requirements(
-            cls.needs_labels, columns=tuple(settings.get("columns", ())), pairs=settings.get("positives", "")
-        )  # fmt: skip
+        return Requirements(cls.needs_labels, columns=tuple(settings.get("columns", ())), pairs=settings.get("positives", ""))
 
     @classmethod
     def settings(cls, given: dict[str, Any]) -> dict[str, Any]:

@@ -158,8 +158,9 @@ class _Head(nn.Module):
             return F.linear(F.normalize(x, dim=1), F.normalize(directions, dim=1))
 
 
-def dino_loss(student: Tensor, teacher: Tensor, centre: Tensor, student_temperature: float,
-              teacher_temperature: Tensor | float) -> Tensor:  # fmt: skip
+def dino_loss(
+    student: Tensor, teacher: Tensor, centre: Tensor, student_temperature: float, teacher_temperature: Tensor | float
+) -> Tensor:
     """Equation 3: mean cross-entropy between the teacher's and the student's distributions of different views.
 
     Args:

@@ -111,9 +111,14 @@ class MSMAE(Method):
             vit.pos_embed.requires_grad_(False)
             nn.init.xavier_uniform_(vit.patch_embed.proj.weight.data.flatten(1))
         self.decoder = TokenDecoder(
-            int(vit.embed_dim), self.grid, self.patch**2 * inputs.in_chans, decoder_dim, decoder_depth, decoder_heads,
+            int(vit.embed_dim),
+            self.grid,
+            self.patch**2 * inputs.in_chans,
+            decoder_dim,
+            decoder_depth,
+            decoder_heads,
             int(vit.num_prefix_tokens),
-        )  # fmt: skip
+        )
         self.classification_weight = classification_weight
         self.classifier = None if label_free else nn.Linear(int(vit.embed_dim), inputs.outputs)
         weights = next(encoder.parameters()).new_tensor(inputs.class_weights) if inputs.class_weights else None

@@ -94,8 +94,9 @@ def labels_needed(curve: Curve, wanted: float) -> int | None:
     return max(1, math.ceil(math.exp(exponent) * (1 - 1e-12)))  # a whole number stays it where rounding errs upwards
 
 
-def extrapolate(labels: ArrayLike, curves: ArrayLike, wanted: Sequence[float], resamples: int = 1000, seed: int = 0,
-                bound: float = 1.0) -> dict[str, Any]:  # fmt: skip
+def extrapolate(
+    labels: ArrayLike, curves: ArrayLike, wanted: Sequence[float], resamples: int = 1000, seed: int = 0, bound: float = 1.0
+) -> dict[str, Any]:
     """How many labels some scores need, and what more labels would give, with intervals over the draws of the labels.
 
     Every resample draws label draws with replacement, whole curves as smaller fractions lie inside larger ones, and fits their

@@ -143,10 +143,14 @@ def repeated(
     """
     levels = (
         ("identical", "images with the same pixels", contents, ("error", "error", "warning")),
-        ("near_duplicate", "near-duplicates (recompressed or resized copies)", near,
-         ("warning" if patients else "error", "warning", "note")),
+        (
+            "near_duplicate",
+            "near-duplicates (recompressed or resized copies)",
+            near,
+            ("warning" if patients else "error", "warning", "note"),
+        ),
         ("altered_copy", "copies that are cropped, brightened, mirrored or turned", altered, ("warning", "warning", "note")),
-    )  # fmt: skip
+    )
     found: list[Finding] = []
     told: dict[str, np.ndarray] = {}
     for check, what, codes, (split, table, within) in levels:

@@ -55,8 +55,10 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
         "",
     ]
     lines += ["## Model", "", *_listed(facts, "kind", "model", "start", "software", "ensembles"), ""]
-    nets = [[n, s.get("timm_name"), s.get("method", {}).get("name"), s.get("image_size"), s.get("seed"), s.get("data")]
-            for n, s in networks(folders)]  # fmt: skip
+    nets = [
+        [n, s.get("timm_name"), s.get("method", {}).get("name"), s.get("image_size"), s.get("seed"), s.get("data")]
+        for n, s in networks(folders)
+    ]
     lines += _table(("File", "Network", "Method", "Pixels", "Seed", "Fingerprint of the training images"), nets)
     lines += ["## Intended use", "", *_open("use"), "- Research only: this is no medical device.", ""]
     lines += ["## Data", "", *_listed(facts, "counts", "split", "subsets", "missing", "outcome", "identity"), *_open("data"), ""]

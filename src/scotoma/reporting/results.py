@@ -167,8 +167,9 @@ def _whole(column: pd.Series) -> str:
     return f"{column.max():,.0f}" if column.notna().any() else ""
 
 
-def _table(sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Sequence[tuple[Any, tuple[str, str]]],
-           best: bool = False) -> Table:  # fmt: skip
+def _table(
+    sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Sequence[tuple[Any, tuple[str, str]]], best: bool = False
+) -> Table:
     """Values with intervals: a row a line, a column a value of ``key``; wide tables in pieces of six columns."""
     pieces = []
     sign = key == "fraction" and bool((found["metric"] == "auroc_difference").any())

@@ -82,8 +82,9 @@ class FineTuning:
         defaults = Supervised.settings({})
         return {k: v for k, v in self.method_args.items() if v != defaults[k]}
 
-    def train(self, method: Method, batches: Batches, image_size: int, score: Score, run: Run | None,
-              quiet: bool) -> tuple[Trained, Schedule]:  # fmt: skip
+    def train(
+        self, method: Method, batches: Batches, image_size: int, score: Score, run: Run | None, quiet: bool
+    ) -> tuple[Trained, Schedule]:
         """Train a method in place, keeping the weights that ``score`` is highest for where patience is limited.
 
         Args:
@@ -95,9 +96,14 @@ class FineTuning:
             quiet: no progress bar.
         """
         schedule = Schedule(
-            self.steps, self.batch_size, self.learning_rate or Supervised.learning_rate, self.weight_decay,
-            self.precision or automatic_precision(image_size), self.seed, self.schedule,
-        )  # fmt: skip
+            self.steps,
+            self.batch_size,
+            self.learning_rate or Supervised.learning_rate,
+            self.weight_decay,
+            self.precision or automatic_precision(image_size),
+            self.seed,
+            self.schedule,
+        )
         if not self.learning_rate:
             schedule = replace(schedule, learning_rate=choose_learning_rate(method, schedule, batches, run))
         stopping = EarlyStopping(method, schedule.steps, self, score)
@@ -138,8 +144,9 @@ class Task:
     controls: ClassVar[tuple[str, ...]] = ("random", "majority", "pixels", "header")  # of a study
     is_of_images: ClassVar[bool] = True  # whether a label describes a whole image
 
-    def __init__(self, dataset: Dataset, store: Store, split: Split, target: Target, classes: tuple[str, ...] = (),
-                 quiet: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self, dataset: Dataset, store: Store, split: Split, target: Target, classes: tuple[str, ...] = (), quiet: bool = True
+    ) -> None:
         self.dataset, self.store, self.split, self.target, self.quiet = dataset, store, split, target, quiet
         self.rows, self.classes = dataset.table["row"].to_numpy(), classes
 
@@ -200,8 +207,9 @@ class Task:
         """Whether classes can be balanced by drawing images."""
         return False
 
-    def train(self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning,
-              run: Run | None = None) -> tuple[Model, list[Row]]:  # fmt: skip
+    def train(
+        self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning, run: Run | None = None
+    ) -> tuple[Model, list[Row]]:
         """Train a network in place, and a head, on the labels of a draw; the model, and rows of what training took."""
         raise NotImplementedError
 

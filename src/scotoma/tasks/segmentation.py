@@ -153,8 +153,9 @@ class Segmentation(Task):
         """Refuse."""
         raise UsageError("--target mask_path is for a segmenter: finetune one, or name a column of classes")
 
-    def train(self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning,
-              run: Run | None = None) -> tuple[Model, list[Row]]:  # fmt: skip
+    def train(
+        self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning, run: Run | None = None
+    ) -> tuple[Model, list[Row]]:
         """Train network and decoder, or the decoder alone."""
         drawn = self.readable(drawn)
         name = segmentation_decoders.choose(tuning.decoder, network)
@@ -164,7 +165,7 @@ class Segmentation(Task):
         model = Model(network, info, decoder)
         inputs = Inputs(
             info.image_size, info.in_chans, info.mean, info.std, info.modality, len(info.classes), images=len(drawn.train)
-        )  # fmt: skip
+        )
         method = Segmenter(network, inputs, decoder, self.masks.codes, tuning.frozen, **tuning.encoder_args)
         batches = Batches(self.store, self.rows[drawn.train], masks=(self.masks.store, self.masks.at[drawn.train]))
 

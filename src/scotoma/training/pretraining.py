@@ -177,11 +177,15 @@ def make_schedule(config: dict[str, Any], method: Method, batches: Batches) -> S
     if batch_size % parts:
         raise UsageError(f"--batch_size {batch_size}: must be a multiple of {parts}, its parts (--devices times --accumulate)")
     schedule = Schedule(
-        config["steps"] or 10**6, batch_size, config["learning_rate"] or method.learning_rate,
+        config["steps"] or 10**6,
+        batch_size,
+        config["learning_rate"] or method.learning_rate,
         method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
-        config["precision"] or automatic_precision(config["size"]), config["seed"], accumulate=config.get("accumulate", 1),
+        config["precision"] or automatic_precision(config["size"]),
+        config["seed"],
+        accumulate=config.get("accumulate", 1),
         shard=config.get("shard", False),
-    )  # fmt: skip
+    )
     if automatic and torch.cuda.is_available():
         size = largest(lambda n: fits(method, replace(schedule, batch_size=n), batches), 2 * parts, max(2 * parts, count // 2))
         schedule = replace(schedule, batch_size=size)

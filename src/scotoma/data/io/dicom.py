@@ -283,8 +283,9 @@ def _modality(ds: Any, get: Getter) -> Callable[[np.ndarray], np.ndarray]:
     return lambda values: values.astype(np.float32) * np.float32(slope or 1) + np.float32(intercept or 0)
 
 
-def _look(ds: Any, get: Getter, windows: tuple[tuple[float, float], ...]) -> tuple[Callable[[np.ndarray], np.ndarray] | None,
-                                                                                  tuple[float, float] | None]:  # fmt: skip
+def _look(
+    ds: Any, get: Getter, windows: tuple[tuple[float, float], ...]
+) -> tuple[Callable[[np.ndarray], np.ndarray] | None, tuple[float, float] | None]:
     """What the header states of black and white (PS3.3 C.11.2) and the window in it, if any; None where it states nothing.
 
     Of a lookup table and a window the table goes first, as in pydicom's ``apply_voi_lut``. All goes value by value, so that a table

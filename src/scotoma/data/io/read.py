@@ -72,8 +72,9 @@ _SUFFIXES = {
 }
 
 
-def read(path: str, frame: int | None = None, side: int | None = None, display: Display = AS_STORED,
-         levels: Levels | None = None) -> Decoded:  # fmt: skip
+def read(
+    path: str, frame: int | None = None, side: int | None = None, display: Display = AS_STORED, levels: Levels | None = None
+) -> Decoded:
     """Decode one image.
 
     Args:

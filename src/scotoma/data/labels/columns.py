@@ -76,8 +76,9 @@ def _fits(frame: pd.DataFrame, spelling: str, column: str) -> bool:
     return len(words) > 1 and words <= set(SPLIT_NAMES)
 
 
-def understood(name: str, frame: pd.DataFrame, missing: Sequence[str] = (), roles: tuple[str, ...] = tuple(SPELLINGS),
-               ids: Iterable[str] = ()) -> tuple[pd.DataFrame, dict[str, str]]:  # fmt: skip
+def understood(
+    name: str, frame: pd.DataFrame, missing: Sequence[str] = (), roles: tuple[str, ...] = tuple(SPELLINGS), ids: Iterable[str] = ()
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """A frame of a file (text) or one with types of its own -> known columns under their names, numbers as numbers, ids as text.
 
     Args:

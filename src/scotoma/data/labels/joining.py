@@ -23,8 +23,9 @@ KEPT = (*IDENTIFIERS, "split")  # what a joined spreadsheet adds to, and never e
 SHOWN = 3  # rows that name no image, by their number
 
 
-def join(name: str, table: pd.DataFrame, plain: bool, path: Path, on: str | None, annotators: str | None,
-         missing: Sequence[str] = ()) -> tuple[pd.DataFrame, list[str]]:  # fmt: skip
+def join(
+    name: str, table: pd.DataFrame, plain: bool, path: Path, on: str | None, annotators: str | None, missing: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[str]]:
     """Join a spreadsheet to a table of images.
 
     A column of the table that is named ``on`` goes before the levels of the images' paths. Columns of the spreadsheet replace the
@@ -171,8 +172,9 @@ def _refuse_two_folders(sheet: str, on: str, found: matching.Match, frame: pd.Da
     )
 
 
-def _groups(sheet: str, frame: pd.DataFrame, rows: np.ndarray, table: pd.DataFrame, found: matching.Match,
-            by_frame: bool) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def _groups(
+    sheet: str, frame: pd.DataFrame, rows: np.ndarray, table: pd.DataFrame, found: matching.Match, by_frame: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """What each row names and what each image is, as numbers that are equal where they are the same; -1 for nothing."""
     groups, place = rows.astype(np.int64), found.keys.astype(np.int64)
     if not by_frame:

@@ -134,8 +134,9 @@ def _refuse_two_headers(path: Path, rows: list[list[str]], top: int, is_header: 
         )
 
 
-def _frame(path: Path, rows: list[list[str]], top: int,
-           hint: str = "mend that row (a cell that holds the delimiter needs quotation marks)") -> pd.DataFrame:  # fmt: skip
+def _frame(
+    path: Path, rows: list[list[str]], top: int, hint: str = "mend that row (a cell that holds the delimiter needs quotation marks)"
+) -> pd.DataFrame:
     """The rows below the header; empty ones, and columns without a name or a cell, are left out."""
     import pandas as pd
 

@@ -254,8 +254,9 @@ def _files(dataset: Dataset) -> list[str]:
     return [path if frame < 0 else f"{path} {frame}" for path, frame in zip(table["image_path"], frames, strict=True)]
 
 
-def _written(raw: Dataset, found: _Units, data: Any, by: str | None, of: np.ndarray, fold: np.ndarray | None,
-             out: Path) -> pd.DataFrame:  # fmt: skip
+def _written(
+    raw: Dataset, found: _Units, data: Any, by: str | None, of: np.ndarray, fold: np.ndarray | None, out: Path
+) -> pd.DataFrame:
     """The user's table with the new columns, paths as they are found from ``out``."""
     import pandas as pd
 

@@ -26,8 +26,9 @@ def content(values: np.ndarray | bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-def cells(pixels: np.ndarray | Image.Image, size: tuple[int, int] = CELLS,
-          box: tuple[float, float, float, float] | None = None) -> np.ndarray:  # fmt: skip
+def cells(
+    pixels: np.ndarray | Image.Image, size: tuple[int, int] = CELLS, box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
     """A thumbnail of the luma of an image, (H, W) or (H, W, 3), or of its ``box`` (left, upper, right, lower; in pixels).
 
     Returns:

@@ -14,9 +14,12 @@ HEADING = "Results: segmentation"
 ORDER = 1
 KEYS = ("unit", "reference", "p_value", "p_holm")
 TITLES = {
-    "dice": "Dice", "iou": "Intersection over union", "sensitivity": "Sensitivity", "precision": "Precision",
+    "dice": "Dice",
+    "iou": "Intersection over union",
+    "sensitivity": "Sensitivity",
+    "precision": "Precision",
     "hausdorff95": "95 % Hausdorff distance, pixels",
-}  # fmt: skip
+}
 HEADLINE = ("dice", TITLES["dice"])
 
 

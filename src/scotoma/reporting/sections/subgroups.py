@@ -31,11 +31,16 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
             lines.append({"name": name, "patients": count(first["patients"], None), "cells": cells, "small": small})
         gaps = [
             {
-                "metric": title_of(m), "value": decimals(row["value"]), "interval": interval(row), "highest": row["highest"],
-                "lowest": row["lowest"], "beyond_chance": bool(row["low"] > 0),
+                "metric": title_of(m),
+                "value": decimals(row["value"]),
+                "interval": interval(row),
+                "highest": row["highest"],
+                "lowest": row["lowest"],
+                "beyond_chance": bool(row["low"] > 0),
             }
-            for m in metrics for _, row in part[part["metric"] == f"{m}_gap"].iterrows()
-        ]  # fmt: skip
+            for m in metrics
+            for _, row in part[part["metric"] == f"{m}_gap"].iterrows()
+        ]
         sheet = sheets.add(f"subgroups by {column}", part)
         heads = [title_of(m) for m in metrics]
         found.append({"label": label, "column": column, "heads": heads, "lines": lines, "gaps": gaps, "sheet": sheet})
