@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import scotoma
-from scotoma.arguments import checked
+from scotoma.arguments import DataArgs, check_arguments, configuration
 from scotoma.errors import UsageError
 
 
-@checked
+@check_arguments
 def verb(
     data: Any,
     target: list[str],
@@ -51,16 +52,16 @@ def test_numbers_of_numpy_and_whole_floats_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("target", pd.DataFrame({"a": [1]}), "--target a DataFrame: must be names with commas between"),
-        ("target", None, "--target None: must be names with commas between"),
-        ("fractions", "many", "--fractions 'many': must be numbers with commas between"),
-        ("rate", "high", "--rate 'high': must be a number"),
-        ("rate", True, "--rate True: must be a number"),
-        ("size", 1.5, "--size 1.5: must be a whole number or auto"),
-        ("size", "large", "--size 'large': must be a whole number or auto"),
-        ("quiet", "yes", "--quiet 'yes': must be true or false"),
-        ("evaluators", {"a": 1}, "--with a dict: must be names with commas between"),
-        ("out", 5j, "--out 5j: must be text or a path"),
+        ("target", pd.DataFrame({"a": [1]}), "target=a DataFrame: must be names with commas between"),
+        ("target", None, "target=None: must be names with commas between"),
+        ("fractions", "many", "fractions='many': must be numbers with commas between"),
+        ("rate", "high", "rate='high': must be a number"),
+        ("rate", True, "rate=True: must be a number"),
+        ("size", 1.5, "size=1.5: must be a whole number or auto"),
+        ("size", "large", "size='large': must be a whole number or auto"),
+        ("quiet", "yes", "quiet='yes': must be true or false"),
+        ("evaluators", {"a": 1}, "evaluators=a dict: must be names with commas between"),
+        ("out", 5j, "out=5j: must be text or a path"),
     ],
 )
 def test_another_type_is_one_line(name: str, value: Any, message: str) -> None:
@@ -72,7 +73,7 @@ def test_another_type_is_one_line(name: str, value: Any, message: str) -> None:
 def test_every_public_function_checks_its_arguments(tmp_path: Path) -> None:
     required = {"target": "label", "methods": "simclr", "encoder": "e", "run": "r", "data": "d", "patient": "p"}
     with pytest.raises(UsageError, match=r"must be .*path"):
-        scotoma.report(["a"], out=5j)  # type: ignore[arg-type]
+        scotoma.report(["a"], out=5j)
     for name in (n for n in scotoma.__all__ if n not in ("__version__", "report")):
         function = getattr(scotoma, name)
         given = {k: v for k, v in (required | {"out": tmp_path / "new"}).items() if k in function.__annotations__}
@@ -89,11 +90,69 @@ def test_a_name_stands_for_a_list_of_it_in_earnest(tmp_path: Path, clinic_table:
 
 
 def test_a_number_is_finite() -> None:
-    @checked
+    @check_arguments
     def verb(rate: float = 1.0, shares: list[float] | None = None) -> float:
         return rate
 
     assert verb(rate=2) == 2
     for given in ({"rate": float("nan")}, {"rate": float("inf")}, {"shares": [0.5, float("nan")]}):
-        with pytest.raises(UsageError, match=r"^--(rate|shares) .*: must be (a number|numbers)"):
+        with pytest.raises(UsageError, match=r"^(rate|shares)=.*: must be (a number|numbers)"):
             verb(**given)
+
+
+@check_arguments
+def trains(source: DataArgs, target: list[str], out: str | Path = "runs", quiet: bool = False) -> dict[str, Any]:
+    """Train.
+
+    Args:
+        source: see `DataArgs`.
+        target: what to predict.
+        out: the run folder.
+        quiet: no progress bars.
+    """
+    return {"configuration": configuration(locals()), "source": source}
+
+
+def test_the_arguments_about_data_are_flat_and_documented() -> None:
+    found = trains("scans.csv", "label", labels=Path("l.csv"), classes="a", seed=3)
+    assert found["source"] == DataArgs(data="scans.csv", labels="l.csv", classes=["a"], seed=3)
+    expected = {"data": "scans.csv", "labels": "l.csv", "on": None, "annotators": None, "missing": None, "separator": None}
+    assert found["configuration"] == expected | {
+        "classes": ["a"], "seed": 3, "strict": False, "allow_leakage": False, "target": ["label"]
+    }  # fmt: skip
+    assert trains(pd.DataFrame({"a": [1, 2]}), "x")["configuration"]["data"] == "a DataFrame of 2 rows"
+    parameters = inspect.signature(trains).parameters
+    assert list(parameters)[:4] == ["data", "target", "out", "quiet"]
+    assert parameters["seed"].default == 0
+    assert parameters["data"].default is inspect.Parameter.empty
+    documented = [line.split(":")[0].strip() for line in str(trains.__doc__).split("Args:")[1].splitlines() if ":" in line]
+    assert set(parameters) <= set(documented)
+    with pytest.raises(UsageError, match="annotators='mean': must be majority or soft"):
+        trains("d", "x", annotators="mean")
+
+
+def test_an_old_name_of_an_argument_is_taken_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trains("d", "x", readers="soft")["source"].annotators == "soft"
+    assert (
+        capsys.readouterr().err
+        == "scotoma: the argument readers is called annotators now; the old name goes with the next version\n"
+    )
+
+
+def test_choices_are_those_of_the_modules_that_use_them() -> None:
+    from scotoma.data.io import base, read
+    from scotoma.data.labels.annotators import WAYS
+    from scotoma.data.modalities import MODALITIES
+    from scotoma.training.schedule import BALANCES, SCHEDULES
+
+    def choices(function: Any, name: str) -> tuple[str, ...]:
+        hint = inspect.signature(function).parameters[name].annotation
+        either = [hint, *get_args(hint)]
+        return tuple(v for one in either if get_origin(one) is Literal for v in get_args(one))
+
+    assert choices(scotoma.finetune, "schedule") == SCHEDULES
+    assert choices(scotoma.finetune, "balance") == BALANCES
+    assert choices(scotoma.finetune, "annotators") == tuple(WAYS)
+    assert choices(scotoma.study, "modality") == ("auto", *MODALITIES)
+    assert choices(scotoma.prepare, "axis") == tuple(read.AXES)
+    assert choices(scotoma.prepare, "equalize") == tuple(base.EQUALIZE)

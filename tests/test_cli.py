@@ -132,7 +132,8 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
         ("study --data phantom:20 --fractions 0.1,x", "--fractions [0.1, 'x']: must be numbers with commas between;"),
         ("study --data phantom:20 --steps x", "--steps x: must be a whole number or {NAME: VALUE, ...};"),
         ("pretrain --data phantom:20 --size", "--size needs a value"),
-        ("pretrain phantom:20", "'phantom:20': a value without a flag"),
+        ("pretrain phantom:20 more", "'more': a value without a flag"),
+        ("pretrain phantom:20 --readers soft", "--readers is called --annotators now"),
         ("pretrain", "data"),
         ("pretrain --data phantom:20 --steps 3 --minutes 1", "one of --minutes, --epochs and --steps"),
         ("pretrain --data phantom:20 --steps 0", "--steps 0"),
@@ -155,7 +156,7 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
         ("evaluate {tmp}/absent --data phantom:20 --fractions 0,1", "--fractions"),
         ("study --data phantom:20 --target cardiomegaly --methods simclr --fractions 2", "--fractions"),
         ("study --data phantom:20 --target cardiomegaly --methods simclr,simclr", "each method once"),
-        ("study --data phantom:20 --target cardiomegaly --methods simclr --modes liner", "unknown mode 'liner'"),
+        ("study --data phantom:20 --target cardiomegaly --methods simclr --modes liner", "must be linear or finetune, with commas"),
         ("study --data phantom:20 --target cardiomegali --methods simclr", "did you mean 'cardiomegaly'?"),
         ("study --data {tmp}/one.csv --target dx --methods simclr", "one class (a)"),
         ("study --data {tmp}/gap.csv --target dx --methods simclr --size 16 --quiet", "class 'b' has no row in split test"),
@@ -286,7 +287,7 @@ def test_what_is_typed_for_a_text_stays_text(called: Callable[..., dict[str, Any
     """``scotoma purge null`` asked for a patient, and ``--out null`` was no folder."""
     assert called("purge", text)["patient"] == text
     assert called("find", text)["patient"] == text
-    for flag in ("labels", "on", "annotators", "equalize", "axis", "out", "data"):
+    for flag in ("labels", "on", "out", "data"):
         given = {"data": "d", "out": "o", flag: text}
         assert str(called("prepare", *(f"--{k}={v}" for k, v in given.items()))[flag]) == text
     assert called("finetune", "--data", "d", "--target", "t", "--encoder", "e", "--out", text)["out"] == text

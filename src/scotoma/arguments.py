@@ -1,59 +1,163 @@
-"""The arguments of a verb: checked by their types as the function is called, from Python as from the command line."""
+"""The arguments of a verb: those about data, written once; the check of all by their types, in Python as on the command line."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
 import numbers
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, TypeVar
 
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 
-P = ParamSpec("P")
 R = TypeVar("R")
+Modality = Literal[
+    "auto", "grey", "xray", "ct", "mr", "ultrasound", "mammography", "oct", "colour", "dermoscopy", "fundus", "histology"
+]
+Precision = Literal["bf16-mixed", "32-true"]
+Decoder = Literal["auto", "unet", "deeplabv3plus", "upernet", "setr_pup"]
 RENAMED = {"evaluators": "with"}  # where the flag has another name than the argument
+OLD = {"readers": "annotators"}  # names of arguments and keys of version 0.1.0, read for one version more
+NOT_CONFIGURATION = ("out", "overwrite", "resume", "quiet")
 _SWITCHES = (True, False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableArgs:
+    """Which images, and what is known of each.
+
+    Args:
+        data: folder, CSV or Parquet table, MedMNIST .npz, NAME:PATH of a public data set, prepared store, or phantom:N.
+        labels: spreadsheet (CSV or XLSX) to join to the images.
+        on: the spreadsheet's column that names the image.
+        annotators: how to merge several annotators' labels of one image: majority vote or soft labels.
+        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+    """
+
+    data: Any
+    labels: str | Path | None = None
+    on: str | None = None
+    annotators: Literal["majority", "soft"] | None = None
+    missing: list[str] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataArgs(TableArgs):
+    """Images with their target and split.
+
+    Args:
+        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
+        classes: classes of one categorical target to distinguish; other values count as unlabelled.
+        seed: random seed of the split, the label draws, the weights, the order and the augmentation.
+        strict: stop at an unreadable image instead of leaving it out.
+        allow_leakage: continue where a patient or image is on both sides of the split, or was in the encoder's pretraining.
+    """
+
+    separator: str | None = None
+    classes: list[str] | None = None
+    seed: int = 0
+    strict: bool = False
+    allow_leakage: bool = False
 
 
 class _Unfit(Exception):
     """A value is not of a type."""
 
 
-def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a verb's function check its arguments, and take a single value where it takes a list.
+def check_arguments(function: Callable[..., R]) -> Callable[..., R]:
+    """Make a verb's function flat, and let it check its arguments and take a single value where it takes a list.
 
-    ``finetune(target="label")`` is ``finetune(target=["label"])``, not five targets of a letter each; a tuple, a pandas Index or an
-    array is a list; a numpy number is a number.
+    A parameter that is a dataclass, such as ``source: DataArgs``, becomes its fields, in the signature as in the docstring:
+    ``finetune(data="scans.csv", labels="labels.xlsx")``. ``finetune(target="label")`` is ``finetune(target=["label"])``, not five
+    targets of a letter each; a tuple, a pandas Index or an array is a list; a numpy number is a number. A name of an earlier
+    version is taken with a line on standard error.
 
     Raises:
         UsageError: of the function that is returned: a value is not of the type that its argument has.
 
     Example:
-        >>> @checked
+        >>> @check_arguments
         ... def verb(target: list[str], steps: int = 100) -> list[str]:
         ...     return target
         >>> verb("label")
         ['label']
     """
+    hints = typing.get_type_hints(function)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name != "return"}
+    first: list[inspect.Parameter] = []
+    last: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        for field in dataclasses.fields(groups[name]) if name in groups else ():
+            hints[field.name] = typing.get_type_hints(groups[name])[field.name]
+            has_default = field.default is not dataclasses.MISSING
+            default = field.default if has_default else inspect.Parameter.empty
+            added = inspect.Parameter(field.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+            (last if has_default else first).append(added)
+        if name not in groups:
+            first.append(parameter)
+    flat = [p.replace(annotation=hints.get(p.name, Any)) for p in first + last]
+    signature = inspect.Signature(flat, return_annotation=hints.get("return", Any))
 
-    @functools.wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        hints = typing.get_type_hints(function)
-        bound = inspect.signature(function).bind(*args, **kwargs)
-        for name, value in bound.arguments.items():
+    def bind(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        for old in OLD.keys() & kwargs.keys() - signature.parameters.keys():
+            notice("scotoma", f"the argument {old} is called {OLD[old]} now; the old name goes with the next version")
+            kwargs[OLD[old]] = kwargs.pop(old)
+        values = signature.bind(*args, **kwargs).arguments
+        for name, value in values.items():
             try:
-                bound.arguments[name] = _fitted(value, hints.get(name, Any))
+                values[name] = _fitted(value, hints.get(name, Any))
             except _Unfit:
                 shown = repr(value) if isinstance(value, (str, numbers.Number, bool, type(None))) else f"a {type(value).__name__}"
-                raise UsageError(f"--{flag_name(name)} {shown}: must be {wanted(hints[name])}") from None
-        return function(*bound.args, **bound.kwargs)
+                raise UsageError(f"{name}={shown}: must be {wanted(hints[name])}") from None
+        for name, group in groups.items():
+            values[name] = group(**{f.name: values.pop(f.name) for f in dataclasses.fields(group) if f.name in values})
+        return values
 
-    return called
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> R:
+        return function(**bind(*args, **kwargs))
+
+    checked.__doc__ = _flat_docstring(function.__doc__ or "", groups)
+    checked.__annotations__ = {p.name: p.annotation for p in flat} | {"return": hints.get("return", Any)}
+    setattr(checked, "__signature__", signature)  # noqa: B010 (mypy knows no such attribute)
+    return checked
+
+
+def _flat_docstring(text: str, groups: dict[str, Any]) -> str:
+    """The docstring with the fields' lines in place of the dataclass's."""
+    for name, group in groups.items():
+        documented = [inspect.cleandoc(c.__doc__ or "") for c in reversed(group.__mro__) if dataclasses.is_dataclass(c)]
+        fields = "\n".join(t.partition("Args:\n")[2].rstrip() for t in documented)
+        lines = re.sub(r"^ {4}", " " * 8, fields, flags=re.MULTILINE)
+        before, _, after = text.partition(f"{' ' * 8}{name}: see `{group.__name__}`.")
+        text = before + lines + after
+    return text
+
+
+def configuration(values: Mapping[str, Any], *leave_out: str) -> dict[str, Any]:
+    """A verb's arguments as ``config.yaml`` has them: dataclasses flat, data in words, without what does not bear on the result.
+
+    Args:
+        values: the verb's ``locals()`` before it has other names.
+        leave_out: further arguments that are no part of the configuration.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= vars(value) if isinstance(value, TableArgs) else {name: str(value) if isinstance(value, Path) else value}
+    for name in flat.keys() & {"data", "against"}:
+        flat[name] = _in_words(flat[name])
+    return {k: v for k, v in flat.items() if k not in (*NOT_CONFIGURATION, *leave_out)}
+
+
+def _in_words(data: Any) -> str | None:
+    """How a configuration names its data: a path or ``phantom:N`` as typed, a table in memory by its kind."""
+    return None if data is None else str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__} of {len(data)} rows"
 
 
 def flag_name(name: str) -> str:
@@ -69,11 +173,15 @@ def wanted(hint: Any) -> str:
 
 def _words(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(str, typing.get_args(hint)))
+        *others, last = map(str, typing.get_args(hint))
+        return f"{', '.join(others)} or {last}" if others else last
     if typing.get_origin(hint) is dict:
         return "{NAME: VALUE, ...}"
     known = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    several = {int: "whole numbers", float: "numbers"}.get((typing.get_args(hint) or (None,))[0], "names")
+    inner = (typing.get_args(hint) or (None,))[0]
+    if typing.get_origin(inner) is typing.Literal:
+        return f"{_words(inner)}, with commas between"
+    several = {int: "whole numbers", float: "numbers"}.get(inner, "names")
     return known.get(hint, f"{several} with commas between")
 
 

@@ -21,35 +21,26 @@ from pathlib import Path
 from typing import Any
 
 from scotoma import plugins, processes
-from scotoma.arguments import RENAMED, flag_name, wanted
+from scotoma.arguments import OLD, RENAMED, flag_name, wanted
 from scotoma.distributed import launcher
 from scotoma.errors import ScotomaError, UsageError
 
 VERBS = {
-    "demo": "the whole way on synthetic chest X-rays, in a few minutes; ends with report.html",
-    "audit": "what is wrong with the data, worst first: leaks, duplicates, shortcuts, odd images; changes nothing",
-    "prepare": "decode images once into a store (the other verbs do it by themselves, into a cache)",
-    "split": "train, val, test or folds by patient, balanced over labels, written into the table",
+    "demo": "a whole study on synthetic chest X-rays, in a few minutes; ends with report.html",
+    "audit": "problems of the data, worst first: leaks, duplicates, shortcuts, outliers; changes nothing",
+    "prepare": "images -> a store, decoded once (the other verbs do it by themselves, into a cache)",
+    "split": "training, validation and test set or folds by patient, balanced over labels, written into the table",
     "pretrain": "unlabelled images -> encoder.safetensors",
     "finetune": "an encoder and a few labels -> model.safetensors",
-    "evaluate": "test an encoder or a classifier: rows and figures",
+    "evaluate": "an encoder or a model -> metrics on the test set and figures",
     "embed": "images -> the encoder's features, one Parquet file",
-    "study": "methods x label fractions x label draws, with controls: what was pretraining worth?",
-    "find": "which runs, stores and caches hold a patient, by keyed hash",
-    "purge": "take a patient who withdraws out of caches, stores and embeddings; or empty the cache",
+    "study": "methods x label fractions x label draws, with controls: the benefit of pretraining",
+    "find": "runs, stores and caches that hold a patient, by keyed hash",
+    "purge": "removal of a withdrawn patient from caches, stores and embeddings; or of the whole cache",
     "report": "run folders -> one self-contained report.html",
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
-_POSITIONAL = {
-    "audit": ("data",),
-    "prepare": ("data",),
-    "split": ("data",),
-    "evaluate": ("run",),
-    "embed": ("run",),
-    "report": ("runs",),
-    "find": ("patient",),
-    "purge": ("patient",),
-}
+_POSITIONAL = ("run", "runs", "data", "patient")  # arguments that may stand without their flag
 TRACEBACK = "SCOTOMA_TRACEBACK"  # set: an unforeseen error is shown in full
 
 
@@ -124,7 +115,7 @@ def _overview() -> str:
         "usage: scotoma VERB [options]\n\nPretrain image encoders on unlabelled medical images, use them with few labels, and "
         f"prove what that was worth.\n\nverbs:\n{lines}\n\n`scotoma VERB --help` explains a verb. First steps:\n\n"
         "  scotoma demo\n"
-        "  scotoma study --data scans.csv --target diagnosis --methods simclr,mae --minutes 10 --out runs/first\n"
+        "  scotoma study scans.csv --target diagnosis --methods simclr,mae --minutes 10 --out runs/first\n"
     )
 
 
@@ -207,6 +198,8 @@ def _check_names(verb: str, known: set[str], config: dict[str, Any], arguments: 
             raise UsageError(f"unknown key {key!r} in the configuration" + (f"; did you mean {near[0]!r}?" if near else ""))
     flags = known | set(RENAMED.values()) | {"config", "help", "method"}
     for flag in (a.split("=")[0] for a in arguments if a.startswith("--")):
+        if OLD.get(flag[2:]) in flags:
+            raise UsageError(f"{flag} is called --{OLD[flag[2:]]} now")
         if flag[2:] not in flags:
             near = difflib.get_close_matches(flag[2:], flags, n=1)
             raise UsageError(f"unknown flag {flag}" + (f"; did you mean --{near[0]}?" if near else f"; see scotoma {verb} --help"))
@@ -245,14 +238,14 @@ def _rewritten(verb: str, function: Callable[..., Any], method: str | None, argu
         if name in ("config", "method"):
             continue
         if name in lists:
-            value = _as_list(value, quoted="[str" in str(hints[name]))
+            value = _as_list(value, quoted=not re.search(r"\[(int|float)\b", str(hints[name])))
         done.append(f"--{name}={value}")
-    wanted = _POSITIONAL.get(verb, ())
-    if positional and wanted == ("runs",):
+    places = [name for name in inspect.signature(function).parameters if name in _POSITIONAL]
+    if positional and places == ["runs"]:
         return [*done, f"--runs=[{','.join(map(json.dumps, positional))}]"]
-    if len(positional) > len(wanted):
-        raise UsageError(f"{positional[len(wanted)]!r}: a value without a flag; see scotoma {verb} --help")
-    return [*done, *(f"--{name}={value}" for name, value in zip(wanted, positional, strict=False))]
+    if len(positional) > len(places):
+        raise UsageError(f"{positional[len(places)]!r}: a value without a flag; see scotoma {verb} --help")
+    return [*done, *(f"--{name}={value}" for name, value in zip(places, positional, strict=False))]
 
 
 def _as_list(text: str, quoted: bool) -> str:
@@ -280,7 +273,7 @@ def _config(verb: str, arguments: list[str]) -> dict[str, Any]:
         return {}
     from scotoma.run_folder import read_config
 
-    config = read_config(Path(path))
+    config = read_config(Path(path), is_given=True)
     command = config.pop("command", verb)
     if command != verb:
         raise UsageError(f"{path} is the configuration of `scotoma {command}`, not of {verb}")
@@ -338,7 +331,7 @@ def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None
         action.option_strings = [s for s in action.option_strings if not s.endswith("+")]
         if action.dest in RENAMED:
             action.option_strings, action.metavar = [f"--{RENAMED[action.dest]}"], "NAMES"
-        if action.dest in _POSITIONAL.get(verb, ()):
+        if action.dest in _POSITIONAL:
             action.metavar, action.help = action.dest.upper(), f"{action.help} May stand without a flag."
     parser.print_help()
 

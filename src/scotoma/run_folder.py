@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from scotoma import files
-from scotoma.errors import RunError, ScotomaError, UsageError, number
+from scotoma.arguments import OLD
+from scotoma.errors import RunError, ScotomaError, UsageError, notice, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIBRARIES = ("scotoma", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "pillow")
-OLD_KEYS = {"readers": "annotators"}  # of a configuration
 OLD_VALUES = {"unit": {"picture": "image"}, "metric": {"pictures": "images"}}  # of a row
 RESUMED = ("pretrain", "finetune", "study")  # verbs that go on with an interrupted run
 MARK = "withdrawn"  # in status.json: a keyed hash of each patient who has
@@ -330,8 +330,12 @@ def parse_config(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A run folder's ``config.yaml``, without the record of versions and hardware.
+def read_config(path: Path, is_given: bool = False) -> dict[str, Any]:
+    """A run folder's ``config.yaml``, without the record of versions and hardware; keys of an earlier version by today's names.
+
+    Args:
+        path: the run folder, or the file.
+        is_given: whether the user gave it: a line on standard error names its old keys.
 
     Raises:
         UsageError: there is none, it is no regular file, or it is no mapping.
@@ -345,7 +349,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: no configuration there ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file}: not a configuration (a mapping of arguments)")
-    return {OLD_KEYS.get(str(k), str(k)): v for k, v in content.items() if k not in ("versions", "hardware")}
+    for old in OLD.keys() & content.keys() if is_given else ():
+        notice(str(file), f"the key {old} is called {OLD[old]} now; the old name goes with the next version")
+    return {OLD.get(str(k), str(k)): v for k, v in content.items() if k not in ("versions", "hardware")}
 
 
 def refuse_other(saved: dict[str, Any], given: dict[str, Any], state: str) -> None:

@@ -63,7 +63,7 @@ def test_rows_of_a_split_and_from_the_command_line(
     for line, words in (
         (f"embed {run} --data phantom:40", "embeddings.parquet exists: name another file with --out, or say --overwrite"),
         (f"embed {run} --data phantom:40 --out {tmp_path}", "exists: name another file with --out"),
-        (f"embed {run} --data phantom:40 --rows tset --overwrite", "--rows tset: one of train, val, test, all"),
+        (f"embed {run} --data phantom:40 --rows tset --overwrite", "--rows tset: must be train, val, test or all"),
         (f"embed {run} --data phantom:40 --target cardiomegali --overwrite", "did you mean 'cardiomegaly'"),
         (f"embed {run} --data phantom:40 --target image_path --overwrite", "--target image_path: no column"),
         (f"embed {tmp_path}/absent --data phantom:40 --overwrite", "absent"),

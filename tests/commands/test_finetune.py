@@ -77,9 +77,9 @@ def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Pat
     for arguments, message in (
         ({"label_fraction": 0.0}, "--label_fraction 0.0"),
         ({"steps": 0}, "must be above 0"),
-        ({"precision": "16"}, "--precision 16"),
-        ({"schedule": "cosin"}, "--schedule cosin: one of cosine"),
-        ({"balance": "yes"}, "--balance yes: one of weights"),
+        ({"precision": "16"}, "precision='16'"),
+        ({"schedule": "cosin"}, "schedule='cosin': must be cosine"),
+        ({"balance": "yes"}, "balance='yes': must be weights"),
         ({"monitor": "roc"}, "--monitor roc: one of loss, auroc"),
         ({"threshold": "1.5"}, "--threshold 1.5: youden, or a sensitivity"),
         ({"method_args": {"mixup": -1.0}}, "--method.mixup -1.0"),

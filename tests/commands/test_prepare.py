@@ -107,7 +107,7 @@ def test_what_cannot_be_prepared_is_refused_and_nothing_changes(grey_folder, tmp
         prepare(root, made, size=32, quiet=True)
     with pytest.raises(UsageError, match="--size 8"):
         prepare(root, tmp_path / "other", size=8, quiet=True)
-    with pytest.raises(UsageError, match="--channels 2"):
+    with pytest.raises(UsageError, match="channels=2: must be 1 or 3"):
         prepare(root, tmp_path / "other", channels=2, quiet=True)
     assert {p.name: p.read_bytes() for p in made.iterdir()} == before
     assert not (tmp_path / "other").exists()

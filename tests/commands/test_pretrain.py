@@ -95,7 +95,7 @@ def test_wrong_requests_are_refused_before_anything_is_written(grey_folder, tmp_
         ({"minutes": 1, "steps": 2}, "give one of"),
         ({"steps": -1}, "--steps -1: must be above 0"),
         ({"learning_rate": 0.0}, "--learning_rate 0.0: must be above 0"),
-        ({"precision": "half"}, "--precision half: one of bf16-mixed, 32-true"),
+        ({"precision": "half"}, "precision='half': must be bf16-mixed or 32-true"),
         ({"method": "simcrl"}, "did you mean 'simclr'"),
         ({"method": "supervised"}, "name them with --target"),
     ):
@@ -192,7 +192,7 @@ def test_the_papers_preset_stands_where_nothing_else_was_said(grey_folder, tmp_p
     assert (config["encoder"], config["steps"], config["batch_size"]) == ("resnet10t", 1, SHORT["batch_size"])
     assert (config["learning_rate"], config["weight_decay"]) == (paper["learning_rate"], paper["weight_decay"])
     assert config["method_args"] == SimSiam.settings(paper["method_args"] | {"jitter": 0.1})
-    with pytest.raises(UsageError, match="--preset large: one of small, reference"):
+    with pytest.raises(UsageError, match="preset='large': must be small or reference"):
         pretrain(data, out=tmp_path / "b", preset="large", **SHORT)
 
 

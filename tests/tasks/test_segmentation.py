@@ -207,7 +207,7 @@ def test_wrong_requests_leave_nothing(discs: Path, tmp_path: Path) -> None:
         ({"balance": "oversample"}, "--balance oversample is for one target of classes"),
         ({"method_args": {"mixup": 0.5}}, "--method.mixup is for classifiers"),
         ({"decoder": "setr_pup"}, "does not go with a convolutional network"),
-        ({"decoder": "pspnet"}, "--decoder pspnet: one of"),
+        ({"decoder": "pspnet"}, "decoder='pspnet': must be auto"),
         ({"decoder": "deeplabv3plus", "size": 40}, "multiple of 16"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scotoma import preflight
-from scotoma.arguments import checked
-from scotoma.errors import RunError, UsageError
+from scotoma.arguments import TableArgs, check_arguments, configuration
+from scotoma.errors import RunError
 
 SIZE = 96  # at which images are decoded: the default of the other verbs, which find them done
-FAIL_ON = ("error", "warning", "never")
 PAGE = "audit.html"
 
 
-@checked
+@check_arguments
 def audit(
-    data: Any,
+    source: TableArgs,
     against: Any = None,
     target: list[str] | None = None,
-    labels: str | None = None,
-    on: str | None = None,
-    annotators: str | None = None,
-    missing: list[str] | None = None,
     separator: str | None = None,
     out: str | Path | None = None,
-    fail_on: str = "never",
+    fail_on: Literal["error", "warning", "never"] = "never",
     overwrite: bool = False,
     quiet: bool = False,
 ) -> list[dict[str, Any]]:
@@ -35,13 +30,9 @@ def audit(
     concerned, and as `audit.html` with thumbnails: which are as confidential as the images.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        source: see `TableArgs`.
         against: other images, named in the same ways, which must not share patients or images with these (an external test).
         target: columns to be predicted, separated by commas; by default label, where there is such a column.
-        labels: a spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
-        annotators: majority or soft: several rows of an image are several annotators', brought together so.
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         out: the run folder; nothing is written without it.
         fail_on: error, warning or never: from which problem on the exit code is 1.
@@ -55,8 +46,7 @@ def audit(
         UsageError: the request is wrong; nothing was written.
         RunError: there is a problem as bad as `fail_on` says; it has been printed and written.
     """
-    if fail_on not in FAIL_ON:
-        raise UsageError(f"--fail_on {fail_on}: one of {', '.join(FAIL_ON)}")
+    arguments = configuration(locals(), "fail_on")
     if out is not None:
         preflight.refuse_folder(Path(out), "audit", overwrite)
     from scotoma.data import evaluated_images, sources
@@ -67,7 +57,7 @@ def audit(
     from scotoma.reporting.audit import print_findings, write
     from scotoma.run_folder import Run
 
-    dataset = sources.load(data, labels, on, annotators, missing)
+    dataset = sources.load(**vars(source))
     asked = target or [c for c in ("label",) if c in dataset.table.columns]
     dataset, asked = classes.separated(dataset, asked, separator)
     target = asked if target else None
@@ -75,10 +65,8 @@ def audit(
     if target and dataset.store is None:
         for name in (t for t in target if t in dataset.table.columns):
             targets.read(dataset, [name])  # a wrong column is found before anything is decoded
-    second = None if against is None else sources.load(against, missing=missing)
-    arguments = {"data": data, "against": against, "target": target, "labels": labels, "on": on, "annotators": annotators}
-    arguments |= {"missing": missing, "separator": separator}
-    arguments = {k: v if v is None or isinstance(v, (str, Path, list)) else "given in Python" for k, v in arguments.items()}
+    second = None if against is None else sources.load(against, missing=source.missing)
+    arguments["target"] = target
     run = Run.open(Path(out), "audit", arguments, overwrite) if out is not None else None
     try:
         ready = Part(*store.prepare(dataset, SIZE, quiet=quiet))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scotoma.arguments import checked
+from scotoma.arguments import check_arguments
 
 
-@checked
+@check_arguments
 def demo(
     out: str | Path = "runs/demo", images: int = 1500, minutes: float = 2.0, overwrite: bool = True, quiet: bool = False
 ) -> Path:

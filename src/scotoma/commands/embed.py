@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from scotoma import preflight
-from scotoma.arguments import checked
+from scotoma.arguments import TableArgs, check_arguments
 from scotoma.errors import UsageError
 
 NEVER = ("image_path", "mask_path", "embedding")  # the first two may name a patient
 
 
-@checked
+@check_arguments
 def embed(
     run: str | Path,
-    data: Any,
+    source: TableArgs,
     out: str | Path = "embeddings.parquet",
-    labels: str | None = None,
-    on: str | None = None,
-    annotators: str | None = None,
-    missing: list[str] | None = None,
     target: list[str] | None = None,
-    rows: str = "all",
+    rows: Literal["train", "val", "test", "all"] = "all",
     strict: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -40,12 +36,8 @@ def embed(
 
     Args:
         run: a finished pretrain or finetune run, or an encoder or model file (of a model, the features that its head sees).
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        source: see `TableArgs`.
         out: the Parquet file.
-        labels: a spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
-        annotators: majority or soft: several rows of an image are several annotators', brought together so.
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         target: columns of the table to write beside the features; by default those of the classifier that the table has.
         rows: train, val or test for the images of that split, or all.
         strict: stop at an unreadable image instead of leaving it out.
@@ -60,12 +52,9 @@ def embed(
         RunError: the disk is full, nothing could be read, or an unreadable image under `strict`.
     """
     from scotoma.data import phi
-    from scotoma.data.dataset import SPLITS
     from scotoma.data.sources import IDENTIFIERS
 
     path = Path(out)
-    if rows not in (*SPLITS, "all"):
-        raise UsageError(f"--rows {rows}: one of {', '.join(SPLITS)}, all")
     wrong = next((name for name in target or () if name in NEVER), None)
     if wrong:
         raise UsageError(f"--target {wrong}: no column to write beside the features")
@@ -75,7 +64,8 @@ def embed(
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
     preflight.weights_file(run)
+    from scotoma.data import sources
     from scotoma.models.embedding import write_features
 
-    write_features(path, run, data, labels, on, annotators, missing, target, rows, strict, quiet)
+    write_features(path, run, sources.load(**vars(source)), target, rows, strict, quiet)
     return path

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from scotoma import plugins, preflight
-from scotoma.arguments import checked
+from scotoma.arguments import DataArgs, check_arguments, configuration
 from scotoma.errors import UsageError, notice
 from scotoma.run_folder import Row, Run, status
 
-ROWS = ("auto", "test", "all")  # that can be tested
 
-
-@checked
+@check_arguments
 def evaluate(
     run: str | Path,
-    data: Any,
+    source: DataArgs,
     evaluators: list[str] | None = None,
     target: list[str] | None = None,
     out: str | Path | None = None,
-    labels: str | None = None,
-    on: str | None = None,
-    annotators: str | None = None,
-    missing: list[str] | None = None,
-    separator: str | None = None,
-    classes: list[str] | None = None,
-    split: str = "auto",
+    split: Literal["auto", "test", "all"] = "auto",
     fractions: list[float] | None = None,
     seeds: int = 3,
-    seed: int = 0,
-    strict: bool = False,
-    allow_leakage: bool = False,
     keep_identity: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -40,24 +30,15 @@ def evaluate(
 
     Args:
         run: a finished pretrain or finetune run, or an encoder or model file.
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        source: see `DataArgs`.
         evaluators: see `scotoma list evaluators`; by default metrics for a classifier, segmentation for a segmenter, regression
             for a model of numbers, linear for an encoder.
         target: the columns to predict; by default those of the classifier.
         out: a run folder of its own; by default the rows join those of `run`.
-        labels: a spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
-        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
-        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
-        classes: the classes of one categorical target to tell apart; others count as unlabelled.
         split: rows to test: test (of the table's column split, or of a drawn split), all (every labelled row), or auto: all for a
             finished model and a table without a split of which it has seen nothing, else test.
         fractions: shares of the labels with which probes are trained; by default 1.
         seeds: label draws for each fraction below 1.
-        seed: of the split.
-        strict: stop at an unreadable image instead of leaving it out.
-        allow_leakage: go on where a patient or image is on both sides of the split, or was in the encoder's pretraining.
         keep_identity: explanations of DICOM images, written as DICOM, carry the patient's identity; by default a pseudonym.
         overwrite: replace a finished run in `out`.
         quiet: no progress bars.
@@ -69,13 +50,10 @@ def evaluate(
         UsageError: the request is wrong; nothing was written, but the rows of those evaluators that did not refuse it.
         RunError: the run failed.
     """
-    arguments = {k: v for k, v in locals().items() if k not in ("overwrite", "quiet", "out")} | {"run": str(run)}
-    arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
+    arguments = configuration(locals())
     fractions = fractions or [1.0]
     if any(not 0 < f <= 1 for f in fractions) or seeds < 1:
         raise UsageError("--fractions must be above 0 and at most 1, --seeds at least 1")
-    if split not in ROWS:
-        raise UsageError(f"--split {split}: one of {', '.join(ROWS)}")
     for name in evaluators or ():
         plugins.check("evaluators", name)
     preflight.weights_file(run)
@@ -100,19 +78,24 @@ def evaluate(
     refuse_by_header(evaluators or [], info)
     target = target or list(info.targets)
     numbers = info.numeric if info.targets == tuple(target) else "regression" in (evaluators or ())
-    of_the_model = classes is None and len(target) == 1 and info.targets == tuple(target) and not info.decoder
+    of_the_model = source.classes is None and len(target) == 1 and info.targets == tuple(target) and not info.decoder
     if of_the_model:
-        classes = list(info.classes)
+        source = replace(source, classes=list(info.classes))
     trains = not info.targets or any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in evaluators or ())
     if split == "all" and trains:
         raise UsageError("--split all leaves no rows to train on: it is for a finished model and evaluators that train nothing")
     material = gather(
-        data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
-        target=target or None, classes=classes, numbers=numbers, size=info.image_size, channels=info.in_chans,
-        modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(run),
+        **vars(source),
+        target=target or None,
+        numbers=numbers,
+        size=info.image_size,
+        channels=info.in_chans,
+        modality_name=info.modality,
+        encoder_run=Path(run),
         rows="test" if trains else split,
-        display=info.display, quiet=quiet,
-    )  # fmt: skip
+        display=info.display,
+        quiet=quiet,
+    )
     if material.target is None:
         raise UsageError("name what to predict with --target")
     label_columns.say(material, info.method)

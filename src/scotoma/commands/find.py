@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scotoma.arguments import checked
+from scotoma.arguments import check_arguments
 from scotoma.errors import UsageError
 
 Row = dict[str, Any]
 WHERE = ["runs"]
 
 
-@checked
+@check_arguments
 def find(patient: str, where: list[str] | None = None, quiet: bool = False) -> list[Row]:
     """Name every run, store, cache and embeddings file that holds images of a patient, by the keyed hash of the identifier.
 

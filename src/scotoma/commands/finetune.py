@@ -6,63 +6,48 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scotoma import preflight
-from scotoma.arguments import checked
-from scotoma.commands.pretrain import PRECISIONS
+from scotoma.arguments import DataArgs, Decoder, Precision, check_arguments, configuration
 from scotoma.errors import UsageError, notice
+from scotoma.result import RunResult
 from scotoma.run_folder import Run
 
 VALIDATED = ("auroc", "balanced_accuracy", "dice", "mae")  # metrics that are printed at the end
 
 
-@checked
+@check_arguments
 def finetune(
-    data: Any,
+    source: DataArgs,
     target: list[str],
     encoder: str | Path,
     out: str | Path = "runs/finetune",
-    labels: str | None = None,
-    on: str | None = None,
-    annotators: str | None = None,
-    missing: list[str] | None = None,
-    separator: str | None = None,
-    classes: list[str] | None = None,
     regression: bool = False,
     frozen: bool = False,
-    decoder: str = "auto",
+    decoder: Decoder = "auto",
     size: int | None = None,
     label_fraction: float = 1.0,
     steps: int = 100,
     batch_size: int = 32,
     learning_rate: float = 5e-4,
     weight_decay: float = 0.01,
-    schedule: str = "cosine",
+    schedule: Literal["cosine", "constant", "one_cycle", "plateau"] = "cosine",
     patience: int = 0,
     monitor: str = "loss",
-    balance: str = "weights",
+    balance: Literal["weights", "oversample", "undersample", "none"] = "weights",
     threshold: str = "youden",
     drop_path: float = 0.0,
     method_args: dict[str, Any] | None = None,
-    precision: str | None = None,
-    seed: int = 0,
-    strict: bool = False,
-    allow_leakage: bool = False,
+    precision: Precision | None = None,
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = False,
-) -> Path:
+) -> RunResult:
     """Turn an encoder and labels into a classifier, segmenter or regressor. Rows tell how it does on validation rows.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        source: see `DataArgs`.
         target: one column of classes; several of 0/1/missing (multi-label); or mask_path, whose regions are to be found.
         encoder: a finished pretraining run, or an encoder file.
         out: the run folder.
-        labels: a spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
-        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
-        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
-        classes: the classes of one categorical target to tell apart; others count as unlabelled.
         regression: the target is one column of numbers (an age, an ejection fraction), which is predicted as such.
         frozen: leave the encoder as it is and fit a logistic (or ridge) regression on its features, or train the decoder alone.
         decoder: of regions: unet, deeplabv3plus or upernet for a convolutional network, upernet or setr_pup for a vision
@@ -85,36 +70,25 @@ def finetune(
         drop_path: share of the residual branches that training leaves out at the last layer, rising from 0 at the first.
         method_args: arguments of the supervised method: what is trained, mixed, smoothed and dropped.
         precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
-        seed: of the split, the label draw, the order and the views.
-        strict: stop at an unreadable image instead of leaving it out.
-        allow_leakage: go on where a patient or image is on both sides of the split, or was in the encoder's pretraining.
         overwrite: replace a finished run in `out`.
         resume: go on with an interrupted run in `out`.
         quiet: no progress bars.
 
     Returns:
-        The run folder.
+        The run folder: a path with `.metrics`, `.encoder` and `.rows`.
 
     Raises:
         UsageError: the request is wrong; nothing was written.
         RunError: the run failed.
     """
-    arguments = {k: v for k, v in locals().items() if k not in ("overwrite", "resume", "quiet", "out")}
+    arguments = configuration(locals())
     if not 0 < label_fraction <= 1:
         raise UsageError(f"--label_fraction {label_fraction}: must be above 0 and at most 1")
     if steps <= 0 or batch_size <= 0:
         raise UsageError("--steps and --batch_size must be above 0")
     if not 0 <= drop_path < 1 or learning_rate < 0:
         raise UsageError("--drop_path must be at least 0 and below 1, --learning_rate at least 0")
-    if precision not in (None, *PRECISIONS):
-        raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
-    from scotoma.training.schedule import BALANCES, SCHEDULES
-
     rule = _rule(threshold)
-    for name, value, known in (("schedule", schedule, SCHEDULES), ("balance", balance, BALANCES)):
-        if value not in known:
-            raise UsageError(f"--{name} {value}: one of {', '.join(known)}")
-    arguments["data"] = str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
     preflight.weights_file(encoder)
     finished = preflight.is_finished(Path(out), "finetune", arguments, overwrite, resume)
     if not finished:
@@ -130,11 +104,16 @@ def finetune(
 
     info = encoder_header.read_info(encoder)
     material = gather(
-        data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
-        target=target, classes=classes, numbers=regression, size=size or info.image_size, channels=info.in_chans,
-        modality_name=info.modality, seed=seed, strict=strict, allow_leakage=allow_leakage, encoder_run=Path(encoder),
-        display=info.display, quiet=quiet,
-    )  # fmt: skip
+        **vars(source),
+        target=target,
+        numbers=regression,
+        size=size or info.image_size,
+        channels=info.in_chans,
+        modality_name=info.modality,
+        encoder_run=Path(encoder),
+        display=info.display,
+        quiet=quiet,
+    )
     assert material.target is not None
     label_columns.say(material, info.method)
     from scotoma.data.labels.targets import require_classes
@@ -146,12 +125,24 @@ def finetune(
 
     task = task_of(material.dataset, material.store, material.split, material.target, quiet=quiet)
     if finished:
-        return resuming.confirm_finished(Path(out), material, not task.is_of_images, [encoder])
+        return RunResult(resuming.confirm_finished(Path(out), material, not task.is_of_images, [encoder]))
     tuning = FineTuning(
-        steps, batch_size, learning_rate, weight_decay, schedule, balance, patience, monitor, precision, seed, frozen,
-        Supervised.settings(method_args or {}), decoder, rule,
-    )  # fmt: skip
-    drawn = draw(material.target, material.split, label_fraction, seed)
+        steps,
+        batch_size,
+        learning_rate,
+        weight_decay,
+        schedule,
+        balance,
+        patience,
+        monitor,
+        precision,
+        source.seed,
+        frozen,
+        Supervised.settings(method_args or {}),
+        decoder,
+        rule,
+    )
+    drawn = draw(material.target, material.split, label_fraction, source.seed)
     require_classes(material.target, drawn.train, "training")
     if frozen and (tuning.encoder_args or drop_path):
         raise UsageError("--frozen leaves the encoder as it is: --method arguments and --drop_path are for one that is trained")
@@ -175,7 +166,7 @@ def finetune(
         _say_validation(material.dataset.name, validated)
     finally:
         run.close()
-    return run.path
+    return RunResult(run.path)
 
 
 def _say_validation(name: str, rows: list[dict[str, Any]]) -> None:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from scotoma.arguments import checked
+from scotoma.arguments import TableArgs, check_arguments
 from scotoma.errors import UsageError
 
 
-@checked
+@check_arguments
 def prepare(
-    data: Any,
+    source: TableArgs,
     out: str | Path,
     size: int = 96,
-    labels: str | None = None,
-    on: str | None = None,
-    annotators: str | None = None,
-    missing: list[str] | None = None,
-    channels: int | None = None,
+    channels: Literal[1, 3] | None = None,
     columns: list[str] | None = None,
     windows: list[str] | None = None,
-    equalize: str | None = None,
+    equalize: Literal["none", "histogram", "clahe"] | None = None,
     offset: float | None = None,
     redact: bool = False,
-    axis: str = "axial",
+    axis: Literal["axial", "coronal", "sagittal"] = "axial",
     every: int = 1,
     skip_empty: bool = False,
     strict: bool = False,
@@ -39,13 +35,9 @@ def prepare(
     columns of names, numbers of persons, dates, addresses and free text are left out, with a line that names them.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, or phantom:N.
+        source: see `TableArgs`.
         out: the store's folder, new or empty.
         size: the training size it must serve, pixels; the store's side is at least 1.3 times that.
-        labels: a spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
-        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         channels: 1 or 3; by default 3 where any image has colour.
         columns: further columns of the table to keep that would be left out, separated by commas; a direct identifier (a name, a
             record number, a birth date, an address) never is.
@@ -69,8 +61,6 @@ def prepare(
     """
     if size < 16:
         raise UsageError(f"--size {size}: images need at least 16 pixels")
-    if channels not in (None, 1, 3):
-        raise UsageError(f"--channels {channels}: 1 or 3")
     if every < 1:
         raise UsageError(f"--every {every}: at least 1")
     from scotoma.data.dataset import TABLE
@@ -80,6 +70,6 @@ def prepare(
     from scotoma.data import sources
     from scotoma.data.store.prepared import write_store
 
-    dataset = sources.load(data, labels, on, annotators, missing)
+    dataset = sources.load(**vars(source))
     display = {"windows": windows, "equalize": equalize, "offset": offset, "redact": redact}
     return write_store(dataset, Path(out), size, channels, columns or [], display, axis, every, skip_empty, strict, quiet)

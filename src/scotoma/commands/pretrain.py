@@ -6,72 +6,56 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scotoma import plugins, preflight
-from scotoma.arguments import checked
+from scotoma.arguments import DataArgs, Modality, Precision, check_arguments, configuration
 from scotoma.distributed import launcher
 from scotoma.errors import UsageError
+from scotoma.result import RunResult
 
 DEFAULT_MINUTES = 10.0
-PRESETS = ("small", "reference")
-PRECISIONS = ("bf16-mixed", "32-true")
 
 
-@checked
+@check_arguments
 def pretrain(
-    data: Any,
+    source: DataArgs,
     method: str = "simclr",
     out: str | Path = "runs/pretrain",
     encoder: str | None = None,
     init: str | None = None,
-    preset: str = "small",
+    preset: Literal["small", "reference"] = "small",
     method_args: dict[str, Any] | None = None,
-    labels: str | None = None,
-    on: str | None = None,
-    annotators: str | None = None,
-    missing: list[str] | None = None,
-    separator: str | None = None,
     target: list[str] | None = None,
-    classes: list[str] | None = None,
     size: int = 96,
-    channels: int | None = None,
-    modality: str = "auto",
+    channels: Literal[1, 3] | None = None,
+    modality: Modality = "auto",
     minutes: float | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int | Literal["auto"] | None = None,
     learning_rate: float | None = None,
     weight_decay: float | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     devices: int = 1,
     compile: bool = False,
     shard: bool = False,
     checkpointing: bool = False,
     accumulate: int = 1,
-    seed: int = 0,
-    strict: bool = False,
-    allow_leakage: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = False,
-) -> Path:
+) -> RunResult:
     """Pretrain an encoder on images, unlabelled unless the method needs labels.
 
     Test and validation rows (the table's, or those of a drawn split) are kept out, so that the encoder can be tested on them.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        source: see `DataArgs`.
         method: see `scotoma list methods`.
         out: the run folder.
         encoder: a timm network, or vit_tiny_patch8 and the like; by default the method's own.
         init: start from these weights: a run, a weights file of timm's names, or a tag of timm's pretrained networks.
         preset: small (the method's defaults, for small data) or reference (the paper's); flags override either.
         method_args: the method's arguments; on the command line --method.NAME VALUE.
-        labels: a spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
-        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
-        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         target: the columns to train on, for methods that need labels.
-        classes: the classes of one categorical target to tell apart; others count as unlabelled.
         size: side of what the encoder sees, pixels.
         channels: 1 or 3; by default 3 where any image has colour.
         modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
@@ -91,23 +75,19 @@ def pretrain(
         checkpointing: compute activations again in the backward pass: a third more work, far less memory; not with batch norm.
         accumulate: take each device's share of a batch in so many parts, one after the other, where it does not fit; what
             compares images with one another (simclr, vicreg, ...) then compares those of a part.
-        seed: of the split, the weights, the order and the views.
-        strict: stop at an unreadable image instead of leaving it out.
-        allow_leakage: go on where a patient or image is on both sides of the split.
         overwrite: replace a finished run in `out`.
         resume: go on with an interrupted run in `out`.
         quiet: no progress bars.
 
     Returns:
-        The run folder.
+        The run folder: a path with `.metrics`, `.encoder` and `.rows`.
 
     Raises:
         UsageError: the request is wrong; nothing was written.
         RunError: the run failed.
     """
+    arguments = configuration(locals(), "preset", "devices")
     chosen = plugins.method(method)
-    if preset not in PRESETS:
-        raise UsageError(f"--preset {preset}: one of {', '.join(PRESETS)}")
     if preset == "reference":
         paper = dict(chosen.reference)
         method_args = paper.pop("method_args", {}) | (method_args or {})
@@ -126,18 +106,15 @@ def pretrain(
     for name, value in {**lengths, "batch_size": batch_size, "learning_rate": learning_rate, "accumulate": accumulate}.items():
         if value is not None and value != "auto" and value <= 0:
             raise UsageError(f"--{name} {value}: must be above 0")
-    if precision not in (None, *PRECISIONS):
-        raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
     if reads_labels and not target:
         raise UsageError(f"{method} trains on labels: name them with --target")
-    arguments = {
-        "data": _named(data), "method": method, "encoder": encoder, "init": init, "method_args": method_args or {},
-        "labels": labels, "on": on, "annotators": annotators, "missing": missing, "separator": separator,
-        "target": target, "classes": classes, "size": size, "channels": channels, "modality": modality, "minutes": minutes,
-        "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
-        "precision": precision, "compile": compile, "shard": shard, "checkpointing": checkpointing, "accumulate": accumulate,
-        "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
-    }  # fmt: skip
+    arguments |= lengths | {
+        "encoder": encoder,
+        "method_args": method_args or {},
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+    }
     if devices < 1 or (devices > 1 and not launcher.several()):
         raise UsageError(f"--devices {devices}: from Python, start the script with torchrun --nproc_per_node {max(2, devices)}")
     if shard and not launcher.several():
@@ -157,15 +134,20 @@ def pretrain(
 
     with launcher.first_here():
         material = gather(
-            data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
-            target=target if reads_labels else None, classes=classes, size=size,
-            channels=channels, modality_name=modality, seed=seed, strict=strict, allow_leakage=allow_leakage,
-            encoder_run=Path(init) if init else None, tests=False, quiet=quiet,
-        )  # fmt: skip
+            **vars(source),
+            target=target if reads_labels else None,
+            size=size,
+            channels=channels,
+            modality_name=modality,
+            encoder_run=Path(init) if init else None,
+            tests=False,
+            quiet=quiet,
+        )
     if finished:
         from scotoma.training import resuming
 
-        return resuming.confirm_finished(Path(out), material, chosen.requirements(settings).masks, [init] if init else [])
+        masks = chosen.requirements(settings).masks
+        return RunResult(resuming.confirm_finished(Path(out), material, masks, [init] if init else []))
     from scotoma.training.pretraining import (
         assemble,
         opened,
@@ -179,7 +161,7 @@ def pretrain(
         run.finish()
     finally:
         run.close()
-    return run.path
+    return RunResult(run.path)
 
 
 def _require_network(name: str, size: int) -> None:
@@ -187,8 +169,3 @@ def _require_network(name: str, size: int) -> None:
     from scotoma.models.encoders import resolve
 
     resolve(name, size)
-
-
-def _named(data: Any) -> str:
-    """How a configuration names its data: a path or ``phantom:N`` as typed, a table in memory by its kind."""
-    return str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__} of {len(data)} rows"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from scotoma import files
-from scotoma.arguments import checked
+from scotoma.arguments import check_arguments
 from scotoma.errors import RunError, UsageError
 
 Row = dict[str, Any]
 
 
-@checked
+@check_arguments
 def purge(
     patient: str | None = None,
     where: list[str] | None = None,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scotoma.arguments import checked
+from scotoma.arguments import check_arguments
 
 
-@checked
+@check_arguments
 def report(runs: list[Path], out: Path | None = None) -> Path:
     """Write one page about these runs; beside it ``tables/``, ``model_card.md`` and ``checklist.md``.
 

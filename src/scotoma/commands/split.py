@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from scotoma.arguments import checked
+from scotoma.arguments import TableArgs, check_arguments
 from scotoma.errors import UsageError
 
 
-@checked
+@check_arguments
 def split(
-    data: Any,
+    source: TableArgs,
     out: str | Path,
     target: list[str] | None = None,
     classes: list[str] | None = None,
@@ -23,10 +22,6 @@ def split(
     shares: list[float] | None = None,
     copies: bool = False,
     seed: int = 0,
-    labels: str | None = None,
-    on: str | None = None,
-    annotators: str | None = None,
-    missing: list[str] | None = None,
     separator: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -40,7 +35,7 @@ def split(
     then for each fold `scotoma split folds.csv --test_where fold=1 --out fold1.csv`.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, or phantom:N.
+        source: see `TableArgs`.
         out: the table to write, .csv or .parquet.
         target: columns to balance, separated by commas: one of classes, or several of 0/1/missing. Units without a label train.
         classes: the classes of one categorical target to balance; others count as unlabelled.
@@ -53,10 +48,6 @@ def split(
         copies: keep altered copies (mirrored, turned, cropped, brightened) on one side too, whatever patient they name; images
             without any id are kept so by default.
         seed: of the draw.
-        labels: a spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
-        annotators: majority or soft: several rows of an image are several annotators', brought together so.
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         overwrite: replace `out`.
         quiet: no progress bar, no counts.
@@ -82,7 +73,7 @@ def split(
     from scotoma.data import sources
     from scotoma.data.splits.table_split import split_table
 
-    raw = sources.read(data, labels, on, annotators, missing)
+    raw = sources.read(**vars(source))
     return split_table(
-        raw, data, out, target, classes, by, test_where, test_after, folds, keep, shares, copies, seed, separator, quiet
+        raw, source.data, out, target, classes, by, test_where, test_after, folds, keep, shares, copies, seed, separator, quiet
     )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from scotoma import plugins, preflight
-from scotoma.arguments import checked
+from scotoma.arguments import DataArgs, Decoder, Modality, check_arguments, configuration
 from scotoma.errors import UsageError
+from scotoma.result import RunResult
 from scotoma.run_folder import Run
 
 CONTROLS = ("random", "majority", "pixels", "header")
 
 
-@checked
+@check_arguments
 def study(
-    data: Any,
+    source: DataArgs,
     target: list[str],
     methods: list[str],
     out: str | Path = "runs/study",
@@ -27,35 +28,26 @@ def study(
     steps: int | dict[str, int] | None = None,
     size: int = 96,
     encoder: str | None = None,
-    modes: list[str] | None = None,
+    modes: list[Literal["linear", "finetune"]] | None = None,
     controls: list[str] | None = None,
     finetune_steps: int = 100,
     finetune_learning_rate: float = 5e-4,
     finetune_size: int | None = None,
     finetune_batch_size: int = 32,
-    decoder: str = "auto",
-    labels: str | None = None,
-    on: str | None = None,
-    annotators: str | None = None,
-    missing: list[str] | None = None,
-    separator: str | None = None,
-    classes: list[str] | None = None,
     regression: bool = False,
-    channels: int | None = None,
-    modality: str = "auto",
-    seed: int = 0,
-    strict: bool = False,
-    allow_leakage: bool = False,
+    decoder: Decoder = "auto",
+    channels: Literal[1, 3] | None = None,
+    modality: Modality = "auto",
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = False,
-) -> Path:
+) -> RunResult:
     """Show what pretraining was worth: every method once, then classifiers on nested label fractions, beside controls.
 
     Pretraining sees training rows only. A method that reads labels is pretrained anew for each fraction and draw.
 
     Args:
-        data: a folder, a CSV or Parquet table, a MedMNIST .npz, NAME:PATH of a public data set, a prepared store, or phantom:N.
+        source: see `DataArgs`.
         target: one column of classes; several of 0/1/missing (multi-label); or mask_path, whose regions are to be found.
         methods: see `scotoma list methods`; separated by commas. With other arguments than a method's defaults:
             'mae?masking=block&mask_ratio=0.6' (quoted, for the shell's sake).
@@ -75,37 +67,22 @@ def study(
         finetune_size: side of what the encoder sees in fine-tuning, pixels; by default as in pretraining.
         finetune_batch_size: images a step of each fine-tuning.
         decoder: of regions: unet, deeplabv3plus, upernet or setr_pup; auto takes the first that goes with the network.
-        labels: a spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
-        annotators: majority or soft: several rows of an image are several annotators', brought together so (soft: train on shares).
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
-        separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
-        classes: the classes of one categorical target to tell apart; others count as unlabelled.
         regression: the target is one column of numbers (an age, an ejection fraction), which is predicted as such.
         channels: 1 or 3; by default 3 where any image has colour.
         modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
-        seed: of the split, the weights, the order and the views.
-        strict: stop at an unreadable image instead of leaving it out.
-        allow_leakage: go on where a patient or image is on both sides of the split.
         overwrite: replace a finished study in `out`.
         resume: go on with an interrupted study in `out`.
         quiet: no progress bars.
 
     Returns:
-        The run folder, with `report.html`.
+        The run folder, with `report.html`: a path with `.rows`.
 
     Raises:
         UsageError: the request is wrong; nothing was written.
         RunError: the run failed.
     """
-    from scotoma.tasks.base import FineTuning, choose, task_of
-
-    kind = choose(target, regression)
-    fractions, modes = sorted(set(fractions or [0.01, 0.1, 1.0])), list(dict.fromkeys(modes or kind.modes))
-    controls = list(kind.controls) if controls is None else controls
-    kind.check(FineTuning(decoder=decoder))
-    kind.check_study(methods, modes, controls)
-    _check_controls(controls, encoder)
+    arguments = configuration(locals())
+    fractions = sorted(set(fractions or [0.01, 0.1, 1.0]))
     for method in methods:
         plugins.variant(method)
     if not methods or len(set(methods)) < len(methods):
@@ -118,16 +95,16 @@ def study(
         raise UsageError("give one of --minutes, --epochs and --steps")
     if minutes is None and epochs is None and steps is None:
         minutes = 10.0
-    arguments = {
-        "data": str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}", "target": target,
-        "methods": methods, "fractions": fractions, "seeds": seeds, "minutes": minutes, "epochs": epochs, "steps": steps,
-        "size": size, "encoder": encoder, "modes": modes, "controls": controls, "finetune_steps": finetune_steps,
-        "finetune_learning_rate": finetune_learning_rate, "finetune_size": finetune_size,
-        "finetune_batch_size": finetune_batch_size, "decoder": decoder, "labels": labels, "on": on, "annotators": annotators,
-        "missing": missing, "separator": separator,
-        "classes": classes, "regression": regression, "channels": channels,
-        "modality": modality, "seed": seed, "strict": strict, "allow_leakage": allow_leakage,
-    }  # fmt: skip
+    from scotoma.tasks.base import FineTuning, choose, task_of
+
+    kind = choose(target, regression)
+    used = list(dict.fromkeys(modes or kind.modes))
+    controls = list(kind.controls) if controls is None else controls
+    kind.check(FineTuning(decoder=decoder))
+    kind.check_study(methods, used, controls)
+    _check_controls(controls, encoder)
+    compared = [c for c in controls if c not in CONTROLS]  # weights
+    arguments |= {"fractions": fractions, "modes": used, "controls": controls, "minutes": minutes}
     finished = preflight.is_finished(Path(out), "study", arguments, overwrite, resume)
     if not finished:
         preflight.refuse_folder(Path(out), "study", overwrite, resume)
@@ -138,11 +115,15 @@ def study(
     from scotoma.data.datamodule import gather
 
     material = gather(
-        data=data, labels=labels, on=on, annotators=annotators, missing=missing, separator=separator,
-        target=target, classes=classes, numbers=regression,
-        size=max(size, finetune_size or 0), channels=channels, modality_name=modality,
-        seed=seed, strict=strict, allow_leakage=allow_leakage, compared=[c for c in controls if c not in CONTROLS], quiet=quiet,
-    )  # fmt: skip
+        **vars(source),
+        target=target,
+        numbers=regression,
+        size=max(size, finetune_size or 0),
+        channels=channels,
+        modality_name=modality,
+        compared=compared,
+        quiet=quiet,
+    )
     from scotoma.data.labels.targets import require_classes
 
     assert material.target is not None
@@ -152,14 +133,16 @@ def study(
 
     task = task_of(material.dataset, material.store, material.split, material.target)
     if finished:
-        return resuming.confirm_finished(Path(out), material, not task.is_of_images, [c for c in controls if c not in CONTROLS])
+        return RunResult(
+            resuming.confirm_finished(Path(out), material, not task.is_of_images, [c for c in controls if c not in CONTROLS])
+        )
     for method in methods:
         label_columns.refuse(material, method)
     from scotoma.studies.runner import carry_out
 
     run = Run.open(Path(out), "study", arguments, overwrite, resume)
     try:
-        resuming.check(run, material, not task.is_of_images, [c for c in controls if c not in CONTROLS])
+        resuming.check(run, material, not task.is_of_images, compared)
         carry_out(run, material, task, quiet)
         run.finish()
     finally:
@@ -167,7 +150,7 @@ def study(
     from scotoma.reporting.build import build
 
     build([run.path])
-    return run.path
+    return RunResult(run.path)
 
 
 def _check_controls(controls: list[str], encoder: str | None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from scotoma import files
 from scotoma.data import dataset as dataset_
-from scotoma.data import encoder_header, sources
+from scotoma.data import encoder_header
 from scotoma.data.datamodule import Source
 from scotoma.data.dataset import SPLITS
 from scotoma.data.sources import IDENTIFIERS
@@ -33,23 +33,19 @@ BLOCK = 4096  # rows at a time, and in a row group
 def write_features(
     path: Path,
     run: str | Path,
-    data: Any,
-    labels: str | None,
-    on: str | None,
-    annotators: str | None,
-    missing: list[str] | None,
+    dataset: dataset_.Dataset,
     target: list[str] | None,
     rows: str,
     strict: bool,
     quiet: bool,
 ) -> None:
-    """Read, decode and embed; the arguments are those of ``scotoma embed``.
+    """Decode and embed; the other arguments are those of ``scotoma embed``.
 
     Raises:
         UsageError, RunError: with a line that states what to do; nothing was written.
     """
     info = encoder_header.read_info(run)
-    dataset = replace(sources.load(data, labels, on, annotators, missing), display=info.display)
+    dataset = replace(dataset, display=info.display)
     for name in set(target or ()) - set(store.FROM_HEADERS):
         dataset.column(name)  # a wrong column is found before anything is decoded
     dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)

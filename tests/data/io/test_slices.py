@@ -62,7 +62,7 @@ def test_what_cannot_be_cut_is_refused(volumes: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             slices.choose(sources.load(frame), "sagittal")
-    with pytest.raises(UsageError, match="--axis oblique: one of axial, coronal, sagittal"):
+    with pytest.raises(UsageError, match="axis='oblique': must be axial, coronal or sagittal"):
         slices.choose(sources.load(str(volumes)), "oblique")
 
 
