@@ -28,6 +28,7 @@ ORDER = (
     ("studies",),
     ("serving",),
     ("commands",),
+    ("help_page",),
     ("cli",),
     ("__main__",),
 )

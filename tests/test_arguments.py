@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import scotoma
+from scotoma import cli
 from scotoma.arguments import DataArgs, check_arguments, configuration
 from scotoma.errors import UsageError
 
@@ -156,3 +157,13 @@ def test_choices_are_those_of_the_modules_that_use_them() -> None:
     assert choices(scotoma.study, "modality") == ("auto", *MODALITIES)
     assert choices(scotoma.prepare, "axis") == tuple(read.AXES)
     assert choices(scotoma.prepare, "equalize") == tuple(base.EQUALIZE)
+
+
+def test_messages_name_arguments_in_python_and_flags_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=r"^label_fraction 2\.0: must be above 0 and at most 1$"):
+        scotoma.finetune("phantom:20", "cardiomegaly", "nowhere", label_fraction=2.0)
+    command = ["finetune", "phantom:20", "--target", "cardiomegaly", "--encoder", "nowhere", "--label_fraction", "2"]
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err == "scotoma: --label_fraction 2.0: must be above 0 and at most 1\n"
+    with pytest.raises(UsageError, match=r"^label_fraction"):  # the command leaves nothing behind
+        scotoma.finetune("phantom:20", "cardiomegaly", "nowhere", label_fraction=2.0)

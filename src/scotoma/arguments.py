@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from scotoma.errors import UsageError, notice
+from scotoma.errors import ScotomaError, UsageError, in_python, notice
 
 R = TypeVar("R")
 Modality = Literal[
@@ -22,6 +22,7 @@ Modality = Literal[
 ]
 Precision = Literal["bf16-mixed", "32-true"]
 Decoder = Literal["auto", "unet", "deeplabv3plus", "upernet", "setr_pup"]
+POSITIONAL = ("run", "runs", "data", "patient")  # may stand without their flag
 RENAMED = {"evaluators": "with"}  # where the flag has another name than the argument
 OLD = {"readers": "annotators"}  # names of arguments and keys of version 0.1.0, read for one version more
 NOT_CONFIGURATION = ("out", "overwrite", "resume", "quiet")
@@ -33,11 +34,13 @@ class TableArgs:
     """Which images, and what is known of each.
 
     Args:
-        data: folder, CSV or Parquet table, MedMNIST .npz, NAME:PATH of a public data set, prepared store, or phantom:N.
-        labels: spreadsheet (CSV or XLSX) to join to the images.
-        on: the spreadsheet's column that names the image.
+        data: folder of images, CSV or Parquet table, MedMNIST .npz, prepared store, public data set (NAME:PATH, see `scotoma
+            list datasets`) or synthetic radiographs (phantom:N).
+        labels: label spreadsheet, CSV or XLSX, to join to the images.
+        on: column of the spreadsheet that identifies the image; found automatically if omitted.
         annotators: how to merge several annotators' labels of one image: majority vote or soft labels.
-        missing: words that mean a missing value, such as NA,unknown; by default empty cells, and NA and the like among numbers.
+        missing: values that mean a missing label, separated by commas; by default empty cells, and NA and the like among
+            numbers.
     """
 
     data: Any
@@ -53,10 +56,10 @@ class DataArgs(TableArgs):
 
     Args:
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
-        classes: classes of one categorical target to distinguish; other values count as unlabelled.
-        seed: random seed of the split, the label draws, the weights, the order and the augmentation.
+        classes: classes of one categorical target to distinguish, separated by commas; other values count as unlabelled.
+        seed: random seed of split, label draws, weights, order and augmentation.
         strict: stop at an unreadable image instead of leaving it out.
-        allow_leakage: continue where a patient or image is on both sides of the split, or was in the encoder's pretraining.
+        allow_leakage: continue although a patient or image is in two parts of the split, or was in the encoder's pretraining.
     """
 
     separator: str | None = None
@@ -121,7 +124,11 @@ def check_arguments(function: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> R:
-        return function(**bind(*args, **kwargs))
+        try:
+            return function(**bind(*args, **kwargs))
+        except ScotomaError as error:
+            error.args = (in_python(str(error)),)
+            raise
 
     checked.__doc__ = _flat_docstring(function.__doc__ or "", groups)
     checked.__annotations__ = {p.name: p.annotation for p in flat} | {"return": hints.get("return", Any)}
@@ -169,6 +176,16 @@ def wanted(hint: Any) -> str:
     """The values that a type takes, in words."""
     either = typing.get_args(hint) if _is_union(hint) else (hint,)
     return " or ".join(_words(one) for one in either if one is not type(None))
+
+
+def choices_of(hint: Any) -> list[str]:
+    """The values of an argument of fixed choices, of one alone or of a list; else none."""
+    for one in typing.get_args(hint) if _is_union(hint) else (hint,):
+        if typing.get_origin(one) is list:
+            return choices_of(typing.get_args(one)[0])
+        if typing.get_origin(one) is Literal:
+            return [str(value) for value in typing.get_args(one)]
+    return []
 
 
 def _words(hint: Any) -> str:

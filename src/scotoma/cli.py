@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from scotoma import plugins, processes
-from scotoma.arguments import OLD, RENAMED, flag_name, wanted
+from scotoma.arguments import OLD, POSITIONAL, RENAMED, flag_name, wanted
 from scotoma.distributed import launcher
-from scotoma.errors import ScotomaError, UsageError
+from scotoma.errors import AT_COMMAND_LINE, ScotomaError, UsageError
 
 VERBS = {
-    "demo": "a whole study on synthetic chest X-rays, in a few minutes; ends with report.html",
+    "demo": "a whole study on synthetic chest radiographs, in a few minutes; ends with report.html",
     "audit": "problems of the data, worst first: leaks, duplicates, shortcuts, outliers; changes nothing",
     "prepare": "images -> a store, decoded once (the other verbs do it by themselves, into a cache)",
     "split": "training, validation and test set or folds by patient, balanced over labels, written into the table",
@@ -40,7 +40,6 @@ VERBS = {
     "report": "run folders -> one self-contained report.html",
     "list": "methods, encoders, datasets, evaluators; one line each",
 }
-_POSITIONAL = ("run", "runs", "data", "patient")  # arguments that may stand without their flag
 TRACEBACK = "SCOTOMA_TRACEBACK"  # set: an unforeseen error is shown in full
 
 
@@ -60,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
+    token = AT_COMMAND_LINE.set(True)
     try:
         return _run(arguments[0], arguments[1:])
     except (ScotomaError, OSError) as error:  # of the latter: a full disk, a file that may not be read
@@ -74,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"scotoma: {_fault(error)}", file=sys.stderr)
         return 1
+    finally:
+        AT_COMMAND_LINE.reset(token)
 
 
 def _is_unfinished(arguments: list[str]) -> bool:
@@ -129,7 +131,10 @@ def _run(verb: str, arguments: list[str]) -> int:
         return listing.show(arguments, VERBS[verb])
     function = function_of(verb)
     if "--help" in arguments or "-h" in arguments:
-        _help(verb, function, arguments)
+        from scotoma import help_page
+
+        method = _method(function, arguments, {})
+        print(help_page.page(verb, function, _parser(verb, function, method)._actions, _hints(function, method), method), end="")
         return 0
     values = _parse(verb, function, arguments)
     if values.get("devices", 1) > 1 and not launcher.several():
@@ -240,7 +245,7 @@ def _rewritten(verb: str, function: Callable[..., Any], method: str | None, argu
         if name in lists:
             value = _as_list(value, quoted=not re.search(r"\[(int|float)\b", str(hints[name])))
         done.append(f"--{name}={value}")
-    places = [name for name in inspect.signature(function).parameters if name in _POSITIONAL]
+    places = [name for name in inspect.signature(function).parameters if name in POSITIONAL]
     if positional and places == ["runs"]:
         return [*done, f"--runs=[{','.join(map(json.dumps, positional))}]"]
     if len(positional) > len(places):
@@ -316,24 +321,6 @@ def _plainly(message: str, hints: dict[str, Any]) -> str:
     if found is None or found[1] not in hints:
         return message.rstrip(".")
     return f"--{flag_name(found[1])} {message.rpartition('value: ')[2]}: must be {wanted(hints[found[1]])}"
-
-
-def _help(verb: str, function: Callable[..., Any], arguments: list[str]) -> None:
-    """Print the flags as they are typed here: switches and lists plain, a name after ``--method``."""
-    method = _method(function, arguments, {})
-    parser = _parser(verb, function, method)
-    switches = {name for name, hint in _hints(function, method).items() if hint is bool}
-    for action in parser._actions:
-        if action.dest == "method":
-            action.metavar, action.help = "METHOD", f"see `scotoma list methods`; what follows are the arguments of {method}"
-        elif action.dest in switches:
-            action.nargs = 0
-        action.option_strings = [s for s in action.option_strings if not s.endswith("+")]
-        if action.dest in RENAMED:
-            action.option_strings, action.metavar = [f"--{RENAMED[action.dest]}"], "NAMES"
-        if action.dest in _POSITIONAL:
-            action.metavar, action.help = action.dest.upper(), f"{action.help} May stand without a flag."
-    parser.print_help()
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:

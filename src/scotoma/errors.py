@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from contextvars import ContextVar
+
+AT_COMMAND_LINE: ContextVar[bool] = ContextVar("AT_COMMAND_LINE", default=False)  # messages have flags, not arguments
 
 
 class ScotomaError(Exception):
@@ -33,7 +37,23 @@ def notice(name: str, text: str) -> None:
         text: the line, with a count; never a value that identifies a patient.
     """
     if os.environ.get("RANK", "0") == "0":
-        print(f"{name}: {text}", file=sys.stderr)
+        print(f"{name}: {in_python(text)}", file=sys.stderr)
+
+
+def in_python(text: str) -> str:
+    """A message with arguments in place of flags, unless this process is the command.
+
+    Example:
+        >>> in_python("runs/a holds a finished run: name another folder, or say --overwrite")
+        'runs/a holds a finished run: name another folder, or say overwrite'
+        >>> in_python("--with metrics failed; see --method.mask_ratio")
+        'evaluators metrics failed; see method_args mask_ratio'
+    """
+    if AT_COMMAND_LINE.get():
+        return text
+    text = re.sub(r"(?<![\w-])--with\b", "evaluators", text)
+    text = re.sub(r"(?<![\w-])--method\.", "method_args ", text)
+    return re.sub(r"(?<![\w-])--(?=[a-z])", "", text)
 
 
 def number(count: int, noun: str) -> str:

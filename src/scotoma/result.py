@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scotoma.errors import UsageError
 from scotoma.preflight import weights_file
-from scotoma.run_folder import read_rows
+from scotoma.run_folder import Row, read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,21 +43,40 @@ class RunResult(PosixPath):
     @property
     def rows(self) -> pd.DataFrame:
         """All results, a row each; see the page on the run folder for the columns."""
+        return Rows(read_rows(self.path)).table
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metric -> value over all classes and label draws; see `Rows.metrics`."""
+        return Rows(read_rows(self.path)).metrics
+
+
+class Rows(list[Row]):
+    """The rows that a verb returns: a list of mappings, as a table, or the main metrics alone.
+
+    Example:
+        >>> Rows([{"evaluator": "metrics", "metric": "auroc", "value": 0.8}]).metrics
+        {'auroc': 0.8}
+    """
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows as a DataFrame."""
         import pandas as pd
 
-        return pd.DataFrame(read_rows(self.path))
+        return pd.DataFrame(list(self))
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Metric -> value over all classes and label draws.
 
         Raises:
-            UsageError: a metric has several values, of several methods or label fractions: take them from ``rows``.
+            UsageError: a metric has several values, of several methods, evaluators or label fractions.
         """
         found: dict[str, Any] = {}
-        for row in read_rows(self.path):
+        for row in self:
             if row["evaluator"] == "data" or any(row.get(key) is not None for key in _PARTS):
                 continue
             if found.setdefault(row["metric"], row["value"]) != row["value"]:
-                raise UsageError(f"{self}: {row['metric']} has several values; take them from .rows")
+                raise UsageError(f"{row['metric']} has several values here: choose among the rows")
         return found

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from scotoma import preflight
 from scotoma.arguments import TableArgs, check_arguments, configuration
 from scotoma.errors import RunError
+from scotoma.result import Rows
 
 SIZE = 96  # at which images are decoded: the default of the other verbs, which find them done
 PAGE = "audit.html"
@@ -23,19 +24,19 @@ def audit(
     fail_on: Literal["error", "warning", "never"] = "never",
     overwrite: bool = False,
     quiet: bool = False,
-) -> list[dict[str, Any]]:
-    """Look for what would make results wrong: leaks, duplicates, shortcuts, odd and identifying images; changes nothing.
+) -> Rows:
+    """Find problems of a data set: leakage, duplicates, shortcuts, outliers, identifying images; changes nothing.
 
-    Problems are printed, worst first. With `out`, a run folder holds them as rows, with the row ids of all images
-    concerned, and as `audit.html` with thumbnails: which are as confidential as the images.
+    Problems are printed, worst first. With `out`, a run folder holds them as rows, with the row ids of all images concerned, and
+    as `audit.html` with thumbnails, which are as confidential as the images.
 
     Args:
         source: see `TableArgs`.
-        against: other images, named in the same ways, which must not share patients or images with these (an external test).
-        target: columns to be predicted, separated by commas; by default label, where there is such a column.
+        against: second data set, such as an external test set, which must share no patient and no image with the first.
+        target: label columns, separated by commas; by default label, if there is such a column.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
-        out: the run folder; nothing is written without it.
-        fail_on: error, warning or never: from which problem on the exit code is 1.
+        out: run folder for the rows and `audit.html`; by default nothing is written.
+        fail_on: lowest severity that makes the exit code 1.
         overwrite: replace the finished run in `out`.
         quiet: print neither the problems nor a progress bar.
 
@@ -93,4 +94,4 @@ def audit(
     bad = [f for f in findings if f.severity == "error" or (fail_on == "warning" and f.severity == "warning")]
     if bad and fail_on != "never":
         raise RunError(f"{dataset.name}: {len(bad)} problems, the first: {bad[0].text}")
-    return found
+    return Rows(found)

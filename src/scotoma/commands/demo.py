@@ -1,4 +1,4 @@
-"""``demo``: the whole way on made-up chest X-rays."""
+"""``demo``: a whole study on synthetic chest radiographs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from scotoma.arguments import check_arguments
 def demo(
     out: str | Path = "runs/demo", images: int = 1500, minutes: float = 2.0, overwrite: bool = True, quiet: bool = False
 ) -> Path:
-    """Draw chest X-ray phantoms, pretrain on them, train classifiers of an enlarged heart with few labels, write the report.
+    """Run a study on synthetic chest radiographs: pretraining, classifiers of cardiomegaly with few labels, report.
 
     Args:
-        out: the run folder.
-        images: how many phantoms.
-        minutes: wall-clock budget of each of the two pretrainings.
+        out: run folder.
+        images: number of synthetic radiographs.
+        minutes: length of each of the two pretrainings in minutes of wall clock.
         overwrite: replace an earlier demo in `out`.
-        quiet: no progress bars.
+        quiet: no progress bar.
 
     Returns:
         The run folder; open its `report.html`.

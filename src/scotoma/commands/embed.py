@@ -35,11 +35,11 @@ def embed(
     No split is drawn: ``split`` is the table's own, else the side that the run had an image or its patient on, else missing.
 
     Args:
-        run: a finished pretrain or finetune run, or an encoder or model file (of a model, the features that its head sees).
+        run: finished pretraining or fine-tuning run, or an encoder or model file (of a model: the features before its head).
         source: see `TableArgs`.
-        out: the Parquet file.
-        target: columns of the table to write beside the features; by default those of the classifier that the table has.
-        rows: train, val or test for the images of that split, or all.
+        out: Parquet file to write.
+        target: columns of the table to copy beside the features; by default the model's targets.
+        rows: images to embed: those of one part of the split, or all.
         strict: stop at an unreadable image instead of leaving it out.
         overwrite: replace the file `out`.
         quiet: no progress bar.

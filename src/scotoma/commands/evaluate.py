@@ -9,7 +9,8 @@ from typing import Literal
 from scotoma import plugins, preflight
 from scotoma.arguments import DataArgs, check_arguments, configuration
 from scotoma.errors import UsageError, notice
-from scotoma.run_folder import Row, Run, status
+from scotoma.result import Rows
+from scotoma.run_folder import Run, status
 
 
 @check_arguments
@@ -25,26 +26,26 @@ def evaluate(
     keep_identity: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
-) -> list[Row]:
-    """Test an encoder or a classifier on the test rows of a table, or on all of a table that a finished model has never seen.
+) -> Rows:
+    """Test an encoder or a model on the test set of a table, or on all of a table of which a finished model has seen nothing.
 
     Args:
-        run: a finished pretrain or finetune run, or an encoder or model file.
+        run: finished pretraining or fine-tuning run, or an encoder or model file.
         source: see `DataArgs`.
-        evaluators: see `scotoma list evaluators`; by default metrics for a classifier, segmentation for a segmenter, regression
-            for a model of numbers, linear for an encoder.
-        target: the columns to predict; by default those of the classifier.
-        out: a run folder of its own; by default the rows join those of `run`.
-        split: rows to test: test (of the table's column split, or of a drawn split), all (every labelled row), or auto: all for a
-            finished model and a table without a split of which it has seen nothing, else test.
-        fractions: shares of the labels with which probes are trained; by default 1.
-        seeds: label draws for each fraction below 1.
-        keep_identity: explanations of DICOM images, written as DICOM, carry the patient's identity; by default a pseudonym.
-        overwrite: replace a finished run in `out`.
-        quiet: no progress bars.
+        evaluators: evaluators, see `scotoma list evaluators`; by default metrics for a classifier, segmentation for a
+            segmenter, regression for a regressor, linear for an encoder.
+        target: label columns; by default those of the model.
+        out: run folder of its own; by default the rows are added to `run`.
+        split: rows to test: test (the test set), all (every labelled row), or auto: all for a finished model on a table without
+            a split of which it has seen nothing, else test.
+        fractions: label fractions for probes, separated by commas; by default 1.
+        seeds: number of label draws at each fraction below 1.
+        keep_identity: keep the patient's identity in explanations written as DICOM; by default a pseudonym replaces it.
+        overwrite: replace the finished run in `out`.
+        quiet: no progress bar.
 
     Returns:
-        The rows.
+        The rows: a list of mappings with `.table` (a DataFrame) and `.metrics`.
 
     Raises:
         UsageError: the request is wrong; nothing was written, but the rows of those evaluators that did not refuse it.
@@ -139,4 +140,4 @@ def evaluate(
                 notice(material.dataset.name, f"--with {name} failed{kept and '; ' + kept}")
                 raise error
         raise UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
-    return found
+    return Rows(found)

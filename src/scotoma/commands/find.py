@@ -15,14 +15,14 @@ WHERE = ["runs"]
 
 @check_arguments
 def find(patient: str, where: list[str] | None = None, quiet: bool = False) -> list[Row]:
-    """Name every run, store, cache and embeddings file that holds images of a patient, by the keyed hash of the identifier.
+    """List every run, store, cache and embeddings file that contains images of a patient, by the keyed hash of the identifier.
 
-    Files that were made with another key cannot be searched.
+    Files made with another key cannot be searched.
 
     Args:
-        patient: the identifier as the table or the header has it (of a folder a patient: the folder's name), or - to read
-            identifiers from standard input, one a line, which leaves none in the shell's history.
-        where: folders to search, with all below them, separated by commas; by default runs. The cache is always searched.
+        patient: patient identifier as in the table or the header (of a folder per patient: its name), or - to read identifiers
+            from standard input, one a line, which leaves none in the shell's history.
+        where: folders to search recursively, separated by commas; by default runs. The cache is always searched.
         quiet: print nothing.
 
     Returns:

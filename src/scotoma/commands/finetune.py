@@ -41,38 +41,41 @@ def finetune(
     resume: bool = False,
     quiet: bool = False,
 ) -> RunResult:
-    """Turn an encoder and labels into a classifier, segmenter or regressor. Rows tell how it does on validation rows.
+    """Train a classifier, segmenter or regressor from an encoder and labels.
+
+    The validation set chooses stopping, thresholds and calibration; test the model with `scotoma evaluate`.
 
     Args:
         source: see `DataArgs`.
-        target: one column of classes; several of 0/1/missing (multi-label); or mask_path, whose regions are to be found.
-        encoder: a finished pretraining run, or an encoder file.
-        out: the run folder.
-        regression: the target is one column of numbers (an age, an ejection fraction), which is predicted as such.
-        frozen: leave the encoder as it is and fit a logistic (or ridge) regression on its features, or train the decoder alone.
-        decoder: of regions: unet, deeplabv3plus or upernet for a convolutional network, upernet or setr_pup for a vision
-            transformer; auto takes the first.
-        size: side of what the encoder sees, pixels; by default that of its pretraining.
-        label_fraction: share of the training and validation labels to use.
-        steps: length as optimiser steps.
-        batch_size: images a step.
-        learning_rate: peak; 0 for the one that a range test on throw-away steps finds (its figure is kept).
-        weight_decay: of AdamW.
-        schedule: of the learning rate: cosine, constant, one_cycle, or plateau (constant, lowered where validation rows improve no
-            more).
-        patience: stop after so many checks of the validation rows without improvement (10 checks a run) and keep the best
-            weights; 0 trains the fixed number of steps.
-        monitor: what is checked: loss, auroc, average_precision, balanced_accuracy, mcc or another metric; of regions loss
-            or dice; of numbers loss or mae.
-        balance: how classes are made to count alike: weights (in the loss), oversample, undersample; or none.
-        threshold: what validation rows choose each class's threshold by: youden (sensitivity + specificity), or the sensitivity to
-            be reached, such as 0.95. Probabilities are calibrated there too (by a temperature).
-        drop_path: share of the residual branches that training leaves out at the last layer, rising from 0 at the first.
-        method_args: arguments of the supervised method: what is trained, mixed, smoothed and dropped.
-        precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
-        overwrite: replace a finished run in `out`.
-        resume: go on with an interrupted run in `out`.
-        quiet: no progress bars.
+        target: label columns: one with classes, several with 0/1/missing (multi-label), or mask_path for segmentation.
+        encoder: finished pretraining run or encoder file.
+        out: run folder.
+        regression: predict numbers (age, ejection fraction) from one target column.
+        frozen: keep the encoder frozen and fit a logistic or ridge regression on its features (segmentation: train the decoder
+            alone).
+        decoder: segmentation decoder: unet, deeplabv3plus or upernet for a convolutional network, upernet or setr_pup for a
+            vision transformer; auto takes the first of these.
+        size: input image size in pixels; by default that of the pretraining.
+        label_fraction: fraction of the training and validation labels to use, above 0 and at most 1.
+        steps: training length in optimiser steps.
+        batch_size: images per step.
+        learning_rate: peak learning rate; 0: chosen by a learning-rate finder, with a figure.
+        weight_decay: weight decay of AdamW.
+        schedule: learning-rate schedule; plateau: constant, lowered when the validation set improves no more.
+        patience: early-stopping patience in validation checks (10 per run); the best weights are restored; 0 disables.
+        monitor: validation metric for early stopping: loss, auroc, average_precision, balanced_accuracy, mcc or another metric;
+            segmentation: loss or dice; regression: loss or mae.
+        balance: class balancing: loss weights, oversampling, undersampling or none.
+        threshold: decision threshold of each class, chosen on the validation set: youden (maximum of sensitivity +
+            specificity), or the sensitivity to reach, such as 0.95. Probabilities are calibrated on the validation set, too
+            (temperature scaling).
+        drop_path: stochastic depth: drop rate of the last layer's residual branch, rising linearly from 0 at the first layer.
+        method_args: arguments of the supervised method: augmentation, mixup, label smoothing, layer decay and others.
+        precision: floating-point precision; by default bf16-mixed where the processor supports it (CPU: from 32 pixels on),
+            else 32-true.
+        overwrite: replace the finished run in `out`.
+        resume: continue the interrupted run in `out`.
+        quiet: no progress bar.
 
     Returns:
         The run folder: a path with `.metrics`, `.encoder` and `.rows`.

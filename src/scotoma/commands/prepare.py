@@ -26,29 +26,31 @@ def prepare(
     strict: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Decode images once into a store; the other verbs do it by themselves, into a cache.
+    """Decode images once into a store that can be moved and shared; the other verbs decode into a cache.
 
-    Where files do not state what is black and white, that is decided once for all images of a data set (PNG, TIFF, npz) or of a
-    series (DICOM), printed and recorded.
+    If files do not state their display range, one is chosen for all images of a data set (PNG, TIFF, npz) or of a series (DICOM),
+    printed and recorded.
 
     The store holds the table without paths and what identifies patients: patients, studies and groups are keyed hashes, and
     columns of names, numbers of persons, dates, addresses and free text are left out, with a line that names them.
 
     Args:
         source: see `TableArgs`.
-        out: the store's folder, new or empty.
-        size: the training size it must serve, pixels; the store's side is at least 1.3 times that.
-        channels: 1 or 3; by default 3 where any image has colour.
-        columns: further columns of the table to keep that would be left out, separated by commas; a direct identifier (a name, a
-            record number, a birth date, an address) never is.
-        windows: 1 or 3 windows of the stored values (CT: HU), one a channel: brain, subdural, bone, lung, mediastinum, softtissue,
-            abdomen, or centre:width; by default as the data set and the files say.
-        equalize: none, histogram or clahe; by default as the data set says.
-        offset: added to the values of PNG, TIFF and npz before the windows, such as -32768 for 16-bit PNG of HU + 32768.
-        redact: burned-in text painted over at full resolution, lines of four letters or digits and more; needs the extra `ocr`.
-        axis: along which NIfTI volumes are cut: axial, coronal or sagittal.
-        every: keep every so many-th slice of a file, from its first.
-        skip_empty: leave out slices that show nothing.
+        out: folder of the store, new or empty.
+        size: largest input image size in pixels that the store serves; images are stored at least 1.3 times as large.
+        channels: channels to store; by default 3 if any image has colour, else 1.
+        columns: further columns of the table to keep that would be left out, separated by commas; a direct identifier (name,
+            record number, birth date, address) is never kept.
+        windows: 1 or 3 intensity windows, one per channel, in stored values (CT: HU): brain, subdural, bone, lung, mediastinum,
+            softtissue, abdomen, or centre:width; by default those of the data set or the headers.
+        equalize: histogram equalisation of each image; by default that of the data set.
+        offset: number added to the stored values of PNG, TIFF and npz before windowing, such as -32768 for 16-bit PNG of HU +
+            32768.
+        redact: paint over burned-in text at full resolution (lines of four letters or digits and more); requires the extra
+            `ocr`.
+        axis: plane in which NIfTI volumes are cut into slices.
+        every: slice interval: keep every n-th slice of a file, from its first.
+        skip_empty: leave out empty slices.
         strict: stop at an unreadable image instead of leaving it out.
         quiet: no progress bar.
 

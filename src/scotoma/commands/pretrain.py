@@ -43,41 +43,46 @@ def pretrain(
     resume: bool = False,
     quiet: bool = False,
 ) -> RunResult:
-    """Pretrain an encoder on images, unlabelled unless the method needs labels.
+    """Pretrain an encoder on images, without labels unless the method requires them.
 
-    Test and validation rows (the table's, or those of a drawn split) are kept out, so that the encoder can be tested on them.
+    Validation and test set (the table's column split, or a drawn split) are left out, so that the encoder can be tested on them.
 
     Args:
         source: see `DataArgs`.
-        method: see `scotoma list methods`.
-        out: the run folder.
-        encoder: a timm network, or vit_tiny_patch8 and the like; by default the method's own.
-        init: start from these weights: a run, a weights file of timm's names, or a tag of timm's pretrained networks.
-        preset: small (the method's defaults, for small data) or reference (the paper's); flags override either.
+        method: pretraining method, see `scotoma list methods`.
+        out: run folder.
+        encoder: network: a timm name, or vit_tiny_patch8 and the like; by default the method's own.
+        init: initial weights: a run, a weights file with timm's names, or a tag of timm's pretrained networks; by default
+            random.
+        preset: hyperparameters: small (the method's defaults, for small data sets) or reference (the paper's); flags override
+            either.
         method_args: the method's arguments; on the command line --method.NAME VALUE.
-        target: the columns to train on, for methods that need labels.
-        size: side of what the encoder sees, pixels.
-        channels: 1 or 3; by default 3 where any image has colour.
-        modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
-        minutes: wall-clock budget of the training; the number of steps is fixed before the first (10 where no length is given).
-        epochs: length as passes over the training images.
-        steps: length as optimiser steps.
-        batch_size: images a step; by default the method's, at most half the images; auto for the most that a GPU's memory holds
-            (which the learning rate may have to follow).
-        learning_rate: peak; by default the method's.
-        weight_decay: of AdamW; by default the method's.
-        precision: bf16-mixed or 32-true; by default bf16-mixed where the processor has it (a CPU: from 32 pixels on).
-        devices: GPUs of this machine (without any: processes) that share each batch; torchrun's and SLURM's processes are found
-            by themselves, over several machines too.
-        compile: let torch.compile fuse the step; the first ones take minutes, and not every network gains.
-        shard: deal weights, gradients and moments out over the devices, of which each otherwise has all (FSDP): for networks that
-            are too large for one; with --steps or --epochs, without --compile.
-        checkpointing: compute activations again in the backward pass: a third more work, far less memory; not with batch norm.
-        accumulate: take each device's share of a batch in so many parts, one after the other, where it does not fit; what
-            compares images with one another (simclr, vicreg, ...) then compares those of a part.
-        overwrite: replace a finished run in `out`.
-        resume: go on with an interrupted run in `out`.
-        quiet: no progress bars.
+        target: label columns, for methods that require labels.
+        size: input image size in pixels.
+        channels: input channels; by default 3 if any image has colour, else 1.
+        modality: imaging modality, which determines the plausible augmentations; auto takes it from the data set or the DICOM
+            headers.
+        minutes: training time in minutes of wall clock; the number of steps is fixed before the first (10 if no length is
+            given).
+        epochs: training length in passes over the training images.
+        steps: training length in optimiser steps.
+        batch_size: images per step; by default the method's, at most half the images; auto: the most that fit into GPU memory
+            (the learning rate may have to be adapted).
+        learning_rate: peak learning rate; by default the method's.
+        weight_decay: weight decay of AdamW; by default the method's.
+        precision: floating-point precision; by default bf16-mixed where the processor supports it (CPU: from 32 pixels on),
+            else 32-true.
+        devices: number of GPUs of this machine (of processes, without a GPU) that share each batch; the processes of torchrun
+            and SLURM, on several machines too, are detected.
+        compile: compile the training step with torch.compile; the first steps take minutes, and not every network gains.
+        shard: shard parameters, gradients and optimiser state across devices (FSDP), for networks too large for one device;
+            requires --steps or --epochs, excludes --compile.
+        checkpointing: activation checkpointing: a third more computation, far less memory; not for networks with batch norm.
+        accumulate: gradient accumulation: number of parts of each device's batch; methods that compare images within a batch
+            (simclr, vicreg, ...) compare those of a part.
+        overwrite: replace the finished run in `out`.
+        resume: continue the interrupted run in `out`.
+        quiet: no progress bar.
 
     Returns:
         The run folder: a path with `.metrics`, `.encoder` and `.rows`.

@@ -20,19 +20,19 @@ def purge(
     yes: bool = False,
     quiet: bool = False,
 ) -> list[Row]:
-    """Remove a patient from everything that `scotoma find` names; without `--yes` it prints what would be done and changes nothing.
+    """Remove a patient from everything that `scotoma find` lists; without `--yes` the actions are printed and nothing changes.
 
-    Stores of the cache are removed, and made anew at their next use; so is what a killed build left there. A prepared store and an
-    embeddings file lose his rows, pixels zeroed; other images keep their row ids. Weights cannot forget: a run that holds him is
-    marked as holding a withdrawn patient and loses the pages and figures that may show his images; with `--runs` it is removed.
-    Remove his images from your own data first.
+    Cached stores are removed and made anew at their next use; so are unfinished ones. From a prepared store and an embeddings file
+    the patient's rows are removed, pixels zeroed; other images keep their row ids. Weights cannot forget: a run that contains the
+    patient is marked, and pages and figures that may show the images are removed; with `--runs` the run is removed. Remove the
+    images from your own data first.
 
     Args:
-        patient: the identifier as the table or the header has it, or - to read identifiers from standard input, one a line.
-        where: folders to search, with all below them, separated by commas; by default runs. The cache is always searched.
-        cache: empty the cache, whomever it holds; stands without a patient.
-        runs: remove runs that hold him, instead of marking them, and other weights that were trained on him.
-        yes: do it.
+        patient: patient identifier as in the table or the header, or - to read identifiers from standard input, one a line.
+        where: folders to search recursively, separated by commas; by default runs. The cache is always searched.
+        cache: empty the whole cache; excludes a patient.
+        runs: remove runs and other weights that were trained on the patient, instead of marking the runs.
+        yes: carry it out; by default the actions are only listed.
         quiet: print nothing.
 
     Returns:

@@ -9,12 +9,12 @@ from scotoma.arguments import check_arguments
 
 @check_arguments
 def report(runs: list[Path], out: Path | None = None) -> Path:
-    """Write one page about these runs; beside it ``tables/``, ``model_card.md`` and ``checklist.md``.
+    """Write one page about run folders; beside it ``tables/``, ``model_card.md`` and ``checklist.md``.
 
     Args:
-        runs: run folders; run folders inside them are read too.
-        out: the page to write; ``report.html`` in the first run's folder if not given. What lies beside a page of another name
-            has that name in front (``both.html``: ``both_tables/``, ``both_model_card.md``).
+        runs: run folders; run folders inside them are read, too.
+        out: page to write; by default `report.html` in the first run's folder. Files beside a page of another name carry its
+            name (`both.html`: `both_tables/`, `both_model_card.md`).
 
     Returns:
         The page's path.

@@ -26,28 +26,32 @@ def split(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Split images by patient into train, val and test, balanced over labels; writes the table with a column `split`.
+    """Split images by patient into training, validation and test set, balanced over labels; writes the table with a column split.
 
-    The unit joins all that is known to belong together: patient, study, series, the file of a frame, and `group`. Rows without a
-    patient are decoded to read their headers; rows without any of these are kept together by their looks (near-duplicates and
-    altered copies). The table's own columns are written as they came, so `out` is as confidential as the input.
-    Identical images of two patients are refused when the table is used. For k-fold cross-validation: `--folds 5 --out folds.csv`,
-    then for each fold `scotoma split folds.csv --test_where fold=1 --out fold1.csv`.
+    Images of one patient, study, series, file or `group` stay on one side. For rows without a patient the headers are read; rows
+    without any of these are grouped by image similarity (near-duplicates and altered copies). The table's own columns are written
+    unchanged, so `out` is as confidential as the input. Identical images of two patients are refused when the table is used.
+
+    Cross-validation: `--folds 5 --out folds.csv`, then for each fold `scotoma split folds.csv --test_where fold=1 --out fold1.csv`.
 
     Args:
         source: see `TableArgs`.
-        out: the table to write, .csv or .parquet.
-        target: columns to balance, separated by commas: one of classes, or several of 0/1/missing. Units without a label train.
-        classes: the classes of one categorical target to balance; others count as unlabelled.
-        by: a further column whose equal values stay on one side; what belongs together by itself is kept whole beside it.
-        test_where: COLUMN=VALUE,VALUE: these rows test (a site for an external test, a fold), the others train and choose.
-        test_after: COLUMN=VALUE: rows with a later date or a larger value test, the others train and choose.
-        folds: write a column fold (0 to folds - 1) too; without --test_where and --test_after, fold 0 tests.
-        keep: an earlier table of this verb: its units keep their side, new ones are added for balance.
-        shares: of train, val and test; by default 0.7, 0.1, 0.2.
-        copies: keep altered copies (mirrored, turned, cropped, brightened) on one side too, whatever patient they name; images
-            without any id are kept so by default.
-        seed: of the draw.
+        out: table to write, .csv or .parquet.
+        target: label columns to balance, separated by commas: one with classes, or several with 0/1/missing. Unlabelled
+            patients go to the training set.
+        classes: classes of one categorical target to balance; other values count as unlabelled.
+        by: further grouping column: rows with equal values stay on one side, beside patient, study and series.
+        test_where: test set by value, COLUMN=VALUE,VALUE (a site for an external test, a fold); the other rows are divided into
+            training and validation set.
+        test_after: test set by date or number, COLUMN=VALUE: rows with a later date or a larger value; the other rows are
+            divided into training and validation set.
+        folds: number of cross-validation folds, written into a column fold (0 to folds - 1); without --test_where and
+            --test_after fold 0 is the test set.
+        keep: earlier table of this verb: its patients keep their side, new ones are added for balance.
+        shares: fractions of training, validation and test set, separated by commas; by default 0.7, 0.1, 0.2.
+        copies: keep altered copies (mirrored, rotated, cropped, brightened) on one side, too, whatever their patient column
+            contains; the default for images without any identifier.
+        seed: random seed of the split.
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
         overwrite: replace `out`.
         quiet: no progress bar, no counts.

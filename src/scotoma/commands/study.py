@@ -42,37 +42,39 @@ def study(
     resume: bool = False,
     quiet: bool = False,
 ) -> RunResult:
-    """Show what pretraining was worth: every method once, then classifiers on nested label fractions, beside controls.
+    """Measure the benefit of pretraining: every method once, then models on nested label fractions, beside baselines.
 
-    Pretraining sees training rows only. A method that reads labels is pretrained anew for each fraction and draw.
+    Pretraining uses the training set only. A method that requires labels is pretrained anew for each fraction and label draw.
 
     Args:
         source: see `DataArgs`.
-        target: one column of classes; several of 0/1/missing (multi-label); or mask_path, whose regions are to be found.
-        methods: see `scotoma list methods`; separated by commas. With other arguments than a method's defaults:
-            'mae?masking=block&mask_ratio=0.6' (quoted, for the shell's sake).
-        out: the run folder.
-        fractions: shares of the labels, separated by commas; by default 0.01, 0.1, 1.
-        seeds: label draws for each fraction.
-        minutes: wall-clock budget of each pretraining (10 where no length is given).
-        epochs: length of each pretraining as passes over the training images.
-        steps: length of each pretraining as optimiser steps; one number, or a number for each method.
-        size: side of what the encoder sees, pixels.
+        target: label columns: one with classes, several with 0/1/missing (multi-label), or mask_path for segmentation.
+        methods: pretraining methods, separated by commas, see `scotoma list methods`; with arguments (quoted for the shell):
+            'mae?masking=block&mask_ratio=0.6'.
+        out: run folder.
+        fractions: label fractions, separated by commas; by default 0.01, 0.1, 1.
+        seeds: number of label draws at each fraction.
+        minutes: length of each pretraining in minutes of wall clock (10 if no length is given).
+        epochs: length of each pretraining in passes over the training images.
+        steps: length of each pretraining in optimiser steps: one number, or one for each method.
+        size: input image size in pixels.
         encoder: one network for all methods; by default each method's own.
-        modes: how encoders are used: linear (frozen), finetune; of regions finetune alone.
-        controls: random (the same network, random weights, the same budget), majority, pixels, header; and weights to compare with:
-            a run, a weights file, or a tag of timm's pretrained networks, such as resnet18.a1_in1k.
-        finetune_steps: optimiser steps of each fine-tuning.
-        finetune_learning_rate: peak of each fine-tuning.
-        finetune_size: side of what the encoder sees in fine-tuning, pixels; by default as in pretraining.
-        finetune_batch_size: images a step of each fine-tuning.
-        decoder: of regions: unet, deeplabv3plus, upernet or setr_pup; auto takes the first that goes with the network.
-        regression: the target is one column of numbers (an age, an ejection fraction), which is predicted as such.
-        channels: 1 or 3; by default 3 where any image has colour.
-        modality: which augmentations are plausible: auto, grey, xray, ct, mr, colour, dermoscopy, fundus.
-        overwrite: replace a finished study in `out`.
-        resume: go on with an interrupted study in `out`.
-        quiet: no progress bars.
+        modes: use of the encoders: linear (frozen, a linear probe), finetune, or both; by default both (segmentation:
+            finetune).
+        controls: baselines: random (the same network and budget from random weights), majority, pixels, header; and weights to
+            compare with: a run, a weights file, or a tag of timm's pretrained networks, such as resnet18.a1_in1k.
+        finetune_steps: length of each fine-tuning in optimiser steps.
+        finetune_learning_rate: peak learning rate of each fine-tuning.
+        finetune_size: input image size of fine-tuning in pixels; by default that of the pretraining.
+        finetune_batch_size: images per step of each fine-tuning.
+        decoder: segmentation decoder; auto takes the first that fits the network.
+        regression: predict numbers (age, ejection fraction) from one target column.
+        channels: input channels; by default 3 if any image has colour, else 1.
+        modality: imaging modality, which determines the plausible augmentations; auto takes it from the data set or the DICOM
+            headers.
+        overwrite: replace the finished study in `out`.
+        resume: continue the interrupted study in `out`.
+        quiet: no progress bar.
 
     Returns:
         The run folder, with `report.html`: a path with `.rows`.
