@@ -45,15 +45,23 @@ def in_python(text: str) -> str:
 
     Example:
         >>> in_python("runs/a holds a finished run: name another folder, or say --overwrite")
-        'runs/a holds a finished run: name another folder, or say overwrite'
+        'runs/a holds a finished run: name another folder, or say `overwrite`'
         >>> in_python("--with metrics failed; see --method.mask_ratio")
-        'evaluators metrics failed; see method_args mask_ratio'
+        "`evaluators` metrics failed; see `method_args['mask_ratio']`"
+        >>> in_python("holds a withdrawn patient: `scotoma purge P --yes` removes it")
+        'holds a withdrawn patient: `scotoma purge P --yes` removes it'
     """
     if AT_COMMAND_LINE.get():
         return text
-    text = re.sub(r"(?<![\w-])--with\b", "evaluators", text)
-    text = re.sub(r"(?<![\w-])--method\.", "method_args ", text)
-    return re.sub(r"(?<![\w-])--(?=[a-z])", "", text)
+    parts = text.split("`")  # between backquotes stands a command
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"(?<![\w-])--([a-z]\w*)(?:\.(\w+))?", _argument, parts[i])
+    return "`".join(parts)
+
+
+def _argument(flag: re.Match[str]) -> str:
+    name, key = "evaluators" if flag[1] == "with" else flag[1], flag[2]
+    return f"`{name}_args[{key!r}]`" if key else f"`{name}`"
 
 
 def number(count: int, noun: str) -> str:

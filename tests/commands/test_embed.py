@@ -122,5 +122,5 @@ def test_of_a_classifier_its_targets_stand_beside_the_features(run: Path, tmp_pa
     encoders.save(tmp_path / "model.safetensors", network, info, head=encoders.nn.Linear(512, 2))
     frame = pd.read_parquet(embed(tmp_path / "model.safetensors", "phantom:12", tmp_path / "e.parquet", quiet=True))
     assert list(frame.columns) == ["row", "split", "patient", "study", "cardiomegaly", "embedding"]
-    with pytest.raises(UsageError, match="say --overwrite"):
+    with pytest.raises(UsageError, match="say `overwrite`"):
         embed(tmp_path / "model.safetensors", "phantom:12", tmp_path / "e.parquet", quiet=True)

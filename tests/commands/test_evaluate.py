@@ -58,7 +58,7 @@ def test_one_that_refuses_leaves_the_rows_of_the_others(encoder: Path, tmp_path:
 def test_where_all_refuse_nothing_is_written(encoder: Path, tmp_path: Path) -> None:
     before = (encoder / "rows.jsonl").read_bytes()
     for out in (tmp_path / "out", None):
-        with pytest.raises(UsageError, match=r"or use --with linear on an encoder$"):
+        with pytest.raises(UsageError, match=r"or use `evaluators` linear on an encoder$"):
             measured(encoder, ["metrics"], out=out)
     assert not (tmp_path / "out").exists() and (encoder / "rows.jsonl").read_bytes() == before
 
@@ -127,7 +127,7 @@ def test_a_finished_model_is_tested_on_all_of_a_table_it_has_never_seen(encoder:
     assert "of a drawn split" in capsys.readouterr().err
     inside = evaluate(model, "phantom:150", out=tmp_path / "inside", quiet=True)
     assert 20 <= next(r for r in inside if r["metric"] == "auroc")["n"] <= 40
-    with pytest.raises(UsageError, match="--split all leaves no rows to train on"):
+    with pytest.raises(UsageError, match="`split` all leaves no rows to train on"):
         evaluate(encoder, "phantom:60:5", target=["cardiomegaly"], split="all", quiet=True)
 
 
@@ -159,7 +159,7 @@ def test_rows_of_another_test_do_not_take_the_place_of_those_of_a_run(encoder: P
     before = read_rows(run)
     for data, target in (("phantom:150", "view"), ("phantom:150:7", "cardiomegaly")):
         with pytest.raises(
-            UsageError, match="of a test on other images or of another target: name a run folder for these with --out"
+            UsageError, match="of a test on other images or of another target: name a run folder for these with `out`"
         ):
             evaluate(run, data, ["majority"], [target], quiet=True, allow_leakage=True)
         assert read_rows(run) == before

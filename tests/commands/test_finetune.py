@@ -66,25 +66,25 @@ def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Pat
     own = evaluate(encoder, data, ["knn"], ["label"], out=tmp_path / "own", quiet=True)
     assert len(read_rows(tmp_path / "own")) == len(own) and counts(read_rows(encoder)) == counts(again)
 
-    with pytest.raises(UsageError, match="name one for the rows with --out"):
+    with pytest.raises(UsageError, match="name one for the rows with `out`"):
         evaluate(encoder / encoder_header.FILE, data, ["knn"], ["label"], quiet=True)
-    with pytest.raises(UsageError, match="name what to predict with --target"):
+    with pytest.raises(UsageError, match="name what to predict with `target`"):
         evaluate(encoder, data, quiet=True)
     with pytest.raises(UsageError, match="did you mean 'linear'"):
         evaluate(encoder, data, ["liner"], ["label"], quiet=True)
     with pytest.raises(UsageError, match="the classifier distinguishes left, right of label, not right, left"):
         evaluate(frozen, data, ["metrics"], ["label"], classes=["right", "left"], quiet=True)
     for arguments, message in (
-        ({"label_fraction": 0.0}, "--label_fraction 0.0"),
+        ({"label_fraction": 0.0}, "`label_fraction` 0.0"),
         ({"steps": 0}, "must be above 0"),
         ({"precision": "16"}, "precision='16'"),
         ({"schedule": "cosin"}, "schedule='cosin': must be cosine"),
         ({"balance": "yes"}, "balance='yes': must be weights"),
-        ({"monitor": "roc"}, "--monitor roc: one of loss, auroc"),
-        ({"threshold": "1.5"}, "--threshold 1.5: youden, or a sensitivity"),
-        ({"method_args": {"mixup": -1.0}}, "--method.mixup -1.0"),
+        ({"monitor": "roc"}, "`monitor` roc: one of loss, auroc"),
+        ({"threshold": "1.5"}, "`threshold` 1.5: youden, or a sensitivity"),
+        ({"method_args": {"mixup": -1.0}}, "`method_args.'mixup'.` -1.0"),
         ({"method_args": {"mixin": 1.0}}, "did you mean 'mixup'"),
-        ({"frozen": True, "drop_path": 0.1}, "--frozen leaves the encoder as it is"),
+        ({"frozen": True, "drop_path": 0.1}, "`frozen` leaves the encoder as it is"),
         ({"target": ["colour"]}, "no column 'colour'"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -63,12 +63,12 @@ def test_columns_that_identify_are_left_out_with_a_line_and_kept_where_they_may_
     assert kept.table["group"].nunique() == 3
     assert not set(kept.table["group"]) & set(frame["group"])
     with pytest.raises(
-        UsageError, match="has no column 'note'; `scotoma prepare` left it out as free text: prepare anew with --columns"
+        UsageError, match="has no column 'note'; `scotoma prepare` left it out as free text: prepare anew with `columns`"
     ):
         kept.column("note")
     asked = prepare(frame, tmp_path / "asked", size=16, quiet=True, columns=["note"])
     assert sources.load(asked).table["note"].tolist() == frame["note"].tolist()
-    with pytest.raises(UsageError, match="--columns patient_name: a person's name is kept in no store"):
+    with pytest.raises(UsageError, match="`columns` patient_name: a person's name is kept in no store"):
         prepare(frame, tmp_path / "other", size=16, quiet=True, columns=["patient_name"])
     with pytest.raises(UsageError, match="has no column 'nota'"):
         prepare(frame, tmp_path / "other", size=16, quiet=True, columns=["nota"])
@@ -105,7 +105,7 @@ def test_what_cannot_be_prepared_is_refused_and_nothing_changes(grey_folder, tmp
         prepare(made, tmp_path / "other", size=32, quiet=True)
     with pytest.raises(UsageError, match="holds a prepared store"):
         prepare(root, made, size=32, quiet=True)
-    with pytest.raises(UsageError, match="--size 8"):
+    with pytest.raises(UsageError, match="`size` 8"):
         prepare(root, tmp_path / "other", size=8, quiet=True)
     with pytest.raises(UsageError, match="channels=2: must be 1 or 3"):
         prepare(root, tmp_path / "other", channels=2, quiet=True)

@@ -93,11 +93,11 @@ def test_wrong_requests_are_refused_before_anything_is_written(grey_folder, tmp_
     data = grey_folder(count=6)
     for arguments, message in (
         ({"minutes": 1, "steps": 2}, "give one of"),
-        ({"steps": -1}, "--steps -1: must be above 0"),
-        ({"learning_rate": 0.0}, "--learning_rate 0.0: must be above 0"),
+        ({"steps": -1}, "`steps` -1: must be above 0"),
+        ({"learning_rate": 0.0}, "`learning_rate` 0.0: must be above 0"),
         ({"precision": "half"}, "precision='half': must be bf16-mixed or 32-true"),
         ({"method": "simcrl"}, "did you mean 'simclr'"),
-        ({"method": "supervised"}, "name them with --target"),
+        ({"method": "supervised"}, "name them with `target`"),
     ):
         with pytest.raises(UsageError, match=message):
             pretrain(data, out=out, **{**SHORT, **arguments})
@@ -146,7 +146,7 @@ def test_a_killed_run_resumed_equals_one_left_alone(grey_folder, tmp_path: Path,
         )
         assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
         assert (out / "checkpoints" / "last.ckpt").is_file()
-        with pytest.raises(UsageError, match="interrupted run: use --resume"):
+        with pytest.raises(UsageError, match="interrupted run: use `resume`"):
             pretrain(data, out=out, steps=40, **SHORT)
         steps.clear()
         pretrain(data, out=out, steps=40, resume=True, **SHORT)
@@ -209,7 +209,7 @@ def test_activations_computed_again_change_nothing(grey_folder, tmp_path: Path, 
         counts.append(len(calls))
     assert counts[1] == counts[0] + 3 * 12  # each of the twelve blocks once more a step
     assert same_weights(*runs) and metrics(runs[0])[-1]["loss"] == metrics(runs[1])[-1]["loss"]
-    with pytest.raises(UsageError, match="--checkpointing is not for networks with batch norm"):
+    with pytest.raises(UsageError, match="`checkpointing` is not for networks with batch norm"):
         pretrain(data, out=tmp_path / "c", steps=1, checkpointing=True, **SHORT)
 
 
@@ -233,9 +233,9 @@ def test_a_batch_in_parts_is_the_same_step(grey_folder, tmp_path: Path) -> None:
     assert len(set(traces[0])) == 4
     np.testing.assert_allclose(traces[1:], [traces[0]] * 2, rtol=1e-5)
     assert all(found["images_seen"] == 32 and found["steps"] == 4 for found in lines)
-    with pytest.raises(UsageError, match="--batch_size 8: must be a multiple of 3"):
+    with pytest.raises(UsageError, match="`batch_size` 8: must be a multiple of 3"):
         pretrain(data, out=tmp_path / "c", steps=1, accumulate=3, **given)
-    with pytest.raises(UsageError, match="--accumulate 0: must be above 0"):
+    with pytest.raises(UsageError, match="`accumulate` 0: must be above 0"):
         pretrain(data, out=tmp_path / "c", steps=1, accumulate=0, **given)
     assert not (tmp_path / "c").exists()
 
@@ -248,8 +248,8 @@ def test_an_argument_left_out_on_resume_that_makes_another_network_or_method_is_
     for change, told in (
         ({"timm_name": "resnet18"}, "encoder resnet10t: name it again"),
         ({"in_chans": 3}, "channels 1"),
-        ({"method": {**same.method, "temperature": 0.1}}, r"method.temperature 0.2: name it again \(--method.temperature 0.2\)"),
+        ({"method": {**same.method, "temperature": 0.1}}, r"method.temperature 0.2: name it again"),
     ):
-        with pytest.raises(UsageError, match=f"--resume: the interrupted run had {told}"):
+        with pytest.raises(UsageError, match=f"`resume`: the interrupted run had {told}"):
             pretraining._require_same(run, replace(same, **change))
         pretraining._require_same(Run(tmp_path, run.config), replace(same, **change))  # no resumed run

@@ -107,7 +107,7 @@ def test_an_identifier_is_read_from_standard_input(left: Path, monkeypatch: pyte
         scotoma.find("-", quiet=True)
     with pytest.raises(UsageError, match="no such folder"):
         scotoma.find("x", ["elsewhere"])
-    with pytest.raises(UsageError, match="name a patient, or say --cache"):
+    with pytest.raises(UsageError, match="name a patient, or say `cache`"):
         scotoma.purge()
 
 

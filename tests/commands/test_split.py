@@ -107,7 +107,7 @@ def test_rows_are_chosen_by_the_users_own_groups_and_a_wrong_one_lists_none(coho
     found = text(split(cohort.parent / "families.csv", tmp_path / "s.csv", test_where=f"group={first}", quiet=True))
     assert set(found["group"][found["split"] == "test"]) == {first}
     for column in ("group", "patient"):
-        with pytest.raises(UsageError, match=f"--test_where: {column} has no row of 'Q'$"):
+        with pytest.raises(UsageError, match=f"`test_where`: {column} has no row of 'Q'$"):
             split(cohort.parent / "families.csv", tmp_path / "t.csv", test_where=f"{column}=Q", quiet=True)
 
 
@@ -224,7 +224,7 @@ def test_labels_and_raw_patients_of_a_spreadsheet_are_written(grey_folder, tmp_p
         ({"shares": [0.5, 0.5]}, "three numbers"),
         ({"shares": [0.5, 0.3, 0.1]}, "sum to 1"),
         ({"folds": 1}, "at least 2"),
-        ({"test_where": "site=A", "test_after": "date=2019"}, "one of --test_where"),
+        ({"test_where": "site=A", "test_after": "date=2019"}, "one of `test_where`"),
         ({"test_where": "site"}, "COLUMN=VALUE"),
         ({"test_where": "sight=A"}, "did you mean 'site'"),
         ({"test_where": "site=A,Z"}, "no row of 'Z'; it has A, B, C, D"),
@@ -248,7 +248,7 @@ def test_a_wrong_request_leaves_nothing(cohort: Path, tmp_path: Path, options: d
 def test_nothing_is_overwritten_or_half_written(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "s.csv"
     out.write_text("mine")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         split(cohort, out)
 
     def full(*_: object, **__: object) -> None:
@@ -268,7 +268,7 @@ def test_a_table_of_windows_keeps_them(tmp_path: Path) -> None:
     frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(20)], "patient": range(20)})
     shown = read.Display(((40.0, 80.0), (80.0, 200.0), (600.0, 2800.0)))
     data = dataset_.Dataset("bleeds", frame, display=shown)
-    with pytest.raises(UsageError, match=r"a CSV cannot say: write --out .*s.parquet"):
+    with pytest.raises(UsageError, match=r"a CSV cannot say: write `out` .*s.parquet"):
         split(data, tmp_path / "s.csv", quiet=True)
     path = split(data, tmp_path / "s.parquet", quiet=True)
     assert sources.load(path).display == shown

@@ -135,7 +135,7 @@ def test_a_killed_study_goes_on_where_it_stopped(finished: Path, tmp_path: Path)
     process.wait()
     assert status(out) == "running" and not (out / "rows.jsonl").exists()
     done = {p: p.stat().st_mtime_ns for p in (out / "predictions").glob("*.npy")}
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="`resume`"):
         study("phantom:150", methods=["simclr", "supervised"], out=out, encoder="resnet10t", **SMALL)
     study("phantom:150", methods=["simclr", "supervised"], out=out, encoder="resnet10t", resume=True, **SMALL)
     assert untimed(out) == untimed(finished)

@@ -96,11 +96,11 @@ def test_a_method_dealt_out_goes_on_where_it_was_killed(runs: dict[int, Path]) -
 def test_dealing_out_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     from scotoma.commands.pretrain import pretrain
 
-    with pytest.raises(UsageError, match="--shard deals a method out over several devices"):
+    with pytest.raises(UsageError, match="`shard` deals a method out over several devices"):
         pretrain("phantom:8", shard=True, steps=1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     for given in ({}, {"minutes": 1.0}, {"steps": 1, "compile": True}):
-        with pytest.raises(UsageError, match="--shard goes with --steps or --epochs"):
+        with pytest.raises(UsageError, match="`shard` goes with `steps` or `epochs`"):
             pretrain("phantom:8", shard=True, **given)  # type: ignore[arg-type]
 
 

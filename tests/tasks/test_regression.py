@@ -155,17 +155,17 @@ def test_from_files_to_rows_and_a_figure(ages: Path, tmp_path: Path) -> None:
     of_encoder = evaluate(ages, data, ["regression"], ["age"], out=tmp_path / "probe", quiet=True)
     probe = {row["metric"]: row["value"] for row in of_encoder}
     assert probe["mae"] < probe["mae_of_mean"]
-    with pytest.raises(UsageError, match="use --with regression"):
+    with pytest.raises(UsageError, match="use `evaluators` regression"):
         evaluate(run, data, ["metrics"], quiet=True)
 
 
 def test_wrong_requests_leave_nothing(ages: Path, tmp_path: Path) -> None:
     for given, words in (
-        ({"monitor": "auroc"}, "--monitor auroc: one of loss, mae"),
-        ({"balance": "undersample"}, "--balance undersample is for one target of classes"),
-        ({"method_args": {"cutmix": 1.0}}, "--method.cutmix is for classes"),
-        ({"decoder": "unet"}, "--decoder is for masks"),
-        ({"classes": ["3", "4"]}, "without --classes"),
+        ({"monitor": "auroc"}, "`monitor` auroc: one of loss, mae"),
+        ({"balance": "undersample"}, "`balance` undersample is for one target of classes"),
+        ({"method_args": {"cutmix": 1.0}}, "`method_args.'cutmix'.` is for classes"),
+        ({"decoder": "unet"}, "`decoder` is for masks"),
+        ({"classes": ["3", "4"]}, "without `classes`"),
     ):
         with pytest.raises(UsageError, match=words):
             finetune(str(ages / "table.csv"), ["age"], ages, tmp_path / "run", regression=True, quiet=True, **given)

@@ -185,7 +185,7 @@ def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatc
     dice = [r for r in found if r["metric"] == "dice" and r["unit"] == "image" and "class" not in r]
     assert len(dice) == 1 and dice[0]["n"] == 5 and dice[0]["split"] == "test"
     assert json.loads((run / "figures" / "segmentation.json").read_text())["section"] == "results"
-    with pytest.raises(UsageError, match="use --with segmentation"):
+    with pytest.raises(UsageError, match="use `evaluators` segmentation"):
         evaluate(run, str(discs / "table.csv"), ["metrics"], quiet=True)
     with pytest.raises(UsageError, match="needs a segmenter"):
         evaluate(discs, str(discs / "table.csv"), ["segmentation"], ["mask_path"], out=tmp_path / "other", quiet=True)
@@ -203,9 +203,9 @@ def test_wrong_requests_leave_nothing(discs: Path, tmp_path: Path) -> None:
         finetune(str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "run", quiet=True, **given)
 
     for given, words in (
-        ({"monitor": "auroc"}, "--monitor auroc: one of loss, dice"),
-        ({"balance": "oversample"}, "--balance oversample is for one target of classes"),
-        ({"method_args": {"mixup": 0.5}}, "--method.mixup is for classifiers"),
+        ({"monitor": "auroc"}, "`monitor` auroc: one of loss, dice"),
+        ({"balance": "oversample"}, "`balance` oversample is for one target of classes"),
+        ({"method_args": {"mixup": 0.5}}, "`method_args.'mixup'.` is for classifiers"),
         ({"decoder": "setr_pup"}, "does not go with a convolutional network"),
         ({"decoder": "pspnet"}, "decoder='pspnet': must be auto"),
         ({"decoder": "deeplabv3plus", "size": 40}, "multiple of 16"),
@@ -244,13 +244,13 @@ def test_a_study_of_regions_compares_draw_by_draw(discs: Path, tmp_path: Path) -
     for given, words in (
         ({"methods": ["supervised"]}, "supervised reads labels or masks"),
         ({"methods": ["autoencoder?region_weight=2"]}, "reads labels or masks"),
-        ({"controls": ["pixels"]}, "--controls pixels does not apply to masks"),
+        ({"controls": ["pixels"]}, "`controls` pixels does not apply to masks"),
         ({"modes": ["linear"]}, "unknown mode 'linear'; one of finetune"),
     ):
         with pytest.raises(UsageError, match=words):
             study(table, ["mask_path"], **{"methods": ["simclr"], **given}, out=tmp_path / "other", **small)
         assert not (tmp_path / "other").exists()
-    with pytest.raises(UsageError, match="--decoder is for masks"):
+    with pytest.raises(UsageError, match="`decoder` is for masks"):
         study(table, ["split"], ["simclr"], tmp_path / "other", decoder="unet", **small)
 
 

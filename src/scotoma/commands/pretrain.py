@@ -121,7 +121,7 @@ def pretrain(
         "weight_decay": weight_decay,
     }
     if devices < 1 or (devices > 1 and not launcher.several()):
-        raise UsageError(f"--devices {devices}: from Python, start the script with torchrun --nproc_per_node {max(2, devices)}")
+        raise UsageError(f"--devices {devices}: from Python, start the script with `torchrun --nproc_per_node {max(2, devices)}`")
     if shard and not launcher.several():
         raise UsageError("--shard deals a method out over several devices: name their number with --devices")
     if shard and (minutes or compile):

@@ -80,7 +80,7 @@ def test_prepare_leaves_empty_slices_out_and_keeps_the_order(volumes: Path, tmp_
         from dataclasses import replace
 
         store.prepare(replace(dataset, display=read.AS_STORED), 16)
-    with pytest.raises(UsageError, match="--every 0"):
+    with pytest.raises(UsageError, match="`every` 0"):
         prepare(str(volumes), tmp_path / "other", every=0)
     with pytest.raises(UsageError, match="window 'tooth'"):
         prepare(str(volumes), tmp_path / "other", windows=["tooth"])

@@ -157,7 +157,7 @@ def test_prepare_paints_text_over_and_leaves_other_films_bit_by_bit(
 def test_without_the_extra_prepare_refuses_and_others_say_it(
     folder: Path, tmp_path: Path, absent: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UsageError, match=r"--redact: .*pip install 'scotoma\[ocr\]'"):
+    with pytest.raises(UsageError, match=r"`redact`: .*pip install 'scotoma\[ocr\]'"):
         prepare(folder, tmp_path / "out", size=32, redact=True, quiet=True)
     assert not (tmp_path / "out").exists()
     dataset = sources.load(folder)

@@ -115,7 +115,7 @@ def check(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: St
         notice(
             dataset.name,
             f"{found.others} of {found.tested} test images are near-duplicates of other patients' images in the training: "
-            "look whether they are copies (scotoma audit --against)",
+            "look whether they are copies (`scotoma audit --against`)",
         )
     if found.reason:
         notice(dataset.name, f"near-duplicates in the encoder's training: not checked ({found.reason})")
