@@ -156,3 +156,21 @@ def test_a_lock_is_waited_for_and_that_is_said(tmp_path: Path, monkeypatch: pyte
         pass
     assert capsys.readouterr().err == "waiting for another process that writes the run\n"
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_file_has_the_permissions_of_the_umask_whichever_library_writes(umask: int, expected: int, tmp_path: Path) -> None:
+    def alone(path: Path) -> None:  # as safetensors does: a file of its own, readable by its owner
+        with files.replacing(path) as temporary:
+            temporary.unlink()
+            temporary.touch(0o600)
+
+    old = os.umask(umask)
+    try:
+        files.write(tmp_path / "a", "text")
+        alone(tmp_path / "b")
+        with files.replacing(tmp_path / "c", 0o600) as temporary:
+            temporary.write_text("for its owner")
+    finally:
+        os.umask(old)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "abc"] == [expected, expected, 0o600]

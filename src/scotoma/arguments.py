@@ -25,7 +25,7 @@ Decoder = Literal["auto", "unet", "deeplabv3plus", "upernet", "setr_pup"]
 POSITIONAL = ("run", "runs", "data", "patient")  # may stand without their flag
 RENAMED = {"evaluators": "with"}  # where the flag has another name than the argument
 OLD = {"readers": "annotators"}  # names of arguments and keys of version 0.1.0, read for one version more
-NOT_CONFIGURATION = ("out", "overwrite", "resume", "quiet")
+NOT_CONFIGURATION = ("out", "overwrite", "resume", "keep_checkpoints", "quiet")
 _SWITCHES = (True, False)
 
 

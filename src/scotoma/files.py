@@ -33,15 +33,22 @@ _LIBRARIES = (
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """A name beside ``path`` under which to write; when the block ends, the file takes the place of ``path``.
+
+    Args:
+        path: to be written.
+        mode: its permissions, less those that the user's umask takes away, whatever a library gives its files.
 
     Raises:
         RunError: it cannot be written (the disk is full, the folder may not be written); nothing is left of it then.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(3)}{NEW}")
     try:
+        temporary.touch(mode)
+        permitted = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(permitted)
         sync(temporary)
         rename(temporary, path)
         sync(path.parent)

@@ -33,6 +33,7 @@ WITHDRAWN = "withdrawn_patients"  # the metric of a row of `scotoma purge`
 DATA = "data.parquet"  # what the run was started on: ``resuming``
 USED = "used.parquet"  # keyed hashes of the images it was given: ``data_module``
 STATUS = "status.json"
+CHECKPOINTS = "checkpoints"
 AUTOMATIC = ("auto", 0)  # values of arguments that leave the choice to the verb
 LOCK, REPLACED = ".lock", ".replaced"  # the latter holds a finished run until the one that replaces it is finished
 LARGEST_CONFIG = 1 << 22  # bytes
@@ -217,10 +218,12 @@ class Run:
             figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png")
         files.write(folder / f"{name}.json", json.dumps({"title": title, "caption": caption, "section": section}))
 
-    def finish(self) -> None:
-        """Mark the run as finished and let the folder go."""
+    def finish(self, keep_checkpoints: bool = False) -> None:
+        """Mark the run as finished, remove its checkpoints unless they are to be kept, and let the folder go."""
         if self._lock is not None:
             self._status("finished")
+            if not keep_checkpoints:
+                shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
             shutil.rmtree(self.path / REPLACED, ignore_errors=True)
         self.close()
 

@@ -157,13 +157,14 @@ def test_a_killed_run_resumed_equals_one_left_alone(grey_folder, tmp_path: Path,
             assert {k: v for k, v in found.items() if k not in TIMES} == {k: v for k, v in expected.items() if k not in TIMES}
     # killed between its last step and its end: no step is left, and the rows say what they would have said
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
-    pretrain(data, out=tmp_path / "last", steps=4, **SHORT)
+    pretrain(data, out=tmp_path / "last", steps=4, keep_checkpoints=True, **SHORT)
     expected = untimed(tmp_path / "last")
     status = tmp_path / "last" / "status.json"
     status.write_text(status.read_text().replace("finished", "running"))
     steps.clear()
     pretrain(data, out=tmp_path / "last", steps=4, resume=True, **SHORT)
     assert not steps and untimed(tmp_path / "last") == expected
+    assert not (tmp_path / "last" / "checkpoints").exists()  # of a finished run, unless they are to be kept
     torch.set_num_threads(threads)
 
 

@@ -39,6 +39,7 @@ def finetune(
     precision: Precision | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    keep_checkpoints: bool = False,
     quiet: bool = False,
 ) -> RunResult:
     """Train a classifier, segmenter or regressor from an encoder and labels.
@@ -75,6 +76,7 @@ def finetune(
             else 32-true.
         overwrite: replace the finished run in `out`.
         resume: continue the interrupted run in `out`.
+        keep_checkpoints: keep the last checkpoint (weights and optimiser state) of the finished run; by default it is removed.
         quiet: no progress bar.
 
     Returns:
@@ -165,7 +167,7 @@ def finetune(
         run.add_rows(costs, **{**common, "evaluator": "finetune", "split": "train"})
         validated = task.validate(model, drawn)
         run.add_rows(validated, **common, evaluator=task.row_keys("linear" if frozen else "finetune")["evaluator"])
-        run.finish()
+        run.finish(keep_checkpoints)
         _say_validation(material.dataset.name, validated)
     finally:
         run.close()

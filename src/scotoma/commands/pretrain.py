@@ -41,6 +41,7 @@ def pretrain(
     accumulate: int = 1,
     overwrite: bool = False,
     resume: bool = False,
+    keep_checkpoints: bool = False,
     quiet: bool = False,
 ) -> RunResult:
     """Pretrain an encoder on images, without labels unless the method requires them.
@@ -82,6 +83,7 @@ def pretrain(
             (simclr, vicreg, ...) compare those of a part.
         overwrite: replace the finished run in `out`.
         resume: continue the interrupted run in `out`.
+        keep_checkpoints: keep the last checkpoint (weights and optimiser state) of the finished run; by default it is removed.
         quiet: no progress bar.
 
     Returns:
@@ -163,7 +165,7 @@ def pretrain(
     run = opened(Path(out), arguments, overwrite, resume)
     try:
         train(run, material, parts, quiet)
-        run.finish()
+        run.finish(keep_checkpoints)
     finally:
         run.close()
     return RunResult(run.path)

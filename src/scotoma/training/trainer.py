@@ -29,7 +29,7 @@ from scotoma.distributed import collectives
 from scotoma.errors import RunError
 from scotoma.methods.base import Method
 from scotoma.rng import KeyedRNG
-from scotoma.run_folder import Row
+from scotoma.run_folder import CHECKPOINTS, Row
 from scotoma.training import cpu_kernels, fsdp
 from scotoma.training.callbacks import Callback, TrainingLogger
 from scotoma.training.schedule import Schedule, learning_rate_factor
@@ -346,7 +346,7 @@ def fit(method: Method, schedule: Schedule, batches: Batches, folder: Path | Non
     if not method.own_statistics:
         collectives.share_norms(method)
     tune_for_cpu(method, schedule.precision)
-    last = folder / "checkpoints" / "last.ckpt" if folder else None
+    last = folder / CHECKPOINTS / "last.ckpt" if folder else None
     try:
         trainer = Trainer(method, schedule, batches, [logger, *callbacks], last)
         if resume and last and last.exists():

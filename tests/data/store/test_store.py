@@ -398,3 +398,16 @@ def test_of_grey_levels_a_files_other_images_are_given_up_too(tmp_path: Path) ->
         *[decode_worker.UNREADABLE] * 2,
     ]
     assert status[0] == decode_worker.PENDING
+
+
+def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SCOTOMA_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert store.cache_folder() == tmp_path / ".cache" / "scotoma"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the specification says to ignore
+    assert store.cache_folder() == tmp_path / ".cache" / "scotoma"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert store.cache_folder() == tmp_path / "xdg" / "scotoma"
+    monkeypatch.setenv("SCOTOMA_CACHE", str(tmp_path / "own"))
+    assert store.cache_folder() == tmp_path / "own"

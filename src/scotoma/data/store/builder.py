@@ -79,8 +79,7 @@ def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None
             os.posix_fallocate(file.fileno(), 0, (partial / name).stat().st_size)
     (partial / "status.u1").write_bytes(bytes(n))
     files.write(partial / "store.json", json.dumps(settings))
-    with files.replacing(partial / "jobs.jsonl") as temporary:
-        temporary.touch(0o600)  # the only file that holds paths; it goes when the store is complete
+    with files.replacing(partial / "jobs.jsonl", 0o600) as temporary:  # it alone holds paths; it goes with the complete store
         temporary.write_text("".join(json.dumps(job) + "\n" for job in lines(dataset.table)))
 
 

@@ -90,9 +90,11 @@ def side_for(size: int) -> int:
 
 
 def cache_folder() -> Path:
-    """Where stores lie that were made by themselves: ``$SCOTOMA_CACHE``, else ``~/.cache/scotoma``."""
-    chosen = os.environ.get(builder.CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path.home() / ".cache" / "scotoma"
+    """Folder of the cached stores: ``$SCOTOMA_CACHE``, else ``$XDG_CACHE_HOME/scotoma``, else ``~/.cache/scotoma``."""
+    if chosen := os.environ.get(builder.CACHE_VARIABLE):
+        return Path(chosen)
+    caches_of_user = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (caches_of_user if caches_of_user.is_absolute() else Path.home() / ".cache") / "scotoma"
 
 
 def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path | None = None,
