@@ -251,6 +251,6 @@ def test_an_argument_left_out_on_resume_that_makes_another_network_or_method_is_
         ({"in_chans": 3}, "channels 1"),
         ({"method": {**same.method, "temperature": 0.1}}, r"method.temperature 0.2: name it again"),
     ):
-        with pytest.raises(UsageError, match=f"`resume`: the interrupted run had {told}"):
+        with pytest.raises(UsageError, match=f"--resume: the interrupted run had {told}"):
             pretraining._require_same(run, replace(same, **change))
         pretraining._require_same(Run(tmp_path, run.config), replace(same, **change))  # no resumed run
