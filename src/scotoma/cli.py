@@ -23,7 +23,7 @@ from typing import Any
 from scotoma import plugins, processes
 from scotoma.arguments import OLD, POSITIONAL, RENAMED, flag_name, wanted
 from scotoma.distributed import launcher
-from scotoma.errors import AT_COMMAND_LINE, ScotomaError, UsageError
+from scotoma.errors import AT_COMMAND_LINE, ScotomaError, UsageError, stage
 
 VERBS = {
     "demo": "a whole study on synthetic chest radiographs, in a few minutes; ends with report.html",
@@ -152,6 +152,7 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     config = _config(verb, arguments)
     takes_method = "method_args" in inspect.signature(function).parameters
     method = _method(function, arguments, config)
+    stage("importing torch", method is None or "--quiet" in arguments)
     parser = _parser(verb, function, method)
     if takes_method:
         config.pop("method", None)

@@ -40,6 +40,12 @@ def notice(name: str, text: str) -> None:
         print(f"{name}: {in_python(text)}", file=sys.stderr)
 
 
+def stage(text: str, quiet: bool = False) -> None:
+    """Print on standard error what begins now and may take seconds: progress, which ``quiet`` silences."""
+    if not quiet and os.environ.get("RANK", "0") == "0":
+        print(f"scotoma: {text} ...", file=sys.stderr, flush=True)
+
+
 def in_python(text: str) -> str:
     """A message with arguments in place of flags, unless this process is the command.
 

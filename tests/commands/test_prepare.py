@@ -54,7 +54,7 @@ def test_columns_that_identify_are_left_out_with_a_line_and_kept_where_they_may_
     path = prepare(frame, tmp_path / "store", size=16, quiet=True)
     assert capsys.readouterr().err == (
         "table: left out of the store as identifying: patient_name (a person's name), note (free text); "
-        "keep one that identifies nobody with --columns note\n"
+        "keep one that identifies nobody with `columns` note\n"
         "table: 12 images of 32 x 32 pixels, 1 channel; 0 unreadable; 0 files of several images; 4 columns kept: "
         "group, label, patient, sex\n"
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from scotoma import preflight
 from scotoma.arguments import TableArgs, check_arguments
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, stage
 
 NEVER = ("image_path", "mask_path", "embedding")  # the first two may name a patient
 
@@ -64,6 +64,7 @@ def embed(
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
     preflight.weights_file(run)
+    stage("importing torch", quiet)
     from scotoma.data import sources
     from scotoma.models.embedding import write_features
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from scotoma import plugins, preflight
 from scotoma.arguments import DataArgs, check_arguments, configuration
-from scotoma.errors import UsageError, notice
+from scotoma.errors import UsageError, notice, stage
 from scotoma.result import Rows
 from scotoma.run_folder import Run, status
 
@@ -62,6 +62,7 @@ def evaluate(
         preflight.refuse_folder(Path(out), "evaluate", overwrite)
     elif status(Path(run)) != "finished":
         raise UsageError(f"{run} is no finished run folder: name one for the rows with --out")
+    stage("importing torch", quiet)
     from scotoma.data import encoder_header
     from scotoma.data.datamodule import data_rows, gather
     from scotoma.models import encoders
@@ -122,6 +123,7 @@ def evaluate(
     chosen = evaluators or ["linear" if head is None else context.task.evaluator]
     notice(material.dataset.name, f"tested on {len(context.test)} labelled images: {material.rule}")
     say_few(material)
+    stage(f"evaluating: {', '.join(chosen)}", quiet)
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:
         overlap = material.overlap(run)

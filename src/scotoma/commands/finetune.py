@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from scotoma import preflight
 from scotoma.arguments import DataArgs, Decoder, Precision, check_arguments, configuration
-from scotoma.errors import UsageError, notice
+from scotoma.errors import UsageError, notice, stage
 from scotoma.result import RunResult
 from scotoma.run_folder import Run
 
@@ -121,6 +121,7 @@ def finetune(
     )
     assert material.target is not None
     label_columns.say(material, info.method)
+    stage("building the network", quiet)
     from scotoma.data.labels.targets import require_classes
     from scotoma.data.splits.label_draws import draw
     from scotoma.methods.supervised import Supervised

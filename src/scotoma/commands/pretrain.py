@@ -8,7 +8,7 @@ from typing import Any, Literal
 from scotoma import plugins, preflight
 from scotoma.arguments import DataArgs, Modality, Precision, check_arguments, configuration
 from scotoma.distributed import launcher
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, stage
 from scotoma.result import RunResult
 
 DEFAULT_MINUTES = 10.0
@@ -155,6 +155,7 @@ def pretrain(
 
         masks = chosen.requirements(settings).masks
         return RunResult(resuming.confirm_finished(Path(out), material, masks, [init] if init else []))
+    stage("building the network", quiet)
     from scotoma.training.pretraining import (
         assemble,
         opened,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from scotoma import plugins, preflight
 from scotoma.arguments import DataArgs, Decoder, Modality, check_arguments, configuration
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, stage
 from scotoma.result import RunResult
 from scotoma.run_folder import Run
 
@@ -97,6 +97,7 @@ def study(
         raise UsageError("give one of --minutes, --epochs and --steps")
     if minutes is None and epochs is None and steps is None:
         minutes = 10.0
+    stage("importing torch", quiet)
     from scotoma.tasks.base import FineTuning, choose, task_of
 
     kind = choose(target, regression)

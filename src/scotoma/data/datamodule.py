@@ -24,11 +24,8 @@ from scotoma.data.labels import targets
 from scotoma.data.modalities import BY_HEADER, modality
 from scotoma.data.splits import lookalikes, splits, units
 from scotoma.data.store import store
-from scotoma.errors import UsageError, notice
+from scotoma.errors import UsageError, notice, stage
 from scotoma.run_folder import USED, Row, withdrawal_sentence, withdrawn
-
-if TYPE_CHECKING:
-    import numpy as np  # nothing heavy: the command line's parser imports what stands here
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,8 +150,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
            channels: int | None = None, modality_name: str = "auto", seed: int = 0, strict: bool = False,
            allow_leakage: bool = False, encoder_run: Path | None = None, tests: bool = True, compared: Sequence[str] = (),
            rows: str = "test",
-           display: Display | None = None, quiet: bool = False,
-           imports: tuple[str, ...] = ("timm",)) -> DataModule:  # fmt: skip
+           display: Display | None = None, quiet: bool = False) -> DataModule:  # fmt: skip
     """Load, check, decode and split.
 
     Args:
@@ -181,7 +177,6 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
             has no split and no patient and no image of it is known to that encoder's run.
         display: how stored values become grey levels, as that encoder's header names it; None for as the data set states.
         quiet: no progress bar.
-        imports: slow modules imported in a thread while images are decoded in other processes.
 
     Raises:
         UsageError, RunError: with a line that states what to do.
@@ -190,6 +185,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         modality(modality_name)
     if size < 16:
         raise UsageError(f"--size {size}: images need at least 16 pixels")
+    stage("reading the table", quiet)
     dataset = table.load(data, labels, on, annotators, missing)
     if display is not None:
         dataset = replace(dataset, display=display)
@@ -197,9 +193,10 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         dataset, target = label_columns.settled(dataset, target, classes or (), separator)
     if target and not (set(target) - set(dataset.table.columns)) & set(store.FROM_HEADERS):
         targets.read(dataset, target, classes or (), numbers)  # a wrong column is found before anything is decoded
-    importer = threading.Thread(target=lambda: [importlib.import_module(name) for name in imports])
-    importer.start()
     began = time.perf_counter()
+    stage("preparing the store", quiet)
+    importer = threading.Thread(target=importlib.import_module, args=("timm",))  # seconds, while other processes decode
+    importer.start()
     dataset, opened = store.prepare(dataset, size, channels, strict=strict, quiet=quiet)
     seconds = time.perf_counter() - began
     if encoder_run is not None:

@@ -18,7 +18,7 @@ from scotoma.data.dataset import SPLITS
 from scotoma.data.sources import IDENTIFIERS
 from scotoma.data.splits import splits
 from scotoma.data.store import store
-from scotoma.errors import RunError, UsageError, notice
+from scotoma.errors import RunError, UsageError, notice, stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,7 @@ def write_features(
     dataset = replace(dataset, display=info.display)
     for name in set(target or ()) - set(store.FROM_HEADERS):
         dataset.column(name)  # a wrong column is found before anything is decoded
+    stage("preparing the store", quiet)
     dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)
     encoder_header.say_unlike(run, dataset.name, opened.preparation)
     source = Source(str(run), dataset, opened)
@@ -59,6 +60,7 @@ def write_features(
     overlap = source.look.overlap(chosen)
     notice(dataset.name, overlap.sentence("embedded images", f"the encoder {Path(run).name}"))
     said = source.record.statement() | {"overlap": overlap.value, "overlap_reasons": list(overlap.reasons)}
+    stage("extracting the features", quiet)
     _write(path, _columns(dataset, opened, sides, wanted).iloc[chosen], run, info, opened, said)
 
 

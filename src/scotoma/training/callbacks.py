@@ -15,7 +15,7 @@ from scotoma import files
 from scotoma.data.io import sampling
 from scotoma.data.store.store import Store
 from scotoma.distributed import collectives
-from scotoma.errors import notice
+from scotoma.errors import notice, stage
 from scotoma.methods.base import Method
 from scotoma.models.features import features, spread
 from scotoma.training import fsdp
@@ -86,6 +86,7 @@ class TrainingLogger(Callback):
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Start the clock and the bar."""
+        stage(f"training, {self.schedule.steps - trainer.step} steps", self.quiet)
         if not self.quiet and collectives.rank() == 0:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -62,7 +62,7 @@ def test_what_cannot_be_cut_is_refused(volumes: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             slices.choose(sources.load(frame), "sagittal")
-    with pytest.raises(UsageError, match="axis='oblique': must be axial, coronal or sagittal"):
+    with pytest.raises(UsageError, match="--axis oblique: one of axial, coronal, sagittal"):
         slices.choose(sources.load(str(volumes)), "oblique")
 
 
@@ -93,7 +93,7 @@ def test_every_so_many_th_says_how_many_rows_are_no_slices(volumes: Path, capsys
     whole = pd.DataFrame({"image_path": [str(p) for p in sorted(volumes.iterdir())]})
     for frame in (whole, whole.assign(frame=np.nan)):
         assert len(slices.choose(sources.load(frame), "axial", 2).table) == 2
-        assert capsys.readouterr().err == "table: --every 2: 2 of 2 rows name no slice of their file and stay\n"
+        assert capsys.readouterr().err == "table: `every` 2: 2 of 2 rows name no slice of their file and stay\n"
     slices.choose(sources.load(whole), "axial", 1)
     slices.choose(sources.load(str(volumes)), "axial", 2)
-    assert "--every" not in capsys.readouterr().err
+    assert "`every`" not in capsys.readouterr().err
