@@ -162,7 +162,7 @@ def test_choices_are_those_of_the_modules_that_use_them() -> None:
 def test_messages_name_arguments_in_python_and_flags_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=r"^`label_fraction` 2\.0: must be above 0 and at most 1$"):
         scotoma.finetune("phantom:20", "cardiomegaly", "nowhere", label_fraction=2.0)
-    command = ["finetune", "phantom:20", "--target", "cardiomegaly", "--encoder", "nowhere", "--label_fraction", "2"]
+    command = ["finetune", "phantom:20", "--target", "cardiomegaly", "--encoder", "nowhere", "--label_fraction", "2", "--quiet"]
     assert cli.main(command) == 2
     assert capsys.readouterr().err == "scotoma: --label_fraction 2.0: must be above 0 and at most 1\n"
     with pytest.raises(UsageError, match=r"^`label_fraction`"):  # the command leaves nothing behind

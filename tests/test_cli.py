@@ -36,7 +36,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
     said = capsys.readouterr()
     assert said.out == ""
     *notices, line = said.err.splitlines()
-    assert line.startswith("scotoma: ") and all(re.match(r"\w+: (label|left out)", text) for text in notices), said.err
+    assert line.startswith("scotoma: ") and not line.endswith(" ..."), said.err
+    assert all(re.match(r"\w+: (label|left out)|scotoma: (importing|reading|preparing)[\w ]+\.\.\.$", text) for text in notices), (
+        said.err
+    )
     return line
 
 
@@ -317,3 +320,15 @@ def test_rows_say_over_what_they_are_taken(capsys: pytest.CaptureFixture[str]) -
         f"x auroc by patient (mean): 0.500 {interval}",
         f"x dice: 0.500 {interval}",
     ]
+
+
+def test_each_part_of_a_run_is_announced_as_it_begins_unless_it_is_to_be_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pretrain", "phantom:20", "--steps", "2", "--size", "32", "--encoder", "resnet10t"]
+    assert main([*command, "--out", str(tmp_path / "a")]) == 0
+    parts = [line for line in capsys.readouterr().err.splitlines() if line.endswith(" ...")]
+    stages = ("importing torch", "reading the table", "preparing the store", "building the network", "training, 2 steps")
+    assert parts == [f"scotoma: {stage} ..." for stage in stages]
+    assert main([*command, "--out", str(tmp_path / "b"), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""

@@ -85,7 +85,9 @@ def test_one_that_fails_unforeseen_takes_nothing_from_the_others(
         measured(encoder, ["majority", "knn", "header", "metrics"], out=tmp_path / "out", overwrite=True)
     assert said(tmp_path / "out") == {"data", "majority", "header"} and status(tmp_path / "out") == "finished"
     *_, text = capsys.readouterr().err.splitlines()
-    assert text.endswith(f"`evaluators` knn failed; the rows of majority, header are in {tmp_path / 'out'}") and "7" not in text[:40]
+    assert (
+        text.endswith(f"`evaluators` knn failed; the rows of majority, header are in {tmp_path / 'out'}") and "7" not in text[:40]
+    )
 
 
 def test_a_finished_run_is_refused_before_anything_is_computed(

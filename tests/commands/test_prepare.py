@@ -63,7 +63,7 @@ def test_columns_that_identify_are_left_out_with_a_line_and_kept_where_they_may_
     assert kept.table["group"].nunique() == 3
     assert not set(kept.table["group"]) & set(frame["group"])
     with pytest.raises(
-        UsageError, match="has no column 'note'; `scotoma prepare` left it out as free text: prepare anew with `columns`"
+        UsageError, match="has no column 'note'; `scotoma prepare` left it out as free text: prepare anew with --columns"
     ):
         kept.column("note")
     asked = prepare(frame, tmp_path / "asked", size=16, quiet=True, columns=["note"])
