@@ -231,7 +231,7 @@ def test_a_stopped_training_says_how_it_goes_on_where_it_can(
     out = tmp_path / ("runs/finetune" if told == "default" else "tuned")
     (tmp_path / "c.yaml").write_text(f"command: finetune\nout: {out}\n")
     flags = {"flag": ["--out", str(out)], "equals": [f"--out={out}"], "config": ["--config", "c.yaml"], "default": []}[told]
-    for state, said in ((None, ""), ("running", "; say --resume to go on"), ("replacing", ""), ("finished", "")):
+    for state, said in ((None, ""), ("running", "; use --resume to continue"), ("replacing", ""), ("finished", "")):
         if state:
             out.mkdir(parents=True, exist_ok=True)
             (out / "config.yaml").write_text("command: finetune")

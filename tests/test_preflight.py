@@ -54,7 +54,7 @@ STUDY = ("study", "--data", "x.csv", "--target", "label")
         (("pretrain", "--data", "x.csv", "--method", "simclrr"), "did you mean"),
         (("pretrain", "--data", "x.csv", "--encoder", "resnet1888", "--out", "new"), "unknown encoder"),
         (("pretrain", "--data", "x.csv", "--out", "done"), HOLDS),
-        (("pretrain", "--data", "x.csv", "--out", "begun"), "use --resume to go on"),
+        (("pretrain", "--data", "x.csv", "--out", "begun"), "use --resume to continue"),
         ((*STUDY, "--methods", "simclr", "--controls", "runs/nonesuch"), NOTHING),
         ((*STUDY, "--methods", "simclr", "--out", "done"), HOLDS),
         ((*STUDY, "--methods", "simclrr"), "did you mean"),
@@ -98,7 +98,7 @@ def test_a_finished_run_is_done_where_arguments_and_data_are_the_same(
         monkeypatch.setattr(resuming, "state", lambda *_, p=pixels: pd.DataFrame({"pixels": p, "split": ["1", "1"]}))
         if pixels == ["a", "b"]:
             assert resuming.confirm_finished(out, SimpleNamespace(dataset=None)) == out  # type: ignore[arg-type]
-            assert capsys.readouterr().err == "r: --resume: the run is finished, with these arguments: nothing to do\n"
+            assert capsys.readouterr().err == "r: `resume`: the run is finished, with these arguments: nothing to do\n"
         else:
             with pytest.raises(UsageError, match="1 image changed"):
                 resuming.confirm_finished(out, SimpleNamespace(dataset=None))  # type: ignore[arg-type]

@@ -106,7 +106,7 @@ def test_a_finished_run_is_refused_until_overwritten(tmp_path: Path, resume: boo
 
 def test_an_interrupted_run_is_refused_resumed_or_overwritten(tmp_path: Path) -> None:
     path = interrupted(tmp_path / "r", learning_rate=0.1)
-    with pytest.raises(UsageError, match="--resume to go on, or --overwrite"):
+    with pytest.raises(UsageError, match="--resume to continue, or --overwrite"):
         Run.open(path, "pretrain", ARGUMENTS)
     run = Run.open(path, "pretrain", {**ARGUMENTS, "steps": None}, resume=True)
     assert run.resumed
@@ -262,7 +262,7 @@ def test_the_advice_about_an_interrupted_run_is_a_flag_of_the_verb(tmp_path: Pat
     verbs = {name for name in scotoma.__all__[1:] if "resume" in inspect.signature(getattr(scotoma, name)).parameters}
     assert verbs == set(runs.RESUMED)
     path = interrupted(tmp_path / "r")
-    with pytest.raises(UsageError, match=r"interrupted run: say --overwrite to start anew"):
+    with pytest.raises(UsageError, match=r"interrupted run: use --overwrite to start anew"):
         Run.open(path, "evaluate", ARGUMENTS)
 
 

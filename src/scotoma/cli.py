@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code if isinstance(error, ScotomaError) else 1
     except KeyboardInterrupt:
-        print(f"scotoma: stopped{'; say --resume to go on' if _is_unfinished(arguments) else ''}", file=sys.stderr)
+        print(f"scotoma: stopped{'; use --resume to continue' if _is_unfinished(arguments) else ''}", file=sys.stderr)
         return processes.exit_code()
     except Exception as error:
         if os.environ.get(TRACEBACK):

@@ -50,8 +50,8 @@ def in_python(text: str) -> str:
     """A message with arguments in place of flags, unless this process is the command.
 
     Example:
-        >>> in_python("runs/a holds a finished run: name another folder, or say --overwrite")
-        'runs/a holds a finished run: name another folder, or say `overwrite`'
+        >>> in_python("runs/a holds a finished run: name another folder, or use --overwrite")
+        'runs/a holds a finished run: name another folder, or use `overwrite`'
         >>> in_python("--with metrics failed; see --method.mask_ratio")
         "`evaluators` metrics failed; see `method_args['mask_ratio']`"
         >>> in_python("holds a withdrawn patient: `scotoma purge P --yes` removes it")

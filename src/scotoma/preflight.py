@@ -47,7 +47,7 @@ def refuse_folder(out: Path, command: str, overwrite: bool = False, resume: bool
     if state == "finished" and not overwrite:
         raise UsageError(f"{out} holds a finished run: name another folder, or use --overwrite")
     if state == "running" and not (overwrite or resume):
-        going_on = "use --resume to go on, or --overwrite" if command in RESUMED else "use --overwrite"
+        going_on = "use --resume to continue, or --overwrite" if command in RESUMED else "use --overwrite"
         raise UsageError(f"{out} holds an interrupted run: {going_on} to start anew")
 
 

@@ -101,9 +101,9 @@ class Run:
             # one that was killed before it had written its configuration had done nothing
             run.resumed = found == "running" and resume and not overwrite and (out / "config.yaml").exists()
             if found == "finished" and not overwrite:
-                raise UsageError(f"{out} holds a finished run: name another folder, or say --overwrite")
+                raise UsageError(f"{out} holds a finished run: name another folder, or use --overwrite")
             if found == "running" and not (overwrite or resume):
-                going_on = "say --resume to go on, or --overwrite" if command in RESUMED else "say --overwrite"
+                going_on = "use --resume to continue, or --overwrite" if command in RESUMED else "use --overwrite"
                 raise UsageError(f"{out} holds an interrupted run: {going_on} to start anew")
             if run.resumed:
                 run._continue(command, arguments)
@@ -377,7 +377,7 @@ def refuse_other(saved: dict[str, Any], given: dict[str, Any], state: str) -> No
         if changed:
             raise UsageError(
                 f"--resume: the {state} run had {name} {saved[name]!r}, not {_plain(value)!r}; "
-                "leave it as it was, or say --overwrite"
+                "leave it as it was, or use --overwrite"
             )
 
 

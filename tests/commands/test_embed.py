@@ -61,7 +61,7 @@ def test_rows_of_a_split_and_from_the_command_line(
     assert frame["row"].tolist() == used["row"][used["split"] == "test"].tolist()
     before = Path("embeddings.parquet").read_bytes()
     for line, words in (
-        (f"embed {run} --data phantom:40", "embeddings.parquet exists: name another file with --out, or say --overwrite"),
+        (f"embed {run} --data phantom:40", "embeddings.parquet exists: name another file with --out, or use --overwrite"),
         (f"embed {run} --data phantom:40 --out {tmp_path}", "exists: name another file with --out"),
         (f"embed {run} --data phantom:40 --rows tset --overwrite", "--rows tset: must be train, val, test or all"),
         (f"embed {run} --data phantom:40 --target cardiomegali --overwrite", "did you mean 'cardiomegaly'"),
@@ -70,7 +70,7 @@ def test_rows_of_a_split_and_from_the_command_line(
         (f"embed {run} --data phantom:12:7 --rows test --overwrite --quiet", "no image is known to be in split test"),
     ):
         assert main(line.split()) == 2, line
-        (text,) = capsys.readouterr().err.splitlines()
+        *_, text = capsys.readouterr().err.splitlines()
         assert words in text
     assert Path("embeddings.parquet").read_bytes() == before
     assert main(f"embed {run} --data phantom:40 --rows val --overwrite --quiet".split()) == 0
@@ -122,5 +122,5 @@ def test_of_a_classifier_its_targets_stand_beside_the_features(run: Path, tmp_pa
     encoders.save(tmp_path / "model.safetensors", network, info, head=encoders.nn.Linear(512, 2))
     frame = pd.read_parquet(embed(tmp_path / "model.safetensors", "phantom:12", tmp_path / "e.parquet", quiet=True))
     assert list(frame.columns) == ["row", "split", "patient", "study", "cardiomegaly", "embedding"]
-    with pytest.raises(UsageError, match="say `overwrite`"):
+    with pytest.raises(UsageError, match="use `overwrite`"):
         embed(tmp_path / "model.safetensors", "phantom:12", tmp_path / "e.parquet", quiet=True)

@@ -107,7 +107,7 @@ def test_an_identifier_is_read_from_standard_input(left: Path, monkeypatch: pyte
         scotoma.find("-", quiet=True)
     with pytest.raises(UsageError, match="no such folder"):
         scotoma.find("x", ["elsewhere"])
-    with pytest.raises(UsageError, match="name a patient, or say `cache`"):
+    with pytest.raises(UsageError, match="name a patient, or use `cache`"):
         scotoma.purge()
 
 
@@ -121,7 +121,7 @@ def test_without_yes_nothing_changes(left: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     command = "scotoma pretrain --config runs/with/config.yaml --out runs/with --overwrite"
     assert f"train anew, once he is out of the table: {command}\n" in said
-    assert said.endswith("nothing was changed: say --yes to do it\n")
+    assert said.endswith("nothing was changed: use --yes to do it\n")
 
 
 def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +196,7 @@ def test_a_run_that_is_being_written_is_left_and_said(left: Path, capsys: pytest
 
 def test_the_cache_of_everybody_is_not_emptied_for_one_patient(left: Path) -> None:
     before = sorted((left / "cache" / "stores").iterdir())
-    with pytest.raises(UsageError, match="empties the cache of everybody: say it alone"):
+    with pytest.raises(UsageError, match="empties the whole cache and excludes a patient"):
         scotoma.purge(PATIENT, cache=True, yes=True)
     assert before and sorted((left / "cache" / "stores").iterdir()) == before
 

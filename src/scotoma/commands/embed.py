@@ -62,7 +62,7 @@ def embed(
         if (reason := phi.named(name)) is not None and reason.direct and name not in IDENTIFIERS:
             raise UsageError(f"--target {name}: {reason.text} is written nowhere; join it by row in a table of your own")
     if path.is_dir() or (path.exists() and not overwrite):
-        raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or say --overwrite"))
+        raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or use --overwrite"))
     preflight.weights_file(run)
     stage("importing torch", quiet)
     from scotoma.data import sources

@@ -43,11 +43,9 @@ def purge(
         RunError: something could not be removed, as another process uses it; all else was.
     """
     if patient is None and not cache:
-        raise UsageError("name a patient, or say --cache to empty the cache")
+        raise UsageError("name a patient, or use --cache to empty the cache")
     if patient is not None and cache:
-        raise UsageError(
-            "--cache empties the cache of everybody: say it alone; of one patient the cache is always searched, name him alone"
-        )
+        raise UsageError("--cache empties the whole cache and excludes a patient, of whom the cache is always searched")
     from scotoma.commands.find import located
     from scotoma.data.store import caches
     from scotoma.data.store.store import cache_folder
@@ -83,7 +81,7 @@ def purge(
         for command in retrain:
             print(f"train anew, once he is out of the table: {command}")
         if found and not yes:
-            print("nothing was changed: say --yes to do it")
+            print("nothing was changed: use --yes to do it")
     if busy:
         raise RunError(f"{len(busy)} of {len(rows)} are in use ({busy[0]}): purge again when those runs have ended")
     return rows

@@ -67,7 +67,7 @@ def split(
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise UsageError(f"--out {out}: name a .csv or a .parquet")
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists: name another file, or say --overwrite")
+        raise UsageError(f"{out} exists: name another file, or use --overwrite")
     if shares and (len(shares) != 3 or min(shares) < 0 or shares[0] <= 0 or abs(sum(shares) - 1) > 1e-6):
         raise UsageError("--shares: three numbers, of train, val and test, that sum to 1")
     if folds is not None and folds < 2:
