@@ -115,7 +115,7 @@ def evaluate(
     network, info, linear = encoders.load(run)
     head = linear or segmentation_decoders.load(run, network, info)
     for name in ("train", "test") if trains else ("test",):
-        require_classes(material.target, material.split.rows(name), f"split {name}")
+        require_classes(material.target, material.split.rows(name), f"split {name}", trains=name == "train")
     context = Context(
         network, info, head, material.dataset, material.store, material.split, material.target, tuple(sorted(fractions)), seeds,
         info.method["name"], keep_identity,

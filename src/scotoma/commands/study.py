@@ -131,7 +131,7 @@ def study(
 
     assert material.target is not None
     for name in ("train", "test"):
-        require_classes(material.target, material.split.rows(name), f"split {name}")
+        require_classes(material.target, material.split.rows(name), f"split {name}", trains=name == "train")
     from scotoma.training import label_columns, resuming
 
     task = task_of(material.dataset, material.store, material.split, material.target)

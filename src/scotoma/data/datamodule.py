@@ -189,6 +189,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     dataset = table.load(data, labels, on, annotators, missing)
     if display is not None:
         dataset = replace(dataset, display=display)
+    if numbers and separator:
+        raise UsageError("--separator goes with findings in words: leave it out with --regression")
     if target and not numbers:
         dataset, target = label_columns.settled(dataset, target, classes or (), separator)
     if target and not (set(target) - set(dataset.table.columns)) & set(store.FROM_HEADERS):

@@ -107,7 +107,7 @@ def fit_ridge(features: np.ndarray, numbers: np.ndarray, drawn: Draw) -> nn.Line
     """Ridge regression on standardised features as a layer on the features as they are.
 
     Its strength is the one of ``RIDGE_STRENGTHS`` with the smallest squared error on the draw's validation rows; without any, the
-    one with the smallest in leave-one-out cross-validation of the training rows.
+    one with the smallest in leave-one-out cross-validation of the training rows; of a single training row, the strongest.
 
     Args:
         features: (n, D) of all rows.
@@ -125,7 +125,7 @@ def fit_ridge(features: np.ndarray, numbers: np.ndarray, drawn: Draw) -> nn.Line
         models = [Ridge(alpha=strength).fit(x, y) for strength in RIDGE_STRENGTHS]
         model = min(models, key=lambda m: float(np.square(m.predict(held) - wanted).mean()))
     else:
-        model = RidgeCV(RIDGE_STRENGTHS).fit(x, y)
+        model = (RidgeCV(RIDGE_STRENGTHS) if len(x) > 1 else Ridge(alpha=RIDGE_STRENGTHS[-1])).fit(x, y)
     weight = model.coef_ / scale
     layer = nn.Linear(len(weight), 1)
     bias = np.atleast_1d(model.intercept_ - weight @ mean)

@@ -95,6 +95,6 @@ def draw_features(run: Run, task: Task, networks: dict[str, str]) -> None:
         if (source / encoder_header.FILE).exists():
             encoder, info, _ = encoders.load(source)
             found[name] = extract(encoder, info, task.store, task.rows[shown])
-    if found:
+    if found and len(shown) >= embedding_map.LEAST:
         figure, caption = embedding_map.figure(found, task.target, shown)
         run.figure("features", figure, "How the encoders arrange the test images", caption, "features")

@@ -131,6 +131,8 @@ def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> 
     """A column of numbers, cut into as many as five bands of equally many rows."""
     import pandas as pd
 
+    if MASKS in names:
+        raise UsageError(f"--target {MASKS} names masks, not numbers: leave --regression out")
     if len(names) > 1 or classes:
         raise UsageError("--regression predicts one column of numbers, without --classes")
     column = dataset.column(names[0])
@@ -139,9 +141,12 @@ def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> 
     values = values.fillna(pd.to_numeric(ages, errors="coerce"))
     strange = column[~np.isfinite(values) & column.notna()]
     if len(strange):
-        hint = "; a decimal comma is read in tables with semicolons between columns" if "," in str(strange.iloc[0]) else ""
+        comma = "," in str(strange.iloc[0])
+        hint = (
+            "a decimal comma is read in tables with semicolons between columns" if comma else "leave --regression out for classes"
+        )
         raise UsageError(
-            f"{dataset.name}: {names[0]} holds {phi.shown(dataset.table, names[0], strange.iloc[0])}, which is no number{hint}"
+            f"{dataset.name}: {names[0]} holds {phi.shown(dataset.table, names[0], strange.iloc[0])}, which is no number; {hint}"
         )
     if values.nunique() < 2:
         raise UsageError(f"{dataset.name}: {names[0]} has fewer than two different numbers: nothing to predict")
@@ -168,7 +173,8 @@ def _categorical(dataset: Dataset, name: str, wanted: Sequence[str]) -> Target:
         found = f"one class ({chosen[0]})" if chosen else "no label"
         raise UsageError(f"{dataset.name}: {name} has {found}: nothing to distinguish")
     if len(chosen) > MOST_CLASSES:
-        raise UsageError(f"{dataset.name}: {name} has {len(chosen)} different values: that is no column of classes")
+        told = f"{dataset.name}: {name} has {len(chosen)} different values: that is no column of classes"
+        raise UsageError(f"{told}; numbers are predicted with --regression")
     ids = {c: i for i, c in enumerate(chosen)}
     y = np.array([*(ids.get(v, -1) if v is not None else -1 for v in labels), -1])[codes]
     soft = f"{name}{SHARES}" in dataset.table.columns
@@ -215,15 +221,24 @@ def _shares(dataset: Dataset, name: str, classes: Sequence[str]) -> np.ndarray:
     return found[codes]
 
 
-def require_classes(target: Target, rows: np.ndarray, where: str) -> None:
-    """Refuse to train or test where a class has no row.
+def require_classes(target: Target, rows: np.ndarray, where: str, trains: bool = True) -> None:
+    """Refuse to train or test where a class has no row, and to train where all numbers are one.
+
+    Args:
+        target: the labels.
+        rows: positions of the rows that train or test.
+        where: what they are, for the message.
+        trains: whether these rows train.
 
     Raises:
         UsageError: naming the class and the split.
     """
     if target.numbers is not None:
-        if not target.known[rows].any():
-            raise UsageError(f"no row in {where} has a number in {target.columns[0]}")
+        different = np.unique(target.numbers[rows][target.known[rows]])
+        if not len(different):
+            raise UsageError(f"no row in {where} has a number in {target.columns[0]}: add some, or name another target")
+        if trains and len(different) < 2:
+            raise UsageError(f"all labelled rows in {where} have the same number in {target.columns[0]}: nothing to learn")
         return
     for k, label in enumerate(target.classes):
         present = (target.y[rows, k] == 1).any() if target.multilabel else (target.y[rows] == k).any()

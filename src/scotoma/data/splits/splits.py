@@ -90,7 +90,7 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
             together = linked(apart(codes, out), apart(content, out))
         split = Split(draw(together, strata, seed, SHARES, settled), codes, unit, made=True)
         if not earlier and not {"train", "test"} <= set(split.of.tolist()):
-            raise UsageError(_too_few(dataset, store, int(together.max()) + 1, unit))
+            raise UsageError(_too_few(dataset, store, together, unit, strata))
     if not allow_leakage:
         refuse_leakage(dataset, store, split)
     return _copies_across(dataset, store, split)
@@ -231,7 +231,7 @@ def draw(units: np.ndarray, strata: np.ndarray | None, seed: int, shares: dict[s
     side = np.full(len(units), UNDECIDED) if settled is None else settled.copy()
     dealt = side != LEFT_OUT
     if strata is not None:
-        labelled = ~np.isnan(strata).all(1) if strata.ndim == 2 else strata >= 0
+        labelled = _is_labelled(strata)
         _, unit = np.unique(units, return_inverse=True)
         labelled = (np.bincount(unit, labelled) > 0)[unit]
         side[~labelled & (side == UNDECIDED)] = SPLITS.index("train")
@@ -240,6 +240,11 @@ def draw(units: np.ndarray, strata: np.ndarray | None, seed: int, shares: dict[s
     found = deal(units[dealt], y, [shares.get(name, 0) for name in SPLITS], seed, side[dealt])
     side[dealt] = np.where(side[dealt] == UNDECIDED, found, side[dealt])
     return names[side]
+
+
+def _is_labelled(strata: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows with any label."""
+    return np.asarray(~np.isnan(strata).all(1) if strata.ndim == 2 else strata >= 0)
 
 
 def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
@@ -258,15 +263,17 @@ def refuse_leakage(dataset: Dataset, store: Store, split: Split) -> None:
         )
 
 
-def _too_few(dataset: Dataset, store: Store, count: int, unit: str) -> str:
+def _too_few(dataset: Dataset, store: Store, together: np.ndarray, unit: str, strata: np.ndarray | None) -> str:
     """Why no split can be drawn, and what can be done."""
+    labelled = np.ones(len(together), bool) if strata is None else _is_labelled(strata)
+    counted = count_of(len(np.unique(together[labelled])), unit) + ("" if labelled.all() else " with a label")
     by_headers = []
     for name in ("patient", "study"):
         if name in dataset.table.columns and name in store.facts.columns:
             said = store.facts[name].iloc[dataset.table["row"]]
             by_headers += [name] if (said.to_numpy(object) == dataset.table[name].to_numpy(object)).any() else []
     columns = [c for c in ("patient", "study", "group") if c in dataset.table.columns and c not in by_headers]
-    told = f"{dataset.name}: too few patients or groups to draw a split ({count_of(count, unit)}"
+    told = f"{dataset.name}: too few patients or groups to draw a split ({counted}"
     told += f", as the files' headers say); {ALL_TRAIN}" if by_headers else f"); {ALL_TRAIN}"
     if columns:
         told += f"; or leave out the column {' or '.join(columns)} where it joins what does not belong together"
