@@ -217,7 +217,7 @@ def test_a_method_that_learns_nothing_does_not_beat_random_weights(discs: Path, 
 def test_a_wrong_request_is_one_line(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, flags: str, words: str
 ) -> None:
-    out = ["--methods", "simclr", "--size", "32", "--out", str(tmp_path / "run"), "--quiet"]
+    out = ["--methods", "simclr", "--size", "32", "--steps", "1", "--out", str(tmp_path / "run"), "--quiet"]
     assert main(["study", "--data", str(discs / f"{table}.csv"), *flags.split(), *out]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scotoma: ")]
     assert words in line and not (tmp_path / "run").exists()
