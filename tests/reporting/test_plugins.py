@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
 from helpers.contexts import Context, context
+from helpers.extensions import added
 from helpers.report_runs import BASE, Page, row, write
+from PIL import Image
 
 from scotoma import plugins
 from scotoma.cli import main
 from scotoma.evaluators import explain, robustness
 from scotoma.reporting.build import build
+from scotoma.run_folder import read_rows
 
 MODULES = {
     "methods": """\
@@ -52,26 +55,15 @@ def corrupt(images, severity, rng):
 def attribute(classifier, images, target):
     return images.mean(1)
 """,
-    "sections": "",
 }
 
 
 @pytest.fixture
-def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def echo(tmp_path: Path) -> Iterator[None]:
     """A module ``echo`` of every kind, in folders of its own."""
-    for kind, code in MODULES.items():
-        package = importlib.import_module(f"scotoma.{plugins.FOLDERS[kind].replace('/', '.')}")
-        folder = tmp_path / "plugins" / kind
-        folder.mkdir(parents=True)
-        if code:
-            (folder / "echo.py").write_text(f'"""Echo of {kind}: what nobody knows."""\n\n{code}')
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-    importlib.invalidate_caches()
-    plugins.titles.cache_clear()
-    yield
-    plugins.titles.cache_clear()
-    for name in [n for n in sys.modules if n.startswith("scotoma.") and n.endswith(".echo")]:
-        del sys.modules[name]
+    modules = {kind: f'"""Echo of {kind}: what nobody knows."""\n\n{code}' for kind, code in MODULES.items()}
+    with added(tmp_path / "plugins", modules):
+        yield
 
 
 @pytest.mark.usefixtures("echo")
@@ -132,3 +124,59 @@ def test_an_evaluator_of_classifiers_stands_beside_its_controls(tmp_path: Path) 
     text = Page(build([write(tmp_path / "run", rows)]).read_text()).text
     for words in ("Linear classifier by SGD MAE 0.765", "nobody MAE 0.543", "Controls that use no encoder Pixels alone"):
         assert words in text, words
+
+
+@pytest.fixture
+def documented(tmp_path: Path) -> Iterator[None]:
+    """The modules that the page on extensions shows, word for word, where it says that they belong."""
+    page = (Path(__file__).parents[2] / "docs" / "how_to" / "extend.md").read_text()
+    found = re.findall(r"`src/scotoma/([\w/]+)/echo\.py`.*?```python\n(.*?)```", page, flags=re.DOTALL)
+    kinds = {folder: kind for kind, folder in plugins.FOLDERS.items()}
+    assert [kinds[folder] for folder, _ in found] == ["methods", "datasets", "evaluators"]
+    with added(tmp_path / "plugins", {kinds[folder]: code for folder, code in found}):
+        yield
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_examples_of_the_documentation_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A method of one's own is pretrained on a data set of one's own, audited before and evaluated after; all are on the pages."""
+    rng, root = np.random.default_rng(0), tmp_path / "sounds"
+    (root / "images").mkdir(parents=True)
+    for i in range(60):
+        pixels = rng.integers(0, 120, (32, 32)) + 100 * (i % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / "images" / f"{i}.png")
+    frame = pd.DataFrame({"image": range(60), "patient": [f"p{i // 2}" for i in range(60)], "sure": 1})
+    frame = frame.assign(label=["low" if i % 2 == 0 else "high" for i in range(60)], age=40)
+    frame.loc[:3, "sure"] = 0
+    frame.to_csv(root / "echo.csv", index=False)
+    flags = ["--target", "label", "--size", "32", "--steps", "2", "--quiet"]
+    assert main(["audit", f"echo:{root}", "--target", "label", "--out", str(tmp_path / "audit"), "--quiet"]) == 0
+    assert "60 images" in Page((tmp_path / "audit" / "audit.html").read_text()).text.replace("\u00a0", " ")
+    given = ["--encoder", "resnet10t", "--modes", "linear", "--controls", "random", "--fractions", "1", "--seeds", "1"]
+    assert main(["study", "--data", f"echo:{root}?unsure=1", "--methods", "echo,echo?strength=0.2", *given, *flags,
+                 "--out", str(tmp_path / "study")]) == 0  # fmt: skip
+    page = Page((tmp_path / "study" / "report.html").read_text())
+    for words in (
+        "echo:",
+        "Echo, linear classifier on the frozen encoder",
+        "Echo (strength 0.2)",
+        "Methods Echo, Echo (strength 0.2)",
+    ):
+        assert words in page.text, words
+    rows = pd.DataFrame(read_rows(tmp_path / "study"))
+    steps = rows[(rows["evaluator"] == "pretrain") & (rows["metric"] == "steps")].set_index("method")["value"]
+    assert steps.to_dict() == {"echo": 2, "echo?strength=0.2": 2}
+    images = rows[(rows["evaluator"] == "data") & (rows["metric"] == "images")]
+    assert images[images["class"].isna()]["value"].sum() == images[images["class"].notna()]["value"].sum() == 60
+    encoder = tmp_path / "study" / "pretrain" / "echo_strength=0.2"
+    data = ["--data", f"echo:{root}", "--target", "label", "--with", "echo", "--out", str(tmp_path / "test"), "--quiet"]
+    assert main(["evaluate", str(encoder), *data]) == 0
+    (row,) = [r for r in read_rows(tmp_path / "test") if r["evaluator"] == "echo"]
+    assert row["low"] <= row["value"] <= row["high"] and row["method"] == "echo"
+    assert main(["report", str(tmp_path / "test")]) == 0
+    assert f"loudness {row['value']:.3f}" in Page((tmp_path / "test" / "report.html").read_text()).text
+    capsys.readouterr()
+    for kind, words in (("methods", "the features of two views of an image agree"), ("evaluators", "how loud the features are"),
+                        ("datasets", "policies: unsure=0|1")):  # fmt: skip
+        assert main(["list", kind]) == 0
+        assert words in capsys.readouterr().out

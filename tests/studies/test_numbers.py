@@ -221,3 +221,33 @@ def test_a_wrong_request_is_one_line(
     assert main(["study", "--data", str(discs / f"{table}.csv"), *flags.split(), *out]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scotoma: ")]
     assert words in line and not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+def test_ages_of_real_radiographs(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five steps teach nothing: the page says so, in years, and how many images have no age."""
+    frame = pd.read_csv(data_root / "covid_chestxray" / "table.csv")[["image_path", "patient", "age"]]
+    frame.assign(image_path=f"{data_root / 'covid_chestxray'}/" + frame["image_path"]).to_csv(tmp_path / "ages.csv", index=False)
+    flags = FLAGS.replace("diameter", "age").replace("--steps 1", "--steps 5").split()
+    given = [
+        "study",
+        "--data",
+        str(tmp_path / "ages.csv"),
+        *flags,
+        "--methods",
+        "simclr",
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    ]
+    assert main(given) == 0
+    unknown = int(frame["age"].isna().sum())
+    assert unknown and f"ages: {unknown} of {len(frame)} images have no number in age" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "run")]) == 0
+    text = Page((tmp_path / "run" / "report.html").read_text()).text
+    rows = pd.DataFrame(read_rows(tmp_path / "run"))
+    mean = rows[(rows["metric"] == "mae") & (rows["use"] == "majority") & rows["seed"].isna() & (rows["fraction"] == 0.3)][
+        "value"
+    ].item()
+    assert 5 < mean < 30 and f"Predicting the mean of the training labels errs by {mean:.2f}" in text
+    assert "in the unit of age" in text and "better than random weights" not in text and "SimCLR, fine-tuned network" in text
