@@ -92,8 +92,7 @@ def _columns(dataset: dataset_.Dataset, opened: store.Store, sides: np.ndarray, 
     return found
 
 
-def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened: store.Store,
-           provenance: dict[str, Any]) -> None:  # fmt: skip
+def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened: store.Store, provenance: dict[str, Any]) -> None:
     """Features block by block, so that no more than a block is in memory; the file appears under its name when it is whole."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
@@ -105,9 +104,13 @@ def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened
     network, _, _ = encoders.load(run)
     width = encoders.width(network)
     said = {
-        "encoder": info.name, "method": info.method["name"], "fingerprint": info.data, "image_size": info.image_size,
-        "weights": hashlib.blake2b(encoder_header.find(run).read_bytes(), digest_size=16).hexdigest(), **provenance,
-    }  # fmt: skip
+        "encoder": info.name,
+        "method": info.method["name"],
+        "fingerprint": info.data,
+        "image_size": info.image_size,
+        "weights": hashlib.blake2b(encoder_header.find(run).read_bytes(), digest_size=16).hexdigest(),
+        **provenance,
+    }
     beside = pa.Schema.from_pandas(columns, preserve_index=False).remove_metadata()
     features = pa.field(COLUMN, pa.list_(pa.float32(), width))
     schema = beside.append(features).with_metadata({HEADER: json.dumps(said)})

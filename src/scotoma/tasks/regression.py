@@ -52,8 +52,9 @@ class Regression(Task):
         """Refuse."""
         raise UsageError("numbers are predicted, not classes: use --with regression")
 
-    def train(self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning,
-              run: Run | None = None) -> tuple[Model, list[Row]]:  # fmt: skip
+    def train(
+        self, network: nn.Module, info: EncoderInfo, drawn: Draw, tuning: FineTuning, run: Run | None = None
+    ) -> tuple[Model, list[Row]]:
         """Train network and head, or fit the head alone.
 
         Numbers are standardised by the training rows while it learns; the head that is kept gives them as they are in the table.

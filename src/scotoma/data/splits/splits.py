@@ -213,8 +213,9 @@ def _carve_validation(split: Split, together: np.ndarray, strata: np.ndarray | N
     return Split(of, split.units, split.unit, split.made)
 
 
-def draw(units: np.ndarray, strata: np.ndarray | None, seed: int, shares: dict[str, float],
-         settled: np.ndarray | None = None) -> np.ndarray:  # fmt: skip
+def draw(
+    units: np.ndarray, strata: np.ndarray | None, seed: int, shares: dict[str, float], settled: np.ndarray | None = None
+) -> np.ndarray:
     """Deal units out to sides, balanced over rows and labels.
 
     Args:
