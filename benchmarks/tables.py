@@ -181,7 +181,7 @@ def methods_page() -> str:
         extra = " --target COLUMN" if chosen.needs_labels else ""
         parts.append(
             f"Small preset: {chosen.default_encoder}, batches of {chosen.batch_size}, learning rate {chosen.learning_rate:g}.\n"
-            f"\n```\nscotoma pretrain --data DATA --method {name}{extra} --minutes 5 --size 96 --out RUN\n```"
+            f"\n```\nscotoma pretrain DATA --method {name}{extra} --minutes 5 --size 96 --out RUN\n```"
         )
         if mine:
             found = ", ".join(
@@ -194,7 +194,7 @@ def methods_page() -> str:
             settings = dict(chosen.reference)
             arguments = settings.pop("method_args", {})
             told = ", ".join(f"{k} {v}" for k, v in {**settings, **arguments}.items())
-            command = f"scotoma pretrain --data DATA --method {name}{extra} --preset reference --out RUN"
+            command = f"scotoma pretrain DATA --method {name}{extra} --preset reference --out RUN"
             parts.append(f"The paper's preset ({told}):\n\n```\n{command}\n```")
     return "\n\n".join(parts) + "\n"
 

@@ -40,7 +40,7 @@ def _commands() -> str:
 
 
 def _evaluators() -> str:
-    lines = ["# Evaluators\n\n`scotoma evaluate RUN --data DATA --with NAME,NAME`\n\n| name | what it measures |\n|---|---|"]
+    lines = ["# Evaluators\n\n`scotoma evaluate RUN DATA --with NAME,NAME`\n\n| name | what it measures |\n|---|---|"]
     return "\n".join([*lines, *(f"| `{name}` | {text} |" for name, text in plugins.summaries("evaluators").items())]) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Scotoma pretrains image encoders on unlabelled medical images, uses them with few labels, and proves what that was worth.
 
 The public functions are the command's verbs: ``scotoma.pretrain(data=..., method="mae")`` is
-``scotoma pretrain --data ... --method mae``. They are imported when first used, because torch and timm take seconds to import.
+``scotoma pretrain ... --method mae``. They are imported when first used, because torch and timm take seconds to import.
 """
 
 import sys

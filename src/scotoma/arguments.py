@@ -133,6 +133,7 @@ def check_arguments(function: Callable[..., R]) -> Callable[..., R]:
     checked.__doc__ = _flat_docstring(function.__doc__ or "", groups)
     checked.__annotations__ = {p.name: p.annotation for p in flat} | {"return": hints.get("return", Any)}
     setattr(checked, "__signature__", signature)  # noqa: B010 (mypy knows no such attribute)
+    del checked.__wrapped__  # which documentation would show, with its dataclass
     return checked
 
 

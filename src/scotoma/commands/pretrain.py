@@ -159,7 +159,7 @@ def pretrain(
     from scotoma.training.pretraining import (
         assemble,
         opened,
-        train,  # torch, timm and lightning
+        train,  # torch and timm
     )
 
     parts = assemble(arguments, material)
