@@ -43,8 +43,9 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
             ax.set(title=svg.title(title, columns), xlabel="share of the training labels used (%)")
             svg.grid(ax)
         bottom = min((float(np.nanmin(t[["value", "low"]].to_numpy())) for _, t in panels), default=0.5)
+        top = max((float(np.nanmax(t[["value", "high"]].to_numpy())) for _, t in panels), default=1.0)
         for ax in axes:
-            ax.set_ylim(*((min(0.98, bottom) - 0.02, 1.005) if perfect else (0.0, None)))
+            ax.set_ylim(*((min(0.98, bottom) - 0.02, 1.005) if perfect else (0.0, 1.05 * top)))
             if metric == "AUROC":  # chance
                 ax.axhline(0.5, color=FAINT, linewidth=0.7)
         axes[0].set_ylabel(metric)

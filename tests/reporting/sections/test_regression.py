@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers.report_runs import Page, page, row
+from matplotlib.axes import Axes
 
-from scotoma.reporting import cells
+from scotoma.reporting import cells, svg
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.sections import regression
 
@@ -100,6 +101,23 @@ def test_tables_of_a_study_mark_a_smaller_error_as_help(tmp_path: Path) -> None:
         "| age | Mean of the training labels | Mean absolute error | 12.00 | 95 % interval 11.50 to 12.50 | 40 |",
     ):
         assert words in card.read_text().replace("\u00a0", " "), words
+
+
+def test_the_figure_has_a_panel_a_use_on_one_scale_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes: list[tuple[str, Axes, list[str]]] = []
+
+    def seen(ax: Axes) -> None:
+        axes.append((ax.get_title(loc="left"), ax, [str(line.get_label()) for line in ax.get_lines()]))
+
+    monkeypatch.setattr(svg, "grid", seen)
+    rows = pd.DataFrame(study_rows()).assign(label=lambda t: t["method"].map({"simclr": "SimCLR", "mae": "MAE"}).fillna("Random"))
+    rows = rows.reindex(columns=[*rows.columns, "class", "unit"])
+    (figure,) = regression.describe(rows, Sheets())["figures"]
+    controls = ["Mean of the training labels", "Image size and header facts alone", regression.NAMES["pixels"]]
+    assert figure["uri"].startswith("data:image/svg") and figure["title"] == "Mean absolute error by share of labels"
+    assert [names for _, _, names in axes] == [[*controls, "Random", "SimCLR", "MAE"]] * 2
+    assert [name.replace("\n", " ") for name, _, _ in axes] == ["Ridge regression on the frozen encoder", "Fine-tuned network"]
+    assert [ax.get_ylim() for _, ax, _ in axes] == [(0.0, pytest.approx(1.05 * 12.75))] * 2
 
 
 def test_headers_that_predict_the_number_are_a_warning(tmp_path: Path) -> None:

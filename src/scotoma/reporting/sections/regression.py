@@ -52,6 +52,7 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     study = rows[rows["fraction"].notna() & rows["seed"].isna()]
     if len(study):
         content |= _describe_study(study.assign(label=name_uses(study)), content["tables"], sheets)
+        content["figures"] = _draw(study[study["metric"] == "mae"])
     return content if content["tables"] else {}
 
 
@@ -96,8 +97,7 @@ def _describe_study(study: pd.DataFrame, tables: list[tuple[str, Table, str]], s
     scope = f"What follows holds for the {n:,.0f} test images with a number in {target}, {at(tenth)} (n = {labels:,.0f} labelled "
     scope += f"training images), measured by the mean absolute error in the unit of {target} (0 is perfect, lower is better)."
     scope = " ".join([scope, *(f"{words} {_estimate(controls[use])}." for use, words in told.items() if use in controls)])
-    return {"scope": scope, "metric": TITLES["mae"], "unit": "labels", "findings": verdicts, "warning": _warn(controls),
-            "figures": _draw(mae, target)}  # fmt: skip
+    return {"scope": scope, "metric": TITLES["mae"], "unit": "labels", "findings": verdicts, "warning": _warn(controls)}
 
 
 def _compare(own: pd.Series, control: pd.Series, name: str) -> str:
@@ -124,15 +124,19 @@ def _estimate(row: pd.Series) -> str:
     return point(row) + (f" ({interval(row)})" if interval(row) else "")
 
 
-def _draw(mae: pd.DataFrame, target: str) -> list[Table]:
-    """The mean absolute error by share of the labels; nothing of one share."""
+def _draw(mae: pd.DataFrame) -> list[Table]:
+    """The mean absolute error by share of the labels, a panel a use of encoders with the controls in each; nothing of one share."""
     if mae["fraction"].nunique() < 2:
         return []
+    control = mae["method"] == CONTROL
+    named = mae.assign(label=mae["label"].where(~control, pd.Series(name_uses(mae), mae.index)))
     kinds = [
         "random" if m == "random" else use if m == CONTROL else "method" for m, use in zip(mae["method"], mae["use"], strict=True)
     ]
-    style = svg.styles(dict(zip(mae["label"], kinds, strict=True)))
-    drawing = svg.uri(figures.curve([(f"Models of {target}", mae)], style, "mean absolute error", perfect=0.0))
-    shows = "How far predictions lie off when only part of the training labels may be used."
-    return [{"uri": drawing, "title": "Mean absolute error by share of labels", "shows": shows, "read": "lower is better; a line "
-             "that is already low on the left needs few labels."}]  # fmt: skip
+    names = plugins.titles("evaluators") | USES | NAMES
+    uses = dict.fromkeys(mae.loc[~control, "use"]) or {"": None}
+    panels = [(names.get(use, "Controls"), named[control | (named["use"] == use)]) for use in uses]
+    drawing = svg.uri(figures.curve(panels, svg.styles(dict(zip(named["label"], kinds, strict=True))), TITLES["mae"], perfect=0.0))
+    shows = "How far predictions lie off when only part of the training labels may be used. Controls stand in every panel."
+    read = "lower is better; a line that is already low on the left needs few labels."
+    return [{"uri": drawing, "title": "Mean absolute error by share of labels", "shows": shows, "read": read}]
