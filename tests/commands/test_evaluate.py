@@ -193,7 +193,7 @@ def test_five_evaluations_of_one_run_at_once_lose_no_row(encoder: Path, tmp_path
 def test_leakage_that_was_allowed_is_in_the_rows_and_in_the_card(grey_folder) -> None:  # type: ignore[no-untyped-def]
     frame = sources.load(grey_folder(8)).table.assign(patient=[f"p{k // 2}" for k in range(16)], split=["train", "test"] * 8)
     for of, shared in ((frame["split"], 8), (["train"] * 8 + ["test"] * 8, 0)):
-        made = gather(data=frame.assign(split=of), target=["label"], size=16, allow_leakage=True, quiet=True, imports=())
+        made = gather(data=frame.assign(split=of), target=["label"], size=16, allow_leakage=True, quiet=True)
         rows = [{**row, "run": "r"} for row in data_rows(made)]
         assert sum(r["value"] for r in rows if r["metric"] == "shared_between_sides") == shared
         told = statements._data(pd.DataFrame(rows), False, [])["split"]

@@ -18,7 +18,7 @@ from scotoma.errors import UsageError
 
 
 def made(data: object, **options: object) -> DataModule:
-    return gather(data=data, size=16, quiet=True, imports=(), **options)  # type: ignore[arg-type]
+    return gather(data=data, size=16, quiet=True, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_a_wrong_request_is_found_before_anything_is_decoded(
     with pytest.raises(UsageError, match=message):
         made("phantom:30", **options)
     with pytest.raises(UsageError, match="--size 8"):
-        gather(data="phantom:30", size=8, imports=())
+        gather(data="phantom:30", size=8)
 
 
 def test_a_target_of_the_headers_is_read_once_they_are(write_dicom: Callable[..., Path], tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_altered_copies_across_a_tables_own_split_are_said_or_that_nobody_looked
     copied = pd.concat([frame, mirrored.assign(split="test")], ignore_index=True)
 
     def made(data: pd.DataFrame) -> tuple[int | None, str]:
-        return gather(data=data, target=["label"], size=96, quiet=True, imports=()).split.copied, capsys.readouterr().err
+        return gather(data=data, target=["label"], size=96, quiet=True).split.copied, capsys.readouterr().err
 
     monkeypatch.setattr(splits, "LOOKED_THROUGH", 12)
     count, told = made(copied)
@@ -220,4 +220,4 @@ def test_the_modality_is_what_most_headers_say(write_dicom, tmp_path: Path, head
     rng = np.random.default_rng(0)
     for k, name in enumerate((header, header, "CT")):
         write_dicom(tmp_path / "d" / f"{k}.dcm", rng.integers(0, 255, (20, 20), np.uint8), PatientID=f"p{k}", Modality=name)
-    assert gather(data=tmp_path / "d", size=16, quiet=True, imports=()).modality == expected
+    assert gather(data=tmp_path / "d", size=16, quiet=True).modality == expected

@@ -146,7 +146,7 @@ def test_a_hundred_thousand_images_and_patients_stay_below_three_megabytes() -> 
 
 
 def made(data: object, **options: object) -> DataModule:
-    return gather(data=data, size=32, quiet=True, imports=(), **options)  # type: ignore[arg-type]
+    return gather(data=data, size=32, quiet=True, **options)  # type: ignore[arg-type]
 
 
 def network(path: Path, record: Record | None) -> Path:

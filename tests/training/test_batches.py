@@ -18,7 +18,7 @@ from scotoma.training import batches
 
 
 def made(data: object, **options: object) -> DataModule:
-    return gather(data=data, size=16, quiet=True, imports=(), **options)  # type: ignore[arg-type]
+    return gather(data=data, size=16, quiet=True, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

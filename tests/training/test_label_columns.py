@@ -21,7 +21,7 @@ def data_module() -> DataModule:
     frame = sources.load("phantom:120").table
     frame["code"] = frame["cardiomegaly"].map({0: "C-", 1: "C+"})
     frame["mask_path"] = frame["image_path"].where(frame["cardiomegaly"] == 1, None)
-    return gather(data=frame, target=["cardiomegaly"], size=16, quiet=True, imports=())
+    return gather(data=frame, target=["cardiomegaly"], size=16, quiet=True)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def clinic(clinic_table: Path, tmp_path: Path) -> Path:
 
 
 def gathered(path: Path) -> DataModule:
-    return gather(data=str(path), target=["label"], size=32, channels=1, quiet=True, imports=())
+    return gather(data=str(path), target=["label"], size=32, channels=1, quiet=True)
 
 
 def relabelled(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from scotoma.errors import UsageError
 
 
 def made(data: object, **options: object) -> DataModule:
-    return gather(data=data, size=32, quiet=True, imports=(), **options)  # type: ignore[arg-type]
+    return gather(data=data, size=32, quiet=True, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
