@@ -11,8 +11,6 @@ from scotoma.errors import UsageError, notice, stage
 from scotoma.result import RunResult
 from scotoma.run_folder import Run
 
-VALIDATED = ("auroc", "balanced_accuracy", "dice", "mae")  # metrics that are printed at the end
-
 
 @check_arguments
 def finetune(
@@ -169,21 +167,19 @@ def finetune(
         validated = task.validate(model, drawn)
         run.add_rows(validated, **common, evaluator=task.row_keys("linear" if frozen else "finetune")["evaluator"])
         run.finish(keep_checkpoints)
-        _say_validation(material.dataset.name, validated)
+        _print_validation(material.dataset.name, validated, task.headline)
     finally:
         run.close()
     return RunResult(run.path)
 
 
-def _say_validation(name: str, rows: list[dict[str, Any]]) -> None:
-    """One line on what the validation images say; they made choices, so that it is no test."""
-    whole = [row for row in rows if row.get("class") is None and row["metric"] in VALIDATED and row["value"] == row["value"]]
-    whole = [row for row in whole if row.get("unit", "image") == "image"]
-    if whole:
-        values = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in whole)
-        notice(
-            name, f"{values} on {whole[0].get('n', 'the')} validation images, by which choices were made: `scotoma evaluate` tests"
-        )
+def _print_validation(name: str, rows: list[dict[str, Any]], metric: str) -> None:
+    """One line with the metric of the validation set; it made choices, so that it is no test."""
+    for row in rows:
+        of_images = row["metric"] == metric and row.get("class") is None and row.get("unit", "image") == "image"
+        if of_images and row["value"] == row["value"]:  # not NaN
+            found = f"{metric} {row['value']:.3f} on {row.get('n', 'the')} validation images"
+            notice(name, f"{found}, by which choices were made: `scotoma evaluate` tests")
 
 
 def _rule(text: str) -> Literal["youden"] | float:

@@ -1,4 +1,4 @@
-"""Control: the shares of the classes among the labels (of numbers their mean), predicted of every image."""
+"""Majority class or mean alone: the shares of the classes among the labels (of numbers their mean), predicted for every image."""
 
 from __future__ import annotations
 
