@@ -21,10 +21,16 @@ def test_a_study_of_regions_says_what_pretraining_was_worth(tmp_path: Path) -> N
         row("segmentation", "dice_difference", v, half=h, **common, fraction=f, labels=100 * f)
         for f, v, h in ((0.1, 0.1, 0.03), (1.0, 0.0, 0.02))
     ]
+    given = {"method": "simclr", "encoder": "resnet18", "target": "mask_path", "n": 40, "draws": 3}
+    rows += [row("segmentation", "iou", f / 2, **given, fraction=f, labels=100 * f) for f in (0.1, 1.0)]
+    rows += [row("segmentation", "dice", 0.66, **given, fraction=0.1, labels=10, **{"class": "lung"})]
     found = page(tmp_path, rows)
     text = found.text.replace("\u00a0", " ")
     for words in (
         "What pretraining was worth",
+        "Other measures, and single classes, with 10 % of the masks",
+        "Dice Intersection over union SimCLR n = 40 \u2013 0.050 [0.030, 0.070] "
+        "SimCLR class lung, n = 40 0.660 [0.640, 0.680] \u2013",
         "SimCLR: better than random weights. Dice 0.800 (95 % interval 0.780 to 0.820) with pretraining, 0.700 without "
         "(difference +0.100, 95 % interval +0.070 to +0.130). Over the 2 shares of masks tried: better at 1, no clear difference "
         "at 1, worse at 0.",
@@ -34,7 +40,7 @@ def test_a_study_of_regions_says_what_pretraining_was_worth(tmp_path: Path) -> N
         "Dice by number of masks.",
     ):
         assert words in text, (words, text)
-    assert "No comparison with controls" not in text and "AUROC" not in text
+    assert "Further rows" not in text and "No comparison with controls" not in text and "AUROC" not in text
     table = pd.read_csv(next(tmp_path.rglob("tables/dice.csv")))
     assert set(table["value"]) == {0.7, 0.8, 0.9} and set(table["method"]) == {"random", "simclr"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from scotoma.reporting import figures, svg
-from scotoma.reporting.cells import Table, at
+from scotoma.reporting.cells import Table, at, same
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import called
 from scotoma.reporting.sections.base import find_verdicts, nearest_tenth, tabulate_models, tabulate_shares
@@ -28,13 +28,14 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     if rows.empty:
         return {}
     single = rows[rows["fraction"].isna()]
-    study = rows[rows["fraction"].notna() & rows["seed"].isna() & rows["class"].isna()]
-    dice, differences = (study[study["metric"] == name] for name in ("dice", "dice_difference"))
+    study = rows[rows["fraction"].notna() & rows["seed"].isna()]
+    dice, differences = (study[(study["metric"] == name) & study["class"].isna()] for name in ("dice", "dice_difference"))
     columns = sorted(set(dice["fraction"]))
     names = dict.fromkeys(dice["label"], "method") | dict.fromkeys(dice.loc[dice["method"] == "random", "label"], "random")
     pairs = differences.assign(label=[f"{n} minus {called('random').lower()}" for n in differences["label"]])
     drawn = [("Segmenters", dice)] if len(columns) > 1 else []
     tenth = nearest_tenth(columns)
+    others = study[same(study["fraction"], tenth) & (study["class"].notna() | ~study["metric"].isin(["dice", "dice_difference"]))]
     return {
         "metric": TITLES["dice"],
         "unit": "masks",
@@ -44,5 +45,7 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
         "main": tabulate_shares(dice, columns, "Segmenters", sheets.add("dice", dice)),
         "differences": tabulate_shares(pairs, columns, "", sheets.add("dice differences", pairs), better=1),
         "curve": svg.uri(figures.curve(drawn, svg.styles(names), "Dice")) if drawn else "",
+        "others": tabulate_models(others, TITLES, "other overlaps", sheets),
+        "others_at": at(tenth).replace("labels", "masks"),
         "single": tabulate_models(single, TITLES, "segmentation", sheets),
     }
