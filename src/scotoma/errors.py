@@ -26,6 +26,11 @@ class RunError(ScotomaError):
     """The request was sound and failed: an unreadable file under ``--strict``, a full disk, a loss that is not finite."""
 
 
+def _is_printing() -> bool:
+    """Whether this is the one of several processes that prints; SLURM's have no RANK before they have met."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
 def notice(name: str, text: str) -> None:
     """Print one line on standard error about what was joined, guessed, left out or read as something else.
 
@@ -36,13 +41,13 @@ def notice(name: str, text: str) -> None:
         name: of the data set or file, which stands before the text.
         text: the line, with a count; never a value that identifies a patient.
     """
-    if os.environ.get("RANK", "0") == "0":
+    if _is_printing():
         print(f"{name}: {in_python(text)}", file=sys.stderr)
 
 
 def stage(text: str, quiet: bool = False) -> None:
     """Print on standard error what begins now and may take seconds: progress, which ``quiet`` silences."""
-    if not quiet and os.environ.get("RANK", "0") == "0":
+    if not quiet and _is_printing():
         print(f"scotoma: {text} ...", file=sys.stderr, flush=True)
 
 

@@ -138,3 +138,37 @@ def test_launchers_are_found_by_what_they_set(names: dict[str, str], several: bo
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     assert launcher.several() == several
+
+
+SLURM = """
+import sys, torch, torch.distributed as dist
+from scotoma.distributed import collectives, launcher
+from scotoma.errors import stage
+
+stage("before they have met")
+launcher.join()
+x = torch.tensor(float(collectives.rank() + 1))
+print(collectives.rank(), collectives.world(), launcher.is_first(), float(collectives.all_reduce_mean(x)), flush=True)
+"""
+
+
+def test_processes_of_slurm_meet_by_what_srun_sets() -> None:
+    """As two tasks of ``srun`` on one node see it (no SLURM here): rank, size, address and port are found, and they sum."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    environment |= {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_NNODES": "1", "SLURM_JOB_ID": f"9{os.getpid() % 10000:04}"}
+    environment |= {"SLURM_NODELIST": "localhost", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SLURM]
+    running = [
+        subprocess.Popen(
+            command,
+            env=environment | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    said = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert [out for out, _ in said] == ["0 2 True 1.5\n", "1 2 False 1.5\n"]
+    assert [err.count("before they have met") for _, err in said] == [1, 0]
