@@ -120,9 +120,9 @@ def quality(name: str, unit: str) -> list[dict[str, Any]]:
         for v in range(altered_copies.PLAIN + 1):
             looks = (plain, hashes) if v == altered_copies.PLAIN else (altered[:, v], their[:, v])
             for a, b in np.argwhere(near(hashes, looks[0], near_duplicates.MOST_BITS) & ~by_both):
-                by_both[a, b] = altered_copies.alike(originals[b], v, greys[a])
+                by_both[a, b] = altered_copies.is_alike(originals[b], v, greys[a])
             for a, b in np.argwhere(near(looks[1], plain, near_duplicates.MOST_BITS) & ~by_both):
-                by_both[a, b] = altered_copies.alike(greys[a], v, originals[b])
+                by_both[a, b] = altered_copies.is_alike(greys[a], v, originals[b])
         same = units[drawn][:, None] == units[None]
         row: dict[str, Any] = {"data": name, "change": change, "copies": COPIES, "images": len(frame)}
         for way, joined in (("hash", by_hash), ("altered", by_both)):
@@ -147,7 +147,7 @@ def between() -> dict[str, int]:
     label = labels[0]
     result: dict[str, int] = {}
     hashed = near_duplicates.near_duplicates(np.concatenate([s.hashes[r] for s, r in parts]))
-    for way, groups in (("hash", hashed), ("altered", altered_copies.across(parts))):
+    for way, groups in (("hash", hashed), ("altered", altered_copies.find_copies_of_stores(parts))):
         small = np.isin(groups[: len(label)], groups[len(label) :])
         result |= {f"{way}_{k}": int(small[label == k].sum()) for k in ("no", "yes")}
     return result

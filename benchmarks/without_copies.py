@@ -17,7 +17,7 @@ import numpy as np
 
 from scotoma.data.datamodule import gather
 from scotoma.data.splits import altered_copies
-from scotoma.data.splits.units import linked
+from scotoma.data.splits.units import link
 from scotoma.metrics import bootstrap
 from scotoma.run_folder import read_config, read_rows
 
@@ -30,7 +30,7 @@ def main() -> None:
     config = read_config(run)
     data_module = gather(data=config["data"], target=config["target"], classes=config["classes"], size=config["size"], quiet=True)
     assert data_module.target is not None
-    groups = linked(data_module.split.units, altered_copies.copies(data_module.store, data_module.rows))
+    groups = link(data_module.split.units, altered_copies.find_copies(data_module.store, data_module.rows))
     test = data_module.split.rows("test")
     test = test[data_module.target.known[test]]
     free = ~np.isin(groups[test], groups[np.isin(data_module.split.of, ("train", "val"))])

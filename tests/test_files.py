@@ -133,7 +133,7 @@ def test_special_files_are_unfit(tmp_path: Path) -> None:
 
 
 HOLD = "import sys; from pathlib import Path; from scotoma import files\n"
-HOLD += "with files.locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+HOLD += "with files.lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 
 
 def test_a_lock_is_waited_for_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -141,7 +141,7 @@ def test_a_lock_is_waited_for_and_that_is_said(tmp_path: Path, monkeypatch: pyte
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdin is not None
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(files.Busy), files.locked(lock, wait=False):
+    with pytest.raises(files.Busy), files.lock(lock, wait=False):
         pass
     monkeypatch.setattr(files, "PATIENCE", 0.0)
     slept = files.time.sleep
@@ -152,7 +152,7 @@ def test_a_lock_is_waited_for_and_that_is_said(tmp_path: Path, monkeypatch: pyte
         slept(0)
 
     monkeypatch.setattr(files.time, "sleep", sleep)
-    with files.locked(lock, remove=True, what="the run"):
+    with files.lock(lock, remove=True, what="the run"):
         pass
     assert capsys.readouterr().err == "waiting for another process that writes the run\n"
     assert names(tmp_path) == []

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         processes.is_command = True
         os.environ["PYTHONSAFEPATH"] = "1"  # libraries start processes, too
         if not processes.end_with_parent() and not launcher.several():  # of several, one that waits for others would not end
-            processes.end_like_interrupted()
+            processes.treat_ends_as_interrupts()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())

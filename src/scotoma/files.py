@@ -119,7 +119,7 @@ class Busy(Exception):
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True, remove: bool = False, what: str = "") -> Iterator[None]:
+def lock(path: Path, wait: bool = True, remove: bool = False, what: str = "") -> Iterator[None]:
     """Hold a lock file while the block runs; it goes with the process, however that ends.
 
     Args:

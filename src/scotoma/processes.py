@@ -46,7 +46,7 @@ def end_with_parent() -> bool:
     return True
 
 
-def end_like_interrupted() -> None:
+def treat_ends_as_interrupts() -> None:
     """Let SIGTERM and SIGHUP of this process be as Ctrl-C, so that what is half-written is cleared away; of no copy of it."""
     owner = os.getpid()
 

@@ -13,7 +13,7 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def _signed(number: int) -> int:
+def _to_signed(number: int) -> int:
     """A Python integer modulo 2**64, as torch's int64 holds it."""
     return (number + 2**63) % 2**64 - 2**63
 
@@ -41,7 +41,7 @@ class KeyedRNG:
 
     def __init__(self, seed: int, epoch: int | Tensor, rows: Tensor) -> None:
         turn = torch.as_tensor(epoch, dtype=torch.int64, device=rows.device)
-        start = _mix(torch.tensor(_signed(seed + 1), dtype=torch.int64, device=rows.device))
+        start = _mix(torch.tensor(_to_signed(seed + 1), dtype=torch.int64, device=rows.device))
         self._state = _mix(_mix(start + turn * _GOLDEN) + rows.to(torch.int64) * _GOLDEN)
         self._still = _mix(_mix(start) + rows.to(torch.int64) * _GOLDEN)
 
@@ -54,8 +54,8 @@ class KeyedRNG:
     def of(self, name: str) -> KeyedRNG:
         """An independent stream of the same images: one for each view."""
         other = object.__new__(KeyedRNG)
-        other._state = _mix(self._state + _signed(zlib.crc32(name.encode()) * _GOLDEN))
-        other._still = _mix(self._still + _signed(zlib.crc32(name.encode()) * _GOLDEN))
+        other._state = _mix(self._state + _to_signed(zlib.crc32(name.encode()) * _GOLDEN))
+        other._still = _mix(self._still + _to_signed(zlib.crc32(name.encode()) * _GOLDEN))
         return other
 
     def uniform(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:

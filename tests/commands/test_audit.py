@@ -223,7 +223,7 @@ def test_identifying_elements_of_other_formats_are_named(tmp_path: Path) -> None
         volume.header["db_name"] = b"WHO^DOCTOR" if name == "d" else b""
         nibabel.save(volume, tmp_path / f"{name}.nii.gz")
     (tmp_path / "f.dcm").write_bytes(b"broken")
-    found = {p.name: dicom_phi.filled(str(p)) for p in tmp_path.iterdir()}
+    found = {p.name: dicom_phi.find_filled(str(p)) for p in tmp_path.iterdir()}
     assert found == {
         "a.jpg": ["Artist", "XPAuthor", "DateTimeOriginal", "GPS position"],
         "b.jpg": [],

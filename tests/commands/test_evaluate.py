@@ -27,7 +27,7 @@ from scotoma.errors import RunError, UsageError
 from scotoma.evaluators import knn, majority
 from scotoma.reporting import statements
 from scotoma.run_folder import read_rows, status
-from scotoma.studies.evaluation import say_other_classes
+from scotoma.studies.evaluation import warn_other_classes
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +138,10 @@ def test_classes_that_a_model_does_not_know_are_counted(capsys: pytest.CaptureFi
     dataset = sources.load(frame)
     split = Split(np.array(["test"] * 6 + ["train"]), np.arange(7), "image", made=False)
     data_module = SimpleNamespace(dataset=dataset, split=split, target=targets.read(dataset, ["dx"], ["a", "b"]))
-    say_other_classes(data_module)
+    warn_other_classes(data_module)
     assert "3 of 6 test images have another class than the model's (a, b): not tested" in capsys.readouterr().err
     data_module.target = targets.read(dataset, ["dx"])
-    say_other_classes(data_module)
+    warn_other_classes(data_module)
     assert capsys.readouterr().err == ""
 
 

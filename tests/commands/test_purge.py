@@ -232,7 +232,7 @@ def test_weights_copied_away_are_found_by_their_record(left: Path) -> None:
 
 
 def test_a_card_and_a_verb_say_that_a_run_holds_a_withdrawn_patient(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from scotoma.data.datamodule import earlier_split
+    from scotoma.data.datamodule import read_earlier_split
 
     scotoma.purge(PATIENT, yes=True, quiet=True)
     page = build([Path("runs/with")], out=Path("page.html"))
@@ -240,7 +240,7 @@ def test_a_card_and_a_verb_say_that_a_run_holds_a_withdrawn_patient(left: Path, 
     assert f"<b>Withdrawn.</b> {said}." in page.read_text() and f"report: {said}" in capsys.readouterr().err
     assert "It holds 1 withdrawn patient: train it anew without." in Path("page_model_card.md").read_text()
     assert "ithdrawn" not in build([Path("runs/without")], out=Path("page.html")).read_text()
-    assert len(earlier_split(Path("runs/with"))) > 10
+    assert len(read_earlier_split(Path("runs/with"))) > 10
     assert "runs/with: holds 1 withdrawn patient: train it anew without" in capsys.readouterr().err
 
 
@@ -308,7 +308,7 @@ def test_what_a_killed_build_left_is_said_and_removed_unless_it_is_being_built(
         (root / name / "pixels.npy").touch()
     assert main(["find", PATIENT]) == 0
     assert "2 unfinished stores in the cache are not searched: `scotoma purge` removes them" in capsys.readouterr().err
-    with files.locked(root / "b-2.lock", remove=True), pytest.raises(RunError, match=r"1 of .* are in use .*b-2\.partial"):
+    with files.lock(root / "b-2.lock", remove=True), pytest.raises(RunError, match=r"1 of .* are in use .*b-2\.partial"):
         scotoma.purge(PATIENT, yes=True)
     printed = capsys.readouterr().out
     assert f"unfinished  {root / 'a-1.partial'}: removed\n" in printed

@@ -43,7 +43,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Case:
 
 def labels_of(folder: Path, sheet: str, on: str, target: str) -> dict[str, str]:
     """Image name -> label, of the images that have one."""
-    dataset, columns = classes.settled(sources.load(folder / "scans", folder / sheet, on), [target])
+    dataset, columns = classes.prepare_target(sources.load(folder / "scans", folder / sheet, on), [target])
     found = targets.read(dataset, columns)
     names = [str(Path(p).relative_to(folder / "scans")) for p in dataset.table["image_path"]]
     return {n: found.classes[k] for n, k in zip(names, found.y.tolist(), strict=True) if k >= 0}
@@ -144,7 +144,7 @@ def test_text_in_label_columns(case: Case, capsys: pytest.CaptureFixture[str]) -
     def read(*names: str, separator: str | None = None) -> tuple[targets.Target, str]:
         """A target as the verbs read it, and what they say of it."""
         capsys.readouterr()
-        ready, columns = classes.settled(dataset, names, separator=separator)
+        ready, columns = classes.prepare_target(dataset, names, separator=separator)
         return targets.read(ready, columns), capsys.readouterr().err
 
     joined, said = read("case")

@@ -12,7 +12,7 @@ from PIL import Image
 
 import scotoma
 from scotoma.data import dataset, encoder_header, provenance, pseudonyms, sources
-from scotoma.data.datamodule import USED, DataModule, earlier_split, gather
+from scotoma.data.datamodule import USED, DataModule, gather, read_earlier_split
 from scotoma.data.splits import splits
 from scotoma.errors import UsageError
 
@@ -70,11 +70,11 @@ def test_used_holds_keyed_hashes_and_the_split(phantoms: DataModule, tmp_path: P
     assert used["file"][7] == pseudonyms.pseudonym("phantom:0 7", pseudonyms.load_key())
     assert used["patient"].tolist() == phantoms.dataset.table["patient"].tolist()
     assert used["content"].str.fullmatch("[0-9a-f]{32}").all()
-    earlier = earlier_split(tmp_path)
-    assert earlier == earlier_split(tmp_path / "encoder.safetensors")
-    for names, of in zip(splits.known_by(phantoms.dataset, phantoms.store), phantoms.split.of, strict=True):
+    earlier = read_earlier_split(tmp_path)
+    assert earlier == read_earlier_split(tmp_path / "encoder.safetensors")
+    for names, of in zip(splits.name_rows(phantoms.dataset, phantoms.store), phantoms.split.of, strict=True):
         assert [earlier[name] for name in names] == [of, of]
-    assert earlier_split(None) == earlier_split(tmp_path / "absent" / "run") == {}
+    assert read_earlier_split(None) == read_earlier_split(tmp_path / "absent" / "run") == {}
 
 
 def test_the_same_data_keep_their_split_for_the_encoder_they_made(phantoms: DataModule, tmp_path: Path) -> None:

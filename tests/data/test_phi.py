@@ -128,7 +128,7 @@ def test_rare_categories_are_one() -> None:
 
 @pytest.mark.parametrize("name", ["Patientenname", "nom_de_famille", "naam", "Achternaam", "AccNo", "acc_nr"])
 def test_direct_identifiers_under_names_of_other_languages_are_kept_by_no_flag(name: str) -> None:
-    reason = phi.named(name)
+    reason = phi.reason_by_name(name)
     assert reason is not None and reason.direct
 
 

@@ -15,7 +15,7 @@ from scotoma.commands.embed import embed
 from scotoma.data import encoder_header, provenance, pseudonyms, sources
 from scotoma.data.datamodule import DataModule, Source, gather
 from scotoma.data.encoder_header import EncoderInfo
-from scotoma.data.provenance import IN_PART, NO_RECORD, Part, Record, of_rows
+from scotoma.data.provenance import IN_PART, NO_RECORD, KeyedHashes, Record, of_rows
 from scotoma.data.splits.lookalikes import Copies
 from scotoma.errors import UsageError
 from scotoma.models import encoders, pretrained_weights
@@ -138,7 +138,7 @@ def test_records_join_by_key_and_reader() -> None:
 
 def test_a_hundred_thousand_images_and_patients_stay_below_three_megabytes() -> None:
     hashes = np.arange(1, provenance.MOST + 1, dtype=np.uint64) * np.uint64(1 << 40)
-    record = Record((Part("key", 3, hashes, hashes, (len(hashes), len(hashes))),))
+    record = Record((KeyedHashes("key", 3, hashes, hashes, (len(hashes), len(hashes))),))
     assert sum(len(str(v)) for v in record.header()["parts"][0].values()) < 3_000_000
 
 
@@ -305,7 +305,7 @@ def test_a_file_of_a_newer_version_is_not_taken_for_one_of_another_program(tmp_p
     for read in (
         provenance.record,
         lambda f: pretrained_weights.network(str(f)),
-        lambda f: encoder_header.say_unlike(f, "scans", {}),
+        lambda f: encoder_header.warn_unlike(f, "scans", {}),
     ):
         with pytest.raises(UsageError, match=r"fields that are unknown to this version of Scotoma \('stratum'\): install a newer"):
             read(newer)

@@ -131,7 +131,7 @@ def test_chosen_cases_are_of_all_classes_and_the_same_in_any_order_of_the_table(
     made = context(tmp_path, 80, classes=2)
     made.target.y[made.test] = np.arange(20) < 5
     for count, positives in ((8, 4), (14, 5), (64, 5)):
-        found = explain.chosen(made, count)
+        found = explain.choose_rows(made, count)
         assert len(found) == min(count, 20) and made.target.y[found].sum() == positives
         assert (np.diff(found) > 0).all() and np.isin(found, made.test).all()
     order = np.random.default_rng(0).permutation(80)
@@ -141,14 +141,14 @@ def test_chosen_cases_are_of_all_classes_and_the_same_in_any_order_of_the_table(
         split=Split(made.split.of[order], made.split.units[order], "patient", True),
         target=replace(made.target, y=made.target.y[order]),
     )
-    assert set(order[explain.chosen(turned, 8)]) == set(explain.chosen(made, 8))
+    assert set(order[explain.choose_rows(turned, 8)]) == set(explain.choose_rows(made, 8))
 
 
 def test_shown_are_the_surest_and_the_least_sure(tmp_path: Path) -> None:
     made = judged(tmp_path / "data")
     cases = made.test[:5]
     made.target.y[cases[3:]] = 1 - made.target.y[cases[3:]]  # now the classifier is wrong of these two
-    found = explain.shown(made, cases)
+    found = explain.choose_shown(made, cases)
     numbers = made.dataset.table["row"].to_numpy()[cases]
     seen = explain.gather(made, explain._classifier(made), cases)
     maps = explain.explain(explain._classifier(made), seen, explain.find_attributions(explain._classifier(made), seen.images[:1]))
@@ -176,7 +176,7 @@ def test_figures_are_sheets_and_a_folder_of_overlays_in_place_of_those_before(tm
     (old.parents[1] / "explanations-wrong_confident.json").touch()
     (old.parents[1] / "features.png").touch()  # another's
     explain.figures(made, run)
-    shown = explain.shown(made, explain.chosen(made))
+    shown = explain.choose_shown(made, explain.choose_rows(made))
     assert {p.name for p in old.parent.iterdir()} == {f"explain-{c.row}-{m}.png" for c in shown for m in GENERIC}
     assert Image.open(next(old.parent.iterdir())).size[0] > 200
     names = {f"explanations-{c.group}" for c in shown}
@@ -201,7 +201,7 @@ def test_of_dicom_images_overlays_are_dicom_too(tmp_path: Path, write_dicom: Cal
     table = made.dataset.table.assign(image_path=[str(tmp_path / f"{row}.dcm") for row in rows], patient=patients)
     made = replace(made, dataset=replace(made.dataset, table=table), keep_identity=keep)
     explain.figures(made, run)
-    shown = {c.row: c for c in explain.shown(made, explain.chosen(made))}
+    shown = {c.row: c for c in explain.choose_shown(made, explain.choose_rows(made))}
     files = sorted((tmp_path / "run" / "figures" / "explanations").glob("*.dcm"))
     assert {p.stem for p in files} == {f"explain-{row}-{m}" for row in shown for m in GENERIC}
     assert {row % 2 for row in shown} == {0, 1}
@@ -211,7 +211,7 @@ def test_of_dicom_images_overlays_are_dicom_too(tmp_path: Path, write_dicom: Cal
         pseudonym = facts["content"].iloc[row] if row % 2 else f"hash {row}"
         assert ds.PatientID == (f"secret {row}" if keep else pseudonym)
         assert (b"ecret" in path.read_bytes()) == keep
-        np.testing.assert_array_equal(ds.pixel_array, overlays.blended(shown[row].image, shown[row].maps[method]))
+        np.testing.assert_array_equal(ds.pixel_array, overlays.blend(shown[row].image, shown[row].maps[method]))
         assert shown[row].title in ds.DerivationDescription
 
 

@@ -39,13 +39,13 @@ def test_it_comes_close_to_the_optimum_whatever_the_features_scale(classes: int)
 def test_the_rate_is_the_one_that_validation_labels_like_best(monkeypatch: pytest.MonkeyPatch) -> None:
     x, target = made(2)
     heads = {}
-    original = linear_sgd._trained
+    original = linear_sgd._train
 
     def watched(features, y, classes, rate, seed):
         heads[rate] = original(features, y, classes, rate, seed)
         return heads[rate]
 
-    monkeypatch.setattr(linear_sgd, "_trained", watched)
+    monkeypatch.setattr(linear_sgd, "_train", watched)
     found = linear_sgd.predict(x, target, DRAW, TEST)
     z = (x - x[TRAIN].mean(0)) / np.maximum(x[TRAIN].std(0), 1e-4)
     with torch.no_grad():

@@ -80,7 +80,7 @@ def test_what_local_recalibration_would_bring(tmp_path: Path) -> None:
     y = np.where(np.random.default_rng(0).random(len(y)) < 0.2, 1 - y, y)  # so that no cut parts the classes
     start.target.y[start.test] = y
     rows = operating.evaluate(start, resamples=50)
-    after = calibration.cross_recalibrated(y, p, start.split.units[start.test])
+    after = calibration.cross_recalibrate(y, p, start.split.units[start.test])
     for name, error in (("brier", brier_score_loss), ("log_loss", log_loss)):
         expected = {False: error(y, p), True: error(y, after)}
         for again, value in expected.items():

@@ -51,7 +51,7 @@ def test_a_curve_in_fewer_steps_takes_several_pixels_at_once() -> None:
 def test_the_blur_is_gaussian_of_five_pixels_in_224() -> None:
     point = torch.zeros(1, 1, 224, 224)
     point[0, 0, 112, 112] = 1
-    column = faithfulness.blurred(point)[0, 0].sum(0)
+    column = faithfulness.blur(point)[0, 0].sum(0)
     variance = float((column * (torch.arange(224) - 112) ** 2).sum())
     assert float(column.sum()) == pytest.approx(1, abs=1e-4) and variance == pytest.approx(25, rel=0.04)  # cut off at 3 deviations
 

@@ -11,7 +11,7 @@ from helpers.learning import bars, features, inputs_of, train
 from torch import Tensor, nn
 
 from scotoma.errors import UsageError
-from scotoma.methods.dino import DINO, _Head, dino_loss
+from scotoma.methods.dino import DINO, _PrototypeHead, dino_loss
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.models.features import spread
 from scotoma.rng import KeyedRNG
@@ -97,7 +97,7 @@ def test_each_crop_meets_its_own_outputs() -> None:
 @pytest.mark.parametrize("norm", [True, False])
 def test_the_head_equals_lightlys(norm: bool) -> None:
     theirs = pytest.importorskip("lightly.models.modules").DINOProjectionHead(12, 20, 256, 9, batch_norm=norm)
-    mine = _Head(12, 20, 9, norm)
+    mine = _PrototypeHead(12, 20, 9, norm)
     x = outputs(6, 12)
     linear = [m for m in theirs.layers if isinstance(m, nn.Linear)]
     with torch.no_grad():

@@ -212,9 +212,9 @@ def test_coverage_of_the_auroc_interval():
 
 
 def test_groups_are_numbered_by_first_appearance():
-    names, codes = bootstrap.numbered(["b", ("a", 1), "b", 7])
+    names, codes = bootstrap.number_groups(["b", ("a", 1), "b", 7])
     assert names == ["b", ("a", 1), 7] and codes.tolist() == [0, 1, 0, 2]
-    names, codes = bootstrap.numbered(np.array([5, 4, 5]))
+    names, codes = bootstrap.number_groups(np.array([5, 4, 5]))
     assert names == [5, 4] and codes.tolist() == [0, 1, 0]
 
 

@@ -31,7 +31,7 @@ def test_temperature_equals_scikit_learns():
     y, logits = classes()
     reference = CalibratedClassifierCV(FrozenEstimator(Given().fit(logits, y)), method="temperature", ensemble=False)
     expected = reference.fit(logits, y).predict_proba(logits)
-    found = calibration.tempered(softmax(logits, 1), calibration.temperature(y, logits), multilabel=False)
+    found = calibration.apply_temperature(softmax(logits, 1), calibration.temperature(y, logits), multilabel=False)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -52,17 +52,17 @@ def test_temperature_undoes_a_stretch():
 
 def test_tempered_probabilities_are_those_of_the_logits():
     _, logits = classes()
-    np.testing.assert_allclose(calibration.tempered(softmax(logits, 1), 2.5, False), softmax(logits / 2.5, 1), atol=1e-12)
-    np.testing.assert_allclose(calibration.tempered(expit(logits), 2.5, True), expit(logits / 2.5), atol=1e-9)
-    np.testing.assert_allclose(calibration.tempered([[1.0, 0, 0], [0.5, 0.5, 0]], 3, False), [[1, 0, 0], [0.5, 0.5, 0]])
-    np.testing.assert_allclose(calibration.tempered([[0.0, 1.0]], 3, True), [[0, 1]])
+    np.testing.assert_allclose(calibration.apply_temperature(softmax(logits, 1), 2.5, False), softmax(logits / 2.5, 1), atol=1e-12)
+    np.testing.assert_allclose(calibration.apply_temperature(expit(logits), 2.5, True), expit(logits / 2.5), atol=1e-9)
+    np.testing.assert_allclose(calibration.apply_temperature([[1.0, 0, 0], [0.5, 0.5, 0]], 3, False), [[1, 0, 0], [0.5, 0.5, 0]])
+    np.testing.assert_allclose(calibration.apply_temperature([[0.0, 1.0]], 3, True), [[0, 1]])
 
 
 def test_temperatures_and_logits_in_place_of_probabilities_are_refused():
     with pytest.raises(ValueError, match="above 0"):
-        calibration.tempered([[0.5, 0.5]], 0.0, False)
+        calibration.apply_temperature([[0.5, 0.5]], 0.0, False)
     with pytest.raises(ValueError, match="apply softmax or sigmoid"):
-        calibration.tempered([[2.0, 0.5]], 1.0, False)
+        calibration.apply_temperature([[2.0, 0.5]], 1.0, False)
     with pytest.raises(ValueError, match="no label is known"):
         calibration.temperature(np.full((3, 1), NAN), np.zeros((3, 1)))
 
@@ -70,10 +70,10 @@ def test_temperatures_and_logits_in_place_of_probabilities_are_refused():
 def test_recalibration_solves_the_equations_of_its_likelihood():
     y, p = one_label()
     found = calibration.recalibration(*with_unknown(y, p))
-    rest = y - calibration.recalibrated(p, found["intercept"], found["slope"])
+    rest = y - calibration.recalibrate(p, found["intercept"], found["slope"])
     assert abs(rest.sum()) < 1e-5 and abs((rest * logit(p)).sum()) < 1e-5
-    assert calibration.recalibrated(p, found["in_the_large"], 1).mean() == pytest.approx(y.mean(), abs=1e-9)
-    again = calibration.recalibration(y, calibration.recalibrated(p, found["intercept"], found["slope"]))
+    assert calibration.recalibrate(p, found["in_the_large"], 1).mean() == pytest.approx(y.mean(), abs=1e-9)
+    again = calibration.recalibration(y, calibration.recalibrate(p, found["intercept"], found["slope"]))
     assert (again["intercept"], again["slope"], again["in_the_large"]) == pytest.approx((0, 1, 0), abs=1e-5)
 
 
@@ -132,7 +132,7 @@ def test_local_recalibration_is_fitted_on_other_patients():
     z = rng.normal(size=3000)
     y, p, patients = (rng.random(3000) < expit(0.5 + 0.4 * z)).astype(float), expit(z), np.arange(3000) // 3
     y[:30] = NAN
-    found = calibration.cross_recalibrated(y, p, patients)
+    found = calibration.cross_recalibrate(y, p, patients)
     apart = logit(found) - (0.5 + 0.4 * z)
     assert np.abs(apart).max() < 0.4  # said: z; true: 0.5 + 0.4 z; standard errors of intercept and slope 0.04
     assert calibration.log_loss(y, found) < calibration.log_loss(y, p)
@@ -143,10 +143,10 @@ def test_local_recalibration_is_fitted_on_other_patients():
     assert np.abs(slopes - whole).min() > 1e-6
     # a patient's own labels do not touch its answer (one with both labels, who stays in the same fold when they are turned)
     mixed = next(k for k in range(10, 1000) if len(set(y[patients == k])) == 2)
-    again = calibration.cross_recalibrated(np.where(patients == mixed, 1 - y, y), p, patients)
+    again = calibration.cross_recalibrate(np.where(patients == mixed, 1 - y, y), p, patients)
     assert np.array_equal(again[patients == mixed], found[patients == mixed]) and not np.array_equal(again, found)
     with pytest.raises(ValueError, match="no finite calibration slope"):
-        calibration.cross_recalibrated([0.0] * 10 + [1.0] * 10, np.linspace(0.1, 0.9, 20), np.arange(20))
+        calibration.cross_recalibrate([0.0] * 10 + [1.0] * 10, np.linspace(0.1, 0.9, 20), np.arange(20))
 
 
 def test_a_diagram_of_a_resample_is_that_of_its_rows():

@@ -31,7 +31,7 @@ def test_a_network_that_the_weights_are_not_of_takes_no_memory(start: str, tmp_p
     with pytest.raises(UsageError, match=what):
         {
             "load": lambda: encoders.load(tmp_path),
-            "adapted": lambda: pretrained_weights.adapted(tmp_path, 64),
+            "adapted": lambda: pretrained_weights.adapt(tmp_path, 64),
             "network": lambda: pretrained_weights.network(str(tmp_path)),
         }[start]()
     assert built == ["meta"] and torch.equal(before, torch.get_rng_state())

@@ -35,17 +35,17 @@ def test_an_encoder_whose_images_were_prepared_otherwise_says_so(tmp_path: Path,
     levelled = {"side": 48, "protocol": 3, "display": Display(levels=(("uint16", 0, 4000),)).settings()}
     encoders.save(tmp_path / encoder_header.FILE, encoders.build(info), replace(info, pixels=levelled))
     ours = {"side": 96, "protocol": 4, "display": Display(levels=(("uint16", 10, 8000),)).settings()}
-    encoder_header.say_unlike(tmp_path, "scans", ours)
+    encoder_header.warn_unlike(tmp_path, "scans", ours)
     said = capsys.readouterr().err
     assert said.startswith("scans: the encoder's images were prepared by version 3 of the reader of images, these by version 4; ")
     assert said.endswith("with uint16 values shown from 0 to 4000, these from 10 to 8000\n") and said.count("\n") == 1
-    encoder_header.say_unlike(tmp_path, "scans", levelled | {"side": 96})
+    encoder_header.warn_unlike(tmp_path, "scans", levelled | {"side": 96})
     pretrained_weights.start(
         encoders.build(info), replace(info, pixels=ours), str(tmp_path)
     )  # --init, and a run as a study's control
     assert capsys.readouterr().err.count("these by version 4") == 1
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    encoder_header.say_unlike(tmp_path / "other.safetensors", "scans", ours)
+    encoder_header.warn_unlike(tmp_path / "other.safetensors", "scans", ours)
     assert capsys.readouterr().err == ""
 
 

@@ -13,7 +13,7 @@ from scotoma.models import encoders
 from scotoma.models.inpainting_decoders import (
     ChannelwiseFull,
     CodeDecoder,
-    Decoder,
+    InpaintingDecoder,
     MapDecoder,
     QNetwork,
     fill_in,
@@ -34,7 +34,7 @@ def network(name: str, channels: int = 1) -> nn.Module:
 
 @pytest.mark.parametrize(("side", "size"), [(3, 96), (1, 32), (2, 50), (7, 224), (10, 300)])
 def test_the_decoder_reaches_any_size(side: int, size: int) -> None:
-    decoder, maps = Decoder(32, side, 3, size), torch.zeros(2, 32, side, side)
+    decoder, maps = InpaintingDecoder(32, side, 3, size), torch.zeros(2, 32, side, side)
     assert decoder(maps).shape == (2, 3, size, size)
     assert size <= decoder.layers(maps).shape[-1] < 2 * size  # as few doublings as will do
 
@@ -42,7 +42,7 @@ def test_the_decoder_reaches_any_size(side: int, size: int) -> None:
 def test_the_decoder_puts_things_where_they_were() -> None:
     """A change at one place of the map changes the image there, and not at the other end."""
     torch.manual_seed(0)
-    decoder = Decoder(32, 8, 1, 64).eval()
+    decoder = InpaintingDecoder(32, 8, 1, 64).eval()
     maps = torch.zeros(1, 32, 8, 8)
     changed = maps.clone()
     changed[..., 1, 6] = 5

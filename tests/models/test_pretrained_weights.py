@@ -245,7 +245,7 @@ def test_only_what_another_program_wrote_is_of_another_program(tmp_path: Path) -
             provenance.record,
             pretrained_weights.network,
             encoder_header.info_or_none,
-            lambda source: encoder_header.say_unlike(source, "x", {}),
+            lambda source: encoder_header.warn_unlike(source, "x", {}),
         ):
             with pytest.raises(UsageError, match=message):
                 look(str(tmp_path / name))  # type: ignore[operator]

@@ -8,7 +8,7 @@ from scotoma.data import encoder_header
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.models import encoders, pretrained_weights, segmentation_decoders
-from scotoma.models.segmentation_decoders import Decoder
+from scotoma.models.segmentation_decoders import SegmentationDecoder
 
 CASES = [("resnet10t", {}, "unet"), ("resnet10t", {"output_stride": 16}, "deeplabv3plus"), ("resnet10t", {}, "upernet")]
 CASES += [("convnext_atto", {}, "unet"), ("efficientnet_b0", {}, "unet")]
@@ -26,7 +26,7 @@ def made(name: str, kwargs: dict[str, object]) -> tuple[torch.nn.Module, Encoder
 def test_logits_have_the_images_side_and_every_weight_a_gradient(name: str, kwargs: dict[str, object], decoder: str) -> None:
     encoder, info = made(name, kwargs)
     assert segmentation_decoders.choose(decoder, encoder) == decoder
-    built = Decoder(decoder, encoder, info, 3)
+    built = SegmentationDecoder(decoder, encoder, info, 3)
     x = torch.randn(2, 1, 64, 64)
     logits = built(segmentation_decoders.maps(encoder, x), x)
     assert logits.shape == (2, 3, 64, 64) and logits.dtype == torch.float32
@@ -39,7 +39,7 @@ def test_a_shifted_image_gives_shifted_logits() -> None:
     """By a whole stride: what a decoder finds lies where it was found."""
     for name, kwargs, decoder in (("resnet10t", {}, "unet"), ("vit_tiny_patch16_224", VIT, "setr_pup")):
         encoder, info = made(name, {**kwargs})
-        built = Decoder(decoder, encoder, info, 2).eval()
+        built = SegmentationDecoder(decoder, encoder, info, 2).eval()
         encoder.eval()
         x = torch.zeros(2, 1, 64, 64)
         x[0, 0, 16:24, 16:24] = 4
@@ -75,13 +75,13 @@ def test_names_are_checked() -> None:
     with pytest.raises(UsageError, match="--decoder pspnet: one of auto, unet"):
         segmentation_decoders.choose("pspnet", cnn)
     with pytest.raises(UsageError, match="deeplabv3plus needs a dilated network"):
-        Decoder("deeplabv3plus", cnn, info, 2)
+        SegmentationDecoder("deeplabv3plus", cnn, info, 2)
 
 
 def test_a_segmenters_file_is_read_back_and_its_encoder_is_plain_timm(tmp_path) -> None:
     for name, kwargs, decoder in (CASES[0], CASES[1], CASES[5]):
         encoder, info = made(name, kwargs)
-        built = Decoder(decoder, encoder, info, 3)
+        built = SegmentationDecoder(decoder, encoder, info, 3)
         info.targets, info.classes, info.decoder = ("mask_path",), ("background", "1", "2"), decoder
         encoders.save(tmp_path / "model.safetensors", encoder, info, built)
         again, read, head = encoders.load(tmp_path)
@@ -104,17 +104,17 @@ def test_a_segmenters_file_is_read_back_and_its_encoder_is_plain_timm(tmp_path) 
 def test_an_encoder_is_adapted_to_another_side_or_dilated(tmp_path) -> None:
     encoder, info = made("resnet10t", {})
     encoders.save(tmp_path / encoder_header.FILE, encoder, info)
-    same, _ = pretrained_weights.adapted(tmp_path)
+    same, _ = pretrained_weights.adapt(tmp_path)
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in encoder.state_dict().items())
-    dilated, of_dilated = pretrained_weights.adapted(tmp_path, 96, segmentation_decoders.STRIDE)
+    dilated, of_dilated = pretrained_weights.adapt(tmp_path, 96, segmentation_decoders.STRIDE)
     assert of_dilated.image_size == 96 and of_dilated.timm_kwargs == {"output_stride": 16}
     assert segmentation_decoders.maps(dilated.eval(), torch.zeros(1, 1, 96, 96))[-1].shape[2:] == (6, 6)
     assert all(torch.equal(v, dilated.state_dict()[k]) for k, v in encoder.state_dict().items())
     vit = EncoderInfo("vit_tiny_patch16_224", {"patch_size": 8, "img_size": 64}, 1, 64, (0.3,), (0.25,))
     network = encoders.build(vit)
     encoders.save(tmp_path / encoder_header.FILE, network, vit)
-    larger, of_larger = pretrained_weights.adapted(tmp_path, 96)
+    larger, of_larger = pretrained_weights.adapt(tmp_path, 96)
     assert of_larger.timm_kwargs["img_size"] == 96 and larger.pos_embed.shape[1] == 145
     torch.testing.assert_close(larger.blocks[0].attn.qkv.weight, network.blocks[0].attn.qkv.weight)
     with pytest.raises(UsageError, match="cannot be dilated"):
-        pretrained_weights.adapted(tmp_path, 64, segmentation_decoders.STRIDE)
+        pretrained_weights.adapt(tmp_path, 64, segmentation_decoders.STRIDE)

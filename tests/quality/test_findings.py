@@ -40,14 +40,14 @@ def test_a_coarser_group_tells_only_what_a_finer_one_did_not() -> None:
     contents = np.array([0, 0, 1, 2, 3])
     near = np.array([0, 0, 0, 1, 2])
     altered = np.array([0, 0, 0, 1, 1])
-    found = {f.check: f for f in findings.repeated(draw_images(of), contents, near, altered, False, np.full(5, None))}
+    found = {f.check: f for f in findings.find_repeated(draw_images(of), contents, near, altered, False, np.full(5, None))}
     assert list(found) == ["identical_across_splits", "near_duplicate_across_splits", "altered_copy"]
     assert [p[1] for p in found["identical_across_splits"].images] == [0, 1]
     assert [p[1] for p in found["near_duplicate_across_splits"].images] == [2]
     assert found["near_duplicate_across_splits"].groups == (((0, 0), (0, 1), (0, 2)),)  # shown beside what it is like
     assert found["near_duplicate_across_splits"].severity == "error"
     assert [p[1] for p in found["altered_copy"].images] == [3, 4]
-    known = {f.check: f for f in findings.repeated(draw_images(of), contents, near, altered, True, np.full(5, None))}
+    known = {f.check: f for f in findings.find_repeated(draw_images(of), contents, near, altered, True, np.full(5, None))}
     assert known["near_duplicate_across_splits"].severity == "warning"
 
 
@@ -80,8 +80,8 @@ def test_inverted_images_are_told_from_their_peers(tmp_path: Path) -> None:
     noise = list(np.random.default_rng(0).integers(0, 256, (30, 64, 64), dtype=np.uint8))
     made = opened(tmp_path / "films", [*drawn, *noise])
     rows, kinds = np.arange(70), np.array(["film"] * 40 + ["noise"] * 30)
-    assert np.flatnonzero(outliers.inverted(made, rows, kinds)).tolist() == negatives
-    assert not outliers.inverted(made, rows[:15], kinds[:15]).any()  # too few peers to say what is usual
+    assert np.flatnonzero(outliers.find_inverted(made, rows, kinds)).tolist() == negatives
+    assert not outliers.find_inverted(made, rows[:15], kinds[:15]).any()  # too few peers to say what is usual
 
 
 def test_blank_and_odd_images() -> None:
@@ -89,13 +89,13 @@ def test_blank_and_odd_images() -> None:
     specks = np.zeros((50, 50), np.uint8)
     specks[3, :5] = 255
     made = [np.full((50, 50), 9, np.uint8), specks, rng.integers(0, 256, (50, 50), dtype=np.uint8)]
-    constant, nearly = outliers.blank([Image.fromarray(m) for m in made])
+    constant, nearly = outliers.find_blank([Image.fromarray(m) for m in made])
     assert constant.tolist() == [True, False, False]
     assert nearly.tolist() == [False, True, False]
     facts = pd.DataFrame(
         {"format": ["PNG"] * 99 + ["BMP"], "bits": 8, "width": [500] * 98 + [60, 500], "height": [400] * 97 + [60, 48, 400]}
     )
-    odd = outliers.rare(facts)
+    odd = outliers.find_rare(facts)
     assert {k: np.flatnonzero(v).tolist() for k, v in odd.items()} == {
         "format BMP": [99],
         "size far from the usual 500 px": [98],
@@ -152,7 +152,7 @@ def test_what_header_facts_and_borders_predict() -> None:
     exact = roc_auc_score(y, width)
     assert found["value"] == pytest.approx(exact, abs=0.05)
     assert 0.5 < shortcuts.CLEARLY < found["low"] < found["value"] < found["high"]
-    name, area = shortcuts.telling(columns, target)[0]
+    name, area = shortcuts.rank_facts(columns, target)[0]
     assert (name, area) == ("width", pytest.approx(max(exact, 1 - exact)))
     chance = shortcuts.predictability(rng.normal(size=(n, 40)), target, groups, trees=False)
     assert chance is not None
@@ -197,12 +197,12 @@ def test_a_finding_names_its_groups_in_its_row() -> None:
 
 def test_units_on_several_sides_are_named_by_what_they_are_made_of() -> None:
     images = findings.ImageSet([(0, i) for i in range(5)], np.array(["train", "test", "train", "test", ""]), np.zeros(5, bool))
-    (found,) = findings.shared_units(images, np.array([0, 0, 1, 2, 2]), "patient + study")
+    (found,) = findings.find_shared_units(images, np.array([0, 0, 1, 2, 2]), "patient + study")
     assert (found.check, found.count, found.extra["unit"]) == ("patient_across_splits", 1, "patient + study")
     assert found.text == "1 unit (patient + study) on several sides of the split (2 images)"
-    (found,) = findings.shared_units(images, np.array([0, 0, 1, 1, 2]), "study")
+    (found,) = findings.find_shared_units(images, np.array([0, 0, 1, 1, 2]), "study")
     assert found.text == "2 studies on several sides of the split (4 images)"
-    assert findings.shared_units(images, np.arange(5), "patient") == []
+    assert findings.find_shared_units(images, np.arange(5), "patient") == []
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_images_of_one_patient_that_look_alike_are_no_copies() -> None:
     near = np.array([0, 0, 1, 1, 2, 2, 3, 4])
     altered = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     owners = np.array(["a", "a", "a", "b", None, "b", "c", "c"], object)
-    found = {f.check: f for f in findings.repeated(draw_images([""] * 8), np.arange(8), near, altered, True, owners)}
+    found = {f.check: f for f in findings.find_repeated(draw_images([""] * 8), np.arange(8), near, altered, True, owners)}
     assert {name: [p[1] for p in f.images] for name, f in found.items()} == {
         "near_duplicate_of_one_patient": [0, 1], "near_duplicate": [2, 3, 4, 5], "altered_copy_of_one_patient": [6, 7],
     }  # fmt: skip

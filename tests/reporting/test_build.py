@@ -13,7 +13,7 @@ from helpers.report_runs import BASE, Page, auroc, loss_curve, make_study, study
 
 from scotoma.errors import UsageError
 from scotoma.reporting.build import build
-from scotoma.reporting.naming import called
+from scotoma.reporting.naming import name_of_method
 
 
 @pytest.fixture(scope="module")
@@ -251,8 +251,8 @@ def test_torch_is_never_imported(study):
 
 
 def test_a_method_with_arguments_is_called_by_words():
-    assert called("mae?masking=block&mask_ratio=0.6") == "MAE (masking block, mask ratio 0.6)"
-    assert called("simclr") == "SimCLR" and called("/weights/mine.safetensors") == "/weights/mine.safetensors"
+    assert name_of_method("mae?masking=block&mask_ratio=0.6") == "MAE (masking block, mask ratio 0.6)"
+    assert name_of_method("simclr") == "SimCLR" and name_of_method("/weights/mine.safetensors") == "/weights/mine.safetensors"
 
 
 @pytest.mark.parametrize("name", ["figures/x.png", "figures/x.json", "figures", "rows.jsonl", "metrics.csv", "config.yaml", "pipe"])

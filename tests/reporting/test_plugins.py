@@ -70,7 +70,7 @@ def echo(tmp_path: Path) -> Iterator[None]:
 def test_what_nobody_knows_is_found_run_and_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explain, "chosen", lambda context: context.test[:4])
+    monkeypatch.setattr(explain, "choose_rows", lambda context: context.test[:4])
     torch.manual_seed(0)
     made = context(tmp_path / "data", n=32, encoder=timm.create_model("resnet10t", in_chans=1, num_classes=0).eval())
     for kind in plugins.LISTED:

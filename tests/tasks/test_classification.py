@@ -286,7 +286,7 @@ def test_temperature_and_thresholds_are_chosen_on_validation_rows(made) -> None:
     p, y = task.outputs(model, many.val), target.y[many.val]
     expected = np.clip(calibration.temperature(y, np.log(p)), 0.25, 4)
     assert temperature == pytest.approx(expected, rel=1e-3)
-    tempered = calibration.tempered(p, temperature, False)
+    tempered = calibration.apply_temperature(p, temperature, False)
     assert thresholds == tuple(
         pytest.approx(operating_points.threshold(y == k, tempered[:, k], "youden"), abs=1e-6) for k in range(2)
     )

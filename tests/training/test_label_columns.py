@@ -54,15 +54,15 @@ def test_pairs_of_equal_labels_are_trained_on_the_labels_of_a_draw(data_module: 
 
 
 def test_an_encoder_that_was_pretrained_on_the_target_says_so(data_module: DataModule, capsys: pytest.CaptureFixture[str]) -> None:
-    label_columns.say(data_module, {"name": "proxy", "columns": ["cardiomegaly"], "min_scale": 0.5, "jitter": 0.2})
+    label_columns.warn(data_module, {"name": "proxy", "columns": ["cardiomegaly"], "min_scale": 0.5, "jitter": 0.2})
     assert "pretrained on column 'cardiomegaly', which is the target 'cardiomegaly'" in capsys.readouterr().err
-    label_columns.say(data_module, {"name": "proxy", "columns": ["code"]})
+    label_columns.warn(data_module, {"name": "proxy", "columns": ["code"]})
     assert "column 'code', which determines the target" in capsys.readouterr().err
     for harmless in (
         {"name": "proxy", "columns": ["age"]},
         {"name": "random"},
         {"name": "of another program", "columns": ["code"]},
     ):
-        label_columns.say(data_module, harmless)
+        label_columns.warn(data_module, harmless)
     assert capsys.readouterr().err == ""
     assert pd.notna(data_module.dataset.table["code"]).all()

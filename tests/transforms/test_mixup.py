@@ -21,7 +21,7 @@ def test_beta_numbers_have_their_distribution() -> None:
 def test_mixup_is_the_weighted_mean_of_neighbours_and_unknown_stays_unknown() -> None:
     x, weight = torch.rand(4, 1, 5, 5), torch.tensor([1.0, 0.25, 0.5, 0.0])
     y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [float("nan")] * 2, [0.3, 0.7]])
-    got, shares = mixup.mixed(x, y, weight)
+    got, shares = mixup.mix(x, y, weight)
     for i, w in enumerate(weight.tolist()):
         assert torch.allclose(got[i], w * x[i] + (1 - w) * x[i - 1])
     assert torch.allclose(shares[:2], torch.tensor([[1.0, 0.0], [0.75, 0.25]]))
@@ -56,7 +56,7 @@ def test_rectangles_equal_a_slow_version() -> None:
 
 def test_erasing_takes_whole_rectangles_of_some_images() -> None:
     x = torch.ones(400, 1, 40, 40)
-    gone = mixup.erased(x, KeyedRNG(0, 0, torch.arange(400)), 0.5) == 0
+    gone = mixup.erase(x, KeyedRNG(0, 0, torch.arange(400)), 0.5) == 0
     share = gone.float().mean((1, 2, 3))
     hit = share > 0
     assert 0.42 < float(hit.float().mean()) < 0.58
@@ -65,12 +65,12 @@ def test_erasing_takes_whole_rectangles_of_some_images() -> None:
     for image in gone[hit][:20, 0]:
         rows, columns = image.any(1), image.any(0)
         assert torch.equal(image, rows[:, None] & columns), "a rectangle"
-    part = mixup.erased(x[:10], KeyedRNG(0, 0, torch.arange(10, 20)), 0.5) == 0
+    part = mixup.erase(x[:10], KeyedRNG(0, 0, torch.arange(10, 20)), 0.5) == 0
     assert torch.equal(part, gone[10:20]), "whatever the batch"
 
 
 def test_smoothing_equals_torchs() -> None:
     logits, y = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 1, 2])
-    shares = mixup.smoothed(torch.nn.functional.one_hot(y, 4).float(), 0.1, 4)
+    shares = mixup.smooth(torch.nn.functional.one_hot(y, 4).float(), 0.1, 4)
     got = -(shares * logits.log_softmax(1)).sum(1).mean()
     assert torch.allclose(got, torch.nn.functional.cross_entropy(logits, y, label_smoothing=0.1))

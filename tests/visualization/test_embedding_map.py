@@ -62,11 +62,11 @@ def test_umap_is_used_and_named_where_it_is_installed(monkeypatch: pytest.Monkey
 
 def test_at_most_so_many_are_shown_from_all_over() -> None:
     rows = np.arange(10_000) + 5
-    found = embedding_map.shown(rows)
+    found = embedding_map.choose_points(rows)
     edges = np.arange(embedding_map.POINTS + 1) * len(rows) // embedding_map.POINTS  # one of each of so many equal stretches
     assert len(found) == embedding_map.POINTS
     assert ((found - 5 >= edges[:-1]) & (found - 5 < edges[1:])).all()
-    assert embedding_map.shown(rows[:7]).tolist() == rows[:7].tolist()
+    assert embedding_map.choose_points(rows[:7]).tolist() == rows[:7].tolist()
 
 
 def test_many_encoders_stand_three_in_a_row_under_their_names() -> None:

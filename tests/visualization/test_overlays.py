@@ -16,16 +16,16 @@ def case(row: int, **maps: np.ndarray) -> Case:
 
 
 def test_colours_are_transparent_where_the_map_is_zero_and_have_two_hues_where_it_is_signed() -> None:
-    plain, signed = overlays.coloured(abs(VALUES)), overlays.coloured(VALUES)
+    plain, signed = overlays.colour(abs(VALUES)), overlays.colour(VALUES)
     assert plain[0, 0, 3] == signed[0, 0, 3] == 0 and 0 < signed[1, 1, 3] < signed[0, 1, 3]
     np.testing.assert_array_equal(plain[0, 1], plain[1, 0])
     assert signed[0, 1, 0] > signed[0, 1, 2] and signed[1, 0, 0] < signed[1, 0, 2]  # orange for, purple against
-    assert (overlays.coloured(np.zeros((2, 2)))[..., 3] == 0).all()
+    assert (overlays.colour(np.zeros((2, 2)))[..., 3] == 0).all()
 
 
 def test_blended_is_the_image_where_the_map_is_zero_and_three_quarters_colour_where_it_is_strongest() -> None:
     image = np.array([[0.2, 0.4], [1.0, 0.0]])
-    found = overlays.blended(image, abs(VALUES))
+    found = overlays.blend(image, abs(VALUES))
     assert found.dtype == np.uint8 and found[0, 0].tolist() == [51, 51, 51]
     yellow = np.array(matplotlib.colormaps["cividis"](1.0)[:3])
     np.testing.assert_array_equal(found[0, 1], np.rint(255 * (0.25 * 0.4 + 0.75 * yellow)))
@@ -34,7 +34,7 @@ def test_blended_is_the_image_where_the_map_is_zero_and_three_quarters_colour_wh
 def test_an_overlay_is_the_image_alone_and_below_its_map() -> None:
     figure = overlays.overlay(np.eye(2), VALUES, "50 $ of it")
     assert [len(axis.images) for axis in figure.axes] == [1, 2]
-    np.testing.assert_array_equal(figure.axes[1].images[1].get_array(), overlays.coloured(VALUES))
+    np.testing.assert_array_equal(figure.axes[1].images[1].get_array(), overlays.colour(VALUES))
 
 
 def test_a_sheet_has_a_row_a_case_and_a_column_a_method(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_sheet_has_a_row_a_case_and_a_column_a_method(tmp_path: Path) -> None:
     assert len(figure.axes) == 6
     assert [a.get_title() for a in figure.axes[:3]] == ["image", "grad\ncam", "occlusion"]
     assert [figure.axes[i].get_xlabel() for i in (0, 3)] == ["row 7\n50 $ of $it: 0.93", "row 9\n50 $ of $it: 0.93"]
-    np.testing.assert_array_equal(figure.axes[5].images[1].get_array(), overlays.coloured(-VALUES))
+    np.testing.assert_array_equal(figure.axes[5].images[1].get_array(), overlays.colour(-VALUES))
 
 
 def test_files_are_named_by_row_and_method(tmp_path: Path) -> None:

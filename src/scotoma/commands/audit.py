@@ -53,16 +53,16 @@ def audit(
     from scotoma.data import evaluated_images, sources
     from scotoma.data.labels import classes, targets
     from scotoma.data.store import store
-    from scotoma.quality.audit import PROTOCOL, Part, find_problems, has_classes, write_captions
+    from scotoma.quality.audit import PROTOCOL, AuditedTable, find_problems, has_classes, write_captions
     from scotoma.quality.findings import labels_of, worst_first
     from scotoma.reporting.audit import print_findings, write
     from scotoma.run_folder import Run
 
     dataset = sources.load(**vars(source))
     asked = target or [c for c in ("label",) if c in dataset.table.columns]
-    dataset, asked = classes.separated(dataset, asked, separator)
+    dataset, asked = classes.split_findings(dataset, asked, separator)
     target = asked if target else None
-    dataset, remarks = classes.looked_through(dataset, asked)
+    dataset, remarks = classes.check_spellings(dataset, asked)
     if target and dataset.store is None:
         for name in (t for t in target if t in dataset.table.columns):
             targets.read(dataset, [name])  # a wrong column is found before anything is decoded
@@ -70,8 +70,8 @@ def audit(
     arguments["target"] = target
     run = Run.open(Path(out), "audit", arguments, overwrite) if out is not None else None
     try:
-        ready = Part(*store.prepare(dataset, SIZE, quiet=quiet))
-        other = None if second is None else Part(*store.prepare(second, SIZE, ready.store.channels, quiet=quiet))
+        ready = AuditedTable(*store.prepare(dataset, SIZE, quiet=quiet))
+        other = None if second is None else AuditedTable(*store.prepare(second, SIZE, ready.store.channels, quiet=quiet))
         known = [targets.read(ready.dataset, [name]) for name in asked if target or has_classes(ready.dataset, name)]
         findings, rows = find_problems(dataset, ready, other, known, quiet)
         findings = worst_first(findings + labels_of(remarks))

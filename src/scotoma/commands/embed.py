@@ -59,7 +59,7 @@ def embed(
     if wrong:
         raise UsageError(f"--target {wrong}: no column to write beside the features")
     for name in target or ():
-        if (reason := phi.named(name)) is not None and reason.direct and name not in IDENTIFIERS:
+        if (reason := phi.reason_by_name(name)) is not None and reason.direct and name not in IDENTIFIERS:
             raise UsageError(f"--target {name}: {reason.text} is written nowhere; join it by row in a table of your own")
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or use --overwrite"))

@@ -71,8 +71,8 @@ def evaluate(
         refuse_another_test,
         refuse_by_header,
         require_tested,
-        say_other_classes,
         stamp_of,
+        warn_other_classes,
     )
     from scotoma.training import label_columns
 
@@ -100,12 +100,12 @@ def evaluate(
     )
     if material.target is None:
         raise UsageError("name what to predict with --target")
-    label_columns.say(material, info.method)
+    label_columns.warn(material, info.method)
     require_tested(material)
     if of_the_model and not numbers:
-        say_other_classes(material)
+        warn_other_classes(material)
     from scotoma.data.labels.targets import require_classes
-    from scotoma.evaluators.base import Context, say_few
+    from scotoma.evaluators.base import Context, warn_few_units
     from scotoma.models import segmentation_decoders
 
     stamp = stamp_of(Path(run))
@@ -122,7 +122,7 @@ def evaluate(
     )  # fmt: skip
     chosen = evaluators or ["linear" if head is None else context.task.evaluator]
     notice(material.dataset.name, f"tested on {len(context.test)} labelled images: {material.rule}")
-    say_few(material)
+    warn_few_units(material)
     stage(f"evaluating: {', '.join(chosen)}", quiet)
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:

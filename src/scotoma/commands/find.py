@@ -61,5 +61,5 @@ def show(found: list[Any], where: list[str] | None) -> None:
     if not found:
         print(f"nothing below {', '.join(where or WHERE)} and in the cache holds this patient")
     print(f"searched by the key {key_path()}: what was made with another key cannot be searched", file=sys.stderr)
-    if left := caches.unfinished(cache_folder() / "stores"):
+    if left := caches.list_unfinished(cache_folder() / "stores"):
         print(f"{len(left)} unfinished stores in the cache are not searched: `scotoma purge` removes them", file=sys.stderr)

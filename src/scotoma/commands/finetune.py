@@ -118,7 +118,7 @@ def finetune(
         quiet=quiet,
     )
     assert material.target is not None
-    label_columns.say(material, info.method)
+    label_columns.warn(material, info.method)
     stage("building the network", quiet)
     from scotoma.data.labels.targets import require_classes
     from scotoma.data.splits.label_draws import draw
@@ -151,7 +151,7 @@ def finetune(
     if frozen and (tuning.encoder_args or drop_path):
         raise UsageError("--frozen leaves the encoder as it is: --method arguments and --drop_path are for one that is trained")
     dilated = segmentation_decoders.STRIDE if decoder == "deeplabv3plus" else 0
-    network, info = pretrained_weights.adapted(encoder, size, dilated, **({"drop_path_rate": drop_path} if drop_path else {}))
+    network, info = pretrained_weights.adapt(encoder, size, dilated, **({"drop_path_rate": drop_path} if drop_path else {}))
     task.require(tuning, network, info, drawn)
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:

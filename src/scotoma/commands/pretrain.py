@@ -158,12 +158,12 @@ def pretrain(
     stage("building the network", quiet)
     from scotoma.training.pretraining import (
         assemble,
-        opened,
+        open_run,
         train,  # torch and timm
     )
 
     parts = assemble(arguments, material)
-    run = opened(Path(out), arguments, overwrite, resume)
+    run = open_run(Path(out), arguments, overwrite, resume)
     try:
         train(run, material, parts, quiet)
         run.finish(keep_checkpoints)

@@ -55,7 +55,9 @@ def purge(
     found, names = located(patient, where) if patient is not None else ([], set())
     if cache:
         found = [Holding(CACHE, path, 0) for path in caches.stores(cache_folder() / "stores")]
-    found += [Holding(UNFINISHED, path, 0) for path in caches.unfinished(cache_folder() / "stores")]  # whose images is not known
+    found += [
+        Holding(UNFINISHED, path, 0) for path in caches.list_unfinished(cache_folder() / "stores")
+    ]  # whose images is not known
     retrain = []
     for holding in (h for h in found if h.kind == RUN and h.path.name != REPLACED and (h.path / "config.yaml").exists()):
         config = read_config(holding.path)

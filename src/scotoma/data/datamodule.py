@@ -85,7 +85,7 @@ class DataModule:
 
     @cached_property
     def _free(self) -> np.ndarray:
-        together = units.linked(self.split.units, splits.contents(self.dataset, self.store))
+        together = units.link(self.split.units, splits.contents(self.dataset, self.store))
         return ~np.isin(together, together[np.isin(self.split.of, ("val", "test"))])
 
     def fingerprint(self, positions: np.ndarray) -> str:
@@ -95,7 +95,7 @@ class DataModule:
 
     def record(self, positions: np.ndarray) -> dict[str, Any]:
         """For the header of weights trained on these rows: what they and those that they started from were trained on."""
-        patients, contents = (names[positions] for names in _named(self.dataset, self.store))
+        patients, contents = (names[positions] for names in _hash_identities(self.dataset, self.store))
         own = provenance.of_rows(patients, contents, self.store.key, self.store.protocol)
         return self.before.joined(own).header()
 
@@ -114,7 +114,7 @@ class DataModule:
     def save_used(self, folder: Path) -> None:
         """Write ``used.parquet``: keyed hashes of file, patient and content of every image, with its split.
 
-        Where the patient is not known, the study, the series or the volume stands in its place (``units.owners``).
+        Where the patient is not known, the study, the series or the volume stands in its place (``units.name_owners``).
         Images outside the split that a pretraining may see count as training. What the encoder had been trained on before,
         elsewhere, follows with row -1, so that a test of a fine-tuned network is kept apart from its pretraining too.
         """
@@ -128,14 +128,14 @@ class DataModule:
             {
                 "row": self.rows,
                 "file": [pseudonyms.pseudonym(f"{n} {f}", key) for n, f in zip(names, frames, strict=True)],
-                "patient": units.owners(self.dataset, self.store),
+                "patient": units.name_owners(self.dataset, self.store),
                 "content": splits.contents(self.dataset, self.store),
                 lookalikes.LOOK: [row.tobytes() for row in self.store.hashes[self.rows]],
                 "unit": self.split.units,
                 "split": np.where((self.split.of == "") & self._free, "train", self.split.of),
             }
         )
-        before = _used(self.earlier)
+        before = _read_used(self.earlier)
         if before is not None:
             trained = (before["split"] == "train") | self.before.lists(before["content"])  # a fine-tuning chose by validation rows
             before = before[trained & ~before["content"].isin(used["content"][used["split"] == "train"])]
@@ -192,7 +192,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     if numbers and separator:
         raise UsageError("--separator goes with findings in words: leave it out with --regression")
     if target and not numbers:
-        dataset, target = label_columns.settled(dataset, target, classes or (), separator)
+        dataset, target = label_columns.prepare_target(dataset, target, classes or (), separator)
     if target and not (set(target) - set(dataset.table.columns)) & set(store.FROM_HEADERS):
         targets.read(dataset, target, classes or (), numbers)  # a wrong column is found before anything is decoded
     began = time.perf_counter()
@@ -202,7 +202,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     dataset, opened = store.prepare(dataset, size, channels, strict=strict, quiet=quiet)
     seconds = time.perf_counter() - began
     if encoder_run is not None:
-        encoder_header.say_unlike(encoder_run, dataset.name, opened.preparation)
+        encoder_header.warn_unlike(encoder_run, dataset.name, opened.preparation)
     importer.join()
     found = targets.read(dataset, target, classes or (), numbers) if target else None
     if found and numbers and not found.known.all():
@@ -210,12 +210,12 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         notice(dataset.name, f"{without}: they are neither tested nor trained on with labels")
     sources = [Source(str(source), dataset, opened) for source in (*([encoder_run] if encoder_run else ()), *compared)]
     earlier = _sides(sources, seen=not allow_leakage)
-    whole, rule = _whole(dataset, rows, sources)
+    whole, rule = _describe_test(dataset, rows, sources)
     split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier, whole)
     refused = tests and not allow_leakage
     overlaps = {source.name: source.overlap(split, dataset.name, refused) for source in sources}
     copies = {
-        source.name: lookalikes.check(_used(source.folder), source.record, dataset, opened, split, refused)
+        source.name: lookalikes.check(_read_used(source.folder), source.record, dataset, opened, split, refused)
         for source in sources
         if tests
     }
@@ -225,7 +225,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     return DataModule(dataset, opened, split, found, name, seconds, there, before, overlaps, rule, copies)
 
 
-def _whole(dataset: dataset_.Dataset, rows: str, sources: Sequence[Source]) -> tuple[bool, str]:
+def _describe_test(dataset: dataset_.Dataset, rows: str, sources: Sequence[Source]) -> tuple[bool, str]:
     """Whether all rows test, and in words which do."""
     if rows == "all":
         return True, "all rows, by --split all"
@@ -266,9 +266,9 @@ class Source:
     def __init__(self, name: str, dataset: dataset_.Dataset, opened: store.Store) -> None:
         self.name, self.record = name, provenance.record(name)
         self.folder = Path(name) if Path(name).exists() else None
-        self.run = earlier_split(self.folder)
-        self.names = splits.known_by(dataset, opened)
-        look = self.record.look(*_named(dataset, opened), opened.key, opened.protocol)
+        self.run = read_earlier_split(self.folder)
+        self.names = splits.name_rows(dataset, opened)
+        look = self.record.look(*_hash_identities(dataset, opened), opened.key, opened.protocol)
         sides = [{self.run.get(name) for name in names} - {None} for names in self.names]
         in_run = np.array(["train" in of for of in sides], bool)
         self.look = replace(look, seen=look.seen | in_run, named=look.named | np.array([bool(of) for of in sides], bool))
@@ -301,19 +301,19 @@ def _sides(sources: Sequence[Source], seen: bool) -> dict[str, str]:
     return {name: side for side in reversed(dataset_.SPLITS) for of in known for name, kept in of.items() if kept == side}
 
 
-def _named(dataset: dataset_.Dataset, opened: store.Store) -> tuple[np.ndarray, np.ndarray]:
+def _hash_identities(dataset: dataset_.Dataset, opened: store.Store) -> tuple[np.ndarray, np.ndarray]:
     """(n,) pseudonyms of patients, None where there is none, and (n,) keyed hashes of images."""
-    return units.owners(dataset, opened), splits.contents(dataset, opened)
+    return units.name_owners(dataset, opened), splits.contents(dataset, opened)
 
 
-def earlier_split(run: Path | None) -> dict[str, str]:
+def read_earlier_split(run: Path | None) -> dict[str, str]:
     """Keyed names of patients and images of a run -> the split they had in it; empty where the run left no record.
 
     What was on several sides counts as trained on, then as validated on.
     """
     if run is not None and (gone := withdrawn(run if run.is_dir() else run.parent)):
         notice(str(run), f"{withdrawal_sentence(gone)}, see `scotoma purge`")
-    used = _used(run)
+    used = _read_used(run)
     if used is None:
         return {}
     found: dict[str, str] = {}
@@ -323,7 +323,7 @@ def earlier_split(run: Path | None) -> dict[str, str]:
     return found
 
 
-def _used(run: Path | None) -> pd.DataFrame | None:
+def _read_used(run: Path | None) -> pd.DataFrame | None:
     import pandas as pd
 
     path = None if run is None else (run if run.is_dir() else run.parent) / USED
@@ -359,7 +359,7 @@ def data_rows(data_module: Any) -> list[Row]:
             "rule": data_module.rule,
             "unit": data_module.split.unit,
             "patients": len(np.unique(data_module.split.units[test[target.known[test]]])),
-            TESTED_ON: _tested_on(data_module, test[target.known[test]]),
+            TESTED_ON: _hash_test(data_module, test[target.known[test]]),
         }
         rows.append({"evaluator": "data", **tested})
     if not data_module.split.made and len(set(data_module.split.of.tolist()) - {""}) > 1:  # the table's own
@@ -373,7 +373,7 @@ def data_rows(data_module: Any) -> list[Row]:
     return [*rows, {"evaluator": "data", "metric": "unreadable", "value": unreadable}]
 
 
-def _tested_on(data_module: Any, rows: np.ndarray) -> str:
+def _hash_test(data_module: Any, rows: np.ndarray) -> str:
     """A keyed hash of the images that are tested and of the target's columns."""
     from scotoma.data import pseudonyms
     from scotoma.data.splits.splits import contents

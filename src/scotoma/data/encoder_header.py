@@ -218,7 +218,7 @@ def info_or_none(source: str | Path) -> EncoderInfo | None:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): name a finished run or a weights file") from error
 
 
-def say_unlike(source: str | Path, name: str, pixels: dict[str, Any]) -> None:
+def warn_unlike(source: str | Path, name: str, pixels: dict[str, Any]) -> None:
     """Print a line where an encoder's images were prepared otherwise than these; nothing of weights that do not state.
 
     Args:

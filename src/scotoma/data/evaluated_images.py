@@ -32,7 +32,7 @@ def note(folder: Path, dataset: Dataset, store: Store, split: np.ndarray | None 
     rows = dataset.table["row"].to_numpy()
     sides = split if split is not None else np.full(len(rows), "")
     found = pd.DataFrame(
-        {"row": rows, "patient": units.owners(dataset, store), "content": splits.contents(dataset, store), "split": sides}
+        {"row": rows, "patient": units.name_owners(dataset, store), "content": splits.contents(dataset, store), "split": sides}
     )
     if (folder / TESTED).exists():
         try:

@@ -77,7 +77,7 @@ def read(root: Path) -> pd.DataFrame:
     folders = {path: path.relative_to(root).parts[:-1] for path in files}
     masks = _mask_files(folders)
     left["masks in a folder of their own (name them as mask_path)"] = len(masks)
-    beside = _masks_beside(path for path in files if path not in masks)
+    beside = _find_masks_beside(path for path in files if path not in masks)
     left["masks beside their images (name them as mask_path)"] = len(beside)
     files = [path for path in files if path not in masks and path not in beside]
     frames = {}
@@ -89,11 +89,11 @@ def read(root: Path) -> pd.DataFrame:
         notice(root.name, f"left out: {_counts(left)}")
     if not files:
         raise UsageError(f"{root}: no images in this folder (PNG, JPEG, TIFF, GIF, WebP, DICOM, NIfTI)")
-    alone = _alone([folders[path] for path in files])
+    alone = _count_single_folders([folders[path] for path in files])
     folders = {path: folders[path][alone:] for path in files}
     splits = {path: SPLIT_NAMES.get(folders[path][0].lower()) if folders[path] else None for path in files}
     inner = {path: folders[path][1:] if splits[path] else folders[path] for path in files}
-    labels, groups = _meaning(root, files, inner, splits)
+    labels, groups = _read_meaning(root, files, inner, splits)
     records = [
         {"image_path": str(path.absolute()), "split": splits[path], "label": label, "group": group, "frame": frame}
         for path, label, group in zip(files, labels, groups, strict=True)
@@ -103,7 +103,7 @@ def read(root: Path) -> pd.DataFrame:
     return table.drop(columns=[c for c in ("split", "label", "group", "frame") if table[c].isna().all()])
 
 
-def _alone(folders: list[tuple[str, ...]]) -> int:
+def _count_single_folders(folders: list[tuple[str, ...]]) -> int:
     """How many levels above all files hold one folder alone: ``chest_xray/chest_xray/train``; but for one of a split."""
     first = folders[0]
     same = (k for k, name in enumerate(first) if name.lower() in SPLIT_NAMES or any(f[k : k + 1] != (name,) for f in folders))
@@ -190,7 +190,7 @@ def _mask_files(folders: dict[Path, tuple[str, ...]]) -> set[Path]:
     return masks if masks and sum(name in others for name in own) > len(masks) / 2 else set()
 
 
-def _masks_beside(files: Iterable[Path]) -> set[Path]:
+def _find_masks_beside(files: Iterable[Path]) -> set[Path]:
     """Files named as the mask of another in their folder: ``7_mask.png`` beside ``7.png``, ``7_seg.nii`` beside ``7_t1.nii``."""
     masks: dict[Path, re.Match[str]] = {}
     others: set[tuple[Path, str]] = set()
@@ -218,7 +218,7 @@ def _bare(name: str) -> str:
     return re.sub(r"[\s_.-]+", "", name).lower()
 
 
-def _meaning(
+def _read_meaning(
     root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]], splits: dict[Path, str | None]
 ) -> tuple[list[str | None], list[str | None]]:
     """The label and the group of each file by the names of the folders above it; what was taken as what is printed.
@@ -245,7 +245,7 @@ def _meaning(
         classes = {name for path, name in zip(files, labels, strict=True) if splits[path]}
         labels = [name if name in classes else None for name in labels]
     groups = [_unit_key(root, path, inner[path], group) for path in files]
-    for text in _said(files, labels, groups, splits):
+    for text in _report_meaning(files, labels, groups, splits):
         notice(root.name, text)
     cases = _cases(root, files)
     if cases and not any(groups):
@@ -267,7 +267,9 @@ def _cases(root: Path, files: list[Path]) -> dict[Path, str]:
     return {path: case for path, case in found.items() if count[case] > 1} if len(count) > 1 else {}
 
 
-def _said(files: list[Path], labels: list[str | None], groups: list[str | None], splits: dict[Path, str | None]) -> Iterable[str]:
+def _report_meaning(
+    files: list[Path], labels: list[str | None], groups: list[str | None], splits: dict[Path, str | None]
+) -> Iterable[str]:
     def rest(column: Iterable[Any]) -> str:
         missing = sum(value is None for value in column)
         return f"; {missing} files have none" if missing else ""
@@ -306,7 +308,7 @@ def _is_unit(at: dict[str, list[Path]]) -> bool:
         return True
     if sum(len(inside) > 1 for inside in at.values()) < count / 2:
         return False
-    sampled = [[images.owners(str(p)) for p in (inside[0], inside[len(inside) // 2], inside[-1])] for inside in at.values()]
+    sampled = [[images.read_owners(str(p)) for p in (inside[0], inside[len(inside) // 2], inside[-1])] for inside in at.values()]
     for kind in (0, 1):  # patients, studies
         of_folders = [{owners[kind] for owners in folder} for folder in sampled]
         if all(len(of) == 1 for of in of_folders) and len(set.union(*of_folders) - {None}) == count:

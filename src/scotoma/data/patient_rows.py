@@ -35,15 +35,15 @@ def rows_of(tables: Sequence[pd.DataFrame], typed: set[str]) -> tuple[list[np.nd
     """
     blank = {c for t in tables if {"blank", "content"} <= set(t.columns) for c in t["content"][t["blank"].eq(True)].dropna()}
     names, contents = set(typed), set[str]()
-    direct = [_among(table, NAMES, typed) for table in tables]
+    direct = [_find_values(table, NAMES, typed) for table in tables]
     found = list(direct)
     size = None
     while size != (now := (len(names), len(contents), sum(int(rows.sum()) for rows in found))):
         size = now
         for k, table in enumerate(tables):
-            like, others = _among(table, ("content",), contents), _anothers(table, typed)
+            like, others = _find_values(table, ("content",), contents), _anothers(table, typed)
             seeds = (found[k] | like) & ~others
-            own = direct[k] | ((seeds | _among(table, NAMES, names) | _joined(table, seeds, others)) & ~others)
+            own = direct[k] | ((seeds | _find_values(table, NAMES, names) | _find_linked(table, seeds, others)) & ~others)
             found[k] = own | like
             if "content" in table.columns:
                 contents |= set(table["content"][own].dropna()) - blank  # a black slice is nobody's
@@ -51,14 +51,14 @@ def rows_of(tables: Sequence[pd.DataFrame], typed: set[str]) -> tuple[list[np.nd
     return found, names, contents
 
 
-def unnamed(table: pd.DataFrame) -> int:
+def count_unnamed(table: pd.DataFrame) -> int:
     """How many rows name no person, and can be found by what others know of them only."""
     columns = [c for c in (*PEOPLE[:3], *map(OF_TABLE.format, PEOPLE[:3]), NAME) if c in table.columns]
     without = table[columns].isna().all(axis=1) if columns else np.ones(len(table), bool)
     return int((without & (table["content"].notna() if "content" in table.columns else True)).sum())
 
 
-def _among(table: pd.DataFrame, columns: Iterable[str], values: set[str]) -> np.ndarray:
+def _find_values(table: pd.DataFrame, columns: Iterable[str], values: set[str]) -> np.ndarray:
     """(n,) bool: rows of which one of these columns has one of these values."""
     chosen = np.zeros(len(table), bool)
     for column in (c for c in columns if c in table.columns):
@@ -71,10 +71,10 @@ def _anothers(table: pd.DataFrame, typed: set[str]) -> np.ndarray:
     named = np.zeros(len(table), bool)
     for column in (c for c in _PATIENTS if c in table.columns):
         named |= table[column].notna().to_numpy()
-    return named & ~_among(table, _PATIENTS, typed)
+    return named & ~_find_values(table, _PATIENTS, typed)
 
 
-def _joined(table: pd.DataFrame, seeds: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _find_linked(table: pd.DataFrame, seeds: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(n,) bool: rows of a file, series or study of which a row is a seed; of a study only that has no row of ``others``."""
     joined = np.zeros(len(table), bool)
     for column in (c for c in _TOGETHER if c in table.columns):

@@ -131,7 +131,7 @@ def reason_of(name: str, column: pd.Series[Any], units: np.ndarray) -> Reason | 
     import pandas as pd
     from pandas.api.types import is_datetime64_any_dtype
 
-    by_name = named(name)
+    by_name = reason_by_name(name)
     if by_name is not None and by_name.direct:
         few = name.strip().lower() in _ALONE and column.nunique() <= min(_MOST_KINDS, column.notna().sum() // 2)
         return replace(by_name, direct=not few)
@@ -146,12 +146,12 @@ def reason_of(name: str, column: pd.Series[Any], units: np.ndarray) -> Reason | 
     held = np.bincount(people["code"], minlength=len(different))  # by how many patients each value
     count = int(people["unit"].nunique())
     numbers = pd.to_numeric(pd.Series(different[:_SAMPLE], dtype=object), errors="coerce")
-    if numbers.notna().mean() > 0.5 and not _padded(different):
+    if numbers.notna().mean() > 0.5 and not _has_padding(different):
         return _of_numbers(name, numbers.dropna(), len(different), count) or by_name
     return _of_texts(name, different[:_SAMPLE].tolist(), held[:_SAMPLE], len(different), count) or by_name
 
 
-def named(name: str) -> Reason | None:
+def reason_by_name(name: str) -> Reason | None:
     """Why a column identifies, by its name alone: ``PatientBirthDate``, ``patient_name``, ``MRN``, ``Geburtsdatum``."""
     words = re.findall(r"[A-ZÄÖÜ]+(?![a-zäöüß])|[A-ZÄÖÜ]?[a-zäöüß]+|\d+", name)
     words = [w.lower() for w in words] or [name.lower()]
@@ -174,7 +174,7 @@ def named(name: str) -> Reason | None:
     return next((Reason(text) for text, marks in _INDIRECT if tokens & marks), None)
 
 
-def shown(table: pd.DataFrame, column: str, value: object) -> str:
+def show_value(table: pd.DataFrame, column: str, value: object) -> str:
     """A value of a column as a message may show it: not where the column identifies patients."""
     if reason_of(column, table[column], units_of(table)) is not None:
         return "a value that is not shown here"
@@ -209,7 +209,7 @@ def units_of(table: pd.DataFrame) -> np.ndarray:
     return np.arange(len(table))
 
 
-def _padded(different: Any) -> bool:
+def _has_padding(different: Any) -> bool:
     """Whether numbers are written with leading zeros, as identifiers are."""
     return any(re.match(r"0\d", v) for v in different[:_SAMPLE])
 

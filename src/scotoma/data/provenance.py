@@ -24,7 +24,7 @@ NO_RECORD = "its file has no record of what it was trained on"
 
 
 @dataclass(frozen=True)
-class Part:
+class KeyedHashes:
     """What one installation trained on.
 
     Args:
@@ -43,18 +43,18 @@ class Part:
     counts: tuple[int, int]
     unnamed: int = 0
 
-    def bounded(self) -> Part:
+    def bounded(self) -> KeyedHashes:
         """The part without what is too much for a header."""
         images = None if self.counts[0] > MOST else self.images
         return replace(self, images=images, patients=None if self.counts[1] > MOST else self.patients)
 
-    def joined(self, other: Part) -> Part:
+    def joined(self, other: KeyedHashes) -> KeyedHashes:
         """Both parts of one key and reader."""
         images, patients = _union(self.images, other.images), _union(self.patients, other.patients)
         both = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         counts = (len(images) if images is not None else both[0], len(patients) if patients is not None else both[1])
         unnamed = min(self.unnamed + other.unnamed, counts[0])
-        return Part(self.key, self.reader, images, patients, counts, unnamed).bounded()
+        return KeyedHashes(self.key, self.reader, images, patients, counts, unnamed).bounded()
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Record:
         unknown: why not everything is known, a reason each.
     """
 
-    parts: tuple[Part, ...] = ()
+    parts: tuple[KeyedHashes, ...] = ()
     unknown: tuple[str, ...] = ()
 
     def joined(self, other: Record) -> Record:
         """Both records, as of weights that were trained on one after the other."""
-        parts: dict[tuple[str, int], Part] = {}
+        parts: dict[tuple[str, int], KeyedHashes] = {}
         for part in (*self.parts, *other.parts):
             name = (part.key, part.reader)
             parts[name] = parts[name].joined(part) if name in parts else part
@@ -86,8 +86,8 @@ class Record:
                 "images": part.counts[0],
                 "patients": part.counts[1],
                 "unnamed": part.unnamed,
-                "image_hashes": _encoded(part.images),
-                "patient_hashes": _encoded(part.patients),
+                "image_hashes": _encode(part.images),
+                "patient_hashes": _encode(part.patients),
             }
             for part in self.parts
         ]
@@ -100,11 +100,11 @@ class Record:
             return cls(unknown=(NO_RECORD,))
         try:
             parts = tuple(
-                Part(
+                KeyedHashes(
                     str(p["key"]),
                     int(p["reader"]),
-                    _decoded(p["image_hashes"]),
-                    _decoded(p["patient_hashes"]),
+                    _decode(p["image_hashes"]),
+                    _decode(p["patient_hashes"]),
                     (int(p["images"]), int(p["patients"])),
                     int(p["unnamed"]),
                 )
@@ -122,7 +122,7 @@ class Record:
     def lists(self, contents: Iterable[Any]) -> np.ndarray:
         """(n,) bool: which of these images it names, whatever key made their hashes."""
         image = _short(contents)
-        return np.any([np.zeros(len(image), bool), *(_among(image, part.images) for part in self.parts)], axis=0)
+        return np.any([np.zeros(len(image), bool), *(_is_among(image, part.images) for part in self.parts)], axis=0)
 
     def beyond(self, contents: Iterable[Any]) -> int:
         """How many images there were besides these; of those that it counts without naming them, at least."""
@@ -150,7 +150,7 @@ class Record:
                 checked[:] = False
                 reasons.append("it was trained with another installation's key (see SCOTOMA_KEY_FILE)")
                 continue
-            seen |= _among(image, part.images) | (named & _among(person, part.patients))
+            seen |= _is_among(image, part.images) | (named & _is_among(person, part.patients))
             if part.patients is None:
                 checked[:] = False
                 reasons.append(f"it was trained on more patients than its file can name ({part.counts[1]:,})")
@@ -242,7 +242,7 @@ def of_rows(patients: np.ndarray, contents: np.ndarray, key: str, reader: int) -
     """
     named = np.array([isinstance(p, str) for p in patients], bool)
     images, people = np.unique(_short(contents)), np.unique(_short(patients[named]))
-    return Record((Part(key, reader, images, people, (len(images), len(people)), int((~named).sum())).bounded(),))
+    return Record((KeyedHashes(key, reader, images, people, (len(images), len(people)), int((~named).sum())).bounded(),))
 
 
 def unknown(reason: str) -> Record:
@@ -262,7 +262,7 @@ def _first(name: str) -> int:
         return int(pseudonyms.pseudonym(name, pseudonyms.load_key())[:16], 16)
 
 
-def _among(values: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
+def _is_among(values: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
     return np.zeros(len(values), bool) if kept is None else np.isin(values, kept) & (values != 0)
 
 
@@ -270,11 +270,11 @@ def _union(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
     return None if a is None or b is None else np.union1d(a, b)
 
 
-def _encoded(hashes: np.ndarray | None) -> str | None:
+def _encode(hashes: np.ndarray | None) -> str | None:
     return None if hashes is None else base64.b64encode(hashes.astype(">u8").tobytes()).decode()
 
 
-def _decoded(text: Any) -> np.ndarray | None:
+def _decode(text: Any) -> np.ndarray | None:
     if text is None:
         return None
     return np.unique(np.frombuffer(base64.b64decode(text, validate=True), ">u8").astype(np.uint64))

@@ -19,13 +19,13 @@ from scotoma.data.dataset import DISPLAY, SPLITS, TABLE, Dataset
 from scotoma.data.io import read as images
 from scotoma.data.labels import columns, joining, spreadsheets
 from scotoma.data.labels.annotators import check, combine
-from scotoma.data.labels.columns import IDENTIFIERS, hashed, resolved, tidy, values
+from scotoma.data.labels.columns import IDENTIFIERS, hash_identifiers, resolve_paths, tidy, values
 from scotoma.errors import UsageError, notice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DISPLAY", "IDENTIFIERS", "SPLITS", "TABLE", "Dataset", "from_frame", "hidden", "load", "read", "values"]
+__all__ = ["DISPLAY", "IDENTIFIERS", "SPLITS", "TABLE", "Dataset", "from_frame", "hide_columns", "load", "read", "values"]
 
 
 def load(
@@ -49,7 +49,7 @@ def load(
     Raises:
         UsageError: nothing is there, or it is none of these.
     """
-    return hidden(read(data, labels, on, annotators, missing))
+    return hide_columns(read(data, labels, on, annotators, missing))
 
 
 def read(
@@ -66,7 +66,7 @@ def read(
     if isinstance(data, Dataset):
         dataset = data
     elif isinstance(data, pd.DataFrame):
-        dataset = _from_frame("table", columns.understood("table", data, missing or ())[0], Path.cwd())
+        dataset = _from_frame("table", columns.recognise_roles("table", data, missing or ())[0], Path.cwd())
     elif str(data).startswith("phantom:"):
         dataset = _from_phantom(str(data))
     elif catalog.is_name(str(data)):
@@ -74,7 +74,7 @@ def read(
     else:
         dataset = _from_path(Path(str(data)).expanduser(), missing or ())
     if dataset.plain and not annotators:
-        _say_repeated(dataset)
+        _report_repeated(dataset)
     if annotators and "image_path" in dataset.table.columns:
         frames = dataset.table["frame"] if "frame" in dataset.table.columns else pd.Series(0, dataset.table.index)
         named = dataset.table.groupby([dataset.table["image_path"], frames.fillna(0)], sort=False).ngroup()
@@ -93,7 +93,7 @@ def read(
     return dataset
 
 
-def _say_repeated(dataset: Dataset) -> None:
+def _report_repeated(dataset: Dataset) -> None:
     """Say how many rows name an image that another row names too, and in what these differ."""
     keys = [c for c in ("image_path", "frame") if c in dataset.table.columns]
     rows = dataset.table[dataset.table.duplicated(keys, keep=False)]
@@ -109,14 +109,14 @@ def _say_repeated(dataset: Dataset) -> None:
         )
 
 
-def hidden(dataset: Dataset) -> Dataset:
+def hide_columns(dataset: Dataset) -> Dataset:
     """The dataset with its patients, studies and groups as keyed hashes."""
     if not dataset.plain:
         return dataset
     table = dataset.table.copy(deep=False)
     for column in IDENTIFIERS:
         if column in table.columns:
-            table[column] = hashed(dataset.name, table[column])
+            table[column] = hash_identifiers(dataset.name, table[column])
     return replace(dataset, table=table, plain=False, spelled=None)
 
 
@@ -137,7 +137,7 @@ def _from_path(path: Path, missing: Sequence[str] = ()) -> Dataset:
     if kind in (*spreadsheets.SUFFIXES, ".gz"):
         frame = spreadsheets.read(path, columns.SPELLINGS["image_path"])
         name = path.stem if path.stem != "table" else path.parent.name
-        understood, renamed = columns.understood(name, frame, missing)
+        understood, renamed = columns.recognise_roles(name, frame, missing)
         dataset = _from_frame(name, understood, path.parent)
         text = frame.rename(columns=renamed).reset_index(drop=True)
         return replace(dataset, spelled=text) if frame.attrs.get(spreadsheets.TEXT) else dataset
@@ -150,7 +150,7 @@ def from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
     Raises:
         UsageError: a column is not what its name states.
     """
-    return hidden(_from_frame(name, frame, folder))
+    return hide_columns(_from_frame(name, frame, folder))
 
 
 def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
@@ -167,7 +167,7 @@ def _from_frame(name: str, frame: pd.DataFrame, folder: Path) -> Dataset:
         raise UsageError(f"{name}: image_path holds numbers that are no files: write file names, with their suffix")
     for column in ("image_path", "mask_path"):
         if column in table.columns:
-            table[column] = resolved(folder, table[column])
+            table[column] = resolve_paths(folder, table[column])
     return Dataset(name, tidy(name, table), plain=True, display=images.Display.of(frame.attrs.get(DISPLAY)))
 
 

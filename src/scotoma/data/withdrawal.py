@@ -20,7 +20,7 @@ from scotoma import files
 from scotoma.data import pseudonyms as identity
 from scotoma.data.dataset import TABLE
 from scotoma.data.evaluated_images import TESTED
-from scotoma.data.patient_rows import OF_TABLE, OWNER, PEOPLE, rows_of, unnamed
+from scotoma.data.patient_rows import OF_TABLE, OWNER, PEOPLE, count_unnamed, rows_of
 from scotoma.data.provenance import Record
 from scotoma.data.store import caches
 from scotoma.data.store.store import MASK_ROW, MASKS_FOLDER
@@ -91,7 +91,7 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
             if "row" in table.columns and kind == CACHE:
                 images = int(table["row"][his].nunique())
             found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his])))
-    if nameless := sum(unnamed(table) > 0 for kind, _, table in places if kind in (STORE, CACHE, EMBEDDINGS)):
+    if nameless := sum(count_unnamed(table) > 0 for kind, _, table in places if kind in (STORE, CACHE, EMBEDDINGS)):
         notice(
             "find",
             f"images that name no patient, in {nameless} of the stores and embeddings files, are found by files and "
@@ -99,10 +99,12 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
         )
     runs = {holding.path for holding in found if holding.kind == RUN}
     weights = {file for root in folders for file in root.rglob("*.safetensors") if not runs & set(file.parents)}
-    return found + [Holding(WEIGHTS, file, 0) for file in sorted(weights) if file.is_file() and _trained_on(file, known, contents)]
+    return found + [
+        Holding(WEIGHTS, file, 0) for file in sorted(weights) if file.is_file() and _is_trained_on(file, known, contents)
+    ]
 
 
-def _trained_on(file: Path, names: set[str], contents: set[str]) -> bool:
+def _is_trained_on(file: Path, names: set[str], contents: set[str]) -> bool:
     """Whether an encoder or model file states in its header that it was trained on the patient."""
     try:
         with file.open("rb") as opened:
@@ -128,21 +130,21 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
         names = [name for name in names if name.endswith((".json", ".parquet")) and (here / name).is_file()]  # no pipes
         if "store.json" in names and "facts.parquet" in names:
             inner.clear()
-            facts = _whole(here / "facts.parquet")
+            facts = _read_intact(here / "facts.parquet")
             if facts is None:
                 continue
             facts["row"] = np.arange(len(facts))
-            kept = _whole(here / TABLE) if (here / TABLE).exists() else None
+            kept = _read_intact(here / TABLE) if (here / TABLE).exists() else None
             if kept is not None:
                 kept = kept[[c for c in ("row", "split", *PEOPLE) if c in kept.columns]]
                 kept = kept.rename(columns={name: OF_TABLE.format(name) for name in PEOPLE})
                 facts = facts.merge(kept, on="row", how="outer")
-            people = _whole(here / caches.PATIENTS) if (here / caches.PATIENTS).exists() else None
+            people = _read_intact(here / caches.PATIENTS) if (here / caches.PATIENTS).exists() else None
             if people is not None:
                 facts = facts.merge(people, on="row", how="left")
             yield (CACHE if cache else STORE), here, facts
             continue
-        looked_at = [_whole(here / name) for name in (USED, TESTED) if name in names]
+        looked_at = [_read_intact(here / name) for name in (USED, TESTED) if name in names]
         if looked_at := [frame for frame in looked_at if frame is not None]:
             both = pd.concat(looked_at, ignore_index=True)
             both = both.drop_duplicates(["patient", "content"]) if len(looked_at) > 1 else both
@@ -153,12 +155,12 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
             except (OSError, ValueError):  # no Parquet file, whatever its name states
                 continue
             if b"scotoma" in (schema.metadata or {}) and "embedding" in schema.names:
-                table = _whole(here / name, [c for c in ("row", "split", *PEOPLE, "file", "content") if c in schema.names])
+                table = _read_intact(here / name, [c for c in ("row", "split", *PEOPLE, "file", "content") if c in schema.names])
                 if table is not None:
                     yield EMBEDDINGS, here / name, table
 
 
-def _whole(path: Path, columns: list[str] | None = None) -> pd.DataFrame | None:
+def _read_intact(path: Path, columns: list[str] | None = None) -> pd.DataFrame | None:
     """A table; None, and a line, where the file is damaged: the others are searched all the same."""
     import pandas as pd
 
@@ -225,7 +227,7 @@ def mark_run(path: Path, names: set[str]) -> None:
     """Say in a run that a patient of its images has withdrawn, and remove the pages and figures that may show them."""
     from scotoma.run_folder import MARK, STATUS, WITHDRAWN, Run, read_rows
 
-    with files.locked(_lock(path), wait=False):
+    with files.lock(_lock(path), wait=False):
         for file in {file for pattern in PAGES for file in path.glob(pattern) if file.is_file()}:
             file.unlink()
         state = path / STATUS
@@ -248,7 +250,7 @@ def _patients(path: Path) -> set[str]:
 
 def remove_run(path: Path) -> None:
     """Remove a run folder that nobody writes into."""
-    with files.locked(_lock(path), wait=False):
+    with files.lock(_lock(path), wait=False):
         shutil.rmtree(path)
 
 

@@ -151,7 +151,7 @@ def evaluate_draws(context: Context, inputs: np.ndarray, predict: Predict) -> li
     return found
 
 
-def say_few(data_module: Any) -> None:
+def warn_few_units(data_module: Any) -> None:
     """Say where so few patients (or other units) are tested that intervals over them are unreliable."""
     test, split = data_module.split.rows("test"), data_module.split
     count = len({*split.units[test[data_module.target.known[test]]].tolist()})

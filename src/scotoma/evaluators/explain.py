@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from scotoma.data.io import alignment
 from scotoma.data.io.read import ImageError, square_labels
-from scotoma.data.store.builder import jobs
+from scotoma.data.store.builder import list_frames
 from scotoma.errors import UsageError, notice
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, class_name
@@ -29,7 +29,7 @@ from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means
 from scotoma.models.encoders import build, width
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Run
-from scotoma.transforms.augmentation import normalise_, resized
+from scotoma.transforms.augmentation import normalise_, resize
 from scotoma.visualization import overlays
 
 PROTOCOL = 2
@@ -50,7 +50,7 @@ RANDOM_MAP = "random map"
 
 
 @dataclass(frozen=True)
-class Cases:
+class ExplainedImages:
     """Images and what the classifier predicts for them.
 
     Args:
@@ -88,7 +88,7 @@ def evaluate(context: Context) -> list[Row]:
     if context.keep_identity and "image_path" not in context.dataset.table.columns:
         raise UsageError("--keep_identity reads the DICOM files: name them with --data, not a prepared store")
     classifier = _classifier(context)
-    cases = gather(context, classifier, chosen(context))
+    cases = gather(context, classifier, choose_rows(context))
     methods = find_attributions(classifier, cases.images[:1])
     maps, fresh = (explain(c, cases, methods) for c in (classifier, _fresh(context, classifier)))
     rng = KeyedRNG(SEED, 0, torch.from_numpy(cases.rows).to(cases.images.device))
@@ -113,7 +113,7 @@ def evaluate(context: Context) -> list[Row]:
     return found
 
 
-def chosen(context: Context, count: int = CASES) -> np.ndarray:
+def choose_rows(context: Context, count: int = CASES) -> np.ndarray:
     """Positions of test rows to explain, in ascending order.
 
     At most ``count``, of each class (of several 0/1 targets: any positive, none) equally many as far as they go: rare findings are
@@ -130,11 +130,11 @@ def chosen(context: Context, count: int = CASES) -> np.ndarray:
 
 
 @torch.no_grad()
-def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> Cases:
+def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> ExplainedImages:
     """The images at these positions of the table, and what the classifier predicts for them."""
     info, y, rows = context.info, context.target.y[positions], _row_ids(context, positions)
     device = next(classifier.head.parameters()).device
-    images = resized(torch.from_numpy(context.store.batch(rows)).to(device), info.image_size)
+    images = resize(torch.from_numpy(context.store.batch(rows)).to(device), info.image_size)
     images = normalise_(images, info.mean, info.std)
     p = torch.cat([_probabilities(classifier, part, context.target.multilabel) for part in images.split(BATCH)])
     probability, target = p.max(1)
@@ -146,10 +146,10 @@ def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> C
     # of two classes the second is the finding; of more, whichever has a mask
     positive = (truth == 1) & is_positive & ((column == 1) | context.target.multilabel | (len(context.target.classes) > 2))
     masks = torch.from_numpy(_masks(context, positions, positive)).to(device)
-    return Cases(rows, context.split.units[positions], images, target, values, is_positive, truth, masks)
+    return ExplainedImages(rows, context.split.units[positions], images, target, values, is_positive, truth, masks)
 
 
-def explain(classifier: Classifier, cases: Cases, methods: dict[str, Attribution]) -> dict[str, Tensor]:
+def explain(classifier: Classifier, cases: ExplainedImages, methods: dict[str, Attribution]) -> dict[str, Tensor]:
     """(n, S, S) maps of each method."""
     parts = list(zip(cases.images.split(BATCH), cases.target.split(BATCH), strict=True))
     return {name: torch.cat([method(classifier, x, k) for x, k in parts]) for name, method in methods.items()}
@@ -164,7 +164,7 @@ def figures(context: Context, run: Run) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for stale in (run.path / "figures").glob(f"{FOLDER}-*"):
         stale.unlink()
-    cases = shown(context, chosen(context))
+    cases = choose_shown(context, choose_rows(context))
     overlays.save(cases, folder)
     _captures(context, cases, folder)
     for group, words in GROUPS.items():
@@ -179,7 +179,7 @@ def figures(context: Context, run: Run) -> None:
             run.figure(f"{FOLDER}-{group}", overlays.sheet(of_group), f"Explanations: {words}", caption, "explanations")
 
 
-def shown(context: Context, positions: np.ndarray) -> list[overlays.Case]:
+def choose_shown(context: Context, positions: np.ndarray) -> list[overlays.Case]:
     """Of these test rows those that the classifier got right or wrong the surest and the least sure, up to ``SHOWN`` each."""
     classifier = _classifier(context)
     every = gather(context, classifier, positions)
@@ -208,18 +208,18 @@ def _captures(context: Context, cases: list[overlays.Case], folder: Path) -> Non
         of_row = table.loc[[case.row]]
         patient = of_row["patient"].iloc[0] if "patient" in of_row.columns else None
         patient = patient if isinstance(patient, str) else facts["content"].iloc[case.row]
-        source, frame = jobs(of_row)[0] if context.keep_identity else (None, None)
-        pixels = {name: overlays.blended(case.image, values) for name, values in case.maps.items()}
+        source, frame = list_frames(of_row)[0] if context.keep_identity else (None, None)
+        pixels = {name: overlays.blend(case.image, values) for name, values in case.maps.items()}
         dicom_secondary_capture.write(folder, case.row, pixels, case.title, patient, source, frame)
 
 
 def _classifier(context: Context) -> Classifier:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head = context.once("explained head", lambda: linear.head(context))
-    return _joined(context, context.encoder, head).to(device).eval()
+    return _join_head(context, context.encoder, head).to(device).eval()
 
 
-def _joined(context: Context, encoder: nn.Module, head: nn.Linear) -> Classifier:
+def _join_head(context: Context, encoder: nn.Module, head: nn.Linear) -> Classifier:
     return Classifier(encoder, head if context.target.multilabel else centre(head))
 
 
@@ -229,7 +229,7 @@ def _fresh(context: Context, classifier: Classifier) -> Classifier:
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(FRESH_WEIGHTS)
         encoder = build(context.info)
-        found = _joined(context, encoder, nn.Linear(width(encoder), classifier.head.out_features))
+        found = _join_head(context, encoder, nn.Linear(width(encoder), classifier.head.out_features))
     return found.to(device).eval()
 
 
@@ -251,13 +251,13 @@ def _masks(context: Context, positions: np.ndarray, wanted: np.ndarray) -> np.nd
         return found
     given = wanted & table["mask_path"].notna().to_numpy()
     of = table.loc[given, "image_path"] if "image_path" in table.columns else [None] * int(given.sum())
-    masks = jobs(table.assign(image_path=table["mask_path"])[given])
+    masks = list_frames(table.assign(image_path=table["mask_path"])[given])
     reasons = []
     for i, (path, frame), image in zip(np.flatnonzero(given), masks, of, strict=True):
         try:
             found[i] = square_labels(alignment.read(path, frame, image)[0], side)[:, :, 0] > 0
         except ImageError as error:
-            reasons.append(alignment.nameless(str(error), path, image))
+            reasons.append(alignment.remove_names(str(error), path, image))
     if reasons:
         notice(context.dataset.name, f"{len(reasons)} masks cannot be used and are left out (first: {reasons[0]})")
     return found
@@ -266,14 +266,14 @@ def _masks(context: Context, positions: np.ndarray, wanted: np.ndarray) -> np.nd
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
-def _scores(classifier: Classifier, cases: Cases, multilabel: bool, name: str, pixels: Tensor) -> list[Row]:
+def _scores(classifier: Classifier, cases: ExplainedImages, multilabel: bool, name: str, pixels: Tensor) -> list[Row]:
     """Faithfulness of an order of pixels (n, S S), and where there are masks whether it finds them."""
 
     def probability(images: Tensor) -> Tensor:
         return _probabilities(classifier, images, multilabel).gather(1, cases.target[:, None])[:, 0]
 
     x = cases.images
-    pairs = {"deletion": (x, torch.zeros_like(x)), "insertion": (faith.blurred(x), x)}
+    pairs = {"deletion": (x, torch.zeros_like(x)), "insertion": (faith.blur(x), x)}
     areas = {metric: faith.area(faith.curve(probability, *pair, pixels)) for metric, pair in pairs.items()}
     found = [_row(metric, name, values.cpu().numpy(), cases.units) for metric, values in areas.items()]
     exact = partial(faith.pointing_game, tolerance=0)
@@ -281,7 +281,7 @@ def _scores(classifier: Classifier, cases: Cases, multilabel: bool, name: str, p
     return found + _localisation(cases, name, pixels, located)
 
 
-def _localisation(cases: Cases, name: str, pixels: Tensor, scores: dict[str, Score]) -> list[Row]:
+def _localisation(cases: ExplainedImages, name: str, pixels: Tensor, scores: dict[str, Score]) -> list[Row]:
     present = cases.masks.flatten(1).any(1)
     if not bool(present.any()):
         return []
@@ -299,7 +299,7 @@ def _row(metric: str, name: str, values: np.ndarray, units: np.ndarray) -> Row:
     return row | estimate(image_means(values[known], weights))
 
 
-def _groups(cases: Cases) -> dict[str, list[int]]:
+def _groups(cases: ExplainedImages) -> dict[str, list[int]]:
     """Numbers of the cases to show; where a half has fewer than twice as many as are shown, none is in two groups."""
     right = np.where(np.isnan(cases.truth), np.nan, cases.is_positive == (cases.truth == 1))
     confidence = np.where(cases.is_positive, cases.probability, 1 - cases.probability)

@@ -30,7 +30,7 @@ def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray)
     y = torch.from_numpy(target.y)
     mean, scale = x[drawn.train].mean(0), x[drawn.train].std(0, unbiased=False)
     x = (x - mean) / scale.masked_fill(scale < 1e-4, 1.0)
-    heads = [_trained(x[drawn.train], y[drawn.train], len(target.classes), rate, drawn.seed) for rate in RATES]
+    heads = [_train(x[drawn.train], y[drawn.train], len(target.classes), rate, drawn.seed) for rate in RATES]
     chosen = heads[1]
     if len(drawn.val):
         with torch.no_grad():
@@ -40,7 +40,7 @@ def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray)
         return linear_probe.probabilities(chosen(x[rows]).double().numpy(), target.multilabel)
 
 
-def _trained(x: Tensor, y: Tensor, classes: int, rate: float, seed: int) -> nn.Linear:
+def _train(x: Tensor, y: Tensor, classes: int, rate: float, seed: int) -> nn.Linear:
     """A layer that starts at 0, its learning rate falling as a cosine."""
     head = nn.Linear(x.shape[1], classes)
     nn.init.zeros_(head.weight)

@@ -34,7 +34,7 @@ def probabilities(context: Context) -> np.ndarray:
     with torch.no_grad():
         logits = head.cpu()(torch.from_numpy(context.features))
     p = (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)
-    return calibration.tempered(p, context.info.temperature, context.target.multilabel)
+    return calibration.apply_temperature(p, context.info.temperature, context.target.multilabel)
 
 
 def evaluate(context: Context) -> list[Row]:

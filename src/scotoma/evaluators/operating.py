@@ -45,8 +45,8 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
         if (not target.multilabel and len(target.classes) == 2 and k == 0) or len(np.unique(truth[known])) < 2:
             continue
         common = {"class": label, "n": int(known.sum())}
-        found = _decided(truth, p[:, k], thresholds[k], weights, units) + _calibrated(truth, p[:, k], weights)
-        found += _recalibrated(truth, p[:, k], units, weights) + _worth(truth, p[:, k], weights)
+        found = _rate_decisions(truth, p[:, k], thresholds[k], weights, units) + _measure_calibration(truth, p[:, k], weights)
+        found += _measure_recalibration(truth, p[:, k], units, weights) + _worth(truth, p[:, k], weights)
         rows += [{**common, **row} for row in found]
     together = [r for u in UNITS if u in context.dataset.table.columns for r in _by_unit(context, u, y, p, resamples)]
     if together:
@@ -55,7 +55,7 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     return rows + together
 
 
-def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray, units: np.ndarray) -> list[Row]:
+def _rate_decisions(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray, units: np.ndarray) -> list[Row]:
     """Rates at the threshold, and predictive values at prevalences."""
     rates = {name: np.asarray(values) for name, values in operating_points.rates(truth, p, threshold, weights).items()}
     of = {"sensitivity": units[truth == 1], "specificity": units[truth == 0]}
@@ -69,7 +69,7 @@ def _decided(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.nda
     return rows
 
 
-def _calibrated(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
+def _measure_calibration(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
     """Points of the reliability diagram, and the calibration's intercept and slope where they exist."""
     points = calibration.reliability(truth, p, weights=weights)
     rows: list[Row] = [
@@ -84,10 +84,10 @@ def _calibrated(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[R
     return rows + [{"metric": f"calibration_{name}", "value": value} for name, value in found.items()]
 
 
-def _recalibrated(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: np.ndarray) -> list[Row]:
+def _measure_recalibration(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: np.ndarray) -> list[Row]:
     """Errors of the probabilities as they are, and as recalibrated here; none where no recalibration exists."""
     try:
-        corrected = calibration.cross_recalibrated(truth, p, units, FOLDS)
+        corrected = calibration.cross_recalibrate(truth, p, units, FOLDS)
     except ValueError:
         return []
     rows: list[Row] = []

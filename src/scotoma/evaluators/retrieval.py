@@ -38,7 +38,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Found:
+class Neighbours:
     """What the queries of one class find.
 
     Args:
@@ -87,7 +87,7 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     return rows
 
 
-def search(context: Context, most: int | None = None) -> list[Found]:
+def search(context: Context, most: int | None = None) -> list[Neighbours]:
     """Look up the queries of every class, or of each the first ``most``, in an order drawn by row id.
 
     Returns:
@@ -111,7 +111,7 @@ def search(context: Context, most: int | None = None) -> list[Found]:
         order = np.concatenate([p[0] for p in parts])
         values = {name: np.concatenate([p[2][name] for p in parts]) for name in parts[0][2]}
         nearest = np.where(order < 0, -1, np.append(gallery, -1)[order])
-        found.append(Found(label, queries, nearest, np.concatenate([p[1] for p in parts]), values))
+        found.append(Neighbours(label, queries, nearest, np.concatenate([p[1] for p in parts]), values))
     return found
 
 
@@ -161,7 +161,7 @@ def figures(context: Context, run: Run) -> None:
         "label, and of neighbours the cosine; a blue frame is right, a dashed orange one wrong."
     )
     run.figure("retrieval", neighbours(context), "The most alike training images of some test images", caption, "features")
-    shown = embedding_map.shown(context.test)
+    shown = embedding_map.choose_points(context.test)
     if len(shown) >= embedding_map.LEAST:
         figure, caption = embedding_map.figure({context.name: context.features[shown]}, context.target, shown)
         run.figure("retrieval-map", figure, "How the encoder arranges the test images", caption, "features")

@@ -22,7 +22,7 @@ from scotoma.models import linear_probe
 from scotoma.models.encoders import forward_visible, is_vit
 from scotoma.models.precision import automatic_precision
 from scotoma.rng import KeyedRNG
-from scotoma.transforms.augmentation import normalise_, resized
+from scotoma.transforms.augmentation import normalise_, resize
 from scotoma.transforms.corruptions.base import SEVERITIES, find_corruptions, hide_patches, order_of_patches
 
 PROTOCOL = 1
@@ -64,7 +64,7 @@ def _probabilities(context: Context, batch_size: int = 256) -> dict[Condition, n
     found: dict[Condition, list[np.ndarray]] = {}
     for start in range(0, len(numbers), batch_size):
         rows = numbers[start : start + batch_size]
-        x = resized(torch.from_numpy(context.store.batch(rows)).to(device), context.info.image_size)
+        x = resize(torch.from_numpy(context.store.batch(rows)).to(device), context.info.image_size)
         rng = KeyedRNG(SEED, 0, torch.from_numpy(rows).to(device))
         for condition, images, keep in _conditions(x, context.info, rng, patch=_patch(encoder), drop=is_vit(encoder)):
             logits = head(_features(encoder, context.info, images, keep)).double().cpu().numpy()

@@ -9,10 +9,10 @@ from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row
 from scotoma.metrics.classification import mean_of_known
 from scotoma.metrics.segmentation import OVERLAPS
-from scotoma.models.segmentation_decoders import Decoder
+from scotoma.models.segmentation_decoders import SegmentationDecoder
 from scotoma.run_folder import Run
 from scotoma.tasks.segmentation import Segmentation
-from scotoma.visualization.plots import outlined
+from scotoma.visualization.plots import draw_outlines
 
 PROTOCOL = 1
 NEEDED = "--with segmentation needs a segmenter: name a run of finetune --target mask_path"
@@ -49,13 +49,13 @@ def figures(context: Context, run: Run) -> None:
         f"{len(shown)} of {len(test)} test images, from the worst Dice coefficient to the best in even steps, each alone and "
         "with outlines: solid where an expert drew the mask, dashed where the model predicts it."
     )
-    figure = outlined(images, task.masks.maps(test[shown]), maps, titles)
+    figure = draw_outlines(images, task.masks.maps(test[shown]), maps, titles)
     run.figure("segmentation", figure, "Predicted masks, from the worst image to the best", caption, "results")
 
 
 def _parts(context: Context) -> tuple[Segmentation, np.ndarray]:
     """The task, and the test rows whose label map can be read."""
-    if not isinstance(context.head, Decoder):
+    if not isinstance(context.head, SegmentationDecoder):
         raise UsageError(NEEDED)
     task = context.task
     if not isinstance(task, Segmentation):

@@ -53,7 +53,7 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
             "--with subgroups needs a column that divides the test rows (sex, age, view, site): join one with --labels"
         )
     test, units = context.test, context.split.units[context.test]
-    cases = check_cases(context.target.y[test], _predicted(context)[test])
+    cases = check_cases(context.target.y[test], _predict(context)[test])
     testable = [k for k in cases.columns("auroc") if _rarest(cases, units, [k])]
     if not testable:
         raise UsageError("no target has positive and negative test rows: there is nothing to compare subgroups by")
@@ -108,7 +108,7 @@ def _bands(column: pd.Series) -> list[str]:
     return [BANDS[band] if age >= 0 else UNKNOWN for age, band in zip(ages, np.digitize(ages, AGES), strict=True)]
 
 
-def _predicted(context: Context) -> np.ndarray:
+def _predict(context: Context) -> np.ndarray:
     """(n, C) probabilities of every row."""
     if context.head is not None:
         return probabilities(context)

@@ -69,7 +69,7 @@ def area(values: Tensor) -> Tensor:
     return torch.trapezoid(values, dx=1 / (values.shape[1] - 1), dim=1)
 
 
-def blurred(images: Tensor) -> Tensor:
+def blur(images: Tensor) -> Tensor:
     """(B, C, H, W) without its details: what insertion starts from."""
     from torchvision.transforms.v2.functional import gaussian_blur
 

@@ -84,7 +84,7 @@ class DINO(Method):
         self.teacher_temperatures = (first_teacher_temperature, teacher_temperature)
         # section 3.1: "the exact same architecture in both student and teacher networks"
         self.student = copy.deepcopy(encoder)
-        self.student_head = _Head(width(encoder), hidden_dim, output_dim, head_norm)
+        self.student_head = _PrototypeHead(width(encoder), hidden_dim, output_dim, head_norm)
         self.teacher_head = momentum_copy(self.student_head)
         encoder.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(output_dim))
@@ -133,7 +133,7 @@ class DINO(Method):
         return encoder.forward_head(forward_visible(encoder, images)) if self.vit else encoder(images)
 
 
-class _Head(nn.Module):
+class _PrototypeHead(nn.Module):
     """Section 3.1 and appendix C: three linear layers with GELU, L2 norm, and a weight-normalised linear layer; no batch norm."""
 
     def __init__(self, features: int, hidden: int, outputs: int, norm: bool) -> None:

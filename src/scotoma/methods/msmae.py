@@ -159,7 +159,7 @@ class MSMAE(Method):
         """Mean squared error on masked patches + 0.1 x the cross-entropy of the class token's logits over known labels."""
         keep, masked = self.draw(views, batch)
         prediction, tokens = self.reconstruct(views["view"], keep, masked)
-        target = chosen(patchify(views["view"], self.patch), masked)
+        target = select(patchify(views["view"], self.patch), masked)
         if self.norm_pixels:
             variance, mean = torch.var_mean(target, 2, keepdim=True)
             target = (target - mean) / (variance + self.norm_floor).sqrt()
@@ -179,7 +179,7 @@ class MSMAE(Method):
         prediction = self.reconstruct(view, keep, masked)[0].float()
         patches = patchify(view, self.patch)
         if self.norm_pixels:  # the prediction lacks each patch's own mean and contrast: lend it the true ones to be looked at
-            variance, mean = torch.var_mean(chosen(patches, masked), 2, keepdim=True)
+            variance, mean = torch.var_mean(select(patches, masked), 2, keepdim=True)
             prediction = prediction * (variance + self.norm_floor).sqrt() + mean
         filled = patches.scatter(1, masked[:, :, None].expand_as(prediction), prediction)
         hidden = torch.ones_like(weights).scatter(1, keep, 0.0)
@@ -193,6 +193,6 @@ class MSMAE(Method):
         }
 
 
-def chosen(patches: Tensor, places: Tensor) -> Tensor:
+def select(patches: Tensor, places: Tensor) -> Tensor:
     """(B, N, P) patches at (B, M) places: (B, M, P)."""
     return patches.gather(1, places[:, :, None].expand(-1, -1, patches.shape[2]))

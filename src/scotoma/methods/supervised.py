@@ -17,7 +17,7 @@ from scotoma.models.encoders import forward_visible, freeze, layer_groups, width
 from scotoma.models.heads import momentum_copy
 from scotoma.rng import KeyedRNG
 from scotoma.transforms.masking import visible_count, weighted_scores
-from scotoma.transforms.mixup import beta, cut, erased, mixed, smoothed
+from scotoma.transforms.mixup import beta, cut, erase, mix, smooth
 
 HEAD_SCALE = 10.0
 
@@ -95,7 +95,7 @@ class Supervised(Method):
         sampled = self.augment.sample(rng)
         found = {"view": self.augment.apply(images, sampled)}
         if self.erasing:
-            found["view"] = erased(found["view"], rng, self.erasing)
+            found["view"] = erase(found["view"], rng, self.erasing)
         if self.attention is not None:
             found |= {"theta": sampled["theta"], "noise": rng.uniform("mask", self.attention.grid**2)}
         if self.mixup or self.cutmix:
@@ -116,7 +116,7 @@ class Supervised(Method):
         """Mixup or CutMix of the views of a batch and their labels (B, K), each image by its own numbers."""
         which, weight, *centre = views["mix"].unbind(1)
         cuts = which < (0.5 if self.mixup and self.cutmix else float(bool(self.cutmix)))
-        together = mixed(views["view"], shares, beta(weight, self.mixup or 1.0))
+        together = mix(views["view"], shares, beta(weight, self.mixup or 1.0))
         pasted = cut(views["view"], shares, beta(weight, self.cutmix or 1.0), torch.stack(centre, 1))
         view = torch.where(cuts.view(-1, 1, 1, 1), pasted[0], together[0])
         return views | {"view": view}, torch.where(cuts[:, None], pasted[1], together[1])
@@ -130,7 +130,7 @@ class Supervised(Method):
         if (self.smoothing or "mix" in views) and targets.ndim == 1:
             targets = one_hot(targets, self.inputs.outputs)
         if self.smoothing:
-            targets = smoothed(targets, self.smoothing, self.inputs.outputs if categorical else 2)
+            targets = smooth(targets, self.smoothing, self.inputs.outputs if categorical else 2)
         if "mix" in views:
             views, targets = self.mix(views, targets)
         loss = soft_classification if categorical and targets.ndim == 2 else classification

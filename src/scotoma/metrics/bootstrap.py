@@ -225,7 +225,7 @@ def holm(p_values: ArrayLike) -> FloatArray:
     return adjusted
 
 
-def numbered(groups: Groups) -> tuple[list[Any], NDArray[np.intp]]:
+def number_groups(groups: Groups) -> tuple[list[Any], NDArray[np.intp]]:
     """The different groups in order of first appearance, (G,), and the number of each row's, (n,); ``ValueError`` if one misses."""
     codes = _codes(groups)
     first = np.unique(codes, return_index=True)[1]

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit, logit, logsumexp, softmax
 
-from scotoma.metrics.bootstrap import Groups, numbered
+from scotoma.metrics.bootstrap import Groups, number_groups
 from scotoma.metrics.classification import (
     ECE_BINS,
     Array,
@@ -44,7 +44,7 @@ def temperature(y: ArrayLike, logits: ArrayLike) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-8}).x))
 
 
-def tempered(p: ArrayLike, temperature: float, multilabel: bool) -> FloatArray:
+def apply_temperature(p: ArrayLike, temperature: float, multilabel: bool) -> FloatArray:
     """Probabilities at another temperature, without their logits: p^(1/T) normalised over classes; logit(p) / T of labels."""
     values = check_probabilities(p)
     if not 0 < temperature < np.inf:
@@ -77,12 +77,12 @@ def recalibration(y01: ArrayLike, p: ArrayLike) -> dict[str, float]:
     return {"intercept": float(fitted.intercept_[0]), "slope": float(fitted.coef_[0, 0]), "in_the_large": float(in_the_large)}
 
 
-def recalibrated(p: ArrayLike, intercept: float, slope: float) -> FloatArray:
+def recalibrate(p: ArrayLike, intercept: float, slope: float) -> FloatArray:
     """Probabilities of one label (or of each, any shape), corrected by what `recalibration` found: intercept + slope * logit(p)."""
     return np.asarray(expit(intercept + slope * logit(np.clip(check_probabilities(p), SURE, 1 - SURE))))
 
 
-def cross_recalibrated(y01: ArrayLike, p: ArrayLike, groups: Groups, folds: int = 5, seed: int = 0) -> FloatArray:
+def cross_recalibrate(y01: ArrayLike, p: ArrayLike, groups: Groups, folds: int = 5, seed: int = 0) -> FloatArray:
     """Probabilities of one label, each recalibrated by what other patients' rows say: local recalibration without its optimism.
 
     Patients (``groups``) with a positive row and patients without are assigned to the folds in turn; the rows of a fold get
@@ -102,7 +102,7 @@ def cross_recalibrated(y01: ArrayLike, p: ArrayLike, groups: Groups, folds: int 
         ValueError: as `recalibration`, on the rows outside any fold.
     """
     truth, known, values = check_label(y01, check_probabilities(p))
-    names, codes = numbered(groups)
+    names, codes = number_groups(groups)
     found = np.bincount(codes, truth & known, len(names)) > 0
     order = np.random.default_rng(seed).permutation(len(names))
     fold = np.empty(len(names), np.int64)
@@ -111,7 +111,7 @@ def cross_recalibrated(y01: ArrayLike, p: ArrayLike, groups: Groups, folds: int 
     for k in range(folds):
         inside = fold[codes] == k
         fitted = recalibration(labels[~inside], values[~inside])
-        result[inside] = recalibrated(values[inside], fitted["intercept"], fitted["slope"])
+        result[inside] = recalibrate(values[inside], fitted["intercept"], fitted["slope"])
     return result
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scotoma.metrics.bootstrap import Groups, numbered
+from scotoma.metrics.bootstrap import Groups, number_groups
 from scotoma.metrics.classification import (
     Array,
     FloatArray,
@@ -97,7 +97,7 @@ def aggregate(p: ArrayLike, groups: Groups, how: How, multilabel: bool = False) 
         The groups in order of first appearance, and their probabilities (G, C).
     """
     values = check_probabilities(p)
-    names, codes = numbered(groups)
+    names, codes = number_groups(groups)
     if values.ndim != 2 or len(codes) != len(values):
         raise ValueError(f"p must be (n, C) and groups cover its rows: p is {values.shape}, groups {len(codes)}")
     if how == "mean":
@@ -121,7 +121,7 @@ def group_labels(y: ArrayLike, groups: Groups) -> Array:
     -> (G,): what the known rows agree on, -1 where they disagree or none is known.
     """
     truth = np.asarray(y)
-    names, codes = numbered(groups)
+    names, codes = number_groups(groups)
     if truth.ndim not in (1, 2) or len(truth) != len(codes):
         raise ValueError(f"y must be (n,) or (n, K) and groups cover its rows: y is {truth.shape}, groups {len(codes)}")
     if truth.ndim == 2:

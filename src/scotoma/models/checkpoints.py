@@ -27,7 +27,7 @@ DEPTH = 3  # of tables within tables
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointWeights:
     """The weights that a checkpoint has for a network.
 
     Args:
@@ -80,7 +80,7 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str) -> Found:
+def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str) -> CheckpointWeights:
     """The weights of a network with these names out of what a file holds.
 
     Args:
@@ -113,7 +113,7 @@ def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str
         )
     left_out = sum(len(table) for table in tables.values()) - len(weights)
     others = tuple(_place(t, p) for t, p in whole if (t, p) != chosen)
-    return Found(weights, _place(*chosen), left_out, others)
+    return CheckpointWeights(weights, _place(*chosen), left_out, others)
 
 
 def _tables(content: dict[Any, Any], path: str = "", depth: int = DEPTH) -> Iterator[tuple[str, dict[str, Tensor]]]:

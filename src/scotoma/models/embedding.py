@@ -50,7 +50,7 @@ def write_features(
         dataset.column(name)  # a wrong column is found before anything is decoded
     stage("preparing the store", quiet)
     dataset, opened = store.prepare(dataset, info.image_size, info.in_chans, strict=strict, quiet=quiet)
-    encoder_header.say_unlike(run, dataset.name, opened.preparation)
+    encoder_header.warn_unlike(run, dataset.name, opened.preparation)
     source = Source(str(run), dataset, opened)
     sides = _sides(dataset, opened, source.sides())
     chosen = np.arange(len(dataset)) if rows == "all" else np.flatnonzero(sides == rows)
@@ -69,7 +69,7 @@ def _sides(dataset: dataset_.Dataset, opened: store.Store, earlier: dict[str, st
     given = dataset.table["split"] if "split" in dataset.table.columns else None
     if given is not None and given.notna().any():
         return given.where(given.notna(), None).to_numpy(object)
-    known = [{earlier.get(name) for name in names} for names in splits.known_by(dataset, opened)]
+    known = [{earlier.get(name) for name in names} for names in splits.name_rows(dataset, opened)]
     return np.array([next((side for side in SPLITS if side in of_row), None) for of_row in known], object)
 
 

@@ -138,7 +138,7 @@ def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor | None = No
         (B, prefix + V, D): normed tokens, the class token first; ``encoder.forward_head`` makes features of them.
     """
     vit: Any = encoder
-    return vit.norm(through_blocks(encoder, vit.norm_pre(kept(encoder, embed(encoder, images), keep))))
+    return vit.norm(through_blocks(encoder, vit.norm_pre(keep_tokens(encoder, embed(encoder, images), keep))))
 
 
 def through_blocks(encoder: nn.Module, tokens: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def through_blocks(encoder: nn.Module, tokens: Tensor) -> Tensor:
     return vit.blocks(tokens)
 
 
-def kept(encoder: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
+def keep_tokens(encoder: nn.Module, tokens: Tensor, keep: Tensor | None) -> Tensor:
     """(B, prefix + N, D) tokens -> (B, prefix + V, D), those to keep behind the prefix."""
     vit: Any = encoder
     if keep is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scotoma.models.encoders import feature_map, map_shape, width
 
 
-class Decoder(nn.Module):
+class InpaintingDecoder(nn.Module):
     """Low-resolution maps -> an image: double the side and convolve until the size is reached, ever narrower, no skip connections.
 
     Five doublings behind a resnet18 at 96 pixels cost about a tenth of the encoder; the last is a rearrangement of channels.
@@ -57,7 +57,7 @@ class CodeDecoder(nn.Module):
         super().__init__()
         self.side = map_shape(encoder, channels, size)[1]
         self.spread = nn.Linear(width(encoder), dim * self.side**2)
-        self.decoder = Decoder(dim, self.side, channels, size)
+        self.decoder = InpaintingDecoder(dim, self.side, channels, size)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, width) -> (B, channels, size, size)."""
@@ -104,7 +104,7 @@ class MapDecoder(nn.Module):
         self.narrow = nn.Conv2d(found, dim, 1)
         self.across = ChannelwiseFull(dim, side)
         self.whole = nn.Linear(width(encoder), dim)
-        self.decoder = Decoder(dim, side, channels, size)
+        self.decoder = InpaintingDecoder(dim, side, channels, size)
 
     def forward(self, maps: Tensor, features: Tensor) -> Tensor:
         """(B, D, h, w) and (B, width) -> (B, channels, size, size)."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scotoma.data import encoder_header
-from scotoma.data.encoder_header import EncoderInfo, info_or_none, say_unlike
+from scotoma.data.encoder_header import EncoderInfo, info_or_none, warn_unlike
 from scotoma.errors import UsageError, notice
 from scotoma.models import checkpoints, encoder_shapes, encoders
 
@@ -48,11 +48,11 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     """
     weights = _of_file(encoder_header.find(source), encoder, info) if Path(source).exists() else _of_tag(source)
     if Path(source).exists():
-        say_unlike(source, Path(source).name, info.pixels)
-    encoder.load_state_dict(_fitted(weights, encoder, info, source), strict=True)
+        warn_unlike(source, Path(source).name, info.pixels)
+    encoder.load_state_dict(_fit_shapes(weights, encoder, info, source), strict=True)
 
 
-def adapted(source: str | Path, size: int | None = None, dilated: int = 0, **overrides: Any) -> tuple[nn.Module, EncoderInfo]:
+def adapt(source: str | Path, size: int | None = None, dilated: int = 0, **overrides: Any) -> tuple[nn.Module, EncoderInfo]:
     """A pretrained network and its header, for images of another side or with a finer last map.
 
     Args:
@@ -105,7 +105,7 @@ def _of_tag(tag: str) -> dict[str, Tensor]:
         raise UsageError(f"{tag}: its weights cannot be had ({reason}); fill timm's cache, or name a file") from error
 
 
-def _fitted(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInfo, source: str) -> dict[str, Tensor]:
+def _fit_shapes(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInfo, source: str) -> dict[str, Tensor]:
     """The weights that the network has, in the shapes that it has."""
     from timm.layers import resample_abs_pos_embed, resample_patch_embed
     from timm.models import adapt_input_conv

@@ -82,7 +82,7 @@ def _of_blocks(encoder: nn.Module, images: Tensor) -> list[Tensor]:
     return found
 
 
-class Decoder(nn.Module):
+class SegmentationDecoder(nn.Module):
     """Maps of an encoder -> (B, classes, H, W) logits.
 
     Args:
@@ -144,7 +144,7 @@ def _shapes(encoder: nn.Module, info: EncoderInfo) -> list[tuple[int, ...]]:
         encoder.train(training)
 
 
-def load(source: str | Path, encoder: nn.Module, info: EncoderInfo) -> Decoder | None:
+def load(source: str | Path, encoder: nn.Module, info: EncoderInfo) -> SegmentationDecoder | None:
     """The decoder of a model file; None where it is an encoder or a classifier.
 
     Raises:
@@ -157,7 +157,7 @@ def load(source: str | Path, encoder: nn.Module, info: EncoderInfo) -> Decoder |
     with safe_open(find(source), "pt") as file:
         names = file.keys()
         weights = {name.removeprefix(DECODER): file.get_tensor(name) for name in names if name.startswith(DECODER)}
-    decoder = Decoder(info.decoder, encoder, info, len(info.classes))
+    decoder = SegmentationDecoder(info.decoder, encoder, info, len(info.classes))
     try:
         decoder.load_state_dict(weights, strict=True)
     except RuntimeError as error:

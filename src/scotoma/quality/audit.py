@@ -21,7 +21,7 @@ MOST_DETECTED = 500  # where the text detector looks, which takes two seconds fo
 
 
 @dataclass(frozen=True)
-class Part:
+class AuditedTable:
     """One of the two tables, decoded."""
 
     dataset: Dataset
@@ -52,7 +52,7 @@ def has_classes(dataset: Dataset, name: str) -> bool:
 
 
 def find_problems(
-    dataset: Dataset, ready: Part, other: Part | None, known: list[Target], quiet: bool
+    dataset: Dataset, ready: AuditedTable, other: AuditedTable | None, known: list[Target], quiet: bool
 ) -> tuple[list[Finding], list[Row]]:
     """All findings, and the rows that describe the data."""
     from scotoma.data.splits import altered_copies, near_duplicates, units
@@ -72,22 +72,22 @@ def find_problems(
     contents = np.concatenate([part.contents for part in parts])
     near = near_duplicates.near_duplicates(np.concatenate([part.store.hashes[part.rows] for part in parts]))
     if other is None:  # kept in the store: other verbs need not look again
-        altered = units.linked(near, altered_copies.copies_of_store(ready.store, ready.rows))
+        altered = units.link(near, altered_copies.find_copies_of_store(ready.store, ready.rows))
     else:
-        altered = units.linked(near, altered_copies.across([(part.store, part.rows) for part in parts]))
+        altered = units.link(near, altered_copies.find_copies_of_stores([(part.store, part.rows) for part in parts]))
 
     kept = ready.store.facts if dataset.store is None else ready.store.facts.iloc[dataset.table["row"]]
     found = audit.unreadable(kept)
     shared = set(unit.split(" + ")) - {units.NEAR}  # ids; of copies `repeated` tells
     if shared:
-        found += audit.shared_units(own, codes, unit)
+        found += audit.find_shared_units(own, codes, unit)
     if not (own.of != "").any():
-        found += audit.one_unit(units.linked(codes, contents[:mine]), unit)
-    owners = np.concatenate([units.owners(part.dataset, part.store) for part in parts])
+        found += audit.one_unit(units.link(codes, contents[:mine]), unit)
+    owners = np.concatenate([units.name_owners(part.dataset, part.store) for part in parts])
     if other is not None:
-        found += audit.shared_owners(both, units.numbered(owners), "patient" if "patient" in shared else unit)
-    found += audit.repeated(both, contents, near, altered, bool(shared), owners)
-    linked = units.linked(codes, altered[:mine])
+        found += audit.find_shared_owners(both, units.number_values(owners), "patient" if "patient" in shared else unit)
+    found += audit.find_repeated(both, contents, near, altered, bool(shared), owners)
+    linked = units.link(codes, altered[:mine])
     columns = tuple(c for one in known for c in one.columns)
     rows = audit.counts(ready.dataset.table, own.of, columns)
     for one in known:
@@ -99,12 +99,12 @@ def find_problems(
         found, rows = found + predicted, rows + told
 
     greys = altered_copies.greys(ready.store, ready.rows)
-    constant, nearly = outliers.blank(greys)
-    negative = outliers.inverted(ready.store, ready.rows, _kind_of_image(ready))
-    found += audit.flagged(own, constant, "constant", "of one grey level: nothing to be seen", "warning")
-    found += audit.flagged(own, nearly, "nearly_blank", "of one grey level almost everywhere", "warning")
-    found += audit.flagged(own, negative, "inverted", "like a negative of the others of that kind", "warning")
-    found += audit.odd_files(own, outliers.rare(facts))
+    constant, nearly = outliers.find_blank(greys)
+    negative = outliers.find_inverted(ready.store, ready.rows, _kind_of_image(ready))
+    found += audit.flag(own, constant, "constant", "of one grey level: nothing to be seen", "warning")
+    found += audit.flag(own, nearly, "nearly_blank", "of one grey level almost everywhere", "warning")
+    found += audit.flag(own, negative, "inverted", "like a negative of the others of that kind", "warning")
+    found += audit.odd_files(own, outliers.find_rare(facts))
     found += _confidential(ready, own, quiet)
     found += audit.identifying_columns(ready.dataset.table, columns)
     found += audit.missing_values(ready.dataset.table, columns)
@@ -114,14 +114,14 @@ def find_problems(
     return found, [{"protocol": PROTOCOL, **row} for row in rows]
 
 
-def _kind_of_image(part: Part) -> np.ndarray:
+def _kind_of_image(part: AuditedTable) -> np.ndarray:
     """(n,) what an image's peers have in common: modality and view, as the table or the headers say."""
     table = part.dataset.table
     words = [table[c].map(str).to_numpy(object) for c in ("modality", "view") if c in table.columns]  # of a gap, "nan" or "None"
     return np.array([" ".join(w) for w in zip(*words, strict=True)], object) if words else np.zeros(len(table), object)
 
 
-def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Finding], list[Row]]:
+def _shortcuts(part: AuditedTable, target: Target, groups: np.ndarray) -> tuple[list[Finding], list[Row]]:
     """How well header facts alone, and the border alone, predict a target."""
     from scotoma.quality import shortcuts
     from scotoma.quality.findings import Finding
@@ -136,7 +136,7 @@ def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Fin
         auroc = shortcuts.predictability(x, target, groups, trees=name == "header")
         if auroc is None:
             continue
-        best = shortcuts.telling(columns, target) if name == "header" else []
+        best = shortcuts.rank_facts(columns, target) if name == "header" else []
         by = f"; most telling: {', '.join(f'{fact} ({area:.2f})' for fact, area in best)}" if best else ""
         common = {"target": target.columns[0], "from": name}
         rows.append({"evaluator": "audit", "metric": "auroc", **common, **auroc})
@@ -148,7 +148,7 @@ def _shortcuts(part: Part, target: Target, groups: np.ndarray) -> tuple[list[Fin
     return found, rows
 
 
-def _confidential(part: Part, own: ImageSet, quiet: bool) -> list[Finding]:
+def _confidential(part: AuditedTable, own: ImageSet, quiet: bool) -> list[Finding]:
     """Burned-in text and identifying headers, where the files themselves are there."""
     from rich.progress import track
 
@@ -183,24 +183,24 @@ def _confidential(part: Part, own: ImageSet, quiet: bool) -> list[Finding]:
         read_all = pool.map(lettered, picks.tolist())
         chosen[picks] = list(track(read_all, "looking for text", len(picks), transient=True, disable=quiet))
     looked = "" if len(picks) == len(paths) else f" (of {len(picks)} looked at)"
-    sampled = [] if not looked else [_sampled(len(picks), len(paths))]
-    found = audit.flagged(own, chosen, "burned_in_text", f"with what seems to be burned-in text{looked}", "warning")
+    sampled = [] if not looked else [_note_sampling(len(picks), len(paths))]
+    found = audit.flag(own, chosen, "burned_in_text", f"with what seems to be burned-in text{looked}", "warning")
     first: dict[str, int] = {}
     for i, path in enumerate(paths):
         if not path.startswith("phantom:"):
             first.setdefault(path.split("#")[0], i)
-    headers = [(own.names[i], dicom_phi.filled(path) or []) for path, i in first.items()]
+    headers = [(own.names[i], dicom_phi.find_filled(path) or []) for path, i in first.items()]
     return found + sampled + audit.identifying(headers, len(headers))
 
 
-def _sampled(count: int, n: int) -> Finding:
+def _note_sampling(count: int, n: int) -> Finding:
     """That burned-in text was looked for in some images only: none found in these is not none."""
     from scotoma.quality.findings import Finding
 
     return Finding("note", "burned_in_text_sample", f"burned-in text was looked for in {count} of {n} images only", n - count)
 
 
-def write_captions(ready: Part, other: Part | None, known: list[Target]) -> dict[tuple[int, int], str]:
+def write_captions(ready: AuditedTable, other: AuditedTable | None, known: list[Target]) -> dict[tuple[int, int], str]:
     """What stands below a thumbnail: row id, split and labels."""
     captions, columns = {}, ("split", *(one.columns[0] for one in known))
     for k, part in enumerate([ready, *([other] if other else [])]):

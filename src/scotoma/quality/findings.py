@@ -127,7 +127,7 @@ def odd_files(images: ImageSet, odd: dict[str, np.ndarray]) -> list[Finding]:
     ]
 
 
-def repeated(
+def find_repeated(
     images: ImageSet, contents: np.ndarray, near: np.ndarray, altered: np.ndarray, patients: bool, owners: np.ndarray
 ) -> list[Finding]:
     """Identical images, near-duplicates and altered copies: on both sides of a split or in both tables, and within.
@@ -200,7 +200,7 @@ def one_unit(units: np.ndarray, unit: str) -> list[Finding]:
     return [Finding("warning", "one_unit", text, len(units), extra={"unit": unit})]
 
 
-def shared_units(images: ImageSet, units: np.ndarray, unit: str) -> list[Finding]:
+def find_shared_units(images: ImageSet, units: np.ndarray, unit: str) -> list[Finding]:
     """Patients (or what else belongs together) on several sides of the split."""
     chosen = images.sides(units)["splits"]
     if not chosen.any():
@@ -214,7 +214,7 @@ def shared_units(images: ImageSet, units: np.ndarray, unit: str) -> list[Finding
     return [Finding("error", f"{kind}_across_splits", text, count, images.pick(chosen), groups, {"unit": unit})]
 
 
-def shared_owners(images: ImageSet, owners: np.ndarray, unit: str) -> list[Finding]:
+def find_shared_owners(images: ImageSet, owners: np.ndarray, unit: str) -> list[Finding]:
     """Patients (or studies, ...) of which both tables have images."""
     chosen = images.sides(owners)["tables"]
     if not chosen.any():
@@ -256,7 +256,7 @@ def contradictions(images: ImageSet, target: Target, groups: Iterable[tuple[str,
 
 
 def labels_of(remarks: Iterable[Remark]) -> list[Finding]:
-    """What `classes.looked_through` found in the columns to be predicted."""
+    """What `classes.check_spellings` found in the columns to be predicted."""
     return [
         Finding("error" if r.wrong else "warning", r.check, f"{r.column}: {r.text}", r.count, extra={"target": r.column})
         for r in remarks
@@ -330,7 +330,7 @@ def counts(table: pd.DataFrame, of: np.ndarray, targets: tuple[str, ...] = ()) -
     return rows
 
 
-def flagged(images: ImageSet, chosen: np.ndarray, check: str, words: str, severity: str) -> list[Finding]:
+def flag(images: ImageSet, chosen: np.ndarray, check: str, words: str, severity: str) -> list[Finding]:
     """One finding about the ``chosen`` images, "N images" and the ``words``; or none."""
     n = int(chosen.sum())
     return [Finding(severity, check, f"{number(n, 'image')} {words}", n, images.pick(chosen))] if n else []

@@ -22,7 +22,7 @@ SIZE_RATIO, ASPECT_RATIO = 4.0, 2.0  # from the median: of the longer side, of w
 _CATEGORIES = ("format", "bits", "channels", "photometric", "modality")
 
 
-def blank(greys: list[Image]) -> tuple[np.ndarray, np.ndarray]:
+def find_blank(greys: list[Image]) -> tuple[np.ndarray, np.ndarray]:
     """(n,) bool: constant images; and those that are nearly so, one grey level nearly everywhere."""
     counts = np.array([grey.histogram() for grey in greys], float).reshape(-1, 256)
     share = counts / counts.sum(1, keepdims=True)
@@ -33,7 +33,7 @@ def blank(greys: list[Image]) -> tuple[np.ndarray, np.ndarray]:
     return constant, (share.max(1) >= ONE_LEVEL) & ~constant
 
 
-def inverted(store: Store, rows: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+def find_inverted(store: Store, rows: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     """(n,) bool: images that look like a negative of their peers.
 
     Args:
@@ -65,7 +65,7 @@ def inverted(store: Store, rows: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     return found
 
 
-def rare(facts: pd.DataFrame) -> dict[str, np.ndarray]:
+def find_rare(facts: pd.DataFrame) -> dict[str, np.ndarray]:
     """What is odd -> (n,) bool: a format, depth, ... that fewer than ``FEW`` have; a size or an aspect far from the median."""
     found: dict[str, np.ndarray] = {}
     if len(facts) < LEAST_PEERS:

@@ -122,7 +122,7 @@ def _logistic(components: int) -> Any:
     return make_pipeline(StandardScaler(), PCA(components, random_state=0), LogisticRegression(C=0.01, max_iter=500))
 
 
-def telling(columns: dict[str, np.ndarray], target: Target, most: int = 3) -> list[tuple[str, float]]:
+def rank_facts(columns: dict[str, np.ndarray], target: Target, most: int = 3) -> list[tuple[str, float]]:
     """The single facts that separate classes best: names with their AUROC (0.5 or more, of the best class), best first."""
     from scipy.stats import rankdata
 

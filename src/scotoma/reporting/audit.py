@@ -74,7 +74,7 @@ def write(path: Path, names: tuple[str, str | None], findings: Sequence[Finding]
         "name": names[0],
         "other": names[1],
         "meaning": MEANING,
-        "findings": [_shown(f, captions) for f in findings],
+        "findings": [_add_thumbnails(f, captions) for f in findings],
         "counts": {s: sum(f.severity == s for f in findings) for s in MEANING},
         "images": {p: _uri(stores[p[0]], p[1]) for p in sorted(shown)},
         "shortcuts": [_shortcut(r) for r in rows if r["metric"] == "auroc"],
@@ -88,7 +88,7 @@ def _images(f: Finding) -> list[ImageId]:
     return [p for g in f.groups[:GROUPS] for p in g[:IN_GROUP]] if f.groups else list(f.images[:SINGLES])
 
 
-def _shown(f: Finding, captions: dict[ImageId, str]) -> dict[str, Any]:
+def _add_thumbnails(f: Finding, captions: dict[ImageId, str]) -> dict[str, Any]:
     """A finding with the thumbnails that are shown of it, those of a group side by side."""
     groups = [g[:IN_GROUP] for g in f.groups[:GROUPS]] if f.groups else [f.images[:SINGLES]] if f.images else []
     more = len(f.groups) - GROUPS if f.groups else len(f.images) - SINGLES

@@ -73,10 +73,10 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     images = [p for folder in folders for p in images_of(folder)]
     counts = {f.top: withdrawn(*(g.path for g in folders if g.top == f.top)) for f in runs}
     gone = [f"{top} {withdrawal_sentence(n)}" for top, n in counts.items() if n]
-    chosen_by = _labelled(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
+    chosen_by = _add_labels(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
     saved = {s: [p for p in images if p["section"] == s] for s in SECTIONS}
     tested = select_test(rows)
-    parts = find_parts(tested, lambda some: _labelled(some, several), saved, sheets)
+    parts = find_parts(tested, lambda some: _add_labels(some, several), saved, sheets)
     compared = [c for part in parts for _, c in part.blocks if c.get("findings")]
     return {
         "data": ", ".join(dict.fromkeys(data_name(f.config) for f in runs)),
@@ -112,7 +112,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     }
 
 
-def _labelled(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
+def _add_labels(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
     """Rows about networks, each with a ``label``: the method's name, with the run's where several have the same."""
     found = rows.copy()
     names = [label_of(m, n, several) for m, n in zip(found["method"], found["encoder"], strict=True)] if len(found) else []

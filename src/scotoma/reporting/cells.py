@@ -52,7 +52,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
-def same(column: pd.Series, value: Any) -> pd.Series:
+def is_same(column: pd.Series, value: Any) -> pd.Series:
     """Equality where missing equals missing."""
     return column.isna() if missing(value) else column == value
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from scotoma.reporting import svg
-from scotoma.reporting.cells import at, same
+from scotoma.reporting.cells import at, is_same
 from scotoma.reporting.naming import title_of_use
 from scotoma.reporting.results import ENCODERS, group_by_use, uses_of
 from scotoma.reporting.svg import FAINT, INK, RULE, Style
@@ -272,12 +272,12 @@ def auroc_by_labels(auroc: pd.DataFrame, style: dict[str, Style]) -> list[str]:
 def roc_by_class(rows: pd.DataFrame, style: dict[str, Style], headline: float) -> list[dict[str, str]]:
     """A figure for each use of the encoder, at the page's share of labels: what it shows (``use``, ``at``) and its URI."""
     found = []
-    here = rows[same(rows["fraction"], shown_share(rows, headline))]
+    here = rows[is_same(rows["fraction"], shown_share(rows, headline))]
     for use in uses_of(here):
         shown = here[(here["evaluator"] == use) | ~here["kind"].isin(ENCODERS)]
         keys = list(dict.fromkeys(zip(shown["target"], shown["class"], strict=True)))
         names = [str(c or t) for t, c in keys] if len(keys) > 1 else [": ".join(filter(None, keys[0]))]
-        parts = [shown[(shown["target"] == t) & same(shown["class"], c)] for t, c in keys]
+        parts = [shown[(shown["target"] == t) & is_same(shown["class"], c)] for t, c in keys]
         panels = list(zip(names, parts, strict=True))
         for i in range(0, len(panels), 9):
             drawing = svg.uri(roc(panels[i : i + 9], style))
@@ -288,7 +288,7 @@ def roc_by_class(rows: pd.DataFrame, style: dict[str, Style], headline: float) -
 
 def shown_share(rows: pd.DataFrame, headline: float) -> float:
     """The page's share of labels, or the greatest there is."""
-    return headline if same(rows["fraction"], headline).any() else float(rows["fraction"].max())
+    return headline if is_same(rows["fraction"], headline).any() else float(rows["fraction"].max())
 
 
 def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
@@ -297,7 +297,7 @@ def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
     for title, _, mine in group_by_use(rows):
         mine = mine.assign(order=mine["kind"] != "method").sort_values("order", kind="stable")
         fraction = shown_share(mine, headline)
-        here = mine[same(mine["fraction"], fraction)]
+        here = mine[is_same(mine["fraction"], fraction)]
         panels = []
         for (target, label), one in here.groupby(["target", "label"], sort=False):
             names = list(dict.fromkeys([*one["class"], *one["predicted"]]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.reporting.cells import interval, missing, plain, point, same
+from scotoma.reporting.cells import interval, is_same, missing, plain, point
 from scotoma.reporting.naming import title_of, title_of_use
 from scotoma.reporting.provenance import networks, pixels
 from scotoma.reporting.reading import Folder, describe_run
@@ -54,32 +54,38 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
         "Written from the run folder. Lines marked TO FILL need what only you know.",
         "",
     ]
-    lines += ["## Model", "", *_listed(facts, "kind", "model", "start", "software", "ensembles"), ""]
+    lines += ["## Model", "", *_list_facts(facts, "kind", "model", "start", "software", "ensembles"), ""]
     nets = [
         [n, s.get("timm_name"), s.get("method", {}).get("name"), s.get("image_size"), s.get("seed"), s.get("data")]
         for n, s in networks(folders)
     ]
     lines += _table(("File", "Network", "Method", "Pixels", "Seed", "Fingerprint of the training images"), nets)
     lines += ["## Intended use", "", *_open("use"), "- Research only: this is no medical device.", ""]
-    lines += ["## Data", "", *_listed(facts, "counts", "split", "subsets", "missing", "outcome", "identity"), *_open("data"), ""]
+    lines += [
+        "## Data",
+        "",
+        *_list_facts(facts, "counts", "split", "subsets", "missing", "outcome", "identity"),
+        *_open("data"),
+        "",
+    ]
     lines += ["## How pixels were prepared", ""]
     lines += [f"- {plain(text)}" for text in dict.fromkeys(pixels(s) for _, s in networks(folders))] + [""]
     lines += ["## Training", ""]
     for folder in tops:
         lines += [f"- {plain(word)}: {plain(text)}" for word, text in describe_run(folder)["items"] if word != "Versions"]
         lines += [f"- Again: `{plain(describe_run(folder)['full'])}`"]
-    lines += [*_listed(facts, "choice", "imbalance"), "", "## Results on test images", ""]
+    lines += [*_list_facts(facts, "choice", "imbalance"), "", "## Results on test images", ""]
     lines += _figures(results, rows)
-    lines += [*_listed(facts, "uncertainty", "updating", "robustness", "external"), ""]
+    lines += [*_list_facts(facts, "uncertainty", "updating", "robustness", "external"), ""]
     lines += [
         "## Thresholds",
         "",
-        *(_listed(facts, "thresholds", "decisions") or ["- TO FILL: from which probability one acts"]),
+        *(_list_facts(facts, "thresholds", "decisions") or ["- TO FILL: from which probability one acts"]),
         "",
     ]
-    lines += ["## Subgroups", "", *(_listed(facts, "subgroups") or ["- TO FILL: not tested by subgroup"]), ""]
-    lines += ["## Explanations", "", *(_listed(facts, "explanations") or ["- Not tested: show no maps as evidence."]), ""]
-    lines += ["## Limits", "", *_listed(facts, "limits"), *_open("limits"), "", "## Licence", ""]
+    lines += ["## Subgroups", "", *(_list_facts(facts, "subgroups") or ["- TO FILL: not tested by subgroup"]), ""]
+    lines += ["## Explanations", "", *(_list_facts(facts, "explanations") or ["- Not tested: show no maps as evidence."]), ""]
+    lines += ["## Limits", "", *_list_facts(facts, "limits"), *_open("limits"), "", "## Licence", ""]
     lines += ["- Software: Scotoma, MIT licence.", *_open("licence")]
     return "\n".join(lines) + "\n"
 
@@ -106,7 +112,7 @@ def _open(section: str) -> list[str]:
     return [f"- TO FILL: {question}" for question in OPEN[section]]
 
 
-def _listed(facts: Mapping[str, str], *keys: str) -> list[str]:
+def _list_facts(facts: Mapping[str, str], *keys: str) -> list[str]:
     return [f"- {plain(facts[key])}" for key in keys if key in facts]
 
 
@@ -129,7 +135,7 @@ def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
         return _table(heads, told) or ["- None: nothing was tested on labelled images.", ""]
     lines = []
     most = whole["fraction"].max() if whole["fraction"].notna().any() else float("nan")
-    here = whole[same(whole["fraction"], most)].assign(order=whole["kind"] != "method").sort_values("order", kind="stable")
+    here = whole[is_same(whole["fraction"], most)].assign(order=whole["kind"] != "method").sort_values("order", kind="stable")
     for _, row in here.iterrows():
         use = title_of_use(row["evaluator"]) if row["kind"] in ENCODERS else "control"
         lines.append([row["target"], row["label"], use, title_of(row["metric"]), point(row), interval(row), f"{row['n']:g}"])

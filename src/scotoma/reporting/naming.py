@@ -44,7 +44,7 @@ def phrase_of_use(evaluator: Any) -> str:
     return f"the {title[:1].lower()}{title[1:]}"
 
 
-def called(method: Any) -> str:
+def name_of_method(method: Any) -> str:
     """What a method is called; ``mae?masking=block&mask_ratio=0.6`` is MAE (masking block, mask ratio 0.6)."""
     name, _, query = str(method).partition("?")
     given = ", ".join(pair.replace("=", " ").replace("_", " ") for pair in query.split("&") if pair)
@@ -59,7 +59,7 @@ def method_of(config: dict[str, Any]) -> Any:
 
 def label_of(method: Any, encoder: Any, several: bool) -> str:
     """A method's display name, with its network where ``several`` are compared."""
-    name = "no method" if missing(method) else called(method)
+    name = "no method" if missing(method) else name_of_method(method)
     return f"{name} ({encoder})" if several and not missing(encoder) else name
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from scotoma.data import encoder_header
 from scotoma.errors import UsageError
 from scotoma.reporting.cells import missing
-from scotoma.reporting.naming import called, method_of
+from scotoma.reporting.naming import method_of, name_of_method
 from scotoma.reporting.reading import Folder, describe_run
 from scotoma.run_folder import parse_config
 
@@ -46,7 +46,7 @@ def networks(folders: Sequence[Folder]) -> list[tuple[str, Config]]:
     return found
 
 
-def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame) -> dict[str, str]:
+def describe_configuration(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame) -> dict[str, str]:
     """Sentences about model, pixels, software and training by key; "" where the runs do not state.
 
     Args:
@@ -55,10 +55,12 @@ def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame
         rows: all rows.
     """
     configs, said = [f.config for f in folders], [s for _, s in networks(folders)]
-    methods = _several(called(m) for c in configs for m in (c.get("methods") or [method_of(c)]) if m)
+    methods = _several(name_of_method(m) for c in configs for m in (c.get("methods") or [method_of(c)]) if m)
     tuned = next((c for c in configs if c.get("command") == "finetune"), {})
     return {
-        "kind": f"Deep learning: an encoder pretrained on unlabelled images, and {made(configs)} on it." if methods or said else "",
+        "kind": f"Deep learning: an encoder pretrained on unlabelled images, and {describe_training(configs)} on it."
+        if methods or said
+        else "",
         "model": _model(said, rows),
         "pixels": _several((pixels(one) for one in said), " "),
         "software": _versions(tops[0]),
@@ -70,7 +72,7 @@ def recipe(folders: Sequence[Folder], tops: Sequence[Folder], rows: pd.DataFrame
     }
 
 
-def made(configs: Sequence[Config]) -> str:
+def describe_training(configs: Sequence[Config]) -> str:
     """What these runs made of an encoder, with its article."""
     if any("mask_path" in (c.get("target") or []) for c in configs):
         return "a segmenter"
@@ -88,7 +90,7 @@ def _model(said: Sequence[Config], rows: pd.DataFrame) -> str:
     for one in said:
         method, side = str(one.get("method", {}).get("name", "")), one.get("image_size")
         told = f", which distinguishes {', '.join(map(str, one['classes']))}" if one.get("classes") else ""
-        nets.append(f"{one.get('timm_name')} ({called(method)}), input {side} x {side} x {one.get('in_chans')}{told}")
+        nets.append(f"{one.get('timm_name')} ({name_of_method(method)}), input {side} x {side} x {one.get('in_chans')}{told}")
     return f"{_several(nets, '; ')}{f'. {weights}' if weights else ''}. The weights lie in the run folder." if nets else ""
 
 
@@ -118,7 +120,7 @@ def _versions(folder: Folder) -> str:
 
 def _start(methods: str, tuned: Config, configs: Sequence[Config]) -> str:
     own = f"training started from the encoder of {Path(str(tuned['encoder'])).name}" if tuned.get("encoder") else ""
-    own = own or (f"{made(configs)} started from each encoder, pretrained by {methods}" if methods else "")
+    own = own or (f"{describe_training(configs)} started from each encoder, pretrained by {methods}" if methods else "")
     begun = _several(str(c["init"]) for c in configs if c.get("init"))
     return f"{own[0].upper()}{own[1:]}{f'; pretraining itself started from {begun}' if begun else ''}." if own else ""
 

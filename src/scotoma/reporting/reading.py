@@ -14,7 +14,7 @@ import pandas as pd
 
 from scotoma.errors import UsageError
 from scotoma.reporting.cells import missing
-from scotoma.reporting.naming import ASKED, NO_FLAGS, SECTIONS, called
+from scotoma.reporting.naming import ASKED, NO_FLAGS, SECTIONS, name_of_method
 from scotoma.run_folder import REPLACED, parse_config, read_config, read_rows, status
 
 TEXT = (
@@ -143,10 +143,10 @@ def describe_run(folder: Folder) -> dict[str, Any]:
     for key, word in ASKED.items():
         if not missing(value := config.get(key)):
             if isinstance(value, dict):  # a number for each method
-                value = [f"{called(k)} {v}" for k, v in value.items()]
+                value = [f"{name_of_method(k)} {v}" for k, v in value.items()]
             listed: list[Any] = value if isinstance(value, list) else [value]
             if key in ("method", "methods"):
-                shown = [called(v) for v in listed]
+                shown = [name_of_method(v) for v in listed]
             elif key in ("fractions", "label_fraction") and all(isinstance(v, int | float) for v in listed):
                 shown = [f"{100 * v:g}\u00a0%" for v in listed]
             else:

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from scotoma import plugins
-from scotoma.reporting.cells import Table, at, brackets, missing, p_value, point, same, square
+from scotoma.reporting.cells import Table, at, brackets, is_same, missing, p_value, point, square
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import CALIBRATION, CONTROL, METRICS, called, label_of, phrase_of_use, title_of, title_of_use
+from scotoma.reporting.naming import CALIBRATION, CONTROL, METRICS, label_of, name_of_method, phrase_of_use, title_of, title_of_use
 from scotoma.reporting.reading import has_unknown_keys
 
 MARKS = {1: "▲", -1: "▼", 0: "○"}  # of a difference by its interval
@@ -77,17 +77,17 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
     used = auroc[auroc["kind"].isin(ENCODERS)]
     fractions = sorted(set((used if len(used) else auroc)["fraction"].dropna()))
     fraction = min(fractions, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
-    here = whole[same(whole["fraction"], fraction)]
+    here = whole[is_same(whole["fraction"], fraction)]
     count = classes.loc[classes["metric"] == "auroc", "class"].nunique()
     several = count > 2 or (count > 1 and "," in target)  # of two classes the AUROC is one; of two findings it is their mean
     columns = [(f, head(f, auroc)) for f in sorted(auroc["fraction"].unique(), key=lambda f: (f != f, f))]
-    references = [called(r) or "reference" for r in differences["reference"]]
+    references = [name_of_method(r) or "reference" for r in differences["reference"]]
     pairs = [f"{label} minus {r[0].lower()}{r[1:]}" for label, r in zip(differences["label"], references, strict=True)]
     compared = [c for c in columns if c[0] in set(differences["fraction"])]
     calibration = [(m, (METRICS[m], "lower is better")) for m in CALIBRATION if m in set(here["metric"])]
     apart = ("auroc", "auroc_difference", *CALIBRATION, *DRAWN)
     other = [m for m in in_order(here["metric"]) if m not in apart]
-    per_class = classes[same(classes["fraction"], fraction)]
+    per_class = classes[is_same(classes["fraction"], fraction)]
     names = list(dict.fromkeys(per_class["class"]))
     metric = "macro AUROC" if several else "AUROC"
     prefix = f"{target} " if named else ""
@@ -109,16 +109,16 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
 
 def _findings(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float) -> Table:
     """What the page's summary reports at one share of the labels: each method against its controls."""
-    here, findings = auroc[same(auroc["fraction"], fraction)], []
+    here, findings = auroc[is_same(auroc["fraction"], fraction)], []
     pixel = _first(here[here["evaluator"] == "pixels"])
     for _, own in here[here["kind"] == "method"].iterrows():
         random = here[(here["kind"] == "random") & (here["evaluator"] == own["evaluator"])]
         # the same network's control, from the same run where both have one
-        random = random[same(random["encoder"], own["encoder"])]
+        random = random[is_same(random["encoder"], own["encoder"])]
         random = random.assign(other=random["run"] != own["run"]).sort_values("other", kind="stable")
         mine = (differences["label"] == own["label"]) & (differences["evaluator"] == own["evaluator"])
         paired = differences[mine & (differences["reference"] == "random")]
-        difference = _first(paired[same(paired["fraction"], fraction)])
+        difference = _first(paired[is_same(paired["fraction"], fraction)])
         beyond = None
         if pixel is not None:
             beyond = "clear" if own["low"] > pixel["high"] else "unclear" if own["value"] > pixel["value"] else "none"
@@ -132,8 +132,8 @@ def _findings(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float) -
     return {
         "findings": findings,
         "header": header if header is not None and header["low"] > 0.5 else None,
-        "n": _whole(here["n"]),
-        "labels": _whole(here["labels"]),
+        "n": _format_greatest(here["n"]),
+        "labels": _format_greatest(here["labels"]),
         "pixel": pixel,
     }
 
@@ -162,7 +162,7 @@ def _first(rows: pd.DataFrame) -> pd.Series | None:
     return rows.iloc[0] if len(rows) else None
 
 
-def _whole(column: pd.Series) -> str:
+def _format_greatest(column: pd.Series) -> str:
     """The greatest of some counts, as text; empty where none is known."""
     return f"{column.max():,.0f}" if column.notna().any() else ""
 
@@ -175,7 +175,7 @@ def _table(
     sign = key == "fraction" and bool((found["metric"] == "auroc_difference").any())
     for start in range(0, len(columns), 6):
         part, groups = columns[start : start + 6], []
-        picked = [found[same(found[key], value)] for value, _ in part]
+        picked = [found[is_same(found[key], value)] for value, _ in part]
         for title, evaluators, mine in group_by_use(found):
             lines = []
             for label, kind in dict(zip(mine["label"], mine["kind"], strict=True)).items():
@@ -208,7 +208,7 @@ def marked_cell(row: pd.Series, mark: str, sign: bool) -> Table:
 
 def head(fraction: float, rows: pd.DataFrame) -> tuple[str, str]:
     """What stands over a column: the share of the labels, and beneath how many these were."""
-    labels = rows.loc[same(rows["fraction"], fraction), "labels"].max()
+    labels = rows.loc[is_same(rows["fraction"], fraction), "labels"].max()
     return ("as trained" if fraction != fraction else f"{100 * fraction:g}\u00a0% of labels"), (
         f"n = {labels:,.0f}" if labels == labels else ""
     )

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.reporting.cells import decimals, interval, point, same
+from scotoma.reporting.cells import decimals, interval, is_same, point
 from scotoma.reporting.naming import data_name, finding, label_of, phrase_of_use, title_of
 from scotoma.reporting.origin import origins
-from scotoma.reporting.provenance import made, recipe
+from scotoma.reporting.provenance import describe_configuration, describe_training
 from scotoma.reporting.reading import Folder
 from scotoma.reporting.results import DRAWN, headlines
 from scotoma.reporting.training import cautions
@@ -40,12 +40,12 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
     annotators = ", ".join(sorted({str(c["annotators"]) for c in configs if c.get("annotators")}))
     tested = ", ".join(dict.fromkeys(data_name(f.config) for f in tops))
     found = {
-        **recipe(folders, tops, rows),
+        **describe_configuration(folders, tops, rows),
         **_data(rows, any(c.get("allow_leakage") for c in configs), origins(rows, bool(results["kind"].eq("method").any()))),
-        **(_of_tasks(rows) | _measured(rows, results)),
+        **(_of_tasks(rows) | _describe_measures(rows, results)),
         **_decisions(rows[rows["evaluator"] == "operating"]),
         **_parts(rows),
-        "aim": f"{aim} of {made(configs)} of {targets or 'images'}. {TO_FILL}: hypotheses" if aim else "",
+        "aim": f"{aim} of {describe_training(configs)} of {targets or 'images'}. {TO_FILL}: hypotheses" if aim else "",
         "outcome": f"Labels: {targets}. {TO_FILL}: how and by whom they were made" if targets else "",
         "annotators": f"Several annotators' labels became one ({annotators}). {TO_FILL}: agreement" if annotators else "",
         "missing": "A missing label is unknown, never negative; such images join the pretraining alone.",
@@ -106,7 +106,7 @@ def _unit(data: pd.DataFrame) -> str:
     return unit if "patient" in parts else f"{unit}, as patients are not known"
 
 
-def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
+def _describe_measures(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
     """Measures, their uncertainty, and the AUROCs at the greatest share of labels."""
     if results.empty:
         return {}
@@ -116,9 +116,9 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
     whole = results[(results["metric"] == "auroc") & results["class"].isna() & (results["kind"] == "method")]
     parts = []
     for target, mine in whole.groupby("target", sort=False):
-        here = mine[same(mine["fraction"], mine["fraction"].max() if mine["fraction"].notna().any() else math.nan)]
+        here = mine[is_same(mine["fraction"], mine["fraction"].max() if mine["fraction"].notna().any() else math.nan)]
         before = f"{target}, " if whole["target"].nunique() > 1 else ""
-        parts += [f"{before}{r['label']}, {phrase_of_use(r['evaluator'])}: AUROC {_told(r)}" for _, r in here.iterrows()]
+        parts += [f"{before}{r['label']}, {phrase_of_use(r['evaluator'])}: AUROC {_format_estimate(r)}" for _, r in here.iterrows()]
     return {
         "measures": ", ".join(measures) + ".",
         "uncertainty": " ".join(
@@ -131,7 +131,7 @@ def _measured(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, str]:
 def _of_tasks(rows: pd.DataFrame) -> dict[str, str]:
     """What a segmenter, or a model of numbers, reached on test images."""
     found = headlines(rows)
-    parts = [f"{r['label']}: {r['words']} {_told(r)}" for _, r in found.iterrows()]
+    parts = [f"{r['label']}: {r['words']} {_format_estimate(r)}" for _, r in found.iterrows()]
     if not parts:
         return {}
     return {
@@ -143,7 +143,7 @@ def _of_tasks(rows: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _told(row: Any, sign: bool = False) -> str:
+def _format_estimate(row: Any, sign: bool = False) -> str:
     """A value with its interval, in a sentence."""
     bounds = interval(row, sign)
     return point(row, sign) + (f" ({bounds})" if bounds else "")
@@ -157,9 +157,9 @@ def _decisions(rows: pd.DataFrame) -> dict[str, str]:
         rates = part[part["prevalence"].isna() & part["metric"].isin(["sensitivity", "specificity"])]
         if len(rates):
             chosen.append(f"{word} from {decimals(rates['threshold'].iloc[0])}")
-            decided.append(f"{word}: " + ", ".join(f"{r['metric']} {_told(r)}" for _, r in rates.iterrows()))
+            decided.append(f"{word}: " + ", ".join(f"{r['metric']} {_format_estimate(r)}" for _, r in rates.iterrows()))
         change = part[part["metric"] == "log_loss_change"]
-        brought += [f"{word} {_told(r, True)}" for _, r in change.iterrows()]
+        brought += [f"{word} {_format_estimate(r, True)}" for _, r in change.iterrows()]
     return {
         "thresholds": f"The model gives probabilities; called positive: {', '.join(chosen)} (chosen on validation rows, else 0.5)."
         if chosen
@@ -178,7 +178,8 @@ def _parts(rows: pd.DataFrame) -> dict[str, str]:
     if len(of["subgroups"]):
         gaps = of["subgroups"][(of["subgroups"]["metric"] == "auroc_gap") & of["subgroups"]["class"].isna()]
         words = [
-            f"{r['column']}: AUROC gap {_told(r)}, highest for {r['highest']}, lowest for {r['lowest']}" for _, r in gaps.iterrows()
+            f"{r['column']}: AUROC gap {_format_estimate(r)}, highest for {r['highest']}, lowest for {r['lowest']}"
+            for _, r in gaps.iterrows()
         ]
         small = of["subgroups"][of["subgroups"]["small"] == 1].drop_duplicates(["column", "subgroup"])
         names = ", ".join(f"{r['column']} {r['subgroup']}" for _, r in small.iterrows())
@@ -188,7 +189,7 @@ def _parts(rows: pd.DataFrame) -> dict[str, str]:
         found["fairness"] = f"{found['subgroups']} {TO_FILL}: why these groups, and what follows"
     drops = of["robustness"]
     drops = drops[(drops["metric"] == "mean_auroc_relative_drop") & (drops["corruption"] == "all")]
-    told = [f"{label_of(r['method'], r['encoder'], False)} {_told(r)}" for _, r in drops.iterrows()]
+    told = [f"{label_of(r['method'], r['encoder'], False)} {_format_estimate(r)}" for _, r in drops.iterrows()]
     found["robustness"] = f"Mean relative drop of the AUROC over corrupted images: {'; '.join(told)}." if told else ""
     sane = of["explain"][of["explain"]["metric"] == "sanity_passed"]
     if len(sane):

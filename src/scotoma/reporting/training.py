@@ -113,7 +113,9 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
         )
         tested += [f"Near-duplicates of test images in the encoder's training: {r['overlap']}." for _, r in copied.iterrows()]
         table = {
-            "apart": _apart(rows[(rows["run"] == run) & (rows["metric"] == "shared_between_sides")], grouped, unit, run in leaking),
+            "apart": _describe_overlap(
+                rows[(rows["run"] == run) & (rows["metric"] == "shared_between_sides")], grouped, unit, run in leaking
+            ),
             "tested": " ".join(dict.fromkeys(tested)),
             "splits": splits,
             "lines": lines,
@@ -125,7 +127,7 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
     return [{**table, "sheet": sheets.add("data", rows)} for table, rows in zip(found, shown, strict=True)]
 
 
-def _apart(shared: pd.DataFrame, grouped: bool, unit: str, leaking: bool) -> str:
+def _describe_overlap(shared: pd.DataFrame, grouped: bool, unit: str, leaking: bool) -> str:
     """Whether anything is in more than one set, and what, in a sentence."""
     what = "What was split are patients"
     if grouped:

@@ -96,7 +96,7 @@ def require_tested(data_module: Any) -> None:
     raise UsageError(f"{name}: the table's split has no row test among {n}: write test where rows are to be tested")
 
 
-def say_other_classes(data_module: Any) -> None:
+def warn_other_classes(data_module: Any) -> None:
     """Say how many test rows have a class that the model was not trained to tell; they are not tested."""
     target, rows = data_module.target, data_module.split.rows("test")
     column = data_module.dataset.column(target.columns[0]).iloc[rows]

@@ -18,7 +18,7 @@ from scotoma import files, plugins
 from scotoma.data import encoder_header, provenance
 from scotoma.data.datamodule import DataModule
 from scotoma.data.splits.label_draws import Draw, draw
-from scotoma.evaluators.base import Context, say_few
+from scotoma.evaluators.base import Context, warn_few_units
 from scotoma.models import encoders, pretrained_weights, segmentation_decoders
 from scotoma.run_folder import Run, read_config, status
 from scotoma.studies import summary
@@ -30,7 +30,7 @@ from scotoma.training.pretraining import assemble, describe, train
 def carry_out(run: Run, datamodule: DataModule, task: Task, quiet: bool = False) -> None:
     """Do what is not done yet, then write all rows and figures."""
     config = run.config
-    say_few(datamodule)
+    warn_few_units(datamodule)
     (run.path / "predictions").mkdir(exist_ok=True)
     draws = [draw(task.target, task.split, f, s) for f in config["fractions"] for s in range(config["seeds"])]
     _save_draws(run, task, draws)
@@ -125,7 +125,7 @@ def _measure(
             continue
         assert source is not None
         dilated = segmentation_decoders.STRIDE if run.config["decoder"] == "deeplabv3plus" else 0
-        encoder, info = pretrained_weights.adapted(source, run.config["finetune_size"], dilated)
+        encoder, info = pretrained_weights.adapt(source, run.config["finetune_size"], dilated)
         model, _ = task.train(encoder, info, drawn, tuning_of(run.config, drawn.seed))
         yield drawn, task.measure(model, test)
 

@@ -84,12 +84,12 @@ def _protocol(run: Run, task: Task, arm: Arm) -> Row:
 
 def draw_features(run: Run, task: Task, networks: dict[str, str]) -> None:
     """The map of the test images' features: each encoder beside its random weights."""
-    from scotoma.reporting.naming import called
+    from scotoma.reporting.naming import name_of_method
 
-    shown = embedding_map.shown(task.examples("test"))
+    shown = embedding_map.choose_points(task.examples("test"))
     found: dict[str, np.ndarray] = {}
-    sources = {called(m): run.path / "pretrain" / slug(m) for m in networks} | {
-        f"{called('random')}, {n}": run.path / "pretrain" / f"random-{n}" for n in networks.values()
+    sources = {name_of_method(m): run.path / "pretrain" / slug(m) for m in networks} | {
+        f"{name_of_method('random')}, {n}": run.path / "pretrain" / f"random-{n}" for n in networks.values()
     }
     for name, source in sources.items():
         if (source / encoder_header.FILE).exists():

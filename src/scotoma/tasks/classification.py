@@ -130,7 +130,7 @@ class Classification(Task):
         if len(drawn.val) >= FEWEST_TO_CALIBRATE:
             fitted = calibration.temperature(y, np.log(p / (1 - p)) if target.multilabel else np.log(p))
             temperature = float(np.clip(fitted, 1 / MOST_TEMPERATURE, MOST_TEMPERATURE))
-        p = calibration.tempered(p, temperature, target.multilabel)
+        p = calibration.apply_temperature(p, temperature, target.multilabel)
         thresholds = []
         for k in range(len(target.classes)):
             truth = y[:, k] if target.multilabel else (y == k).astype(float)
@@ -160,7 +160,7 @@ class Classification(Task):
         val = self.examples("val")
         if not len(val):
             return []
-        p = calibration.tempered(self.outputs(model, val), model.info.temperature, self.target.multilabel)
+        p = calibration.apply_temperature(self.outputs(model, val), model.info.temperature, self.target.multilabel)
         return self.summarise_draw(p, val, drawn)
 
     def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:

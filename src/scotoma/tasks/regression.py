@@ -72,12 +72,12 @@ class Regression(Task):
         batches = Batches(self.store, self.rows[seen], aims[seen])
 
         def score(_: torch.device) -> float:
-            found = self.outputs(Model(network, info, _scaled(method.head, std, mean)), drawn.val)
+            found = self.outputs(Model(network, info, _rescale(method.head, std, mean)), drawn.val)
             error = found - self.numbers[drawn.val]
             return -float(np.abs(error).mean() if tuning.monitor == "mae" else np.square(error).mean())
 
         trained, schedule = tuning.train(method, batches, info.image_size, score, run, self.quiet)
-        model = Model(method.encoder.cpu(), info, _scaled(method.head.cpu(), std, mean))
+        model = Model(method.encoder.cpu(), info, _rescale(method.head.cpu(), std, mean))
         return model, cost_rows(trained, schedule, method, len(seen), 0.0)
 
     def outputs(self, model: Model, positions: np.ndarray) -> np.ndarray:
@@ -126,7 +126,7 @@ class Regression(Task):
 
 
 @torch.no_grad()
-def _scaled(head: nn.Linear, scale: float, shift: float) -> nn.Linear:
+def _rescale(head: nn.Linear, scale: float, shift: float) -> nn.Linear:
     """A copy of a layer whose outputs are scaled, then shifted."""
     found = nn.Linear(head.in_features, 1)
     found.load_state_dict({"weight": head.weight.cpu() * scale, "bias": head.bias.cpu() * scale + shift})

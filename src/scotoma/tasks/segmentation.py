@@ -28,7 +28,7 @@ from scotoma.metrics.segmentation import OVERLAPS, scores
 from scotoma.models import segmentation_decoders
 from scotoma.models.encoders import freeze, layer_groups
 from scotoma.models.precision import automatic_precision
-from scotoma.models.segmentation_decoders import Decoder, maps
+from scotoma.models.segmentation_decoders import SegmentationDecoder, maps
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Row, Run
 from scotoma.tasks.base import FineTuning, Model, Task
@@ -57,7 +57,7 @@ class Segmenter(Method):
     warmup = Supervised.warmup
     codes: Tensor
 
-    def __init__(self, encoder: nn.Module, inputs: Inputs, decoder: Decoder, codes: np.ndarray, frozen: bool = False,
+    def __init__(self, encoder: nn.Module, inputs: Inputs, decoder: SegmentationDecoder, codes: np.ndarray, frozen: bool = False,
                  min_scale: float = 0.5, jitter: float = 0.2, trained_stages: int = 0,
                  layer_decay: float = 1.0) -> None:  # fmt: skip
         super().__init__(encoder, inputs)
@@ -144,10 +144,10 @@ class Segmentation(Task):
         found = self.masks.at >= 0
         return replace(drawn, train=drawn.train[found[drawn.train]], val=drawn.val[found[drawn.val]])
 
-    def decoder(self, tuning: FineTuning, network: nn.Module, info: EncoderInfo) -> Decoder:
+    def decoder(self, tuning: FineTuning, network: nn.Module, info: EncoderInfo) -> SegmentationDecoder:
         """An untrained decoder."""
         name = segmentation_decoders.choose(tuning.decoder, network)
-        return Decoder(name, network, info, len(self.masks.values))
+        return SegmentationDecoder(name, network, info, len(self.masks.values))
 
     def require_classes(self) -> None:
         """Refuse."""

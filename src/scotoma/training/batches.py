@@ -93,7 +93,7 @@ def make_pairing(data_module: DataModule, spec: str, positions: np.ndarray) -> G
     target = data_module.target
     if target is not None and name in target.columns and not width:  # a study shows some of its labels only
         y = target.y[:, target.columns.index(name)] if target.multilabel else target.y.astype(float)
-        codes = units.numbered(np.where(np.isnan(y) | (y < 0), np.nan, y))
+        codes = units.number_values(np.where(np.isnan(y) | (y < 0), np.nan, y))
     elif width:
         shown = dataset.column(name) if target is None or target.numbers is None or name not in target.columns else target.numbers
         numbers = pd.Series(pd.to_numeric(shown, errors="coerce"))  # of the target, those that a study shows

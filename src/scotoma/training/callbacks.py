@@ -105,7 +105,7 @@ class TrainingLogger(Callback):
         look = step % self.every == 0
         if look:
             began = time.perf_counter()
-            with fsdp.gathered(trainer.method):
+            with fsdp.gather(trainer.method):
                 self._look(trainer.method, trainer.device, step)
             self.idle += time.perf_counter() - began
         if look or step % self.log_every == 0 or step == self.schedule.steps:

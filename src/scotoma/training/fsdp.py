@@ -54,7 +54,7 @@ def shard(method: nn.Module, mesh: DeviceMesh) -> None:
 
 
 @contextmanager
-def gathered(method: nn.Module) -> Iterator[None]:
+def gather(method: nn.Module) -> Iterator[None]:
     """Every process has all of a method's parameters, for a look; of one that is not sharded, it has them anyway."""
     from torch.distributed.fsdp import FSDPModule
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scotoma import plugins
 from scotoma.data.labels.targets import MASKS
-from scotoma.data.splits.determined import determined
+from scotoma.data.splits.determined import find_determined
 from scotoma.data.store.store import MASK_ROW
 from scotoma.errors import UsageError, notice
 
@@ -30,7 +30,7 @@ def reads_target(requirements: Requirements, columns: tuple[str, ...]) -> bool:
     return bool(requirements.labels or set(requirements.columns) & set(columns) or pair_column(requirements.pairs)[0] in columns)
 
 
-def telling(data_module: DataModule, requirements: Requirements) -> list[tuple[str, str]]:
+def find_determining_columns(data_module: DataModule, requirements: Requirements) -> list[tuple[str, str]]:
     """Columns that a method reads and that determine the target: (column, target), with ``mask_path`` for its presence.
 
     The target itself is among them.
@@ -43,11 +43,11 @@ def telling(data_module: DataModule, requirements: Requirements) -> list[tuple[s
         if name in target.columns:
             found.append((name, name))
         elif name and name in table.columns:
-            said = determined(_banded(table[name], width), target, data_module.split.units)
+            said = find_determined(_band(table[name], width), target, data_module.split.units)
             found += [(name, said)] if said else []
     if requirements.masks and MASKS not in target.columns:
         there = table[MASK_ROW] >= 0 if MASK_ROW in table.columns else table[MASKS].notna() if MASKS in table.columns else None
-        said = None if there is None else determined(there, target, data_module.split.units)
+        said = None if there is None else find_determined(there, target, data_module.split.units)
         found += [(MASKS, said)] if said else []
     return list(dict.fromkeys(found))
 
@@ -59,7 +59,7 @@ def refuse(data_module: DataModule, method: str) -> None:
         UsageError: naming column and target.
     """
     chosen, given = plugins.variant(method)
-    for column, target in telling(data_module, chosen.requirements(chosen.settings(given))):
+    for column, target in find_determining_columns(data_module, chosen.requirements(chosen.settings(given))):
         if column == target:  # which a study shows the labels of each draw alone
             continue
         raise UsageError(
@@ -68,7 +68,7 @@ def refuse(data_module: DataModule, method: str) -> None:
         )
 
 
-def say(data_module: DataModule, method: dict[str, Any]) -> None:
+def warn(data_module: DataModule, method: dict[str, Any]) -> None:
     """Say which columns that an encoder was pretrained on determine the target.
 
     Args:
@@ -80,7 +80,7 @@ def say(data_module: DataModule, method: dict[str, Any]) -> None:
         requirements = chosen.requirements({k: tuple(v) if isinstance(v, list) else v for k, v in method.items() if k != "name"})
     except UsageError:  # random weights, those of another program, or of a method that is no longer here
         return
-    for column, target in telling(data_module, requirements):
+    for column, target in find_determining_columns(data_module, requirements):
         notice(
             data_module.dataset.name,
             f"the encoder was pretrained on column {column!r}, which {'is' if column == target else 'determines'} the target "
@@ -88,7 +88,7 @@ def say(data_module: DataModule, method: dict[str, Any]) -> None:
         )
 
 
-def _banded(cells: pd.Series, width: str) -> pd.Series:
+def _band(cells: pd.Series, width: str) -> pd.Series:
     import pandas as pd
 
     try:

@@ -32,7 +32,7 @@ def find_learning_rate(
         there they still fall, and that point is steadier than the steepest, which noise puts anywhere.
     """
     rates, losses, mean = np.geomspace(low, high, steps), [], 0.0
-    with torch.random.fork_rng(), _thrown_away(method, schedule) as (device, optimizer):
+    with torch.random.fork_rng(), _throw_away(method, schedule) as (device, optimizer):
         scales = [group["lr"] / schedule.learning_rate for group in optimizer.param_groups]
         for k, key in zip(range(steps), Order(len(batches.rows), replace(schedule, steps=steps)), strict=False):
             for group, scale in zip(optimizer.param_groups, scales, strict=True):
@@ -51,7 +51,7 @@ def measure_rate(method: Method, schedule: Schedule, batches: Batches, warm: int
     On the device that training will use, under the same precision.
     """
     seconds, schedule = [], replace(schedule, learning_rate=0.0)
-    with torch.random.fork_rng(), _thrown_away(method, schedule) as (device, optimizer):
+    with torch.random.fork_rng(), _throw_away(method, schedule) as (device, optimizer):
         order = Order(len(batches.rows), schedule, 0, collectives.rank(), collectives.world())
         for _, key in zip(range(warm + timed), order, strict=False):
             began = time.perf_counter()
@@ -64,7 +64,7 @@ def fits(method: Method, schedule: Schedule, batches: Batches) -> bool:
     """Whether a step fits into the device's memory: three throw-away steps, of which the later have moments, too."""
     schedule = replace(schedule, learning_rate=0.0)
     try:
-        with torch.random.fork_rng(), _thrown_away(method, schedule) as (device, optimizer):
+        with torch.random.fork_rng(), _throw_away(method, schedule) as (device, optimizer):
             for _, key in zip(
                 range(3), Order(len(batches.rows), schedule, 0, collectives.rank(), collectives.world()), strict=False
             ):
@@ -91,7 +91,7 @@ def largest(fitting: Callable[[int], bool], start: int, most: int) -> int:
 
 
 @contextmanager
-def _thrown_away(method: Method, schedule: Schedule) -> Iterator[tuple[torch.device, torch.optim.Optimizer]]:
+def _throw_away(method: Method, schedule: Schedule) -> Iterator[tuple[torch.device, torch.optim.Optimizer]]:
     """The device and an optimiser for steps after which weights and buffers are put back.
 
     At a learning rate of 0 the weights stay as they are; then no copy of them takes the memory that training will not have either.

@@ -100,7 +100,7 @@ def checkpoint_activations(method: Method) -> None:
         network.set_grad_checkpointing(True)
 
 
-def opened(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) -> Run:
+def open_run(out: Path, arguments: dict[str, Any], overwrite: bool, resume: bool) -> Run:
     """The run folder of a pretraining, into which of several processes the first alone writes."""
     run = None if collectives.rank() else Run.open(out, "pretrain", arguments, overwrite, resume)
     config, resumed = collectives.broadcast(run and (run.config, run.resumed))

@@ -85,12 +85,12 @@ def state(data_module: DataModule, masks: bool = False, weights: Iterable[str | 
     target, table = data_module.target, data_module.dataset.table
     found: dict[str, Any] = {
         "pixels": splits.contents(data_module.dataset, data_module.store),
-        "split": _hashed(pd.Series(data_module.split.of), key),
+        "split": _hash(pd.Series(data_module.split.of), key),
     }
     if target is not None:
         parts = [p.reshape(len(p), -1) for p in (target.y, target.shares, target.numbers) if p is not None]
         text = [b"".join(np.ascontiguousarray(p[i]).tobytes() for p in parts).hex() for i in range(len(table))]
-        found["labels"] = _hashed(pd.Series(text), key)
+        found["labels"] = _hash(pd.Series(text), key)
     if masks and "mask_path" in table.columns:
         opened, at = store.open_masks(data_module.dataset, data_module.store.side)
         found["masks"] = [
@@ -98,7 +98,7 @@ def state(data_module: DataModule, masks: bool = False, weights: Iterable[str | 
         ]
     for name in table.columns:
         if name not in _APART and name not in (target.columns if target is not None else ()):
-            found[f"column {name}"] = _hashed(table[name], key)
+            found[f"column {name}"] = _hash(table[name], key)
     frame = pd.DataFrame(found)
     settings = {
         k: v for k, v in json.loads((data_module.store.path / "store.json").read_text()).items() if k not in ("name", "fingerprint")
@@ -145,7 +145,7 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
     return told
 
 
-def _hashed(column: pd.Series[Any], key: bytes) -> np.ndarray:
+def _hash(column: pd.Series[Any], key: bytes) -> np.ndarray:
     """A keyed hash of each value as text; None where it is missing."""
     import pandas as pd
 

@@ -168,7 +168,7 @@ def normalise_(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Te
     return x.sub_(x.new_tensor(mean).view(shape)).div_(x.new_tensor(std).view(shape))
 
 
-def resized(images: Tensor, size: int) -> Tensor:
+def resize(images: Tensor, size: int) -> Tensor:
     """(B, C, H, W) uint8 -> (B, C, size, size) float32 in [0, 1]: the whole image, resized with antialiasing."""
     x = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     if x.shape[-2:] != (size, size):
@@ -188,4 +188,4 @@ def plain(images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, 
     Returns:
         (B, C, size, size) float32.
     """
-    return normalise_(resized(images, size), mean, std)
+    return normalise_(resize(images, size), mean, std)

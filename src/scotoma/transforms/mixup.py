@@ -18,7 +18,7 @@ def beta(u: Tensor, alpha: float) -> Tensor:
     return torch.from_numpy(betaincinv(alpha, alpha, u.double().cpu().numpy())).to(u)
 
 
-def mixed(x: Tensor, shares: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def mix(x: Tensor, shares: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Mixup (Zhang et al. 2017, arXiv 1710.09412, section 2: one weight for images and labels).
 
     Args:
@@ -44,7 +44,7 @@ def cut(x: Tensor, shares: Tensor, weight: Tensor, centre: Tensor) -> tuple[Tens
     return torch.where(inside[:, None], x.roll(1, 0), x), _mixed_labels(shares, own)
 
 
-def erased(x: Tensor, rng: KeyedRNG, chance: float) -> Tensor:
+def erase(x: Tensor, rng: KeyedRNG, chance: float) -> Tensor:
     """Random erasing (Zhong et al. 2017, arXiv 1708.04896, section 3): a rectangle of 2 to 33 % of an image becomes the mean.
 
     Args:
@@ -61,7 +61,7 @@ def erased(x: Tensor, rng: KeyedRNG, chance: float) -> Tensor:
     return x.masked_fill(inside[:, None], 0.0)
 
 
-def smoothed(shares: Tensor, amount: float, classes: int) -> Tensor:
+def smooth(shares: Tensor, amount: float, classes: int) -> Tensor:
     """Label smoothing (Szegedy et al. 2015, arXiv 1512.00567, section 7): a part of each label is spread over all classes alike.
 
     Args:

@@ -18,7 +18,7 @@ LEAST = 4  # below that there is nothing to arrange
 COMPONENTS = 50  # principal components that the map starts from
 
 
-def shown(rows: np.ndarray) -> np.ndarray:
+def choose_points(rows: np.ndarray) -> np.ndarray:
     """At most ``POINTS`` of these rows, from all over them."""
     return rows[spread(len(rows), POINTS)]
 

@@ -43,7 +43,7 @@ class Case:
         return f"{self.label}: {self.probability:.2f}"
 
 
-def coloured(values: np.ndarray) -> np.ndarray:
+def colour(values: np.ndarray) -> np.ndarray:
     """A map (H, W) as colours, (H, W, 4) in [0, 1], the more opaque the larger its value.
 
     They can be distinguished with any colour vision: cividis where no value is negative, else orange for and purple against.
@@ -58,9 +58,9 @@ def coloured(values: np.ndarray) -> np.ndarray:
     return colours
 
 
-def blended(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8: the map over the image, pixel for pixel."""
-    colours = coloured(values)
+    colours = colour(values)
     alpha = colours[..., 3:]
     mixed = image[..., None] * (1 - alpha) + colours[..., :3] * alpha
     return np.asarray(np.rint(np.clip(mixed, 0, 1) * 255), np.uint8)
@@ -71,7 +71,7 @@ def overlay(image: np.ndarray, values: np.ndarray, title: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4, 2.4), layout="constrained")
-    for axis, above in zip(figure.subplots(1, 2), (None, coloured(values)), strict=True):
+    for axis, above in zip(figure.subplots(1, 2), (None, colour(values)), strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
         if above is not None:
             axis.imshow(above)
@@ -92,7 +92,7 @@ def sheet(cases: list[Case]) -> Figure:
             axis.set_xticks([])
             axis.set_yticks([])
             if name is not None:
-                axis.imshow(coloured(case.maps[name]))
+                axis.imshow(colour(case.maps[name]))
             if i == 0:
                 axis.set_title((name or "image").replace("_", "\n"), fontsize=8)
         words = [f"row {case.row}", *textwrap.wrap(case.title, 20, max_lines=2)]

@@ -31,7 +31,7 @@ def image_grid(columns: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def outlined(images: np.ndarray, truth: np.ndarray, found: np.ndarray, titles: list[str]) -> Figure:
+def draw_outlines(images: np.ndarray, truth: np.ndarray, found: np.ndarray, titles: list[str]) -> Figure:
     """A column for each image: alone above, below with outlines of the true mask (solid) and of the predicted one (dashed).
 
     Args:

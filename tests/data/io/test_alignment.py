@@ -19,7 +19,7 @@ from scotoma.data import dataset as dataset_
 from scotoma.data import sources
 from scotoma.data.io import alignment, read
 from scotoma.data.io.base import ImageError
-from scotoma.data.io.geometry import same_aspect, turn
+from scotoma.data.io.geometry import has_same_aspect, turn
 from scotoma.data.labels import masks as regions
 from scotoma.data.store import store
 from scotoma.errors import RunError, UsageError
@@ -116,8 +116,10 @@ def test_a_mask_of_the_stored_size_is_stretched_as_its_image(tmp_path: Path, spa
 
 
 def test_aspects_are_compared_within_a_pixel() -> None:
-    assert same_aspect((100, 105), (8, 8)) and same_aspect((480, 640), (240, 320)) and same_aspect((481, 641), (240, 320))
-    assert not same_aspect((500, 520), (512, 512)) and not same_aspect((480, 640), (640, 480))
+    assert (
+        has_same_aspect((100, 105), (8, 8)) and has_same_aspect((480, 640), (240, 320)) and has_same_aspect((481, 641), (240, 320))
+    )
+    assert not has_same_aspect((500, 520), (512, 512)) and not has_same_aspect((480, 640), (640, 480))
 
 
 def test_several_masks_of_an_image_are_turned_alike_and_united(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_deflated_file_that_inflates_to_more_than_a_image_is_refused(tmp_path:
     for act in (read.frames, read.frame_numbers, read.read, read.read_labels, partial(dicom_seg.geometry, frame=0)):
         with pytest.raises(ImageError, match="its deflated data set inflates to more than the 3 MiB allowed"):
             act(str(bomb))
-    assert read.owners(str(bomb)) == (None, None) and dicom_phi.filled(str(bomb)) is None
+    assert read.read_owners(str(bomb)) == (None, None) and dicom_phi.find_filled(str(bomb)) is None
     whole.unlink()
     assert len(sources.load(tmp_path)) == 1
 
@@ -187,7 +187,7 @@ def test_a_deflated_file_is_read_as_the_one_it_was_made_of(write_dicom: Callable
     ds.save_as(tmp_path / "b.dcm", enforce_file_format=True)
     assert b"MONOCHROME2" not in (tmp_path / "b.dcm").read_bytes()
     np.testing.assert_array_equal(read.read(str(tmp_path / "b.dcm")).pixels, values)
-    assert read.owners(str(tmp_path / "b.dcm")) == read.owners(str(plain)) == ("p", None)
+    assert read.read_owners(str(tmp_path / "b.dcm")) == read.read_owners(str(plain)) == ("p", None)
     content, broken = (tmp_path / "b.dcm").read_bytes(), tmp_path / "c.dcm"
     for half, told in ((content[:-200] + b"\xff" * 200, "broken|truncated"), (content[:-100], "truncated")):
         broken.write_bytes(half)

@@ -58,7 +58,7 @@ def values_of(path: str, frame: int, image: Decoded) -> np.ndarray:
     if not isinstance(image.source, bytes):
         assert image.source is not None
         return image.source
-    return dicom_codecs.stored_values(pydicom.dcmread(path), frame)
+    return dicom_codecs.read_stored_values(pydicom.dcmread(path), frame)
 
 
 def test_every_dicom_sample_reads_as_stated_or_says_why(data_root: Path) -> None:

@@ -502,7 +502,7 @@ def test_jpeg_2000_is_decoded_at_half_its_size_where_that_is_enough(tmp_path, bi
         part = read(path, side=side)
         assert part.pixels.shape == shape
         assert part.facts == whole.facts and part.source == whole.source == get_frame(ds.PixelData, 0, number_of_frames=1)
-    part = dicom_codecs.stored_values(ds, 0, 82).astype(float)
+    part = dicom_codecs.read_stored_values(ds, 0, 82).astype(float)
     mean = np.asarray(Image.fromarray(levels.astype(np.float32)).reduce(2))
     # the wavelets' low band lies a quarter of its pixel beside the mean of four
     assert abs(part.mean() - mean.mean()) < 2 ** (bits - 8) and np.corrcoef(part.ravel(), mean.ravel())[0, 1] > 0.98

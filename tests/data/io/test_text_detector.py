@@ -94,7 +94,7 @@ def test_small_letters_of_a_large_film_and_a_colour_image() -> None:
     image = film(7, 1100)
     box = write(image, (900, 1020), "DOE^JANE 1961", 9, 255)
     found = text_detector.text_lines(np.asarray(image))
-    assert any(text_detector._within(box, f) for f in found)
+    assert any(text_detector._is_within(box, f) for f in found)
     pixels = np.full((200, 260, 3), (190, 110, 120), np.uint8)
     image = Image.fromarray(pixels)
     ImageDraw.Draw(image).text((20, 90), "PATIENT 4711", fill=(250, 250, 20), font=ImageFont.load_default(16))

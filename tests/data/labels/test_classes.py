@@ -20,7 +20,7 @@ def dataset(values: list[object], name: str = "dx") -> dataset_.Dataset:
 
 
 def settled(values: list[object], chosen: tuple[str, ...] = (), separator: str | None = None) -> dataset_.Dataset:
-    return classes.settled(dataset(values), ["dx"], chosen, separator)[0]
+    return classes.prepare_target(dataset(values), ["dx"], chosen, separator)[0]
 
 
 def test_spellings_of_one_class_are_joined_in_the_most_frequent_one_and_said(capsys) -> None:  # type: ignore[no-untyped-def]
@@ -70,7 +70,7 @@ def test_findings_between_separators_as_a_slow_look_into_each_cell(seed: int) ->
     rng = np.random.default_rng(seed)
     names = ["Mass", "mass", "Effusion", "No Finding", "Edema "]
     cells = ["|".join(rng.choice(names, rng.integers(1, 4))) if rng.random() < 0.9 else None for _ in range(40)]
-    found, columns = classes.settled(dataset(list(cells)), ["dx"], (), "|")
+    found, columns = classes.prepare_target(dataset(list(cells)), ["dx"], (), "|")
     assert sorted(c.casefold() for c in columns) == sorted({n.strip().casefold() for n in names})
     for column in columns:
         for cell, value in zip(cells, sources.values(found.table[column]), strict=True):
@@ -83,7 +83,7 @@ def test_a_separator_that_will_not_do_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no cell of dx holds the separator '\|'"):
         settled(["a", "b"], separator="|")
     with pytest.raises(UsageError, match="the finding 'b' of dx is the name of a column"):
-        classes.settled(dataset_.Dataset("t", pd.DataFrame({"dx": ["a|b", "b"], "b": [1, 2]})), ["dx"], (), "|")
+        classes.prepare_target(dataset_.Dataset("t", pd.DataFrame({"dx": ["a|b", "b"], "b": [1, 2]})), ["dx"], (), "|")
 
 
 def test_several_0_1_targets_in_any_spelling() -> None:
@@ -106,7 +106,7 @@ def test_the_audit_lists_what_labels_hold(grey_folder, tmp_path: Path) -> None: 
 def test_spellings_of_0_and_1_in_several_targets_are_no_classes_apart(capsys: pytest.CaptureFixture[str]) -> None:
     given = pd.DataFrame({"image_path": ["phantom:1"] * 4, "a": ["0", "1", "0.0", "1.0"], "b": [0, 1, 1, 0]})
     dataset = dataset_.Dataset("t", given)
-    assert targets.read(classes.settled(dataset, ["a", "b"])[0], ["a", "b"]).y[:, 0].tolist() == [0, 1, 0, 1]
+    assert targets.read(classes.prepare_target(dataset, ["a", "b"])[0], ["a", "b"]).y[:, 0].tolist() == [0, 1, 0, 1]
     assert "kept apart" not in capsys.readouterr().err
-    classes.settled(dataset, ["a"])
+    classes.prepare_target(dataset, ["a"])
     assert "'0' and '0.0', '1' and '1.0': one number each, kept apart as classes" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from scotoma.errors import UsageError
 
 
 def recognised(capsys, **given: list[object]) -> tuple[dict[str, str], str]:  # type: ignore[no-untyped-def]
-    found = columns.recognised("t", pd.DataFrame({k.replace("__", " "): v for k, v in given.items()}))
+    found = columns.recognise_columns("t", pd.DataFrame({k.replace("__", " "): v for k, v in given.items()}))
     return found, capsys.readouterr().err
 
 
@@ -57,7 +57,7 @@ def test_the_table_is_split_and_grouped_by_them(tmp_path: Path) -> None:
 
 def test_ids_written_in_several_ways(capsys) -> None:  # type: ignore[no-untyped-def]
     column = pd.Series(["K7", "k7", "K7 ", "K-7", "L8", "12", "1-2", "1 2", None], name="patient")
-    found = columns.hashed("t", column)
+    found = columns.hash_identifiers("t", column)
     assert found[:3].nunique() == 1
     assert found.nunique() == 6
     assert found.isna().tolist() == [False] * 8 + [True]
@@ -73,7 +73,7 @@ def framed(values: list[str | None], **more: list[str | None]) -> pd.DataFrame:
 def test_patients_once_for_a_block_are_filled_with_what_stands_in_the_same_rows(capsys) -> None:  # type: ignore[no-untyped-def]
     frame = framed(["A", None, None, "B", None, None, "C", None], dx=["x", None, None, "y", None, None, "x", None],
                    other=["1", None, None, "2", "3", None, "4", None])  # fmt: skip
-    found = columns.without_blocks("t", frame)
+    found = columns.fill_blocks("t", frame)
     assert found["patient"].tolist() == list("AAABBBCC")
     assert found["dx"].tolist() == list("xxxyyyxx")
     assert columns.values(found["other"]) == columns.values(frame["other"])
@@ -82,21 +82,21 @@ def test_patients_once_for_a_block_are_filled_with_what_stands_in_the_same_rows(
 
 def test_blocks_of_several_lengths_are_refused_and_gaps_are_none() -> None:
     with pytest.raises(UsageError, match="patient stands in 3 of 8 rows, each value once"):
-        columns.without_blocks("t", framed(["A", None, None, None, "B", None, "C", None]))
+        columns.fill_blocks("t", framed(["A", None, None, None, "B", None, "C", None]))
     for values in (["A", None, "B", "C", "D", None], [None, "A", None, "B"]):
         with pytest.raises(UsageError, match="each value once"):
-            columns.without_blocks("t", framed(values))
+            columns.fill_blocks("t", framed(values))
         named = framed(values, study=[str(k // 2) for k in range(len(values))])  # what belongs together is known
-        assert columns.values(columns.without_blocks("t", named)["patient"]) == values
+        assert columns.values(columns.fill_blocks("t", named)["patient"]) == values
     for values in (["A", "A", None, "B", "B", None], ["A", "B"], [*map(str, range(39)), None]):
-        assert columns.values(columns.without_blocks("t", framed(values))["patient"]) == values
+        assert columns.values(columns.fill_blocks("t", framed(values))["patient"]) == values
 
 
 def test_a_label_once_for_a_block_is_said_where_no_patient_says_whose_it_is(capsys) -> None:  # type: ignore[no-untyped-def]
     frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(8)], "dx": ["x", None, None, "y", None, None, "x", None]})
-    assert columns.values(columns.without_blocks("t", frame)["dx"]) == columns.values(frame["dx"])  # blank may mean unlabelled
+    assert columns.values(columns.fill_blocks("t", frame)["dx"]) == columns.values(frame["dx"])  # blank may mean unlabelled
     assert "dx stands in one row of 3 only, as merged cells are saved: 5 rows are without" in capsys.readouterr().err
-    columns.without_blocks("t", frame.assign(dx=["x", None, "y", "x", None, None, "x", None]))
+    columns.fill_blocks("t", frame.assign(dx=["x", None, "y", "x", None, None, "x", None]))
     assert capsys.readouterr().err == ""
 
 
@@ -104,18 +104,18 @@ def test_a_further_file_of_every_third_row_is_no_merged_cell(capsys: pytest.Capt
     frame = pd.DataFrame(
         {"image_path": [f"{k}.png" for k in range(9)], "raw": [f"raw/{k}.dcm" if k % 3 == 0 else None for k in range(9)]}
     )
-    pd.testing.assert_frame_equal(columns.without_blocks("scans", frame), frame)
+    pd.testing.assert_frame_equal(columns.fill_blocks("scans", frame), frame)
     assert capsys.readouterr().err == ""
-    columns.without_blocks("scans", frame.assign(raw=[f"grade {k}" if k % 3 == 0 else None for k in range(9)]))
+    columns.fill_blocks("scans", frame.assign(raw=[f"grade {k}" if k % 3 == 0 else None for k in range(9)]))
     assert "raw stands in one row of 3 only" in capsys.readouterr().err
 
 
 def test_what_stands_in_the_first_row_alone_of_each_patient_is_said_and_not_filled(capsys) -> None:  # type: ignore[no-untyped-def]
     frame = pd.DataFrame({"patient": list("AAABBC"), "label": ["x", None, None, "y", None, "x"], "age": [1, 2, None, 3, None, 4]})
-    assert columns.values(columns.without_blocks("t", frame)["label"]) == ["x", None, None, "y", None, "x"]
+    assert columns.values(columns.fill_blocks("t", frame)["label"]) == ["x", None, None, "y", None, "x"]
     assert capsys.readouterr().err.startswith(
         "t: label: stands in the first row alone of each patient, and the 3 other rows have none"
     )
-    columns.without_blocks("t", frame.assign(label=["x", None, "y", "y", None, "x"]))
-    columns.without_blocks("t", frame.assign(label=list("xyxyxy")))
+    columns.fill_blocks("t", frame.assign(label=["x", None, "y", "y", None, "x"]))
+    columns.fill_blocks("t", frame.assign(label=list("xyxyxy")))
     assert not capsys.readouterr().err

@@ -31,7 +31,7 @@ def cells(frame: pd.DataFrame) -> dict[str, list[object]]:
 
 def read(path: Path, *ids: str, missing: tuple[str, ...] = ()) -> dict[str, list[object]]:
     """The cells as they mean, ``ids`` being identifiers."""
-    return cells(columns.understood(path.name, spreadsheets.read(path, ["code"]), missing, ids=ids)[0])
+    return cells(columns.recognise_roles(path.name, spreadsheets.read(path, ["code"]), missing, ids=ids)[0])
 
 
 def written(separator: str, end: str = "\n", comma: str = ",") -> str:
@@ -101,7 +101,7 @@ def test_a_column_is_of_numbers_only_where_no_two_spellings_fall_together(tmp_pa
         "mixed": ["1", "x", "3"], "space": [" a ", "b", "  "], "code": ["1", "2", "3"],
     }  # fmt: skip
     pd.DataFrame(spelled).to_csv(tmp_path / "t.csv", index=False)
-    found = columns.understood("t", spreadsheets.read(tmp_path / "t.csv", ["code"]), ids=["code"])[0]
+    found = columns.recognise_roles("t", spreadsheets.read(tmp_path / "t.csv", ["code"]), ids=["code"])[0]
     kinds = {c: "f" if found[c].dtype.kind == "f" else "i" if found[c].dtype.kind == "i" else "text" for c in found.columns}
     numbers = {"whole": "i", "halves": "f", "gaps": "f", "ones": "f"}
     assert {c: k for c, k in kinds.items() if k != "text"} == numbers

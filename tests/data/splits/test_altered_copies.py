@@ -68,10 +68,10 @@ def test_altered_copies_are_found_and_other_images_are_not(tmp_path: Path) -> No
         truth += [index] * 5
     opened = stored(images, tmp_path / "made")
     rows = np.arange(len(truth))
-    assert altered_copies.copies(opened, rows).tolist() == truth
+    assert altered_copies.find_copies(opened, rows).tolist() == truth
     assert len(set(near_duplicates.near_duplicates(opened.hashes).tolist())) > 36  # cropped, mirrored and turned ones stand alone
-    assert altered_copies.across([(opened, rows[:5]), (opened, rows[5:])]).tolist() == truth
-    assert altered_copies.copies(opened, rows[::-1]).tolist() == truth  # a permutation that names groups by appearance again
+    assert altered_copies.find_copies_of_stores([(opened, rows[:5]), (opened, rows[5:])]).tolist() == truth
+    assert altered_copies.find_copies(opened, rows[::-1]).tolist() == truth  # a permutation that names groups by appearance again
 
 
 def test_images_alike_in_coarse_shades_alone_are_no_copies() -> None:
@@ -81,15 +81,15 @@ def test_images_alike_in_coarse_shades_alone_are_no_copies() -> None:
     first, second = (Image.fromarray((shades + rng.normal(25, 8, (96, 96))).clip(0, 255).astype(np.uint8)) for _ in range(2))
     assert np.corrcoef(np.ravel(first), np.ravel(second))[0, 1] > 0.95
     for look, turn in enumerate(altered_copies.TURNS, len(altered_copies.WINDOWS)):
-        assert altered_copies.alike(first, look, first.transpose(turn))
-        assert not altered_copies.alike(first, look, second.transpose(turn))
-    assert altered_copies.alike(first, altered_copies.PLAIN, ImageEnhance.Brightness(first).enhance(0.8))
-    assert not altered_copies.alike(first, altered_copies.PLAIN, second)
+        assert altered_copies.is_alike(first, look, first.transpose(turn))
+        assert not altered_copies.is_alike(first, look, second.transpose(turn))
+    assert altered_copies.is_alike(first, altered_copies.PLAIN, ImageEnhance.Brightness(first).enhance(0.8))
+    assert not altered_copies.is_alike(first, altered_copies.PLAIN, second)
 
 
 def test_blank_images_are_no_copies(tmp_path: Path) -> None:
     opened = stored([Image.new("L", (60, 50), level) for level in (0, 0, 90, 255)], tmp_path / "blank")
-    assert altered_copies.copies(opened, np.arange(4)).tolist() == [0, 1, 2, 3]
+    assert altered_copies.find_copies(opened, np.arange(4)).tolist() == [0, 1, 2, 3]
 
 
 def test_copies_between_two_public_collections_are_found(data_root: Path) -> None:

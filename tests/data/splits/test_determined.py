@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scotoma.data.labels.targets import Target
-from scotoma.data.splits.determined import determined
+from scotoma.data.splits.determined import find_determined
 
 RNG = np.random.default_rng(5)
 N = 200
@@ -40,7 +40,7 @@ def noisy(share: float) -> np.ndarray:
     ],
 )
 def test_a_column_that_determines_the_target(name: str, cells: object, found: bool) -> None:
-    assert determined(pd.Series(cells), TARGET, UNITS) == ("dx" if found else None), name
+    assert find_determined(pd.Series(cells), TARGET, UNITS) == ("dx" if found else None), name
 
 
 def test_one_of_several_targets_and_a_rare_one() -> None:
@@ -48,18 +48,18 @@ def test_one_of_several_targets_and_a_rare_one() -> None:
     y[:3, 1] = np.nan
     y[20:24, 1] = 1
     target = Target(("u", "v"), ("u", "v"), y)
-    assert determined(pd.Series(y[:, 1]), target, np.arange(N)) == "v"
-    assert determined(pd.Series(np.where(y[:, 1] == 1, "yes", "no")), target, np.arange(N)) == "v"
+    assert find_determined(pd.Series(y[:, 1]), target, np.arange(N)) == "v"
+    assert find_determined(pd.Series(np.where(y[:, 1] == 1, "yes", "no")), target, np.arange(N)) == "v"
     missed = np.where((y[:, 1] == 1) & (np.arange(N) % 2 == 0), 0, y[:, 1])  # half of the few positives, 2 % of all rows
-    assert determined(pd.Series(missed), target, np.arange(N)) is None
+    assert find_determined(pd.Series(missed), target, np.arange(N)) is None
 
 
 def test_a_number_that_is_another_in_other_units() -> None:
     age = RNG.uniform(20, 90, N).astype(np.float32)
     target = Target(("age",), ("young", "old"), (age > 55).astype(np.int64), numbers=age)
-    assert determined(pd.Series(age * 12 + RNG.uniform(0, 1, N)), target, UNITS) == "age"
-    assert determined(pd.Series(age + RNG.normal(0, 10, N)), target, UNITS) is None
+    assert find_determined(pd.Series(age * 12 + RNG.uniform(0, 1, N)), target, UNITS) == "age"
+    assert find_determined(pd.Series(age + RNG.normal(0, 10, N)), target, UNITS) is None
 
 
 def test_a_few_rows_say_nothing() -> None:
-    assert determined(pd.Series(["F", "M"] * 4), Target(("dx",), ("a", "b"), np.array([0, 1] * 4)), np.arange(8)) is None
+    assert find_determined(pd.Series(["F", "M"] * 4), Target(("dx",), ("a", "b"), np.array([0, 1] * 4)), np.arange(8)) is None

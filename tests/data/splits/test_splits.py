@@ -119,8 +119,8 @@ def test_a_unit_joins_patient_and_group_and_near_duplicates_of_what_has_neither(
 
 
 def test_rows_of_one_number_are_linked_by_way_of_others() -> None:
-    assert splits.linked(np.array([0, 0, 1, 2, 3]), np.array(["x", "y", "y", "z", "z"])).tolist() == [0, 0, 0, 1, 1]
-    assert splits.linked(np.array([5, 6, 5])).tolist() == [0, 1, 0]
+    assert splits.link(np.array([0, 0, 1, 2, 3]), np.array(["x", "y", "y", "z", "z"])).tolist() == [0, 0, 0, 1, 1]
+    assert splits.link(np.array([5, 6, 5])).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(("patients", "contents", "what"), [

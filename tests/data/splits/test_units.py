@@ -115,7 +115,7 @@ def test_blank_patients_with_a_study_uid_are_split_by_study(tmp_path: Path) -> N
     assert unit == "study + series"
     assert opened.facts["series"].str.fullmatch("[0-9a-f]{32}").all()
     assert not any(uid in opened.facts.to_csv() for uid in ("1.2.3", "1.2.4"))
-    assert units.owners(dataset, opened).tolist() == opened.facts["study"].tolist()
+    assert units.name_owners(dataset, opened).tolist() == opened.facts["study"].tolist()
     split = splits.make(dataset, opened, None, 0)
     assert pd.Series(split.of).groupby(codes).nunique().max() == 1
 
@@ -183,8 +183,8 @@ def test_a_prepared_store_remembers_which_slices_are_of_one_volume(volumes: Path
     assert "image_path" not in dataset.table.columns
     codes, unit = units.units(dataset, opened)
     assert (codes.tolist(), unit) == ((np.arange(120) // 10).tolist(), "file")
-    raw = units.owners(*prepared(volumes / "t.csv", tmp_path / "s"))
-    assert units.owners(dataset, opened).tolist() == raw.tolist()  # one name, wherever the volume is met
+    raw = units.name_owners(*prepared(volumes / "t.csv", tmp_path / "s"))
+    assert units.name_owners(dataset, opened).tolist() == raw.tolist()  # one name, wherever the volume is met
 
 
 def test_altered_copies_of_images_without_an_id_are_one_unit_and_with_a_patient_when_asked(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

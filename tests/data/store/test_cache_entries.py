@@ -62,11 +62,11 @@ def test_what_could_not_be_read_for_a_passing_reason_is_tried_again(error, grey_
         fails(patch, "scan_1.png", error)
         first = prepared(root)
         assert first.facts["error"].notna().tolist() == [False, True, False, False, False, False]
-        assert builder.later(first.path) == [1]
+        assert builder.find_retries(first.path) == [1]
         assert prepared(root).facts["error"].notna().sum() == 1  # still away: the store stays
         assert "built anew" not in capsys.readouterr().err
     again = prepared(root)
-    assert not again.facts["error"].notna().any() and not builder.later(again.path)
+    assert not again.facts["error"].notna().any() and not builder.find_retries(again.path)
     assert again.pixels[1].any()
     line = said(capsys)
     assert line == "scans: 1 of the images that could not be read last time are tried again: the store is built anew\n"

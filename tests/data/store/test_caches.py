@@ -60,7 +60,7 @@ def test_leftovers_of_killed_builds_go_after_a_week_unless_they_are_being_built(
         if name != "new.partial":
             for path in (tmp_path / name / "pixels.npy", tmp_path / name):
                 os.utime(path, (time.time() - 8 * 86400,) * 2)
-    with files.locked(tmp_path / "busy.lock"):
+    with files.lock(tmp_path / "busy.lock"):
         caches.tidy(tmp_path)
     assert {p.name for p in tmp_path.glob("*.partial")} == {"new.partial", "busy.partial"}
 

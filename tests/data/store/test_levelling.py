@@ -160,7 +160,7 @@ def test_eight_bits_and_windows_wait_for_nothing(tmp_path: Path, monkeypatch: py
     def never(*_: object) -> None:
         raise AssertionError("nothing is to be decided")
 
-    monkeypatch.setattr(levelling, "plan", never)
+    monkeypatch.setattr(levelling, "group_waiting", never)
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "a.png")
     windowed = series(tmp_path, volume(0, 500, 2), "1.2", "w", WindowCenter=200, WindowWidth=400)
     opened = prepared(pd.DataFrame({"image_path": [str(tmp_path / "a.png"), *windowed]}))
@@ -221,7 +221,7 @@ def test_an_image_that_kills_the_process_is_left_out_of_its_group_alone(tmp_path
     for worker in (0, 1):
         levelling.measure(folder, worker, 2, 60)
     wanted = {"uint16": images[:2], "group:a": images[:3], "group:b": images[:1]}
-    assert levelling.gathered(folder) == {k: tuple(np.percentile(np.stack(v), [0.5, 99.5])) for k, v in wanted.items()}
+    assert levelling.gather_decisions(folder) == {k: tuple(np.percentile(np.stack(v), [0.5, 99.5])) for k, v in wanted.items()}
 
 
 def test_an_encoders_levels_hold_for_other_tables_and_what_differs_is_said(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_header_that_never_ends_is_left(write_dicom: Callable[..., Path], tmp_
     for act in (read.frames, read.frame_numbers):
         with pytest.raises(ImageError, match=r"a.dcm: reading its header takes more than 0.05 seconds"):
             act(str(path))
-    assert read.owners(str(path)) == (None, None) and dicom_phi.filled(str(path)) is None
+    assert read.read_owners(str(path)) == (None, None) and dicom_phi.find_filled(str(path)) is None
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 

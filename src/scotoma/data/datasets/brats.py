@@ -61,13 +61,13 @@ def _slices(root: Path, folder: str, modality: str, axis: str, every: int) -> li
         return []
     mask = next((n for n in names if re.search(r"[-_]seg[^/]*$", n, re.IGNORECASE)), None)  # one is named *_Segm.nii
     try:
-        count = read.frames(read.along(str(root / volume), axis))
+        count = read.frames(read.add_axis(str(root / volume), axis))
     except read.ImageError as error:
         raise UsageError(f"{folder}: {error}; copy it again") from error
     scan = folder.rpartition("/")[2]
     row = {
-        "image_path": read.along(volume, axis),
-        "mask_path": mask and read.along(mask, axis),
+        "image_path": read.add_axis(volume, axis),
+        "mask_path": mask and read.add_axis(mask, axis),
         "patient": re.sub(r"^(BraTS-\w+-\d+)-\d+$", r"\1", scan),
         "study": scan,
         "modality": modality,

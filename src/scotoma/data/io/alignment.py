@@ -54,7 +54,7 @@ def read(path: str, frame: int | None, image: str | None) -> tuple[np.ndarray, s
     return np.maximum.reduce(parts), "; ".join(notes)
 
 
-def nameless(error: str, *paths: str | None) -> str:
+def remove_names(error: str, *paths: str | None) -> str:
     """A message about files without their names, which are often accession numbers."""
     for path in paths:
         for name in (Path(part).name for part in (path or "").split("|") if part):
@@ -121,7 +121,7 @@ def _over(path: str, frame: int | None, image: str, geometry: Geometry | None) -
     if own.plane is not None and geometry.plane is not None and not np.allclose(own.plane, geometry.plane, atol=0.05):
         raise ImageError("the mask lies elsewhere in the patient than its image")
     if kind == images.DICOM:
-        return lay_flat(dicom.stored_labels(dicom.load(path), own.frame), own, geometry)
+        return lay_flat(dicom.read_stored_labels(dicom.load(path), own.frame), own, geometry)
     labels = volumes.read_npz_labels(path, frame) if kind == images.NPZ else raster.read_labels(path, frame)
     cut = ""
     if kind == images.RASTER and not raster.is_palette(path):

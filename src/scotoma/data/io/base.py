@@ -180,13 +180,13 @@ def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return out if values.dtype.kind in "iu" else np.nan_to_num(out, copy=False, nan=0.0)
 
 
-def beyond(values: np.ndarray, low: float, high: float) -> float:
+def measure_clipping(values: np.ndarray, low: float, high: float) -> float:
     """The share of (a sample of the) values below black or above white; not-a-number is neither."""
     seen = some(values)
     return float(np.mean((seen < low) | (seen > high))) if seen.size else 0.0
 
 
-def windowed(values: np.ndarray, windows: tuple[tuple[float, float], ...]) -> np.ndarray:
+def apply_windows(values: np.ndarray, windows: tuple[tuple[float, float], ...]) -> np.ndarray:
     """(H, W) values, or a list of levels, -> the same of one window, with a last axis of 3 of three; float32 in [0, 1].
 
     Raises:
@@ -214,7 +214,7 @@ def show(values: np.ndarray, display: Display, levels: tuple[float, float] | Non
     if display.windows:
         if values.dtype in (np.uint8, np.bool_):
             raise ImageError("windows are for values with units, and this image has 8-bit grey levels")
-        return windowed(values.astype(np.float32) + np.float32(display.offset), display.windows)
+        return apply_windows(values.astype(np.float32) + np.float32(display.offset), display.windows)
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if levels is None or (values.dtype == np.uint16 and levels == (0, 65535)):
@@ -222,7 +222,7 @@ def show(values: np.ndarray, display: Display, levels: tuple[float, float] | Non
     return stretch(values, *levels)
 
 
-def whole(values: np.ndarray) -> np.ndarray:
+def require_whole_numbers(values: np.ndarray) -> np.ndarray:
     """(H, W) int32 of values that must be whole and of one channel.
 
     Raises:

@@ -35,7 +35,7 @@ def equalize(pixels: np.ndarray, method: str, apart: bool = False) -> np.ndarray
     return np.asarray(Image.merge("YCbCr", (spread, blue, red)).convert("RGB"))
 
 
-def _binned(pixels: np.ndarray) -> tuple[np.ndarray, int]:
+def _bin_levels(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     """Grey levels as indices of bins, and their number."""
     if pixels.dtype == np.uint8:
         return pixels, 256
@@ -49,7 +49,7 @@ def _levels(share: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 def _histogram(pixels: np.ndarray) -> np.ndarray:
-    index, bins = _binned(pixels)
+    index, bins = _bin_levels(pixels)
     counts = np.bincount(index.ravel(), minlength=bins)
     below = np.cumsum(counts)
     first = int(counts[np.flatnonzero(counts)[0]])
@@ -71,8 +71,8 @@ def _clahe(pixels: np.ndarray) -> np.ndarray:
     clipped = np.minimum(counts, max(1.0, CLIP_LIMIT * rows * columns / 256))
     clipped += (rows * columns - clipped.sum(1, keepdims=True)) / 256
     curves = np.clip(np.cumsum(clipped, 1) / (rows * columns), 0, 1).astype(np.float32).ravel()
-    upper, lower, down = _between(height, rows)
-    left, right, across = _between(width, columns)
+    upper, lower, down = _find_neighbours(height, rows)
+    left, right, across = _find_neighbours(width, columns)
     below = np.clip(place, 0, 255).astype(np.int64)
     between = None if pixels.dtype == np.uint8 else (place - below).astype(np.float32)
 
@@ -88,7 +88,7 @@ def _clahe(pixels: np.ndarray) -> np.ndarray:
     return _levels((1 - down) * top + down * bottom, pixels)
 
 
-def _between(length: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _find_neighbours(length: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each pixel of an axis, the tiles whose centres lie before and after it, and its share of the way between these."""
     place = (np.arange(length) + 0.5) / tile - 0.5
     before = np.floor(place)

@@ -15,17 +15,17 @@ from scotoma.data.io.base import (
     Decoded,
     Display,
     ImageError,
-    beyond,
+    apply_windows,
     check_frame,
     file_stamp,
     image_facts,
+    measure_clipping,
+    require_whole_numbers,
     square_pixels,
     stretch,
     to_uint8,
-    whole,
-    windowed,
 )
-from scotoma.data.io.dicom_codecs import jpeg2000_stream, stored_values
+from scotoma.data.io.dicom_codecs import jpeg2000_stream, read_stored_values
 from scotoma.data.io.dicom_elements import DEFLATED
 from scotoma.data.io.dicom_headers import Getter, first, frame_getter, header_facts, pixel_sizes
 from scotoma.data.io.levels import Levels
@@ -75,7 +75,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
     series = "" if coloured or look else _series(ds, path, frames)
     if series:
         levels.look(series, frames)
-    stored = stored_values(ds, index, side)
+    stored = read_stored_values(ds, index, side)
     bits = int(ds.get("BitsStored") or 8 * stored.dtype.itemsize)
     sizes = pixel_sizes(get)
     clipped: float | None = None
@@ -90,7 +90,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
         if look is None:
             seen = rescaled(stored if padding is None else stored[~padding])
             black, white = levels.of(series, seen, frames)
-            clipped = beyond(seen, black, white)
+            clipped = measure_clipping(seen, black, white)
             pixels = stretch(rescaled(different), black, white)
         else:
             pixels = look(rescaled(different))
@@ -114,11 +114,11 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
     ds = _dataset(path, file_stamp(path))
     index = check_frame(frame or 0, frame_count(ds))
     sizes = pixel_sizes(frame_getter(ds, index))
-    labels = stored_labels(ds, index)
+    labels = read_stored_labels(ds, index)
     return square_pixels(labels, *sizes) if sizes else labels
 
 
-def stored_labels(ds: Any, index: int) -> np.ndarray:
+def read_stored_labels(ds: Any, index: int) -> np.ndarray:
     """Of a segmentation the number of the frame's segment where it is, 0 elsewhere; fractions count from one half.
 
     Of other objects, such as a secondary capture of a label map, the stored values.
@@ -128,7 +128,7 @@ def stored_labels(ds: Any, index: int) -> np.ndarray:
     """
     if str(ds.file_meta.TransferSyntaxUID) in _LOSSY:
         raise ImageError("its compression changes labels: save the mask without loss")
-    labels = whole(stored_values(ds, index))
+    labels = require_whole_numbers(read_stored_values(ds, index))
     kind = str(ds.get("SegmentationType") or "")
     if kind not in ("BINARY", "FRACTIONAL"):
         return labels
@@ -137,18 +137,18 @@ def stored_labels(ds: Any, index: int) -> np.ndarray:
     return np.where(labels >= least, number, 0).astype(np.int32)
 
 
-def frames(path: str) -> int:
+def count_frames(path: str) -> int:
     """How many frames the header states, without reading pixels."""
-    return held(dicom_elements.read(path, _COUNTED), path)
+    return count_held_frames(dicom_elements.read(path, _COUNTED), path)
 
 
-def image_frames(path: str) -> int:
+def count_image_frames(path: str) -> int:
     """As :func:`frames`; 0 for objects that hold no images: reports, presentation states, segmentations, plans, documents."""
     ds = dicom_elements.read(path, [*_COUNTED, "SOPClassUID"])
-    return 0 if str(ds.get("SOPClassUID") or "").startswith(_NO_IMAGES) else held(ds, path)
+    return 0 if str(ds.get("SOPClassUID") or "").startswith(_NO_IMAGES) else count_held_frames(ds, path)
 
 
-def owners(path: str) -> tuple[str | None, str | None]:
+def read_owners(path: str) -> tuple[str | None, str | None]:
     """Patient and study, as they stand in the file."""
     keywords = ["PatientID", "StudyInstanceUID"]
     ds = dicom_elements.read(path, keywords)
@@ -156,7 +156,7 @@ def owners(path: str) -> tuple[str | None, str | None]:
     return patient, study
 
 
-def begins(path: str) -> bool:
+def is_dicom(path: str) -> bool:
     """Whether a file begins as DICOM does: with a preamble, or at once with two elements in order of groups 0002 or 0008."""
     try:
         if files.unfit(path):
@@ -219,11 +219,11 @@ def load(path: str) -> Any:
         implicit, little = ds.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    held(ds, path)
+    count_held_frames(ds, path)
     return ds
 
 
-def held(ds: Any, path: str) -> int:
+def count_held_frames(ds: Any, path: str) -> int:
     """How many frames a header states.
 
     Raises:
@@ -292,7 +292,7 @@ def _look(
     of the stored values will do.
     """
     if windows:
-        return (lambda values: windowed(values, windows)), windows[0] if len(windows) == 1 else None
+        return (lambda values: apply_windows(values, windows)), windows[0] if len(windows) == 1 else None
     tables = get("VOILUTSequence")
     if tables and "LUTData" in tables[0] and "LUTDescriptor" in tables[0]:
         most = 2 ** int(tables[0].LUTDescriptor[2]) - 1

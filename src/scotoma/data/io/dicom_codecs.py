@@ -21,7 +21,7 @@ JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 
 
-def stored_values(ds: Any, index: int, side: int | None = None) -> np.ndarray:
+def read_stored_values(ds: Any, index: int, side: int | None = None) -> np.ndarray:
     """The values of one frame as the file holds them: (H, W), or (H, W, 3) RGB; of as many bits as the file states.
 
     Grey JPEG 2000 comes at 1/2, 1/4, ... of its size where at least twice ``side`` is left.
@@ -46,13 +46,13 @@ def stored_values(ds: Any, index: int, side: int | None = None) -> np.ndarray:
         claimed = _jpeg_shape(_frame_bytes(ds, index))
         if claimed is not None and claimed[:2] != (height, width):  # before a decoder allocates and fills what it claims
             raise ImageError(f"the compressed frame claims {claimed[0]} x {claimed[1]} pixels, the header {height} x {width}")
-        if samples == 3 and syntax == JPEG_BASELINE and claimed is not None and _says_rgb(data := _frame_bytes(ds, index)):
+        if samples == 3 and syntax == JPEG_BASELINE and claimed is not None and _is_named_rgb(data := _frame_bytes(ds, index)):
             from imagecodecs import jpeg8_decode
 
             return jpeg8_decode(data, colorspace="RGB", outcolorspace="RGB")
     # Wavelets mix padding into its neighbours, which no mask would find.
     if syntax in JPEG_2000 and samples == 1 and side and max(height, width) >= 4 * side and "PixelPaddingValue" not in ds:
-        values = _reduced(_frame_bytes(ds, index), max(height, width) // (2 * side), ds)
+        values = _decode_reduced(_frame_bytes(ds, index), max(height, width) // (2 * side), ds)
         if values is not None:
             return values
     found: np.ndarray = pixel_array(ds, index=index)
@@ -64,7 +64,7 @@ def jpeg2000_stream(ds: Any, index: int) -> bytes | None:
     return _frame_bytes(ds, index) if str(ds.file_meta.TransferSyntaxUID) in JPEG_2000 else None
 
 
-def _reduced(data: bytes, factor: int, ds: Any) -> np.ndarray | None:
+def _decode_reduced(data: bytes, factor: int, ds: Any) -> np.ndarray | None:
     """A grey JPEG 2000 frame at the largest 1/2^n of its size that ``factor`` allows: the lower levels of its wavelets only.
 
     None where the stream and the header differ on what its values are, or it is broken: the usual way states what is wrong.
@@ -96,10 +96,10 @@ def _raw(ds: Any, index: int, height: int, width: int, bits: int) -> np.ndarray:
         raise ImageError(f"the header claims {height * width} pixels a frame, more than the file holds: it is truncated")
     signed = bool(ds.get("PixelRepresentation"))
     values = np.frombuffer(data, f"<{'i' if signed else 'u'}{bits // 8}", height * width, index * count).reshape(height, width)
-    return _only_stored_bits(values, ds)
+    return _mask_stored_bits(values, ds)
 
 
-def _only_stored_bits(values: np.ndarray, ds: Any) -> np.ndarray:
+def _mask_stored_bits(values: np.ndarray, ds: Any) -> np.ndarray:
     """Without what lies above or below the bits stored: overlays of old, a sign that was not extended."""
     allocated = 8 * values.dtype.itemsize
     stored = int(ds.get("BitsStored") or allocated)
@@ -148,7 +148,7 @@ def _bits_or_bytes(ds: Any, syntax: str, index: int, shape: tuple[int, int, int]
     else:
         values, planar = np.frombuffer(data, f"<u{size}", height * width * samples), bool(ds.get("PlanarConfiguration"))
     if samples == 1:
-        return _only_stored_bits(
+        return _mask_stored_bits(
             values.view(f"<i{size}" if ds.get("PixelRepresentation") else f"<u{size}").reshape(height, width), ds
         )
     colours = values.reshape(3, height, width).transpose(1, 2, 0) if planar else values.reshape(height, width, 3)
@@ -186,12 +186,12 @@ def _jpeg(ds: Any, syntax: str, index: int, shape: tuple[int, int, int]) -> np.n
         if shape[2] == 3:
             return _rgb(values if values.shape[-1] == 3 else np.moveaxis(values, 0, -1), photometric)
     elif shape[2] == 3:
-        converted = photometric.startswith("YBR") and not _says_rgb(data)
+        converted = photometric.startswith("YBR") and not _is_named_rgb(data)
         return jpeg8_decode(data, colorspace="YCBCR" if converted else "RGB", outcolorspace="RGB")
     else:
         values = jpeg8_decode(data)
     if ds.get("PixelRepresentation"):
-        return _only_stored_bits(values.view(f"i{values.dtype.itemsize}"), ds)
+        return _mask_stored_bits(values.view(f"i{values.dtype.itemsize}"), ds)
     stored = int(ds.get("BitsStored") or 8 * values.dtype.itemsize)
     return np.minimum(values, 2**stored - 1, dtype=values.dtype)  # lossy compression overshoots: white must not become black
 
@@ -204,7 +204,7 @@ def _rgb(colours: np.ndarray, photometric: str) -> np.ndarray:
     return convert_color_space(np.ascontiguousarray(colours), "YBR_FULL", "RGB")
 
 
-def _says_rgb(data: bytes) -> bool:
+def _is_named_rgb(data: bytes) -> bool:
     """Whether the components of a JPEG are called R, G and B and nothing else states what its colours are (as libjpeg decides)."""
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:

@@ -26,7 +26,7 @@ SECONDS = 60  # for one file
 _EMPTY = ("", "none", "unknown", "removed", "anonymous", "anonymized", "anonymised", "anon", "deidentified", "de-identified", "xxx")
 
 
-def filled(path: str) -> list[str] | None:
+def find_filled(path: str) -> list[str] | None:
     """Names of the identifying elements that say something; None where the file has no header that can be read.
 
     DICOM elements; Exif fields, places and PNG texts; NIfTI's name in a data base.
@@ -56,7 +56,7 @@ def _dicom(path: str) -> list[str] | None:
         header = dicom_elements.read(path, wanted)
         if "SOPClassUID" not in header:
             return None
-        return [name for name in ELEMENTS if name in header and _says(header[name].value)]
+        return [name for name in ELEMENTS if name in header and _is_filled(header[name].value)]
     except Exception:  # pydicom raises anything over a broken header, which reading the image reports
         return None
 
@@ -64,12 +64,12 @@ def _dicom(path: str) -> list[str] | None:
 def _raster(image: Image.Image) -> list[str]:
     exif = image.getexif()
     camera = exif.get_ifd(CAMERA_IFD)
-    found = [name for tag, name in EXIF.items() if _says(exif.get(tag))]
-    found += [name for tag, name in CAMERA.items() if _says(camera.get(tag))]
+    found = [name for tag, name in EXIF.items() if _is_filled(exif.get(tag))]
+    found += [name for tag, name in CAMERA.items() if _is_filled(camera.get(tag))]
     if exif.get_ifd(GPS_IFD):
         found.append("GPS position")
     texts = getattr(image, "text", None) or {}
-    return found + [f"PNG text {key}" for key, value in texts.items() if key.lower() in PNG_TEXT and _says(value)]
+    return found + [f"PNG text {key}" for key, value in texts.items() if key.lower() in PNG_TEXT and _is_filled(value)]
 
 
 def _nifti(path: str) -> list[str] | None:
@@ -77,12 +77,12 @@ def _nifti(path: str) -> list[str] | None:
 
     try:
         header: Any = nibabel.load(path).header
-        return [NIFTI] if NIFTI in header and _says(bytes(header[NIFTI].tobytes()).rstrip(b"\0").decode("latin-1")) else []
+        return [NIFTI] if NIFTI in header and _is_filled(bytes(header[NIFTI].tobytes()).rstrip(b"\0").decode("latin-1")) else []
     except Exception:  # as above
         return None
 
 
-def _says(value: object) -> bool:
+def _is_filled(value: object) -> bool:
     """Whether a value is more than a blank: no word for "removed", no zeros."""
     if isinstance(value, bytes):
         value = value.decode("utf-16-le" if value[1:2] == b"\0" else "latin-1", "replace")

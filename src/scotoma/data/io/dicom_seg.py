@@ -10,7 +10,7 @@ import numpy as np
 
 from scotoma.data.io import dicom_elements
 from scotoma.data.io.base import ImageError, check_frame, file_stamp
-from scotoma.data.io.dicom import frame_count, load, stored_labels
+from scotoma.data.io.dicom import frame_count, load, read_stored_labels
 from scotoma.data.io.dicom_headers import Getter, frame_getter, pair, pixel_sizes
 from scotoma.data.io.geometry import OTHER_GRID, Geometry, look_up, plane_of
 
@@ -77,7 +77,7 @@ class _Segmentation:
         if referred is False or not (referred or self._same_series(image)):
             return None
         place = self.places[k]
-        placed = _placed(place, image)
+        placed = _is_in_plane(place, image)
         if not placed:
             if referred and placed is False:
                 raise ImageError("the segmentation's frame lies elsewhere than the image to which it refers")
@@ -85,7 +85,7 @@ class _Segmentation:
                 return None
         if not (referred or self._known_series(image)):
             raise ImageError(_NOBODYS)
-        labels = stored_labels(self.ds, k)
+        labels = read_stored_labels(self.ds, k)
         if image.plane is not None and place.plane is not None:
             normal = np.cross(place.plane[:, 0], place.plane[:, 1])
             affine = np.eye(4)
@@ -130,7 +130,7 @@ class _Segmentation:
         """
         if not self._same_series(image):
             raise ImageError("the segmentation refers to another series than its image's")
-        apart = [_apart(place, image) for place in self.places]
+        apart = [_measure_distance(place, image) for place in self.places]
         known = [distance for distance in apart if distance is not None]
         if self.places[0].size != image.size:
             raise ImageError(OTHER_GRID)
@@ -144,7 +144,7 @@ class _Segmentation:
             raise ImageError(_NOBODYS)
 
 
-def _placed(place: Geometry, image: Geometry) -> bool | None:
+def _is_in_plane(place: Geometry, image: Geometry) -> bool | None:
     """Whether two frames lie in one plane; None where one of them does not state where it lies."""
     if place.position is None or image.position is None:
         return None
@@ -156,11 +156,11 @@ def _placed(place: Geometry, image: Geometry) -> bool | None:
         return parallel and abs(float((place.position - image.position) @ normal)) < _MILLIMETRES
     if place.directions is None and image.directions is None:
         return bool(np.linalg.norm(place.position - image.position) < _MILLIMETRES)
-    distance = _apart(place, image)
+    distance = _measure_distance(place, image)
     return distance is not None and abs(distance) < _MILLIMETRES
 
 
-def _apart(place: Geometry, image: Geometry) -> float | None:
+def _measure_distance(place: Geometry, image: Geometry) -> float | None:
     """How far along the image's normal a frame lies (mm) that is of the same stack of slices; None where it is of none."""
     directions = image.directions if image.directions is not None else place.directions
     if place.position is None or image.position is None or directions is None:

@@ -69,7 +69,7 @@ def plane_of(position: np.ndarray, directions: np.ndarray, spacing: tuple[float,
     return np.stack([directions[3:] * spacing[0], directions[:3] * spacing[1], position], axis=1)
 
 
-def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
+def has_same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
     """Whether two sizes are one image's but for scale: their sides' ratios differ by no more than a pixel of the coarser."""
     return abs(a[0] * b[1] - a[1] * b[0]) <= max(*a, *b)
 
@@ -100,7 +100,7 @@ def lay_flat(labels: np.ndarray, own: Geometry, image: Geometry) -> tuple[np.nda
         return image.upright(labels), note
     if size == shown:
         return labels, ""
-    as_stored, as_shown = same_aspect(size, image.size), same_aspect(size, shown)
+    as_stored, as_shown = has_same_aspect(size, image.size), has_same_aspect(size, shown)
     if as_stored and as_shown and image.orientation != 1:
         raise ImageError(
             "EXIF turns its image, and the mask's size does not show whether it is turned: save it in the image's size"
@@ -110,7 +110,7 @@ def lay_flat(labels: np.ndarray, own: Geometry, image: Geometry) -> tuple[np.nda
     if as_shown:
         return labels, ""
     stretched = square_pixels(labels, *own.sizes) if own.sizes else labels
-    if same_aspect(stretched.shape, shown):
+    if has_same_aspect(stretched.shape, shown):
         return stretched, ""
     raise ImageError(
         f"the mask has {size[1]} x {size[0]} pixels and its image {image.size[1]} x {image.size[0]}: another shape, so that nobody "

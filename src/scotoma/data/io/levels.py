@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scotoma.data.io.base import Display, ImageError, beyond, show
+from scotoma.data.io.base import Display, ImageError, measure_clipping, show
 from scotoma.data.io.sampling import SAMPLE, some, spread
 
 PERCENTILES = (0.5, 99.5)  # shown as black and white where nothing else states what is
@@ -131,7 +131,9 @@ def look(kind: str, display: Display, levels: Levels) -> None:
         levels.look(kind)
 
 
-def shown(values: np.ndarray, display: Display, levels: Levels, frames: int = 1, kind: str = "") -> tuple[np.ndarray, float | None]:
+def to_shown_pixels(
+    values: np.ndarray, display: Display, levels: Levels, frames: int = 1, kind: str = ""
+) -> tuple[np.ndarray, float | None]:
     """Values of a format that does not state what black and white are -> pixels, and the share of values that is clipped.
 
     The second is None where the values have a black and white of their own: bytes, and where windows are given.
@@ -141,7 +143,7 @@ def shown(values: np.ndarray, display: Display, levels: Levels, frames: int = 1,
         return show(values, display, None), None
     given = next(((low, high) for name, low, high in display.levels if name == kind), None)
     black, white = given or levels.of(kind, values, frames)
-    return show(values, display, (black, white)), beyond(values, black, white)
+    return show(values, display, (black, white)), measure_clipping(values, black, white)
 
 
 def _percentiles(values: np.ndarray, lowest: float, highest: float) -> list[float]:

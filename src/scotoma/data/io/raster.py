@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scotoma.data.io import dicom, tiff
-from scotoma.data.io.base import Decoded, Display, ImageError, check_frame, check_size, image_facts, whole
+from scotoma.data.io.base import Decoded, Display, ImageError, check_frame, check_size, image_facts, require_whole_numbers
 from scotoma.data.io.geometry import Geometry
-from scotoma.data.io.levels import Levels, look, shown
+from scotoma.data.io.levels import Levels, look, to_shown_pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k")
 _TIFF = (".tif", ".tiff")
@@ -75,7 +75,7 @@ def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, displa
             if name != "TIFF":
                 ImageOps.exif_transpose(image, in_place=True)
             values = _from_pil(image)
-    pixels, clipped = shown(values, display, levels)
+    pixels, clipped = to_shown_pixels(values, display, levels)
     source: np.ndarray | bytes = values
     if name == "JPEG":
         file.seek(0)
@@ -90,7 +90,7 @@ def _read_tiff(path: str, frame: int | None, display: Display, levels: Levels) -
         kind = tiff.kind(page)
         look(kind, display, levels)
         values, bits = tiff.values(page)
-    pixels, clipped = shown(values, display, levels, count, kind)
+    pixels, clipped = to_shown_pixels(values, display, levels, count, kind)
     several = _count(path) if frame is None else 1
     return Decoded(pixels, image_facts("TIFF", pixels, bits, several), values, clipped)
 
@@ -139,7 +139,7 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
                 return _tiff_labels(path, frame)
             if _has_deep_colours(image, file):
                 values = tiff.upright(_deep_colours(image, file, opaque=True), image.getexif().get(_ORIENTATION, 1))
-                return whole(values)
+                return require_whole_numbers(values)
             if image.format != "TIFF":
                 ImageOps.exif_transpose(image, in_place=True)
             if image.mode in ("LA", "RGBA"):  # an outline's transparency is no label
@@ -150,12 +150,12 @@ def read_labels(path: str, frame: int | None) -> np.ndarray:
                 if alpha.min() < alpha.max() and len(np.unique(seen)) == 1 and (outside.any() or not seen.any()):
                     raise ImageError("its labels are in its transparency alone: save them as grey levels, 0 outside")
             values = np.asarray(image)
-            if image.format == "TIFF" and image.mode == "L" and _inverted(image):
+            if image.format == "TIFF" and image.mode == "L" and _is_inverted(image):
                 values = 255 - values  # as stored: Pillow shows them
-            return whole(values)
+            return require_whole_numbers(values)
 
 
-def _inverted(image: Image.Image) -> bool:
+def _is_inverted(image: Image.Image) -> bool:
     """Whether Pillow turned the bytes of a TIFF whose white is zero."""
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
     return int(tags.get(262, 1)) == tiff.WHITE_IS_ZERO and max(tags.get(258, (1,))) == 8
@@ -163,7 +163,7 @@ def _inverted(image: Image.Image) -> bool:
 
 def _tiff_labels(path: str, frame: int | None) -> np.ndarray:
     with tiff.page(path, frame or 0) as (page, _):
-        return whole(tiff.values(page, as_shown=False)[0])
+        return require_whole_numbers(tiff.values(page, as_shown=False)[0])
 
 
 def geometry(path: str, frame: int | None) -> Geometry:
@@ -223,7 +223,7 @@ def pages(path: str) -> list[bool]:
         with tifffile.TiffFile(path) as file:
             tags = [{tag.code: tag.value for tag in page.tags} for page in file.pages]  # type: ignore[union-attr]
         found = [_page(page.get) for page in tags]
-    full = [not page.flagged and not (number and _beside(page, found[0])) for number, page in enumerate(found)]
+    full = [not page.flagged and not (number and _is_auxiliary(page, found[0])) for number, page in enumerate(found)]
     return full if any(full) else [True] * len(found)
 
 
@@ -249,7 +249,7 @@ def _page(tag: Callable[[int], Any]) -> _Page:
     return _Page(int(tag(256) or 0), int(tag(257) or 0), tag(322) is not None, flagged, f"{tag(285) or ''}\n{text}")
 
 
-def _beside(page: _Page, first: _Page) -> bool:
+def _is_auxiliary(page: _Page, first: _Page) -> bool:
     """Whether a page that nothing flags is a reduced copy of the first, or a label, macro or thumbnail beside it."""
     if page[:2] == first[:2]:  # a slice of a stack
         return False

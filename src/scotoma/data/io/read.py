@@ -42,18 +42,18 @@ __all__ = [
     "Image",
     "ImageError",
     "UnavailableError",
+    "add_axis",
     "age_in_years",
-    "alone",
-    "along",
+    "decide_by_itself",
     "file_of",
     "frame_numbers",
     "frames",
     "is_image",
     "is_volume",
-    "owners",
     "parse_windows",
     "read",
     "read_labels",
+    "read_owners",
     "square",
     "square_labels",
     "to_uint8",
@@ -93,20 +93,20 @@ def read(
         require_file(path)
         if frame is not None and frame < 0:
             raise ImageError(f"frame {frame} is negative")
-        levels = levels or alone(path, display)
+        levels = levels or decide_by_itself(path, display)
         if not display.redact:
-            return _shown(path, frame, side, display, levels)
+            return _read_shown(path, frame, side, display, levels)
         from scotoma.data.io import text_detector
 
-        whole = _shown(path, frame, None, display, levels)  # small letters are found at full resolution only
+        whole = _read_shown(path, frame, None, display, levels)  # small letters are found at full resolution only
         lines = text_detector.text_lines(whole.pixels)
         if not lines:
-            return _shown(path, frame, side, display, levels)
+            return _read_shown(path, frame, side, display, levels)
         source = whole.pixels if whole.source is None else whole.source  # the file is the same, whatever is painted over
         return Decoded(text_detector.paint_over(whole.pixels, lines), whole.facts | {"redacted": len(lines)}, source, whole.clipped)
 
 
-def _shown(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Decoded:
+def _read_shown(path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Decoded:
     image = _read(path, frame, side, display, levels)
     if display.equalize == "none":
         return image
@@ -115,7 +115,7 @@ def _shown(path: str, frame: int | None, side: int | None, display: Display, lev
     return replace(image, pixels=equalize(image.pixels, display.equalize, apart=len(display.windows) == 3))
 
 
-def alone(path: str, display: Display = AS_STORED) -> Alone:
+def decide_by_itself(path: str, display: Display = AS_STORED) -> Alone:
     """Decides on black and white for a file by itself, by some of its images."""
     return Alone(lambda other, seen: read(path, other, None, replace(display, redact=False), seen))
 
@@ -207,7 +207,7 @@ def frames(path: str) -> int:
         if kind == PHANTOM:
             return 1
         if kind == DICOM:
-            return dicom.frames(path)
+            return dicom.count_frames(path)
         if kind == NIFTI:
             return volumes.nifti_slices(path)
         if kind == NPZ:
@@ -228,7 +228,7 @@ def frame_numbers(path: str) -> tuple[Sequence[int], int]:
         require_file(path)
         kind = kind_of(path)
         if kind == DICOM:
-            return range(count := dicom.image_frames(path)), count
+            return range(count := dicom.count_image_frames(path)), count
         if kind == RASTER:
             full = raster.pages(path)
             return [number for number, is_full in enumerate(full) if is_full], len(full)
@@ -236,12 +236,12 @@ def frame_numbers(path: str) -> tuple[Sequence[int], int]:
     return range(count), count
 
 
-def owners(path: str) -> tuple[str | None, str | None]:
+def read_owners(path: str) -> tuple[str | None, str | None]:
     """Patient and study of a DICOM file, as they stand in it (identifiers: to be compared, and kept nowhere); else None, None."""
     try:
         with one_line(path), processes.in_time(HEADER_SECONDS):
             require_file(path)
-            return dicom.owners(path) if kind_of(path) == DICOM else (None, None)
+            return dicom.read_owners(path) if kind_of(path) == DICOM else (None, None)
     except ImageError:
         return None, None
 
@@ -251,7 +251,7 @@ def is_image(path: str) -> bool:
     name = Path(FRAGMENT.sub(r"\1", path)).name.lower()
     if name.endswith(tuple(_SUFFIXES)):
         return True
-    return name != "dicomdir" and dicom.begins(path)
+    return name != "dicomdir" and dicom.is_dicom(path)
 
 
 def square(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
@@ -310,7 +310,7 @@ def file_of(path: str) -> str | None:
         return path
 
 
-def along(path: str, axis: str) -> str:
+def add_axis(path: str, axis: str) -> str:
     """A volume's path that counts slices along ``axis``, of the same volume of a 4-D file.
 
     Raises:
@@ -390,4 +390,4 @@ def kind_of(path: str) -> str:
     for suffix, kind in _SUFFIXES.items():
         if lower.endswith(suffix):
             return kind
-    return DICOM if dicom.begins(path) else RASTER
+    return DICOM if dicom.is_dicom(path) else RASTER

@@ -52,7 +52,7 @@ def _cut(name: str, table: pd.DataFrame, axis: str) -> pd.DataFrame:
             raise UsageError(f"--axis {axis}: rows of one volume of {name} differ in more than their frame")
         whole = "frame" in rows.columns and rows["frame"].notna().any()
         try:
-            cut = read.along(str(path), axis)
+            cut = read.add_axis(str(path), axis)
             count = read.frames(cut) if whole else 1
             if whole and len(rows) != read.frames(str(path)):
                 raise UsageError(f"--axis {axis}: {name} names some axial slices of a volume; name the volume without a frame")
@@ -62,6 +62,6 @@ def _cut(name: str, table: pd.DataFrame, axis: str) -> pd.DataFrame:
         piece = rows.iloc[[0] * count].assign(image_path=cut)
         mask = rows["mask_path"].iloc[0] if "mask_path" in rows.columns else None
         if isinstance(mask, str) and read.is_volume(mask):
-            piece["mask_path"] = read.along(mask, axis)
+            piece["mask_path"] = read.add_axis(mask, axis)
         pieces.append(piece.assign(frame=range(count)) if whole else piece)
     return pd.concat(pieces).sort_index(kind="stable")

@@ -73,7 +73,7 @@ def text_lines(pixels: np.ndarray) -> list[Box]:
     found: list[Box] = []
     for scale in next((scales for side, scales in SCALES.items() if max(image.size) <= side), (1,)):
         for line in _lines(_marks(image, scale)):
-            if not any(_within(line, other) for other in found):
+            if not any(_is_within(line, other) for other in found):
                 found.append(line)
     return found
 
@@ -199,7 +199,7 @@ def _lines(marks: list[Mark]) -> list[Box]:
     while waiting:
         row, letters = [waiting[0].box], waiting.pop(0).letters
         for mark in list(waiting):
-            if any(_beside(box, mark.box) for box in row):
+            if any(_is_beside(box, mark.box) for box in row):
                 row.append(mark.box)
                 letters += mark.letters
                 waiting.remove(mark)
@@ -209,7 +209,7 @@ def _lines(marks: list[Mark]) -> list[Box]:
     return found + [word for word in words if any(_near(word, line) for line in found)]
 
 
-def _beside(a: Box, b: Box) -> bool:
+def _is_beside(a: Box, b: Box) -> bool:
     """Whether two boxes stand in one row, no further apart than they are high."""
     height = min(a[3] - a[1], b[3] - b[1])
     level = min(a[3], b[3]) - max(a[1], b[1]) >= 0.6 * max(a[3] - a[1], b[3] - b[1])
@@ -222,7 +222,7 @@ def _near(a: Box, b: Box) -> bool:
     return max(gaps) <= 2 * min(a[3] - a[1], b[3] - b[1])
 
 
-def _within(a: Box, b: Box) -> bool:
+def _is_within(a: Box, b: Box) -> bool:
     """Whether most of ``a`` lies in ``b``."""
     shared = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
     return shared >= 0.8 * (a[2] - a[0]) * (a[3] - a[1])

@@ -14,17 +14,17 @@ from scotoma.data.io.base import (
     Decoded,
     Display,
     ImageError,
+    apply_windows,
     check_frame,
     check_size,
     file_stamp,
     image_facts,
+    require_whole_numbers,
     square_pixels,
     stretch,
-    whole,
-    windowed,
 )
 from scotoma.data.io.geometry import Geometry, look_up
-from scotoma.data.io.levels import Levels, black_and_white, look, shown
+from scotoma.data.io.levels import Levels, black_and_white, look, to_shown_pixels
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NPZ_SUFFIXES = (".npz",)
@@ -47,7 +47,7 @@ def read_nifti(path: str, frame: int | None, display: Display) -> Decoded:
     chosen, slices = _slice(values, axis, frame)
     source = np.ascontiguousarray(chosen)
     if display.windows:
-        pixels = windowed(source, display.windows)
+        pixels = apply_windows(source, display.windows)
     else:
         pixels = source if source.ndim == 3 else stretch(source, *_levels(name, volume, stamp))
     facts = image_facts("NIfTI", pixels, bits) | {"slices": slices}
@@ -66,7 +66,7 @@ def read_nifti_labels(path: str, frame: int | None) -> np.ndarray:
     name, axis, volume = nifti_name(path)
     values, sizes, _ = _volume(name, volume, file_stamp(name))
     across, down = (float(sizes[k]) for k in range(3) if k != axis)
-    return square_pixels(whole(np.ascontiguousarray(_slice(values, axis, frame)[0])), down, across)
+    return square_pixels(require_whole_numbers(np.ascontiguousarray(_slice(values, axis, frame)[0])), down, across)
 
 
 def nifti_geometry(path: str, frame: int | None) -> Geometry:
@@ -93,7 +93,7 @@ def nifti_on(path: str, image: Geometry) -> np.ndarray:
     assert image.plane is not None
     name, _, volume = nifti_name(path)
     affine, _, _ = _grid(name, volume)
-    return whole(look_up(image.plane, image.size, affine, _volume(name, volume, file_stamp(name))[0]))
+    return require_whole_numbers(look_up(image.plane, image.size, affine, _volume(name, volume, file_stamp(name))[0]))
 
 
 def _grid(path: str, volume: int) -> tuple[np.ndarray, tuple[int, int, int], np.ndarray]:
@@ -158,7 +158,7 @@ def read_npz(path: str, frame: int | None, display: Display, levels: Levels) -> 
         raise ImageError(f"{name} has {values.shape[-1]} channels, neither 1 nor 3")
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     frames = member.shape[0] if _rows(member.shape) else 1
-    pixels, clipped = shown(values, display, levels, frames)
+    pixels, clipped = to_shown_pixels(values, display, levels, frames)
     return Decoded(pixels, image_facts("NPZ", pixels, 8 * values.dtype.itemsize, frames), values, clipped)
 
 
@@ -168,7 +168,7 @@ def read_npz_labels(path: str, frame: int | None) -> np.ndarray:
     Raises:
         ImageError: as :func:`read_npz`, or values that are not whole.
     """
-    return whole(_npz_values(path, frame))
+    return require_whole_numbers(_npz_values(path, frame))
 
 
 def _npz_values(path: str, frame: int | None) -> np.ndarray:
@@ -198,7 +198,7 @@ def _nifti_header(path: str, volume: int) -> tuple[Any, tuple[int, int, int]]:
     shape = (*image.shape[:3], 1, 1)[:3]
     voxels = int(np.prod(shape, dtype=object))
     check_size(voxels, MAX_VOXELS)
-    if image.get_data_dtype().kind not in "iuf" and not _coloured(image.get_data_dtype()):
+    if image.get_data_dtype().kind not in "iuf" and not _has_colours(image.get_data_dtype()):
         raise ImageError(f"voxels of type {image.get_data_dtype()} are not supported")
     volumes = int(np.prod(image.shape[3:], dtype=object))
     if volume >= volumes:
@@ -212,7 +212,7 @@ def _nifti_header(path: str, volume: int) -> tuple[Any, tuple[int, int, int]]:
     return image, tuple(int(shape[int(np.flatnonzero(axes == k)[0])]) for k in range(3))  # type: ignore[return-value]
 
 
-def _coloured(dtype: np.dtype[Any]) -> bool:
+def _has_colours(dtype: np.dtype[Any]) -> bool:
     """Whether voxels are colours of 8 bits (RGB24, RGBA32)."""
     return dtype.names is not None and dtype.names[:3] == ("R", "G", "B")
 
@@ -228,7 +228,7 @@ def _volume(path: str, volume: int, stamp: tuple[int, int, int]) -> tuple[np.nda
     chosen = np.unravel_index(volume, image.shape[3:], order="F") if len(image.shape) > 3 else ()
     values = np.asanyarray(image.dataobj[(..., *map(int, chosen))] if chosen else image.dataobj)
     values = values.reshape((*values.shape, 1, 1)[:3])
-    if _coloured(values.dtype):
+    if _has_colours(values.dtype):
         values = np.stack([values[name] for name in "RGB"], -1)
     if values.dtype.kind == "f" and values.dtype.itemsize > 4:  # of a scaled volume; half the memory
         values = values.astype(np.float32)

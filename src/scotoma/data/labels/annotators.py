@@ -85,7 +85,7 @@ def combine(name: str, frame: pd.DataFrame, images: np.ndarray, annotators: str)
             found[f"{column}_agreement"] = np.where(read > 0, most / np.maximum(read, 1), np.nan)
             if annotators == "soft":
                 found[f"{column}{SHARES}"] = _shares(votes, cells, read)
-            _say(name, column, image, codes, read, int(tied.sum()))
+            _report_agreement(name, column, image, codes, read, int(tied.sum()))
         else:
             left_out.append(str(column))
     if left_out:
@@ -119,7 +119,7 @@ def _shares(votes: _Votes, cells: np.ndarray, read: np.ndarray) -> np.ndarray:
     return np.array([json.dumps(shares) if shares else None for shares in found], object)
 
 
-def _say(name: str, column: str, image: np.ndarray, codes: np.ndarray, read: np.ndarray, ties: int) -> None:
+def _report_agreement(name: str, column: str, image: np.ndarray, codes: np.ndarray, read: np.ndarray, ties: int) -> None:
     table = np.zeros((len(read), int(codes.max()) + 1), np.int32)
     np.add.at(table, (image[codes >= 0], codes[codes >= 0]), 1)
     seen = read[read > 0]

@@ -50,7 +50,7 @@ class Remark:
     wrong: bool = False
 
 
-def settled(
+def prepare_target(
     dataset: Dataset, names: Sequence[str], chosen: Sequence[str] = (), separator: str | None = None
 ) -> tuple[Dataset, list[str]]:
     """The columns of a target ready to be read; what is joined or may be meant otherwise is reported.
@@ -64,8 +64,8 @@ def settled(
     Raises:
         UsageError: -1 beside 0 and 1, or a separator that no cell holds.
     """
-    dataset, names = separated(dataset, names, separator)
-    dataset, remarks = looked_through(dataset, names, chosen)
+    dataset, names = split_findings(dataset, names, separator)
+    dataset, remarks = check_spellings(dataset, names, chosen)
     wrong = next((r for r in remarks if r.wrong), None)
     if wrong is not None:
         raise UsageError(f"{dataset.name}: {wrong.column} {wrong.text}")
@@ -75,7 +75,7 @@ def settled(
     return dataset, names
 
 
-def looked_through(dataset: Dataset, names: Sequence[str], chosen: Sequence[str] = ()) -> tuple[Dataset, list[Remark]]:
+def check_spellings(dataset: Dataset, names: Sequence[str], chosen: Sequence[str] = ()) -> tuple[Dataset, list[Remark]]:
     """Spellings of one class joined, and remarks on what else the columns hold."""
     found: list[Remark] = []
     for name in names:
@@ -181,7 +181,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def separated(dataset: Dataset, names: Sequence[str], separator: str | None) -> tuple[Dataset, list[str]]:
+def split_findings(dataset: Dataset, names: Sequence[str], separator: str | None) -> tuple[Dataset, list[str]]:
     """Columns whose cells name several findings -> a 0/1 column a finding; a missing cell is missing in all.
 
     Raises:

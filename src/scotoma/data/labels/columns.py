@@ -40,7 +40,7 @@ _BESIDE = ("patientname", "mrn")  # what a table may have beside a patient's num
 _BY_VALUE = ("dataset", "subset", "partition", "set")  # these name a split only where they hold nothing else
 
 
-def recognised(name: str, frame: pd.DataFrame, roles: tuple[str, ...] = tuple(SPELLINGS)) -> dict[str, str]:
+def recognise_columns(name: str, frame: pd.DataFrame, roles: tuple[str, ...] = tuple(SPELLINGS)) -> dict[str, str]:
     """Which columns are another spelling of one that Scotoma knows; reported on standard error.
 
     Args:
@@ -76,7 +76,7 @@ def _fits(frame: pd.DataFrame, spelling: str, column: str) -> bool:
     return len(words) > 1 and words <= set(SPLIT_NAMES)
 
 
-def understood(
+def recognise_roles(
     name: str, frame: pd.DataFrame, missing: Sequence[str] = (), roles: tuple[str, ...] = tuple(SPELLINGS), ids: Iterable[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """A frame of a file (text) or one with types of its own -> known columns under their names, numbers as numbers, ids as text.
@@ -92,18 +92,18 @@ def understood(
         The frame, and how its columns were renamed.
     """
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
-    renamed = recognised(name, frame, roles)
+    renamed = recognise_columns(name, frame, roles)
     attrs, frame = frame.attrs, frame.rename(columns=renamed)
     identifiers = [*IDS, *(renamed.get(column, column) for column in ids)]
     if attrs.get(spreadsheets.TEXT):
-        frame = spreadsheets.typed(name, without_blocks(name, frame), identifiers, missing, attrs.get(spreadsheets.COMMA, False))
+        frame = spreadsheets.infer_types(name, fill_blocks(name, frame), identifiers, missing, attrs.get(spreadsheets.COMMA, False))
     else:
-        frame = spreadsheets.kept(name, frame, identifiers, missing)
+        frame = spreadsheets.clean_typed(name, frame, identifiers, missing)
     frame.attrs = attrs
     return frame, renamed
 
 
-def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+def fill_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Fill patients (and what stands in the same rows) that are given once for a block of rows, as merged cells are saved.
 
     Raises:
@@ -114,7 +114,7 @@ def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             continue
         starts = np.flatnonzero(frame[column].notna())
         gaps = len(frame) - len(starts)
-        _say_heads(name, frame, column)
+        _report_heads(name, frame, column)
         if len(starts) < 2 or not gaps or frame[column].nunique() < len(starts):
             continue  # an identifier that stands twice is no block's head
         if step := _every(starts, len(frame)):
@@ -124,7 +124,7 @@ def without_blocks(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             frame = frame.copy()
             frame[filled] = frame[filled].ffill()
             notice(name, f"{', '.join(filled)}: given once for every {step} rows, as merged cells are saved: {gaps} rows filled")
-        elif _nameless(frame) >= GAPS * len(frame):
+        elif _count_nameless(frame) >= GAPS * len(frame):
             raise UsageError(
                 f"{name}: {column} stands in {len(starts)} of {len(frame)} rows, each value once, as merged cells are saved: "
                 f"repeat it in every row that it is of (where it is unknown, give each such row a {column} of its own)"
@@ -145,7 +145,7 @@ def _names_files(values: pd.Series) -> bool:
     return len(set(texts)) == len(values) and all(re.search(r"[^\s.]\.[A-Za-z][A-Za-z0-9]{1,4}$", text) for text in texts)
 
 
-def _nameless(frame: pd.DataFrame) -> int:
+def _count_nameless(frame: pd.DataFrame) -> int:
     """How many rows have no identifier that states what they belong to."""
     others = [c for c in IDENTIFIERS if c in frame.columns]
     return int(frame[others].isna().all(axis=1).sum())
@@ -160,7 +160,7 @@ def _every(starts: np.ndarray, rows: int) -> int:
     return int(lengths[0]) if regular else 0
 
 
-def _say_heads(name: str, frame: pd.DataFrame, column: str) -> None:
+def _report_heads(name: str, frame: pd.DataFrame, column: str) -> None:
     """Say which columns stand in the first row alone of every block of rows of one identifier.
 
     They are not filled: a table in which one image of each patient has a label looks the same.
@@ -193,7 +193,7 @@ def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
         texts = [str(v).strip().lower() for v in different]
         unknown = next((v for v, text in zip(different, texts, strict=True) if text and text not in SPLIT_NAMES), None)
         if unknown is not None:
-            raise UsageError(f"{name}: split {phi.shown(table, 'split', unknown)} is none of train, val, test")
+            raise UsageError(f"{name}: split {phi.show_value(table, 'split', unknown)} is none of train, val, test")
         names = np.array([*(SPLIT_NAMES.get(text) for text in texts), None], object)
         table["split"] = pd.Series(names[codes], table.index, object)
     if "frame" in table.columns:
@@ -204,7 +204,7 @@ def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def resolved(folder: Path, column: Iterable[Any]) -> list[str | None]:
+def resolve_paths(folder: Path, column: Iterable[Any]) -> list[str | None]:
     """A table's paths, relative to the table; ``file.npz#member`` and ``phantom:`` keep their form.
 
     Of a table written on Windows, each backslash parts folders, where the first such path is no file's name as it stands.
@@ -233,7 +233,7 @@ def values(column: pd.Series[Any]) -> list[Any]:
     return column.astype(object).where(column.notna(), None).tolist()
 
 
-def hashed(name: str, column: pd.Series[Any]) -> pd.Series[Any]:
+def hash_identifiers(name: str, column: pd.Series[Any]) -> pd.Series[Any]:
     """A column of identifiers as keyed hashes; how many were written in several ways is reported.
 
     Each different identifier is hashed once.

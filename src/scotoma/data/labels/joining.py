@@ -51,7 +51,7 @@ def join(
         raise UsageError(f"--labels {path.name} needs --on: the column that names the image ({', '.join(map(str, frame.columns))})")
     spelled = _column(path, frame, on)
     roles = ("mask_path", "patient", "study", "split", "frame")
-    frame, renamed = columns.understood(path.name, frame, missing, roles, [spelled])
+    frame, renamed = columns.recognise_roles(path.name, frame, missing, roles, [spelled])
     on = renamed.get(spelled, spelled)
     by_frame = "frame" in frame.columns and "frame" in table.columns and bool(table["frame"].notna().any())
     theirs = [c for c in ("image_path", "row", *(() if by_frame else ("frame",))) if c in frame.columns and c != on]
@@ -65,7 +65,7 @@ def join(
     texts = frame[on].map(spreadsheets.id_text).to_numpy(object)
     if not plain:  # then the table's identifiers are hashes, and the spreadsheet's must be
         for column in (c for c in IDENTIFIERS if c in frame.columns):
-            frame[column] = columns.hashed(path.name, frame[column])
+            frame[column] = columns.hash_identifiers(path.name, frame[column])
     if own:
         change: Any = spreadsheets.id_text
         if on in IDENTIFIERS:
@@ -100,7 +100,7 @@ def join(
     groups, place = _groups(path.name, frame, rows, table, found, by_frame)
     unused = frame.index[~np.isin(groups, place)].tolist()
     named = (place >= 0) & np.isin(place, groups)  # a file may be named, and not this frame of it
-    _say(path.name, name, found, named, len(frame), without, unused)
+    _report_join(path.name, name, found, named, len(frame), without, unused)
     if annotators:
         labels = groups
         frame = combine(path.name, frame.drop(columns="frame" if by_frame else []), labels, annotators)
@@ -108,7 +108,7 @@ def join(
     else:
         frame, groups = _one_row_each(path.name, on, frame.drop(columns="frame" if by_frame else []), groups)
     position = _positions(groups, place)
-    return _joined(table, frame, position, on, own, path.parent)
+    return _add_columns(table, frame, position, on, own, path.parent)
 
 
 def _column(path: Path, frame: pd.DataFrame, on: str) -> str:
@@ -231,12 +231,12 @@ def _positions(groups: np.ndarray, place: np.ndarray) -> np.ndarray:
     return np.where(place < 0, -1, pd.Index(groups).get_indexer(pd.Index(place)))
 
 
-def _joined(
+def _add_columns(
     table: pd.DataFrame, frame: pd.DataFrame, position: np.ndarray, on: str, own: bool, folder: Path
 ) -> tuple[pd.DataFrame, list[str]]:
     joined, frame = table.copy(), frame.reset_index(drop=True)
     if "mask_path" in frame.columns:
-        frame["mask_path"] = columns.resolved(folder, frame["mask_path"])
+        frame["mask_path"] = columns.resolve_paths(folder, frame["mask_path"])
     names = [c for c in frame.columns if c != on or (on in IDENTIFIERS and not own)]
     for column in names:
         new = frame[column].reindex(position).set_axis(table.index)
@@ -246,7 +246,9 @@ def _joined(
     return joined.infer_objects(), names
 
 
-def _say(sheet: str, name: str, found: matching.Match, named: np.ndarray, count: int, without: int, unused: list[int]) -> None:
+def _report_join(
+    sheet: str, name: str, found: matching.Match, named: np.ndarray, count: int, without: int, unused: list[int]
+) -> None:
     how = np.unique(found.spelling[named])
     loose = [f"{int(((found.spelling == k) & named).sum())} {matching.SPELLINGS[k]}" for k in how.tolist() if k]
     text = f"joined by {found.level.name}: {int(named.sum())} of {len(named)} images of {name} have a row"

@@ -132,13 +132,13 @@ def match(keys: Sequence[str], choices: Sequence[Level]) -> Match | None:
     """
     if not len(keys):
         return None
-    found = [_matched(keys, level, 1) for level in choices]
+    found = [_match_keys(keys, level, 1) for level in choices]
     best = max(range(len(found)), key=lambda i: found[i].score, default=None)  # of equals the first
     if best is None:
         return None
     if found[best].found < len(keys):
         again = [best] if found[best].found * 2 > len(keys) else range(len(found))
-        found = [_matched(keys, level, len(SPELLINGS)) if i in again else found[i] for i, level in enumerate(choices)]
+        found = [_match_keys(keys, level, len(SPELLINGS)) if i in again else found[i] for i, level in enumerate(choices)]
         best = max(range(len(found)), key=lambda i: found[i].score)
     chosen = found[best]
     if not chosen.found:
@@ -150,9 +150,9 @@ def match(keys: Sequence[str], choices: Sequence[Level]) -> Match | None:
         torn = _torn(chosen, other)
         if len(loose) and not len(torn):  # what is spelled loosely here may be spelled better there
             part = other.level.of(loose)
-            torn = loose[_torn(chosen.of(loose), _matched(keys, part, int(chosen.spelling.max()) + 1))]
+            torn = loose[_torn(chosen.of(loose), _match_keys(keys, part, int(chosen.spelling.max()) + 1))]
         if len(torn):
-            raise Torn(chosen, other if (other.keys[torn[0]] >= 0) else _matched(keys, other.level, len(SPELLINGS)), torn)
+            raise Torn(chosen, other if (other.keys[torn[0]] >= 0) else _match_keys(keys, other.level, len(SPELLINGS)), torn)
     return chosen
 
 
@@ -170,7 +170,7 @@ class Torn(UsageError):
         super().__init__(f"{best.level.name} and {other.level.name} name two rows")
 
 
-def _matched(keys: Sequence[str], level: Level, passes: int) -> Match:
+def _match_keys(keys: Sequence[str], level: Level, passes: int) -> Match:
     """Match exactly, then in looser spellings, each where it is unambiguous on both sides."""
     import pandas as pd
 

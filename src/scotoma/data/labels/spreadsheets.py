@@ -65,12 +65,12 @@ def read(path: Path, wanted: Iterable[str] = ()) -> pd.DataFrame:
 
     try:
         if suffix == ".parquet":
-            return _named_once(path, pd.read_parquet(path))
+            return _require_unique_names(path, pd.read_parquet(path))
         if suffix == ".xlsx":
             sheet = workbook.read(path)
             top = _header(path, sheet.rows, is_header)
             _refuse_two_headers(path, sheet.rows, top, is_header)
-            said = [*sheet.said, *_filled(sheet, top)]
+            said = [*sheet.said, *_fill_merged_cells(sheet, top)]
             dates, rounded = (Counter(column for row, column in at if row > top) for at in (sheet.dates, sheet.rounded))
             frame = _frame(path, sheet.rows, top, "give each column with cells a name, in one header row")
             for column in (c for c in frame.columns if is_header([c])):
@@ -168,7 +168,7 @@ def _frame(
     return pd.DataFrame(columns, index=[i + 1 for i in kept])
 
 
-def _named_once(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+def _require_unique_names(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     frame.columns = [" ".join(str(c).split()) for c in frame.columns]
     twice = next((c for c, n in Counter(frame.columns).items() if n > 1), None)
     if twice is not None:
@@ -176,7 +176,7 @@ def _named_once(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_axis(np.arange(2, len(frame) + 2))
 
 
-def _filled(sheet: workbook.Sheet, top: int) -> list[str]:
+def _fill_merged_cells(sheet: workbook.Sheet, top: int) -> list[str]:
     """Give every cell of a merged range below the header the range's value."""
     count = 0
     for first, last, left, right in sheet.merged:
@@ -187,7 +187,9 @@ def _filled(sheet: workbook.Sheet, top: int) -> list[str]:
     return [f"{count} cells of merged ranges are filled with the range's value"] if count else []
 
 
-def typed(name: str, frame: pd.DataFrame, ids: Iterable[str], missing: Sequence[str] = (), comma: bool = False) -> pd.DataFrame:
+def infer_types(
+    name: str, frame: pd.DataFrame, ids: Iterable[str], missing: Sequence[str] = (), comma: bool = False
+) -> pd.DataFrame:
     """A frame of text -> missing cells as None, columns of numbers as numbers, those of identifiers as text.
 
     Args:
@@ -207,11 +209,11 @@ def typed(name: str, frame: pd.DataFrame, ids: Iterable[str], missing: Sequence[
     for line, what in (("read as missing", "gaps"), ("read as classes", "words"), ("read with a decimal comma", "commas")):
         if said[what]:
             also = "; --missing WORD makes a word missing" if what == "words" else ""
-            notice(name, f"{line}: {_listed(said[what])}{also}")
+            notice(name, f"{line}: {_list_parts(said[what])}{also}")
     return pd.DataFrame(found, index=frame.index)
 
 
-def _listed(parts: list[str], most: int = 6) -> str:
+def _list_parts(parts: list[str], most: int = 6) -> str:
     return ", ".join(parts[:most]) + (f" and {len(parts) - most} more" if len(parts) > most else "")
 
 
@@ -282,7 +284,7 @@ def _numbers(values: list[Any]) -> list[Any] | None:
     return found
 
 
-def kept(name: str, frame: pd.DataFrame, ids: Iterable[str], missing: Sequence[str] = ()) -> pd.DataFrame:
+def clean_typed(name: str, frame: pd.DataFrame, ids: Iterable[str], missing: Sequence[str] = ()) -> pd.DataFrame:
     """A frame that has types of its own -> the same, identifiers as text, ``missing`` words and numbers missing."""
     frame, said = frame.copy(deep=False), []
     numbers = [float(word) for word in missing if _NUMBER.fullmatch(word)]
@@ -292,7 +294,7 @@ def kept(name: str, frame: pd.DataFrame, ids: Iterable[str], missing: Sequence[s
             frame[column] = frame[column].astype(object).mask(gone, None).infer_objects()
             said.append(f"{column} ({_cells(int(gone.sum()))})")
     if said:
-        notice(name, f"read as missing: {_listed(said)}")
+        notice(name, f"read as missing: {_list_parts(said)}")
     for column in set(ids) & set(frame.columns):
         frame[column] = ids_as_text(frame[column])
     return frame

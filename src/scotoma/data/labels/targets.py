@@ -97,7 +97,7 @@ def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = (), nu
     if not names:
         raise UsageError("name a target: --target COLUMN")
     for name in names:
-        if (reason := phi.named(name)) is not None and reason.direct:
+        if (reason := phi.reason_by_name(name)) is not None and reason.direct:
             raise UsageError(f"--target {name}: {reason.text} is no target, as classes are written down; rename it if it is none")
     if numbers:
         return _numbers(dataset, names, classes)
@@ -146,7 +146,8 @@ def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> 
             "a decimal comma is read in tables with semicolons between columns" if comma else "leave --regression out for classes"
         )
         raise UsageError(
-            f"{dataset.name}: {names[0]} holds {phi.shown(dataset.table, names[0], strange.iloc[0])}, which is no number; {hint}"
+            f"{dataset.name}: {names[0]} holds {phi.show_value(dataset.table, names[0], strange.iloc[0])}, "
+            f"which is no number; {hint}"
         )
     if values.nunique() < 2:
         raise UsageError(f"{dataset.name}: {names[0]} has fewer than two different numbers: nothing to predict")
@@ -195,7 +196,7 @@ def _binary(dataset: Dataset, name: str) -> np.ndarray:
     labels = [None if v is None else _ZERO_ONE.get(v.casefold(), v) for v in found]
     strange = next((v for v in labels if v not in (None, "0", "1")), None)
     if strange is not None:
-        value = phi.shown(dataset.table, name, strange)
+        value = phi.show_value(dataset.table, name, strange)
         also = ": -1, as tables mark what is uncertain, is left out by --missing=-1" if strange in ("-1", "-1.0") else ""
         raise UsageError(f"{dataset.name}: {name} holds {value}; several targets together must be 0, 1 or missing{also}")
     y = np.array([*(np.nan if v is None else float(v) for v in labels), np.nan], np.float32)[codes]

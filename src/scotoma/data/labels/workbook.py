@@ -53,7 +53,7 @@ def read(path: Path) -> Sheet:
         if size > MOST_BYTES:
             raise UsageError(f"{path}: unpacks to {size / 2**30:.1f} GiB: save the sheet as CSV")
         book = openpyxl.load_workbook(path)
-        visible = [s for s in book.worksheets if s.sheet_state == "visible" and any(map(_filled, s._cells.values()))]
+        visible = [s for s in book.worksheets if s.sheet_state == "visible" and any(map(_is_filled, s._cells.values()))]
         if not visible:
             raise UsageError(f"{path}: no visible sheet with cells")
         sheet, place = visible[0], book.worksheets.index(visible[0])
@@ -78,7 +78,7 @@ def read(path: Path) -> Sheet:
 
 
 def _texts(path: Path, sheet: Worksheet) -> Sheet:
-    used = {at: cell for at, cell in sheet._cells.items() if _filled(cell)}
+    used = {at: cell for at, cell in sheet._cells.items() if _is_filled(cell)}
     height, width = (max((at[k] for at in used), default=0) for k in (0, 1))
     if height * width > MOST_CELLS or (width > 100 and height * width > 1000 * len(used)):
         far = max(used, key=lambda at: at[1])
@@ -105,7 +105,7 @@ def _texts(path: Path, sheet: Worksheet) -> Sheet:
     return found
 
 
-def _filled(cell: Any) -> bool:
+def _is_filled(cell: Any) -> bool:
     return cell.value is not None and bool(str(cell.value).strip())
 
 

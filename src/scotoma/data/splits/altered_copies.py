@@ -47,7 +47,7 @@ MARGINS = [BRIGHTNESS, 1 / BRIGHTNESS]
 PLAIN = len(WINDOWS) + len(TURNS) + len(MARGINS)  # the number of alterations; as a look's number: the image as it is
 
 
-def copies(store: Store, rows: np.ndarray) -> np.ndarray:
+def find_copies(store: Store, rows: np.ndarray) -> np.ndarray:
     """Group images of which one looks like another, or like another after one of these alterations.
 
     Args:
@@ -57,10 +57,10 @@ def copies(store: Store, rows: np.ndarray) -> np.ndarray:
     Returns:
         (n,) int group numbers, in order of appearance: those of `near_duplicates`, joined where there are such copies.
     """
-    return across([(store, rows)])
+    return find_copies_of_stores([(store, rows)])
 
 
-def copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
+def find_copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
     """As `copies`, joined by way of all images of the store, whose groups are kept in its folder: found once, at 4 ms an image."""
     import pandas as pd
 
@@ -72,7 +72,7 @@ def copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
                 store.path.name.rpartition("-")[0] or store.path.name, f"looking for altered copies of {len(readable)} images, once"
             )
         groups = np.full(len(store), -1, np.int64)
-        groups[readable] = copies(store, readable)
+        groups[readable] = find_copies(store, readable)
         with contextlib.suppress(RunError), files.replacing(store.path / KEPT) as temporary, temporary.open("wb") as file:
             np.save(file, groups)  # a store that may not be written is looked through again the next time
     return pd.factorize(groups[rows])[0]
@@ -87,7 +87,7 @@ def load_groups(store: Store) -> np.ndarray | None:
     return None
 
 
-def across(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
+def find_copies_of_stores(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
     """As `copies`, of the images of several stores one after the other."""
     import pandas as pd
 
@@ -109,7 +109,7 @@ def across(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
         for k in np.flatnonzero(one_plain).tolist():
             key = int(owner[left[k]]), int(look[left[k]]), int(owner[right[k]])
             if key not in known:
-                known[key] = alike(every[key[0]], key[1], every[key[2]])
+                known[key] = is_alike(every[key[0]], key[1], every[key[2]])
             found[k] = known[key]
         return found
 
@@ -134,12 +134,12 @@ def without_padding(pixels: np.ndarray, width: float, height: float) -> Image.Im
 
 def alterations(image: Image.Image) -> np.ndarray:
     """(PLAIN, 32) uint8: the hashes that copies of a grey image may have; cropped, turned, brightened."""
-    looks = [hashes.difference(_altered(image, k)) for k in range(PLAIN - len(MARGINS))]
+    looks = [hashes.difference(_alter(image, k)) for k in range(PLAIN - len(MARGINS))]
     whole = hashes.cells(image)  # a margin of another size does what a change of brightness would
     return np.stack([*looks, *(hashes.difference(whole, hashes.MARGIN * factor) for factor in MARGINS)])
 
 
-def _altered(image: Image.Image, look: int, size: tuple[int, int] = hashes.CELLS) -> np.ndarray:
+def _alter(image: Image.Image, look: int, size: tuple[int, int] = hashes.CELLS) -> np.ndarray:
     """One look of an image as a thumbnail, (rows, columns) int16; a change of brightness is none."""
     box = None
     if look < len(WINDOWS):
@@ -150,7 +150,7 @@ def _altered(image: Image.Image, look: int, size: tuple[int, int] = hashes.CELLS
     return hashes.cells(image, size, box)
 
 
-def alike(one: Image.Image, look: int, other: Image.Image) -> bool:
+def is_alike(one: Image.Image, look: int, other: Image.Image) -> bool:
     """Whether one image, altered, and another correlate in their detail."""
     a, b = _detail(one, look), _detail(other, PLAIN)
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
@@ -161,6 +161,6 @@ def _detail(image: Image.Image, look: int) -> np.ndarray:
     """(DETAIL, DETAIL) of mean 0: one look of an image without its coarse shades, which images of one kind share."""
     from scipy.ndimage import gaussian_filter
 
-    fine = _altered(image, look, (DETAIL, DETAIL)).astype(np.float32)
+    fine = _alter(image, look, (DETAIL, DETAIL)).astype(np.float32)
     fine -= gaussian_filter(fine, 2, mode="nearest")
     return np.asarray(fine - fine.mean())

@@ -17,7 +17,7 @@ COVERED = 0.2  # of the labelled rows at least, or the column states nothing of 
 FOLDS, LEAVES = 5, 32
 
 
-def determined(cells: pd.Series, target: Target, units: np.ndarray) -> str | None:
+def find_determined(cells: pd.Series, target: Target, units: np.ndarray) -> str | None:
     """The target (or the one of several) that a column determines, exactly or nearly; None where it determines none.
 
     A value is known by the rows of *other* units that have it, so that a patient's own name, whose images have one label, predicts

@@ -85,7 +85,7 @@ def look(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Sto
     test_ = test[[c not in held_back for c in content.tolist()]]
     known = np.frombuffer(b"".join(train[LOOK]), np.uint8).reshape(-1, 32)
     mine, theirs = near_pairs(store.hashes[dataset.table["row"].to_numpy()[test_]], known)
-    here, there = units.owners(dataset, store)[test_][mine], train["patient"].to_numpy(object)[theirs]
+    here, there = units.name_owners(dataset, store)[test_][mine], train["patient"].to_numpy(object)[theirs]
     other = np.array([isinstance(a, str) and isinstance(b, str) and a != b for a, b in zip(here, there, strict=True)], bool)
     copied = np.unique(mine[~other])
     missing = "" if train[LOOK].notna().all() else "part of the record is of an earlier version"

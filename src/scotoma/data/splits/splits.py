@@ -8,8 +8,8 @@ import numpy as np
 
 from scotoma.data.dataset import SPLITS, Dataset
 from scotoma.data.splits import altered_copies
-from scotoma.data.splits.stratification import UNDECIDED, deal
-from scotoma.data.splits.units import apart, by_appearance, count_of, linked, owners, plural, units
+from scotoma.data.splits.stratification import UNDECIDED, assign
+from scotoma.data.splits.units import by_appearance, count_of, link, name_owners, plural, separate, units
 from scotoma.data.store.store import Store
 from scotoma.errors import UsageError, notice
 
@@ -69,16 +69,16 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
         return Split(np.full(len(dataset), "test", "U5"), codes, unit, made=False)
     given = dataset.table["split"] if has_split(dataset) else None
     codes, unit = units(dataset, store, altered=None if given is None else False)
-    together = linked(codes, contents(dataset, store))
+    together = link(codes, contents(dataset, store))
     if given is not None:
         split = Split(given.fillna("").to_numpy(dtype="U5"), codes, unit, made=False)
         if (split.of == "train").any() and not (split.of == "val").any():
-            split = _carve_validation(split, together, strata, seed, _known_numbers(dataset, store, earlier or {}))
+            split = _carve_validation(split, together, strata, seed, _number_known_sides(dataset, store, earlier or {}))
     else:
         settled = None
         if earlier:
             content = contents(dataset, store)
-            owner_sides, content_sides = (known_sides(names, earlier) for names in (owners(dataset, store), content))
+            owner_sides, content_sides = (find_known_sides(names, earlier) for names in (name_owners(dataset, store), content))
             settled = keep((codes, owner_sides), (content, content_sides))
             out = settled == LEFT_OUT
             report_bridges(dataset.name, int(out.sum()))
@@ -87,16 +87,16 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
                 codes = codes.max(initial=-1) + 1 + np.arange(len(codes))
                 codes[~out], unit = units(inside, store, altered=None)
                 codes = by_appearance(codes)
-            together = linked(apart(codes, out), apart(content, out))
+            together = link(separate(codes, out), separate(content, out))
         split = Split(draw(together, strata, seed, SHARES, settled), codes, unit, made=True)
         if not earlier and not {"train", "test"} <= set(split.of.tolist()):
             raise UsageError(_too_few(dataset, store, together, unit, strata))
     if not allow_leakage:
         refuse_leakage(dataset, store, split)
-    return _copies_across(dataset, store, split)
+    return _count_copies_across(dataset, store, split)
 
 
-def _copies_across(dataset: Dataset, store: Store, split: Split) -> Split:
+def _count_copies_across(dataset: Dataset, store: Store, split: Split) -> Split:
     """Count altered copies on several sides where they were looked for; say of a table's own split how many, or that nobody looked.
 
     Patients may look alike: what is found is a warning. Among few images they are looked for here.
@@ -107,7 +107,7 @@ def _copies_across(dataset: Dataset, store: Store, split: Split) -> Split:
         if not split.made:
             notice(dataset.name, f"altered copies on several sides of the table's own split: {altered_copies.NOT_LOOKED_FOR}")
         return split
-    found = _shared(altered_copies.copies_of_store(store, dataset.table["row"].to_numpy()), split.of)
+    found = _count_shared_codes(altered_copies.find_copies_of_store(store, dataset.table["row"].to_numpy()), split.of)
     if found and not split.made:
         notice(
             dataset.name,
@@ -127,13 +127,13 @@ def contents(dataset: Dataset, store: Store) -> np.ndarray:
     return store.facts["content"].iloc[dataset.table["row"]].to_numpy(object)
 
 
-def known_by(dataset: Dataset, store: Store) -> list[list[str]]:
+def name_rows(dataset: Dataset, store: Store) -> list[list[str]]:
     """The names by which another run would know each row: the keyed hashes of its patient (else study, ...) and of its pixels."""
-    pairs = zip(owners(dataset, store).tolist(), contents(dataset, store).tolist(), strict=True)
+    pairs = zip(name_owners(dataset, store).tolist(), contents(dataset, store).tolist(), strict=True)
     return [[name for name in pair if isinstance(name, str)] for pair in pairs]
 
 
-def known_sides(names: np.ndarray, earlier: dict[str, str]) -> np.ndarray:
+def find_known_sides(names: np.ndarray, earlier: dict[str, str]) -> np.ndarray:
     """(n,) str: the side that an earlier split gave each of these names; ``""`` where it does not know the name.
 
     A missing name is ``None``: what is not named settles nothing.
@@ -162,12 +162,12 @@ def keep(*named: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         most, least = _range(code, number)
         settled = (most >= 0) & (least == most)
         numbers.append(np.where(settled, most, number))
-        links.append(apart(code, settled))  # a settled code states its side by itself; others may link rows of two sides
+        links.append(separate(code, settled))  # a settled code states its side by itself; others may link rows of two sides
     nameless = np.stack([np.array([side is None for side in sides.tolist()], bool) for _, sides in named])
     known = np.stack(numbers)
     own, lowest = known.max(0), np.where(known < 0, len(SPLITS), known).min(0)
     bridges = (own >= 0) & (lowest < own)
-    most, least = _range(linked(*(apart(codes, bridges) for codes in links)), np.where(bridges, UNDECIDED, own))
+    most, least = _range(link(*(separate(codes, bridges) for codes in links)), np.where(bridges, UNDECIDED, own))
     torn = (most >= 0) & (least < most)
     whole = ((known >= 0) | nameless).all(0)
     return np.where(bridges | (torn & ~whole), LEFT_OUT, np.where(torn, own, most))
@@ -187,10 +187,10 @@ def report_bridges(name: str, count: int) -> None:
         notice(name, f"{count} images bridge two sides of the earlier split and are left out")
 
 
-def _known_numbers(dataset: Dataset, store: Store, earlier: dict[str, str]) -> np.ndarray:
+def _number_known_sides(dataset: Dataset, store: Store, earlier: dict[str, str]) -> np.ndarray:
     """(n,) int: the first side by which an earlier split knows each row's patient or image; ``UNDECIDED`` where it does not."""
     places = {name: k for k, name in enumerate(SPLITS)}
-    sides = [known_sides(names, earlier).tolist() for names in (owners(dataset, store), contents(dataset, store))]
+    sides = [find_known_sides(names, earlier).tolist() for names in (name_owners(dataset, store), contents(dataset, store))]
     numbers = np.array([[places.get(side, len(SPLITS)) for side in column] for column in sides]).min(0)
     return np.where(numbers < len(SPLITS), numbers, UNDECIDED)
 
@@ -238,7 +238,7 @@ def draw(
         side[~labelled & (side == UNDECIDED)] = SPLITS.index("train")
         dealt &= labelled
     y = None if strata is None else strata[dealt]
-    found = deal(units[dealt], y, [shares.get(name, 0) for name in SPLITS], seed, side[dealt])
+    found = assign(units[dealt], y, [shares.get(name, 0) for name in SPLITS], seed, side[dealt])
     side[dealt] = np.where(side[dealt] == UNDECIDED, found, side[dealt])
     return names[side]
 
@@ -284,10 +284,10 @@ def _too_few(dataset: Dataset, store: Store, together: np.ndarray, unit: str, st
 def count_shared(dataset: Dataset, store: Store, split: Split) -> list[tuple[str, int]]:
     """What stands on more than one side of a split, in words, and how many there are of it; nothing where none does."""
     kinds = ((plural(split.unit), split.units), ("identical images", contents(dataset, store)))
-    return [(what, count) for what, codes in kinds if (count := _shared(codes, split.of))]
+    return [(what, count) for what, codes in kinds if (count := _count_shared_codes(codes, split.of))]
 
 
-def _shared(codes: np.ndarray, of: np.ndarray) -> int:
+def _count_shared_codes(codes: np.ndarray, of: np.ndarray) -> int:
     import pandas as pd
 
     used = of != ""

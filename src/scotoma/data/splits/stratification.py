@@ -16,7 +16,7 @@ UNDECIDED = -1
 LARGE = 1e-3  # a unit with more than this share of the rows is never dealt in bulk
 
 
-def deal(
+def assign(
     units: np.ndarray, y: np.ndarray | None, shares: Sequence[float], seed: int, given: np.ndarray | None = None
 ) -> np.ndarray:
     """Deal units out to sides.

@@ -53,27 +53,27 @@ def split_table(
         )
     if raw.store is not None:
         raise UsageError(f"{raw.store} is prepared and has no paths: name the images themselves")
-    found = _units(sources.hidden(raw), by, copies, quiet)
+    found = _units(sources.hide_columns(raw), by, copies, quiet)
     y = None
     if target:
-        labelled, names = label_columns.settled(found.dataset, target, classes or (), separator)
+        labelled, names = label_columns.prepare_target(found.dataset, target, classes or (), separator)
         y = targets.read(labelled, names, classes or ()).y
     fold = None
     if keep is not None:
-        of = _kept(found, sources.load(keep), by, y, seed, wanted)
+        of = _keep_sides(found, sources.load(keep), by, y, seed, wanted)
     else:
-        test = _chosen(_as_typed(found, raw), test_where, test_after)
+        test = _choose_test(_restore_identifiers(found, raw), test_where, test_after)
         if folds:
-            from scotoma.data.splits.stratification import deal
+            from scotoma.data.splits.stratification import assign
 
-            fold = deal(found.together, y, [1 / folds] * folds, seed)
+            fold = assign(found.together, y, [1 / folds] * folds, seed)
             test = np.where(fold == 0, 1, 0) if test is None else test
-        of = _divided(found, test, y, seed, wanted)
+        of = _divide(found, test, y, seed, wanted)
         fold = None if fold is None else np.where(of == "", -1, fold)
     needed = [name for name in ("train", "test") if wanted[name] or test_where or test_after]
     if any(not (of == name).any() for name in needed):
         raise UsageError(f"{raw.name}: too few units ({found.unit}) for a split: nothing is left for {' or '.join(needed)}")
-    _write(_written(raw, found, data, by, of, fold, out), out)
+    _write(_join_columns(raw, found, data, by, of, fold, out), out)
     if not quiet:
         _report(found, of)
     return out
@@ -100,9 +100,9 @@ class _Units:
     @property
     def together(self) -> np.ndarray:
         """(n,) int: what must stand on one side."""
-        from scotoma.data.splits.units import linked
+        from scotoma.data.splits.units import link
 
-        return linked(self.codes, self.images)
+        return link(self.codes, self.images)
 
 
 def _units(dataset: Dataset, by: str | None, copies: bool, quiet: bool) -> _Units:
@@ -139,7 +139,7 @@ def _images(dataset: Dataset) -> np.ndarray:
     return table.groupby([c for c in ("image_path", "frame") if c in table.columns], sort=False, dropna=False).ngroup().to_numpy()
 
 
-def _as_typed(found: _Units, raw: Dataset) -> Dataset:
+def _restore_identifiers(found: _Units, raw: Dataset) -> Dataset:
     """The readable rows with the patients, studies and groups of the user's own table, by which he names them."""
     from scotoma.data.sources import IDENTIFIERS
 
@@ -147,7 +147,7 @@ def _as_typed(found: _Units, raw: Dataset) -> Dataset:
     return replace(found.dataset, table=found.dataset.table.assign(**own))
 
 
-def _chosen(dataset: Dataset, where: str | None, after: str | None) -> np.ndarray | None:
+def _choose_test(dataset: Dataset, where: str | None, after: str | None) -> np.ndarray | None:
     """(n,) int: 1 tests, 0 does not, -1 does not state; None where nothing was requested."""
     import pandas as pd
 
@@ -182,7 +182,7 @@ def _chosen(dataset: Dataset, where: str | None, after: str | None) -> np.ndarra
     return np.where(numbers.isna(), -1, (numbers > limit).astype(int))
 
 
-def _divided(found: _Units, test: np.ndarray | None, y: np.ndarray | None, seed: int, shares: dict[str, float]) -> np.ndarray:
+def _divide(found: _Units, test: np.ndarray | None, y: np.ndarray | None, seed: int, shares: dict[str, float]) -> np.ndarray:
     """(n,) str: the side of each row; where the test rows are chosen, the rest of their units has none."""
     from scotoma.data.splits.splits import draw
 
@@ -204,7 +204,9 @@ def _divided(found: _Units, test: np.ndarray | None, y: np.ndarray | None, seed:
     return of
 
 
-def _kept(found: _Units, earlier: Dataset, by: str | None, y: np.ndarray | None, seed: int, shares: dict[str, float]) -> np.ndarray:
+def _keep_sides(
+    found: _Units, earlier: Dataset, by: str | None, y: np.ndarray | None, seed: int, shares: dict[str, float]
+) -> np.ndarray:
     """(n,) str: the sides of an earlier table, and sides for units that it does not know."""
     from scotoma.data.dataset import SPLITS
     from scotoma.data.sources import values
@@ -219,7 +221,7 @@ def _kept(found: _Units, earlier: Dataset, by: str | None, y: np.ndarray | None,
         sides: dict[str, str] = {}
         for side in reversed(SPLITS):  # what stood on two sides counts as trained on
             sides |= {name: side for name, given in zip(of, values(earlier.table["split"]), strict=True) if given == side and name}
-        return splits.known_sides(np.array(names, object), sides)
+        return splits.find_known_sides(np.array(names, object), sides)
 
     named = [(found.images, known(_files(earlier), _files(found.dataset)))]
     for column in dict.fromkeys(c for c in (by, "patient", "group", "study") if c):
@@ -231,7 +233,7 @@ def _kept(found: _Units, earlier: Dataset, by: str | None, y: np.ndarray | None,
     settled = splits.keep(*named)
     out = settled == splits.LEFT_OUT
     splits.report_bridges(found.dataset.name, int(out.sum()))
-    together = units.linked(*(units.apart(codes, out) for codes, _ in named))
+    together = units.link(*(units.separate(codes, out) for codes, _ in named))
     return splits.draw(together, y, seed, shares, settled)
 
 
@@ -254,7 +256,7 @@ def _files(dataset: Dataset) -> list[str]:
     return [path if frame < 0 else f"{path} {frame}" for path, frame in zip(table["image_path"], frames, strict=True)]
 
 
-def _written(
+def _join_columns(
     raw: Dataset, found: _Units, data: Any, by: str | None, of: np.ndarray, fold: np.ndarray | None, out: Path
 ) -> pd.DataFrame:
     """The user's table with the new columns, paths as they are found from ``out``."""

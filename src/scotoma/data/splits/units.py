@@ -13,7 +13,7 @@ import numpy as np
 from scotoma.data import pseudonyms
 from scotoma.data.dataset import Dataset
 from scotoma.data.io import read
-from scotoma.data.splits.altered_copies import copies_of_store
+from scotoma.data.splits.altered_copies import find_copies_of_store
 from scotoma.data.splits.near_duplicates import near_duplicates
 from scotoma.errors import notice
 
@@ -46,7 +46,7 @@ def units(
     n = len(dataset)
     codes, named, words = np.arange(n), np.zeros(n, bool), []
     for word, values in _ids(dataset, store, by):
-        joined = linked(codes, values) if not _nested(values, codes) else codes
+        joined = link(codes, values) if not _is_nested(values, codes) else codes
         known = _known(values)
         if ((joined != codes).any() or (known & ~named).any()) and word not in words:
             words.append(word)
@@ -55,10 +55,10 @@ def units(
         return codes, " + ".join(words) or NEAR
     rows = dataset.table["row"].to_numpy()
     if not named.all():
-        codes = _joined_alike(codes, near_duplicates(store.hashes[rows]), named)
+        codes = _join_alike(codes, near_duplicates(store.hashes[rows]), named)
         words.append(NEAR)
     if altered or (altered is None and n <= MOST_LOOKED_AT):
-        found = _joined_alike(codes, copies_of_store(store, rows), np.zeros(n, bool) if altered else named)
+        found = _join_alike(codes, find_copies_of_store(store, rows), np.zeros(n, bool) if altered else named)
         words += [COPY] if (found != codes).any() else []
         codes = found
     elif altered is None:
@@ -79,7 +79,7 @@ def count_of(count: int, unit: str) -> str:
     return f"1 unit ({unit})" if " + " in unit else f"1 {alone}"
 
 
-def owners(dataset: Dataset, store: Store) -> np.ndarray:
+def name_owners(dataset: Dataset, store: Store) -> np.ndarray:
     """(n,) object: the name by which another table or run would know whose image this is; None where nothing states it.
 
     The keyed hash of the patient, else of the study, the series, or the file of which the image is a frame.
@@ -99,10 +99,10 @@ def owners(dataset: Dataset, store: Store) -> np.ndarray:
 
 def codes_of(dataset: Dataset, column: str) -> np.ndarray:
     """(n,) int: rows with one value of this column have one number; a row without a value has one of its own."""
-    return numbered(dataset.column(column).to_numpy(object))
+    return number_values(dataset.column(column).to_numpy(object))
 
 
-def numbered(values: np.ndarray) -> np.ndarray:
+def number_values(values: np.ndarray) -> np.ndarray:
     """(n,) int: rows of one value have one number; a row without a value has one of its own."""
     import pandas as pd
 
@@ -112,7 +112,7 @@ def numbered(values: np.ndarray) -> np.ndarray:
     return codes
 
 
-def linked(*codes: np.ndarray) -> np.ndarray:
+def link(*codes: np.ndarray) -> np.ndarray:
     """(n,) int: rows that share a value of any of these (n,) columns, directly or by way of other rows, have one number.
 
     Units and contents so linked may stand on one side of a split only: an image filed under two patients makes them one.
@@ -130,7 +130,7 @@ def linked(*codes: np.ndarray) -> np.ndarray:
     return by_appearance(connected_components(graph, directed=False)[1][:n])
 
 
-def apart(codes: np.ndarray, alone: np.ndarray) -> np.ndarray:
+def separate(codes: np.ndarray, alone: np.ndarray) -> np.ndarray:
     """The (n,) codes, numbered, those of ``alone`` (n,) bool rows with a number of their own."""
     return np.where(alone, len(codes) + np.arange(len(codes)), by_appearance(codes))
 
@@ -155,10 +155,10 @@ def _ids(dataset: Dataset, store: Store | None, by: str | None) -> list[tuple[st
             column = None if source is None else _column(source, name, dataset if source is not dataset.table else None)
             if column is None:
                 continue
-            values = _factorized(column)
+            values = _factorize(column)
             if not (values >= 0).any():
                 continue
-            if _reused(values, owner):
+            if _is_reused(values, owner):
                 both = (values >= 0) & (owner >= 0)
                 values = np.where(both, len(values) + by_appearance(values * (int(owner.max()) + 1) + owner), values)
             found.append((name, values))
@@ -166,15 +166,15 @@ def _ids(dataset: Dataset, store: Store | None, by: str | None) -> list[tuple[st
             owner = np.where(owner < 0, np.where(first < 0, -1, (int(owner.max(initial=-1)) + 1) + first), owner)
     files = _files(dataset, store)
     if files is not None:
-        values = _factorized(files)
+        values = _factorize(files)
         several = (values >= 0) & (np.bincount(values[values >= 0], minlength=1)[values] > 1)
         found.append(("file", np.where(several, values, -1)))
     others = [name for name in dict.fromkeys(("group", by)) if name and (name in dataset.table.columns or name == by)]
-    found += [(name, _factorized(dataset.column(name).to_numpy(object))) for name in others if name not in ("patient", "study")]
+    found += [(name, _factorize(dataset.column(name).to_numpy(object))) for name in others if name not in ("patient", "study")]
     return [(name, _own(values)) for name, values in found if (values >= 0).any()]
 
 
-def _factorized(values: np.ndarray) -> np.ndarray:
+def _factorize(values: np.ndarray) -> np.ndarray:
     """(n,) int: a number a value, -1 where it is missing or blank."""
     import pandas as pd
 
@@ -191,14 +191,14 @@ def _known(values: np.ndarray) -> np.ndarray:
     return values >= 0
 
 
-def _nested(values: np.ndarray, codes: np.ndarray) -> bool:
+def _is_nested(values: np.ndarray, codes: np.ndarray) -> bool:
     """Whether all rows of one value have one code already."""
     order = np.argsort(values, kind="stable")
     same = values[order][1:] == values[order][:-1]
     return bool((codes[order][1:] == codes[order][:-1])[same].all())
 
 
-def _reused(values: np.ndarray, owner: np.ndarray) -> bool:
+def _is_reused(values: np.ndarray, owner: np.ndarray) -> bool:
     """Whether some value stands beside more than half of the owners, and three at least."""
     both = (values >= 0) & (owner >= 0)
     pairs = np.unique(np.stack([values[both], owner[both]]), axis=1)
@@ -208,10 +208,10 @@ def _reused(values: np.ndarray, owner: np.ndarray) -> bool:
     return most >= 3 and 2 * most > len(np.unique(pairs[1]))
 
 
-def _joined_alike(codes: np.ndarray, alike: np.ndarray, named: np.ndarray) -> np.ndarray:
+def _join_alike(codes: np.ndarray, alike: np.ndarray, named: np.ndarray) -> np.ndarray:
     """Units joined by groups of images that look alike: only groups with a row that no id names."""
     free = np.isin(alike, alike[~named])
-    return linked(codes, apart(alike, ~free))
+    return link(codes, separate(alike, ~free))
 
 
 def _column(table: pd.DataFrame, name: str, of: Dataset | None = None) -> np.ndarray | None:

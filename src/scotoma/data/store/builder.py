@@ -37,7 +37,7 @@ def build(dataset: Dataset, folder: Path, settings: dict[str, Any], workers: int
     """Build a store in ``folder``, or go on with one that was killed; the arguments are those of ``store.prepare``."""
     partial = folder.with_name(folder.name + ".partial")
     n = len(dataset)
-    if (partial / "jobs.jsonl").exists() and same(partial, settings) and not _unfinished(partial, n):
+    if (partial / "jobs.jsonl").exists() and is_same(partial, settings) and not _is_unfinished(partial, n):
         files.sweep(partial)
         _again(partial)
     else:
@@ -80,10 +80,10 @@ def _allocate(partial: Path, dataset: Dataset, settings: dict[str, Any]) -> None
     (partial / "status.u1").write_bytes(bytes(n))
     files.write(partial / "store.json", json.dumps(settings))
     with files.replacing(partial / "jobs.jsonl", 0o600) as temporary:  # it alone holds paths; it goes with the complete store
-        temporary.write_text("".join(json.dumps(job) + "\n" for job in lines(dataset.table)))
+        temporary.write_text("".join(json.dumps(job) + "\n" for job in list_requests(dataset.table)))
 
 
-def _unfinished(partial: Path, n: int) -> bool:
+def _is_unfinished(partial: Path, n: int) -> bool:
     """Whether the room of a killed build is not all there, or black and white were decided without files that were away."""
     try:
         if (
@@ -124,7 +124,7 @@ def _decide(partial: Path, workers: int, quiet: bool) -> bool:
     if not len(waits):
         return False
     if levelling.read_decided(partial) is None:
-        decided, groups = levelling.plan(partial)
+        decided, groups = levelling.group_waiting(partial)
         folder = partial / levelling.FOLDER
         shutil.rmtree(folder, ignore_errors=True)
         if groups:
@@ -132,7 +132,7 @@ def _decide(partial: Path, workers: int, quiet: bool) -> bool:
             _run_workers(
                 folder, places, min(workers, len(groups)), quiet, levelling.CHUNK, "scotoma.data.store.levelling", "grey levels"
             )
-            decided |= levelling.gathered(folder)
+            decided |= levelling.gather_decisions(folder)
         files.write(partial / levelling.DECIDED, json.dumps(decided))
     status[waits] = decode_worker.PENDING
     status.flush()
@@ -183,14 +183,14 @@ def _blame(partial: Path, status: np.ndarray, worker: int, workers: int, code: i
     error = f"decoding took more than {decode_worker.SECONDS} seconds" if code == -signal.SIGALRM else "decoding crashed"
     rows = {int(begun[0]): error}
     if code == -signal.SIGALRM:
-        rows |= dict.fromkeys(_same_file(partial, status, int(begun[0])), f"{error} at another image of its file")
+        rows |= dict.fromkeys(_find_same_file(partial, status, int(begun[0])), f"{error} at another image of its file")
     with (partial / f"facts-{worker}.jsonl").open("a") as facts:
         facts.write("\n" + "".join(json.dumps({"row": row, "error": text}) + "\n" for row, text in rows.items()))
     status[list(rows)] = decode_worker.UNREADABLE
     return True
 
 
-def _same_file(partial: Path, status: np.ndarray, row: int) -> list[int]:
+def _find_same_file(partial: Path, status: np.ndarray, row: int) -> list[int]:
     """The images of a row's file that wait to be read: where one does not end, each of them would take as long."""
     if (partial / levelling.GROUPS).exists():  # those of a group
         first = row // levelling.CHUNK
@@ -246,14 +246,14 @@ def _write_levels(partial: Path, facts: pd.DataFrame) -> None:
     found = tuple((kind, *(decided[kind] or (0.0, 1.0))) for kind in levelling.kinds(decided))
     clipped = int(facts["clipped"].notna().sum()) if "clipped" in facts.columns else 0
     bits = facts["bits"].dropna().astype(int).tolist() if "bits" in facts.columns else []
-    lines = levelling.describe(decided, levelling.waiting(partial), bits, clipped)
+    lines = levelling.describe(decided, levelling.list_waiting(partial), bits, clipped)
     if found or lines:
         display = replace(asked, levels=(*asked.levels, *found))
         settings |= {"display": display.settings(), ASKED: asked.settings(), NOTICES: lines}
         files.write(partial / "store.json", json.dumps(settings))
 
 
-def damage(folder: Path, n: int | None = None) -> str | None:
+def find_damage(folder: Path, n: int | None = None) -> str | None:
     """What is missing or broken of a finished store (of ``n`` images); None where it is whole, as far as can be seen at once."""
     from pyarrow import ArrowException
     from pyarrow.parquet import read_metadata
@@ -283,7 +283,7 @@ def damage(folder: Path, n: int | None = None) -> str | None:
         return "facts.parquet"
 
 
-def later(folder: Path) -> list[int]:
+def find_retries(folder: Path) -> list[int]:
     """The images of a finished store that could not be read for a reason that may have passed."""
     try:
         return [int(row) for row in json.loads((folder / LATER).read_text())]
@@ -291,7 +291,7 @@ def later(folder: Path) -> list[int]:
         return []
 
 
-def same(folder: Path, settings: dict[str, Any]) -> bool:
+def is_same(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether a folder holds, complete or in part, the store of these files and settings."""
     try:
         found = json.loads(files.regular(folder / "store.json").read_text())
@@ -301,13 +301,13 @@ def same(folder: Path, settings: dict[str, Any]) -> bool:
         return False
 
 
-def lines(table: pd.DataFrame) -> list[tuple[Any, ...]]:
+def list_requests(table: pd.DataFrame) -> list[tuple[Any, ...]]:
     """What a decoding process receives of every row: path, frame and, of a mask, its image."""
     of = [(image,) for image in table[IMAGE]] if IMAGE in table.columns else [()] * len(table)
-    return [(*job, *image) for job, image in zip(jobs(table), of, strict=True)]
+    return [(*job, *image) for job, image in zip(list_frames(table), of, strict=True)]
 
 
-def jobs(table: pd.DataFrame) -> list[tuple[str, int | None]]:
+def list_frames(table: pd.DataFrame) -> list[tuple[str, int | None]]:
     """Path and frame of every row."""
     frames = table["frame"].tolist() if "frame" in table.columns else [None] * len(table)
     return [(p, None if f is None or f != f else int(f)) for p, f in zip(table["image_path"], frames, strict=True)]

@@ -33,7 +33,7 @@ _held: dict[Path, int] = {}
 def hold(folder: Path) -> None:
     """Note that a store of the cache is used now, by this process until it ends."""
     try:
-        if folder in _held and not _same(_held[folder], folder / USED):
+        if folder in _held and not _is_same(_held[folder], folder / USED):
             os.close(_held.pop(folder))  # of a store that was removed since
         if folder not in _held:
             descriptor = os.open(folder / USED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -44,7 +44,7 @@ def hold(folder: Path) -> None:
         pass  # a cache that may be read only: whoever may write it takes care of it
 
 
-def _same(descriptor: int, path: Path) -> bool:
+def _is_same(descriptor: int, path: Path) -> bool:
     return path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
 
 
@@ -133,14 +133,14 @@ def tidy(root: Path) -> None:
     if gone:
         text = f"{gone} stores least recently used removed ({freed / 2**30:.2f} GiB); the limit is {limit() / 2**30:g} GiB"
         notice("cache", f"{text} ({LIMIT_VARIABLE})")
-    for partial in unfinished(root):
+    for partial in list_unfinished(root):
         newest = max((found.st_mtime for found in _stats(_inside(partial))), default=None)
         if newest is not None and time.time() - newest > STALE:
             with suppress(files.Busy):
                 remove_unfinished(partial)
 
 
-def unfinished(root: Path) -> list[Path]:
+def list_unfinished(root: Path) -> list[Path]:
     """What killed builds and removals left in a cache, or what is being built."""
     return sorted([*root.glob("*.partial"), *root.glob("*.gone")])
 
@@ -151,7 +151,7 @@ def remove_unfinished(folder: Path) -> None:
     Raises:
         Busy: a process is building it.
     """
-    with files.locked(folder.with_name(f"{folder.stem}.lock"), wait=False, remove=True):
+    with files.lock(folder.with_name(f"{folder.stem}.lock"), wait=False, remove=True):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -168,7 +168,7 @@ def note_patients(folder: Path, table: pd.DataFrame) -> None:
     rows = pd.concat([pd.DataFrame({"row": range(len(table)), "name": table[column].to_numpy(object)}) for column in named])
     rows = rows.dropna()
     # as in `hold`; one process at a time, or what another table states of the same images would be lost
-    with suppress(OSError, RunError), files.locked(folder / f"{PATIENTS}.lock", remove=True, what=str(folder)):
+    with suppress(OSError, RunError), files.lock(folder / f"{PATIENTS}.lock", remove=True, what=str(folder)):
         before = pd.read_parquet(folder / PATIENTS) if (folder / PATIENTS).exists() else rows[:0]
         both = pd.concat([before, rows]).drop_duplicates().reset_index(drop=True)
         if len(both) > len(before):

@@ -60,11 +60,11 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     if settings["labels"]:
                         labels, note = alignment.read(path, frame, *image)
                         pixels[row] = read.square_labels(labels, settings["side"])
-                        _same_file(path, stamp, labels=True)
+                        _require_same_file(path, stamp, labels=True)
                         facts.write(json.dumps(record | ({"note": note} if note else {})) + "\n")
                         status[row] = DECODED
                         continue
-                    shared = levelling.Shared(decided, key, read.alone(path, display))
+                    shared = levelling.Shared(decided, key, read.decide_by_itself(path, display))
                     decoded = read.read(path, frame, settings["side"], display, shared)
                     levels = read.to_uint8(decoded.pixels)
                     pixels[row] = read.square(levels, settings["side"], settings["channels"])
@@ -78,7 +78,7 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     record |= {k: v for k, v in decoded.facts.items() if k not in IDENTIFIERS}
                     if "age" in record:
                         record["age"] = min(record["age"], OLDEST)
-                    _same_file(path, stamp)
+                    _require_same_file(path, stamp)
                     names = {new: pseudonyms.canonical(decoded.facts.get(old)) for old, new in IDENTIFIERS.items()}
                     record |= {new: pseudonyms.pseudonym(name, key) for new, name in names.items() if name}
                     whole = None if frame is None else read.file_of(path)
@@ -90,14 +90,14 @@ def decode(folder: Path, worker: int, workers: int, seconds: int) -> None:
                     continue
                 except read.ImageError as error:
                     found = LATER if isinstance(error, read.UnavailableError) else UNREADABLE
-                    record = {"row": row, "error": alignment.nameless(str(error), path, *image)}
+                    record = {"row": row, "error": alignment.remove_names(str(error), path, *image)}
                 facts.write(json.dumps(record) + "\n")
                 facts.flush()
                 status[row] = found
     signal.alarm(0)
 
 
-def _same_file(path: str, stamp: str, labels: bool = False) -> None:
+def _require_same_file(path: str, stamp: str, labels: bool = False) -> None:
     """Refuse, for this time, a file that another one replaced while it was read: it may be half of each."""
     if read.stamp(path, labels) != stamp:
         raise read.UnavailableError("it changed while it was read")

@@ -65,7 +65,7 @@ def read_decided(folder: Path) -> Decided | None:
     return {k: v and (v[0], v[1]) for k, v in json.loads(path.read_text()).items()} if path.exists() else None
 
 
-def waiting(folder: Path) -> dict[int, dict[str, Any]]:
+def list_waiting(folder: Path) -> dict[int, dict[str, Any]]:
     """Row -> its group and how many images its file holds."""
     found: dict[int, dict[str, Any]] = {}
     for path in sorted(folder.glob(WAITING.format("*"))):
@@ -78,11 +78,11 @@ def waiting(folder: Path) -> dict[int, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
-def plan(folder: Path) -> tuple[Decided, list[tuple[str, list[tuple[str, int | None]]]]]:
+def group_waiting(folder: Path) -> tuple[Decided, list[tuple[str, list[tuple[str, int | None]]]]]:
     """Groups of one image, which are left to its file, and what is to be looked at of each of the others."""
     lines = (folder / "jobs.jsonl").read_text().splitlines()
     rows: dict[str, list[tuple[str, int | None, int]]] = {}
-    for row, record in waiting(folder).items():
+    for row, record in list_waiting(folder).items():
         path, frame = json.loads(lines[row])[:2]
         rows.setdefault(record["kind"], []).append((path, frame, record["frames"]))
     single: Decided = {}
@@ -145,7 +145,7 @@ def begin(folder: Path, groups: list[tuple[str, list[tuple[str, int | None]]]]) 
     return status.size
 
 
-def gathered(folder: Path) -> Decided:
+def gather_decisions(folder: Path) -> Decided:
     """What the processes decided."""
     found: Decided = {}
     for path in sorted(folder.glob("decided-*.jsonl")):

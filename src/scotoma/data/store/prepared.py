@@ -46,7 +46,7 @@ def write_store(
         dataset.column(column)  # a wrong column is found before anything is decoded
         reason = phi.reason_of(column, dataset.table[column], phi.units_of(dataset.table))
         if reason is not None and reason.direct and column not in phi.STRUCTURE:
-            mend = "rename the column" if phi.named(column) else "write its values otherwise"
+            mend = "rename the column" if phi.reason_by_name(column) else "write its values otherwise"
             raise UsageError(
                 f"--columns {column}: {reason.text} is kept in no store; join it later by row in a table of your own, or {mend} if "
                 "it identifies nobody"
@@ -71,11 +71,11 @@ def write_store(
             keep[column] = keep[column].map(str, na_action="ignore")
     with files.replacing(opened.path / TABLE) as temporary:
         keep.to_parquet(temporary)
-    _say(dataset, opened, keep)
+    _report_left_out(dataset, opened, keep)
     return opened.path
 
 
-def _say(dataset: Dataset, opened: Store, kept: pd.DataFrame) -> None:
+def _report_left_out(dataset: Dataset, opened: Store, kept: pd.DataFrame) -> None:
     """One line about what the store holds."""
     unread = int(opened.facts["error"].notna().sum())
     shape = f"{opened.side} x {opened.side} pixels, {number(opened.channels, 'channel')}"

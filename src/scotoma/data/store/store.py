@@ -143,7 +143,7 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
     channels = channels or _channels(dataset)
     if len(dataset.display.windows) not in (0, channels):
         raise UsageError(f"{len(dataset.display.windows)} windows do not make {channels} channels")
-    folder = _made(dataset, side, channels, out, workers, strict, quiet)
+    folder = _ensure_built(dataset, side, channels, out, workers, strict, quiet)
     return _readable(dataset, open_store(folder), strict, skip_empty)
 
 
@@ -175,7 +175,7 @@ def open_masks(dataset: Dataset, side: int, quiet: bool = True, out: Path | None
     maps = dataset.table.iloc[known].rename(columns={"image_path": builder.IMAGE})
     maps = maps.assign(image_path=column.iloc[known]).reset_index(drop=True)
     of_maps = replace(dataset, name=f"{dataset.name}-regions", table=maps, store=None, display=read.AS_STORED)
-    opened = open_store(_made(of_maps, side, 1, out, None, False, quiet, labels=True))
+    opened = open_store(_ensure_built(of_maps, side, 1, out, None, False, quiet, labels=True))
     errors = opened.facts["error"]
     bad = errors.notna().to_numpy()
     if bad.any():
@@ -199,7 +199,7 @@ def _notes(name: str, masks: Store, at: np.ndarray) -> None:
             notice(name, f"{count} masks {text}")
 
 
-def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers: int | None, strict: bool, quiet: bool,
+def _ensure_built(dataset: Dataset, side: int, channels: int, out: Path | None, workers: int | None, strict: bool, quiet: bool,
           labels: bool = False) -> Path:  # fmt: skip
     """The folder of a finished store, built where it is not there."""
     settings = {"protocol": PROTOCOL, "name": dataset.name, "side": side, "channels": channels, "labels": labels}
@@ -208,15 +208,15 @@ def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers:
     folder = out or cache_folder() / "stores" / f"{dataset.name[:40]}-{settings['fingerprint']}"
     if out is None and (folder / "store.json").exists():
         caches.hold(folder)  # before it is looked at again: another process may be removing it
-    if out is not None or not _whole(folder, dataset, settings) or _readable_now(folder, dataset, labels):
-        with _alone(folder):
+    if out is not None or not _is_intact(folder, dataset, settings) or _readable_now(folder, dataset, labels):
+        with _lock(folder):
             if out is None and folder.is_dir():
                 _renew(folder, dataset, settings, labels)
-            if not folder.is_dir() or not builder.same(folder, settings):
+            if not folder.is_dir() or not builder.is_same(folder, settings):
                 if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                     raise UsageError(f"{folder} is not empty: name another folder for the store")
                 builder.build(dataset, folder, settings, workers or len(os.sched_getaffinity(0)), strict, quiet)
-            elif broken := builder.damage(folder, len(dataset)):
+            elif broken := builder.find_damage(folder, len(dataset)):
                 raise UsageError(f"{folder} is damaged ({broken}): remove it, or name another folder for the store")
         if out is None:
             caches.hold(folder)
@@ -228,7 +228,7 @@ def _made(dataset: Dataset, side: int, channels: int, out: Path | None, workers:
 
 def _renew(folder: Path, dataset: Dataset, settings: dict[str, Any], labels: bool) -> None:
     """Remove a store of the cache that is damaged, or that lacks images which can be read now; which is reported."""
-    if not _whole(folder, dataset, settings):
+    if not _is_intact(folder, dataset, settings):
         told = "its store in the cache is damaged, and is built anew"
     elif now := _readable_now(folder, dataset, labels):
         told = f"{now} of the images that could not be read last time are tried again: the store is built anew"
@@ -238,15 +238,15 @@ def _renew(folder: Path, dataset: Dataset, settings: dict[str, Any], labels: boo
     shutil.rmtree(folder)
 
 
-def _whole(folder: Path, dataset: Dataset, settings: dict[str, Any]) -> bool:
+def _is_intact(folder: Path, dataset: Dataset, settings: dict[str, Any]) -> bool:
     """Whether a folder of the cache holds this store, undamaged."""
-    return builder.same(folder, settings) and builder.damage(folder, len(dataset)) is None
+    return builder.is_same(folder, settings) and builder.find_damage(folder, len(dataset)) is None
 
 
 def _readable_now(folder: Path, dataset: Dataset, labels: bool, tried: int = 8) -> int:
     """How many rows of a store could not be read when it was built, where one of the first few of them can be read now; else 0."""
-    waiting = builder.later(folder)
-    jobs = builder.jobs(dataset.table.iloc[waiting[:tried]])
+    waiting = builder.find_retries(folder)
+    jobs = builder.list_frames(dataset.table.iloc[waiting[:tried]])
     with closing(looking.at(jobs, labels)) as found:  # of one that is there and broken, that is to be kept
         return len(waiting) if any(word != looking.AWAY for word in found) else 0
 
@@ -275,7 +275,7 @@ def open_store(path: Path) -> Store:
         store = Store(path, int(settings["side"]), int(settings["channels"]), display, key, protocol, notices)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: prepared by another version of Scotoma, whose layout is unknown; prepare it anew") from error
-    if broken := builder.damage(path):
+    if broken := builder.find_damage(path):
         raise UsageError(f"{path} is damaged ({broken}): prepare it anew")
     return store
 
@@ -325,7 +325,7 @@ def _channels(dataset: Dataset, sample: int = 32) -> int:
     if dataset.display.windows:
         return len(dataset.display.windows)
     picks = spread(len(dataset), sample)
-    jobs = [job for job in builder.jobs(dataset.table.iloc[picks]) if not looking.grey_by_header(job[0])]
+    jobs = [job for job in builder.list_frames(dataset.table.iloc[picks]) if not looking.grey_by_header(job[0])]
     with closing(looking.at(jobs)) as found:
         return 3 if looking.COLOUR in found else 1
 
@@ -334,7 +334,7 @@ def _fingerprint(dataset: Dataset, side: int, channels: int, labels: bool = Fals
     """A name for these files, as they are now, and the way they are shown."""
     digest = hashlib.blake2b(f"{PROTOCOL} {side} {channels} {dataset.display} {_key()}".encode(), digest_size=10)
     seen: dict[str, str] = {}
-    for path, frame, *image in builder.lines(dataset.table):  # a mask's store hangs on its image as well
+    for path, frame, *image in builder.list_requests(dataset.table):  # a mask's store hangs on its image as well
         for name in (path, *(other for other in image if other)):
             if name not in seen:
                 seen[name] = read.stamp(name, labels and name == path)
@@ -343,7 +343,7 @@ def _fingerprint(dataset: Dataset, side: int, channels: int, labels: bool = Fals
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[None]:
     """One process builds a store; a second one waits and then finds it. No lock file stays behind."""
     path = folder.with_name(folder.name + ".lock")
     try:

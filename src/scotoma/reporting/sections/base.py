@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from scotoma.reporting.cells import Table, cell, count, line, missing, same, square
+from scotoma.reporting.cells import Table, cell, count, is_same, line, missing, square
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import title_of
 from scotoma.reporting.results import MARKS, head, marked_cell, sign_of
@@ -68,7 +68,7 @@ def tabulate_shares(rows: pd.DataFrame, columns: Collection[float], group: str, 
     for label in dict.fromkeys(rows["label"]):
         cells: list[Table | None] = []
         for fraction in columns:
-            found = rows[(rows["label"] == label) & same(rows["fraction"], fraction)]
+            found = rows[(rows["label"] == label) & is_same(rows["fraction"], fraction)]
             if better and len(found):
                 cells.append(marked_cell(found.iloc[0], MARKS[better * sign_of(found.iloc[0])], True))
             else:
@@ -92,12 +92,12 @@ def find_verdicts(values: pd.DataFrame, differences: pd.DataFrame, fraction: flo
         fraction: the share.
         better: 1 where a higher value is better, -1 where a lower one is.
     """
-    here, found = values[same(values["fraction"], fraction)], []
+    here, found = values[is_same(values["fraction"], fraction)], []
     for label in dict.fromkeys(differences["label"]):
         mine, own = differences[differences["label"] == label], here[here["label"] == label].iloc[0]
-        random = here[(here["method"] == "random") & (here["encoder"] == own["encoder"]) & same(here["use"], own["use"])]
+        random = here[(here["method"] == "random") & (here["encoder"] == own["encoder"]) & is_same(here["use"], own["use"])]
         signs = [better * sign_of(row) for _, row in mine.iterrows() if not missing(row["low"])]
-        difference = mine[same(mine["fraction"], fraction)].iloc[0]
+        difference = mine[is_same(mine["fraction"], fraction)].iloc[0]
         found.append({
             "label": label, "own": own, "random": random.iloc[0] if len(random) else None, "difference": difference,
             "sign": None if missing(difference["low"]) else better * sign_of(difference), "signs": signs, "also": [],

@@ -57,10 +57,12 @@ def _lines(rows: pd.DataFrame, sheets: Sheets, name: str, key: str, heads: list[
 
 def _labels(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """A line a classifier, a column a wanted AUROC."""
-    return _lines(rows, sheets, "labels needed", "wanted", [(w, decimals(w)[:4]) for w in sorted(set(rows["wanted"]))], _needed)
+    return _lines(
+        rows, sheets, "labels needed", "wanted", [(w, decimals(w)[:4]) for w in sorted(set(rows["wanted"]))], _describe_needed
+    )
 
 
-def _needed(rows: pd.DataFrame) -> Table | None:
+def _describe_needed(rows: pd.DataFrame) -> Table | None:
     """Labels in words: a number, within what was tried, or out of reach."""
     if rows.empty:
         return None

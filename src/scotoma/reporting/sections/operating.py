@@ -36,18 +36,18 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     points, curve = rows[rows["metric"] == "reliability"], rows[rows["metric"].str.startswith("net_benefit")]
     panels = [list(_panels(found)) for found in (points, curve)]
     return {
-        "decided": _decided(rows[rows["prevalence"].isna() & rows["metric"].isin(DECIDED)], sheets),
+        "decided": _tabulate_decisions(rows[rows["prevalence"].isna() & rows["metric"].isin(DECIDED)], sheets),
         "stories": list(_stories(rows)),
         "predictive": _predictive(rows[rows["prevalence"].notna()], sheets),
-        "calibrated": _calibrated(rows[rows["metric"].isin(CALIBRATED)], sheets),
-        "recalibrated": _recalibrated(rows[rows["metric"].isin([*ERRORS, *(f"{m}_change" for m in ERRORS)])], sheets),
+        "calibrated": _tabulate_calibration(rows[rows["metric"].isin(CALIBRATED)], sheets),
+        "recalibrated": _tabulate_recalibration(rows[rows["metric"].isin([*ERRORS, *(f"{m}_change" for m in ERRORS)])], sheets),
         "units": _units(rows[rows["unit"].notna()], sheets),
         "reliability": [figures.reliability(panels[0][i : i + PANELS], style) for i in range(0, len(panels[0]), PANELS)],
         "benefit": [figures.net_benefit(panels[1][i : i + PANELS], style) for i in range(0, len(panels[1]), PANELS)],
     }
 
 
-def _named(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _group_by_name(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The classifier's name ("" where there is one), the finding's, and the rows about both."""
     several = rows["label"].nunique() > 1
     for (label, target, name), part in rows.groupby(["label", "target", "class"], sort=False, dropna=False):
@@ -59,10 +59,10 @@ def _panels(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield finding(target, name), part
 
 
-def _decided(rows: pd.DataFrame, sheets: Sheets) -> Table:
+def _tabulate_decisions(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """A line a finding: what its threshold decides."""
     lines = []
-    for label, name, part in _named(rows):
+    for label, name, part in _group_by_name(rows):
         cells = [cell(part[part["metric"] == m]) for m in DECIDED]
         lines.append(line(name, cells, label, f"positive from {decimals(part['threshold'].iloc[0])}"))
     heads = [WORDS[m] for m in DECIDED]
@@ -71,7 +71,7 @@ def _decided(rows: pd.DataFrame, sheets: Sheets) -> Table:
 
 def _stories(rows: pd.DataFrame) -> Iterator[Table]:
     """What the threshold would do to so many patients, in whole people."""
-    for label, name, part in _named(rows[rows["metric"].isin(["sensitivity", "specificity"]) & rows["prevalence"].isna()]):
+    for label, name, part in _group_by_name(rows[rows["metric"].isin(["sensitivity", "specificity"]) & rows["prevalence"].isna()]):
         rates = part.drop_duplicates("metric").set_index("metric")["value"]
         if len(rates.dropna()) == 2:
             ill = round(SUPPOSED * OF)
@@ -87,25 +87,26 @@ def _predictive(rows: pd.DataFrame, sheets: Sheets) -> Table:
     shares = sorted(set(rows["prevalence"]))
     lines = [
         line(f"{name}: {WORDS[str(m)]}", [cell(part[part["prevalence"] == s]) for s in shares], label)
-        for label, name, found in _named(rows)
+        for label, name, found in _group_by_name(rows)
         for m, part in found.groupby("metric", sort=False)
     ]
     heads = [f"{100 * s:g}\u00a0%" for s in shares]
     return {"heads": heads, "lines": lines, "sheet": sheets.add("predictive values", rows)} if lines else {}
 
 
-def _calibrated(rows: pd.DataFrame, sheets: Sheets) -> Table:
+def _tabulate_calibration(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """A line a finding: how its probabilities lie."""
     lines = [
-        line(name, [cell(part[part["metric"] == m], sign=True) for m in CALIBRATED], label) for label, name, part in _named(rows)
+        line(name, [cell(part[part["metric"] == m], sign=True) for m in CALIBRATED], label)
+        for label, name, part in _group_by_name(rows)
     ]
     return {"heads": list(CALIBRATED.values()), "lines": lines, "sheet": sheets.add("calibration", rows)} if lines else {}
 
 
-def _recalibrated(rows: pd.DataFrame, sheets: Sheets) -> Table:
+def _tabulate_recalibration(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """Errors as they are, after a local recalibration, and the change with a mark where it is more than chance."""
     lines = []
-    for label, name, part in _named(rows):
+    for label, name, part in _group_by_name(rows):
         for m in (m for m in ERRORS if m in set(part["metric"])):
             change = part[part["metric"] == f"{m}_change"]
             cells = [cell(part[(part["metric"] == m) & (part["recalibrated"] == again)]) for again in (0, 1)]

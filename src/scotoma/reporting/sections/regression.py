@@ -6,7 +6,7 @@ import pandas as pd
 
 from scotoma import plugins
 from scotoma.reporting import figures, svg
-from scotoma.reporting.cells import Table, at, interval, missing, point, same
+from scotoma.reporting.cells import Table, at, interval, is_same, missing, point
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import CONTROL, USES
 from scotoma.reporting.sections.base import find_verdicts, nearest_tenth, tabulate_models, tabulate_shares
@@ -72,7 +72,7 @@ def _describe_study(study: pd.DataFrame, tables: list[tuple[str, Table, str]], s
     shares = sorted(set(mae["fraction"]))
     tenth = nearest_tenth(shares)
     pairs = differences.assign(label=differences["label"] + " minus random weights")
-    others = study[same(study["fraction"], tenth) & ~study["metric"].isin(["mae", "mae_difference"])]
+    others = study[is_same(study["fraction"], tenth) & ~study["metric"].isin(["mae", "mae_difference"])]
     found = (
         ("Mean absolute error by share of the labels", tabulate_shares(mae, shares, "", sheets.add("mae", mae)), KEY_OF_VALUES),
         (
@@ -83,7 +83,7 @@ def _describe_study(study: pd.DataFrame, tables: list[tuple[str, Table, str]], s
         (f"Other measures {at(tenth)}", tabulate_models(others, TITLES, "other errors", sheets), KEY),
     )
     tables += [(f"{caption}, with 95 % intervals", table, key) for caption, table, key in found if table]
-    here = mae[same(mae["fraction"], tenth)]
+    here = mae[is_same(mae["fraction"], tenth)]
     verdicts = find_verdicts(mae, differences, tenth, better=-1)
     controls = {use: row for use in ("majority", "pixels", "header") for _, row in here[here["use"] == use].head(1).iterrows()}
     for verdict in verdicts:

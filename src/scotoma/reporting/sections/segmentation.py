@@ -7,7 +7,7 @@ import pandas as pd
 from scotoma.reporting import figures, svg
 from scotoma.reporting.cells import Table, at, same
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import called
+from scotoma.reporting.naming import name_of_method
 from scotoma.reporting.sections.base import find_verdicts, nearest_tenth, tabulate_models, tabulate_shares
 
 HEADING = "Results: segmentation"
@@ -32,7 +32,7 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     dice, differences = (study[(study["metric"] == name) & study["class"].isna()] for name in ("dice", "dice_difference"))
     columns = sorted(set(dice["fraction"]))
     names = dict.fromkeys(dice["label"], "method") | dict.fromkeys(dice.loc[dice["method"] == "random", "label"], "random")
-    pairs = differences.assign(label=[f"{n} minus {called('random').lower()}" for n in differences["label"]])
+    pairs = differences.assign(label=[f"{n} minus {name_of_method('random').lower()}" for n in differences["label"]])
     drawn = [("Segmenters", dice)] if len(columns) > 1 else []
     tenth = nearest_tenth(columns)
     others = study[same(study["fraction"], tenth) & (study["class"].notna() | ~study["metric"].isin(["dice", "dice_difference"]))]
