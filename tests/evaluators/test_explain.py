@@ -114,7 +114,7 @@ def test_of_an_encoder_a_probe_is_explained_and_of_several_targets_the_most_prob
     p = explain._probabilities(explain._classifier(made), cases.images, multilabel=True).detach().numpy()
     np.testing.assert_array_equal(cases.target, p.argmax(1))
     np.testing.assert_array_equal(cases.truth, made.target.y[made.test, p.argmax(1)])
-    np.testing.assert_array_equal(cases.says, p.max(1) > 0.5)
+    np.testing.assert_array_equal(cases.is_positive, p.max(1) > 0.5)
 
 
 def test_masks_are_of_positives_that_were_seen(tmp_path: Path) -> None:
