@@ -261,7 +261,7 @@ def test_wrong_arguments(arguments: dict[str, float], message: str) -> None:
 
 
 def test_it_needs_labels_patches_and_a_class_token() -> None:
-    with pytest.raises(UsageError, match="name a --target, or say"):
+    with pytest.raises(UsageError, match="name a --target, or use"):
         msmae(inputs(outputs=0))
     with pytest.raises(UsageError, match="one patch"):
         MSMAE(vit(16, 16), inputs(image_size=16), **SMALL)
