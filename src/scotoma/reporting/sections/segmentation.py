@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from scotoma.reporting import figures, svg
-from scotoma.reporting.cells import Table, at, same
+from scotoma.reporting.cells import Table, at, is_same
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import name_of_method
 from scotoma.reporting.sections.base import find_verdicts, nearest_tenth, tabulate_models, tabulate_shares
@@ -35,7 +35,9 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     pairs = differences.assign(label=[f"{n} minus {name_of_method('random').lower()}" for n in differences["label"]])
     drawn = [("Segmenters", dice)] if len(columns) > 1 else []
     tenth = nearest_tenth(columns)
-    others = study[same(study["fraction"], tenth) & (study["class"].notna() | ~study["metric"].isin(["dice", "dice_difference"]))]
+    others = study[
+        is_same(study["fraction"], tenth) & (study["class"].notna() | ~study["metric"].isin(["dice", "dice_difference"]))
+    ]
     return {
         "metric": TITLES["dice"],
         "unit": "masks",
