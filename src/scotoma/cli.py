@@ -317,7 +317,7 @@ def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
 
 
 def _plainly(message: str, hints: dict[str, Any]) -> str:
-    """What jsonargparse says of a value that will not do, in the user's words."""
+    """What jsonargparse reports of a value that will not do, in the user's words."""
     found = re.match(r'Parser key "([\w.]+)"', message)
     if found is None or found[1] not in hints:
         return message.rstrip(".")

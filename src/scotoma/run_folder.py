@@ -287,7 +287,7 @@ def _state(path: Path) -> str | None:
 
 
 def _of_no_run(path: Path) -> bool:
-    """Whether a file says nothing of what a folder holds: a lock, or what a killed process was writing."""
+    """Whether a file shows nothing of what a folder holds: a lock, or what a killed process was writing."""
     return path.name == LOCK or path.name.endswith(files.NEW)
 
 
@@ -322,7 +322,7 @@ def _renamed(row: Row) -> Row:
 
 
 def parse_config(text: str) -> Any:
-    """What the text of a ``config.yaml`` says: plain values, of which no one makes an object.
+    """What the text of a ``config.yaml`` states: plain values, of which no one makes an object.
 
     Raises:
         yaml.YAMLError: it is no YAML, or has aliases: names that stand for nested names can stand for more values than there is
@@ -358,7 +358,7 @@ def read_config(path: Path, is_given: bool = False) -> dict[str, Any]:
 
 
 def refuse_other(saved: dict[str, Any], given: dict[str, Any], state: str) -> None:
-    """Refuse to go on with a run whose configuration says otherwise.
+    """Refuse to go on with a run whose configuration states otherwise.
 
     Args:
         saved: its configuration.

@@ -45,7 +45,7 @@ def audit(
 
     Raises:
         UsageError: the request is wrong; nothing was written.
-        RunError: there is a problem as bad as `fail_on` says; it has been printed and written.
+        RunError: there is a problem as bad as `fail_on` states; it has been printed and written.
     """
     arguments = configuration(locals(), "fail_on")
     if out is not None:
