@@ -180,3 +180,9 @@ def test_the_examples_of_the_documentation_do_what_it_says(tmp_path: Path, capsy
                         ("datasets", "policies: unsure=0|1")):  # fmt: skip
         assert main(["list", kind]) == 0
         assert words in capsys.readouterr().out
+
+
+def test_a_measure_of_pretraining_that_nobody_knows_is_shown(tmp_path: Path) -> None:
+    rows = [row("pretrain", "steps", 40.0), row("pretrain", "teacher_agreement", 0.7315)]
+    text = Page(build([write(tmp_path / "run", rows, {"command": "pretrain"})]).read_text()).text
+    assert "Steps 40" in text and "Teacher agreement 0.7315" in text

@@ -12,7 +12,7 @@ from scotoma.data.splits.units import plural
 from scotoma.metrics.bootstrap import caution
 from scotoma.reporting.cells import Table, count, missing
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import COSTS, METRICS, label_of, method_of
+from scotoma.reporting.naming import COSTS, METRICS, label_of, method_of, title_of
 from scotoma.reporting.reading import Folder
 from scotoma.reporting.sections.base import tabulate_models
 
@@ -42,16 +42,18 @@ def costs(rows: pd.DataFrame, several: bool, sheets: Sheets) -> Table:
         label = ", ".join([label_of(row["method"], row["encoder"], several), *words])
         lines.setdefault(label, {})[row["metric"]] = row["value"]
         labels.append(label)
-    columns = [c for c in COSTS if any(c in line and line[c] == line[c] for line in lines.values())]
+    given = [*COSTS, *dict.fromkeys(c for line in lines.values() for c in line if c not in COSTS)]
+    columns = [c for c in given if any(c in line and line[c] == line[c] for line in lines.values())]
+    ways = {c: COSTS.get(c, (title_of(c).capitalize(), "{:.4g}".format)) for c in columns}
     cells = {
-        label: [COSTS[c][1](v) if (v := line.get(c, math.nan)) == v else "\u2013" for c in columns] for label, line in lines.items()
+        label: [ways[c][1](v) if (v := line.get(c, math.nan)) == v else "\u2013" for c in columns] for label, line in lines.items()
     }
     if not columns:
         return {}
     return {
         "sheet": sheets.add("pretraining costs", rows.assign(label=labels)[rows["metric"].isin(columns)]),
         "heads": list(cells),
-        "lines": [(COSTS[c][0], [cell[i] for cell in cells.values()]) for i, c in enumerate(columns)],
+        "lines": [(ways[c][0], [cell[i] for cell in cells.values()]) for i, c in enumerate(columns)],
     }
 
 
