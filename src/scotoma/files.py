@@ -143,7 +143,7 @@ def lock(path: Path, wait: bool = True, remove: bool = False, what: str = "") ->
 
 def acquire(path: Path, wait: bool = True, what: str = "") -> int:
     """Take a lock as ``locked`` does; whoever closes the descriptor lets it go."""
-    began, told = time.monotonic(), False
+    began, notified = time.monotonic(), False
     while True:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -156,8 +156,8 @@ def acquire(path: Path, wait: bool = True, what: str = "") -> int:
                         raise
                     if not wait:
                         raise Busy from None
-                    if not told and time.monotonic() - began >= PATIENCE:
-                        told = True
+                    if not notified and time.monotonic() - began >= PATIENCE:
+                        notified = True
                         print(f"waiting for another process that writes {what or path.parent}", file=sys.stderr)
                     time.sleep(0.05)
             if os.path.exists(path) and os.stat(path).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH110, PTH116

@@ -185,9 +185,9 @@ def read_info(source: str | Path) -> EncoderInfo:
     try:
         fields = require(json.loads(header), str(path), outputs)
         if unknown := sorted(set(fields) - set(FIELDS)):
-            told = ", ".join(repr(name[:40]) for name in unknown[:5])
+            names = ", ".join(repr(name[:40]) for name in unknown[:5])
             raise UsageError(
-                f"{path}: its header has fields that are unknown to this version of Scotoma ({told}): install a newer one"
+                f"{path}: its header has fields that are unknown to this version of Scotoma ({names}): install a newer one"
             )
         fields |= {name: tuple(fields[name]) for name in LISTS if name in fields}
         info = EncoderInfo(**fields)

@@ -231,11 +231,11 @@ def mark_run(path: Path, names: set[str]) -> None:
         for file in {file for pattern in PAGES for file in path.glob(pattern) if file.is_file()}:
             file.unlink()
         state = path / STATUS
-        said: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
-        known = set(said.get(MARK, []))
+        saved: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
+        known = set(saved.get(MARK, []))
         named = _patients(path) & names or ({min(names)} if not known & names else set())  # else found by his images alone
         if new := named - known:
-            files.write(state, json.dumps({**said, MARK: sorted(known | new)}))
+            files.write(state, json.dumps({**saved, MARK: sorted(known | new)}))
             row = {"evaluator": "data", "metric": WITHDRAWN, "value": len(new)}
             Run(path, {}).write_rows([*read_rows(path), row])
 

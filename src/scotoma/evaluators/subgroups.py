@@ -69,8 +69,8 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
                 patients, rarest = len(np.unique(people[known])), _rarest(part, people, testable if k is None else [k])
                 small = patients < FEW_PATIENTS or rarest < FEW_OF_A_CLASS
                 counts = {"n": int(known.sum()), "patients": patients, "small": small}
-                said = estimate(found, people[known])
-                rows.append({"metric": metric, "column": column, "subgroup": name, **_class(context, k), **said, **counts})
+                estimates = estimate(found, people[known])
+                rows.append({"metric": metric, "column": column, "subgroup": name, **_class(context, k), **estimates, **counts})
                 if not small:
                     gaps.setdefault((metric, k), {})[name] = found
         for (metric, k), by_name in gaps.items():

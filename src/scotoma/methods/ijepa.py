@@ -140,8 +140,8 @@ class _Predictor(nn.Module):
         x = self.embed(tokens)
         places = F.pad(pick(self.positions.expand(len(x), -1, -1), context), (0, 0, self.prefix, 0))
         x = (x + places)[:, None].expand(-1, targets.shape[1], -1, -1)  # (B, T, prefix + V, dim)
-        asked = self.mask_token + pick(self.positions.expand(len(x), -1, -1), targets)  # (B, T, M, dim)
-        x = torch.cat([x, asked], 2).flatten(0, 1)
+        queries = self.mask_token + pick(self.positions.expand(len(x), -1, -1), targets)  # (B, T, M, dim)
+        x = torch.cat([x, queries], 2).flatten(0, 1)
         x = self.blocks(x)
         return self.project(self.norm(x[:, -targets.shape[2] :])).unflatten(0, targets.shape[:2])
 

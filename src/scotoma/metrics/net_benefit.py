@@ -31,8 +31,10 @@ def net_benefit(y01: ArrayLike, p: ArrayLike, thresholds: ArrayLike, weights: Ar
     at = np.asarray(thresholds, dtype=np.float64)
     if at.ndim != 1 or not ((at > 0) & (at < 1)).all():
         raise ValueError("thresholds must be a list of probabilities above 0 and below 1")
-    called = (values[:, None] >= at) & known[:, None]
-    sums = check_weights(weights, len(truth)) @ np.column_stack([called & truth[:, None], called, truth, known]).astype(np.float64)
+    predicted = (values[:, None] >= at) & known[:, None]
+    sums = check_weights(weights, len(truth)) @ np.column_stack([predicted & truth[:, None], predicted, truth, known]).astype(
+        np.float64
+    )
     hit, treated, positive, total = sums[:, : len(at)], sums[:, len(at) : -2], sums[:, -2, None], sums[:, -1, None]
     odds = at / (1 - at)
     model = divide(hit - (treated - hit) * odds, total)

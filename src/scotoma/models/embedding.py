@@ -59,9 +59,9 @@ def write_features(
     wanted = target or [name for name in info.targets if name in dataset.table.columns and name not in NEVER]
     overlap = source.look.overlap(chosen)
     notice(dataset.name, overlap.sentence("embedded images", f"the encoder {Path(run).name}"))
-    said = source.record.statement() | {"overlap": overlap.value, "overlap_reasons": list(overlap.reasons)}
+    metadata = source.record.statement() | {"overlap": overlap.value, "overlap_reasons": list(overlap.reasons)}
     stage("extracting the features", quiet)
-    _write(path, _columns(dataset, opened, sides, wanted).iloc[chosen], run, info, opened, said)
+    _write(path, _columns(dataset, opened, sides, wanted).iloc[chosen], run, info, opened, metadata)
 
 
 def _sides(dataset: dataset_.Dataset, opened: store.Store, earlier: dict[str, str]) -> np.ndarray:
@@ -103,7 +103,7 @@ def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened
 
     network, _, _ = encoders.load(run)
     width = encoders.width(network)
-    said = {
+    metadata = {
         "encoder": info.name,
         "method": info.method["name"],
         "fingerprint": info.data,
@@ -113,7 +113,7 @@ def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened
     }
     beside = pa.Schema.from_pandas(columns, preserve_index=False).remove_metadata()
     features = pa.field(COLUMN, pa.list_(pa.float32(), width))
-    schema = beside.append(features).with_metadata({HEADER: json.dumps(said)})
+    schema = beside.append(features).with_metadata({HEADER: json.dumps(metadata)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -107,7 +107,7 @@ def embed(encoder: nn.Module, images: Tensor) -> Tensor:
     return vit.pos_drop(summed)
 
 
-def small_side(encoder: nn.Module, image_size: int, asked: int, share: float) -> int:
+def small_side(encoder: nn.Module, image_size: int, requested: int, share: float) -> int:
     """The side of small crops: what was requested, ``--method.local_size``, or about a share of the image's.
 
     A multiple of a vision transformer's patch, else of 8; convolutional networks get no less than 32 pixels (of a 32nd of that is
@@ -120,10 +120,10 @@ def small_side(encoder: nn.Module, image_size: int, asked: int, share: float) ->
     if vit is None and getattr(encoder, "pretrained_cfg", {}).get("fixed_input_size", False):
         raise UsageError("this network takes images of one size alone: --method.local_views 0, or another --encoder")
     step = 8 if vit is None else int(vit.patch_embed.patch_size[0])
-    if vit is not None and asked % step:
-        raise UsageError(f"--method.local_size {asked}: must be a multiple of the patch, {step} pixels")
+    if vit is not None and requested % step:
+        raise UsageError(f"--method.local_size {requested}: must be a multiple of the patch, {step} pixels")
     side = max(1, round(image_size * share / step)) * step
-    return asked or (side if vit is not None else max(side, min(32, image_size)))
+    return requested or (side if vit is not None else max(side, min(32, image_size)))
 
 
 def forward_visible(encoder: nn.Module, images: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -38,10 +38,10 @@ def networks(folders: Sequence[Folder]) -> list[tuple[str, Config]]:
     found = []
     for folder in folders:
         for name in NETWORKS:
-            said = header(folder.path / name)
-            if said:
+            headers = header(folder.path / name)
+            if headers:
                 inside = "" if folder.path.name == folder.top else f"{folder.path.name}/"
-                found.append((f"{folder.top}/{inside}{name}", said))
+                found.append((f"{folder.top}/{inside}{name}", headers))
                 break
     return found
 
@@ -54,15 +54,15 @@ def describe_configuration(folders: Sequence[Folder], tops: Sequence[Folder], ro
         tops: those that the user named.
         rows: all rows.
     """
-    configs, said = [f.config for f in folders], [s for _, s in networks(folders)]
+    configs, headers = [f.config for f in folders], [s for _, s in networks(folders)]
     methods = _several(name_of_method(m) for c in configs for m in (c.get("methods") or [method_of(c)]) if m)
     tuned = next((c for c in configs if c.get("command") == "finetune"), {})
     return {
         "kind": f"Deep learning: an encoder pretrained on unlabelled images, and {describe_training(configs)} on it."
-        if methods or said
+        if methods or headers
         else "",
-        "model": _model(said, rows),
-        "pixels": _several((pixels(one) for one in said), " "),
+        "model": _model(headers, rows),
+        "pixels": _several((pixels(one) for one in headers), " "),
         "software": _versions(tops[0]),
         "training": "; ".join(dict.fromkeys(f"`{describe_run(f)['full']}`" for f in tops))
         + ". All settings: the run's config.yaml.",
@@ -83,14 +83,16 @@ def _several(words: Iterable[str], between: str = ", ") -> str:
     return between.join(dict.fromkeys(words))
 
 
-def _model(said: Sequence[Config], rows: pd.DataFrame) -> str:
+def _model(headers: Sequence[Config], rows: pd.DataFrame) -> str:
     sizes = rows.loc[rows["metric"] == "parameters", ["encoder", "value"]].dropna().drop_duplicates()
     weights = ", ".join(f"{n} {v / 1e6:,.1f} million parameters" for n, v in zip(sizes["encoder"], sizes["value"], strict=True))
     nets = []
-    for one in said:
+    for one in headers:
         method, side = str(one.get("method", {}).get("name", "")), one.get("image_size")
-        told = f", which distinguishes {', '.join(map(str, one['classes']))}" if one.get("classes") else ""
-        nets.append(f"{one.get('timm_name')} ({name_of_method(method)}), input {side} x {side} x {one.get('in_chans')}{told}")
+        classes_text = f", which distinguishes {', '.join(map(str, one['classes']))}" if one.get("classes") else ""
+        nets.append(
+            f"{one.get('timm_name')} ({name_of_method(method)}), input {side} x {side} x {one.get('in_chans')}{classes_text}"
+        )
     return f"{_several(nets, '; ')}{f'. {weights}' if weights else ''}. The weights lie in the run folder." if nets else ""
 
 

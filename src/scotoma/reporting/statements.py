@@ -189,8 +189,8 @@ def _parts(rows: pd.DataFrame) -> dict[str, str]:
         found["fairness"] = f"{found['subgroups']} {TO_FILL}: why these groups, and what follows"
     drops = of["robustness"]
     drops = drops[(drops["metric"] == "mean_auroc_relative_drop") & (drops["corruption"] == "all")]
-    told = [f"{label_of(r['method'], r['encoder'], False)} {_format_estimate(r)}" for _, r in drops.iterrows()]
-    found["robustness"] = f"Mean relative drop of the AUROC over corrupted images: {'; '.join(told)}." if told else ""
+    drops_text = [f"{label_of(r['method'], r['encoder'], False)} {_format_estimate(r)}" for _, r in drops.iterrows()]
+    found["robustness"] = f"Mean relative drop of the AUROC over corrupted images: {'; '.join(drops_text)}." if drops_text else ""
     sane = of["explain"][of["explain"]["metric"] == "sanity_passed"]
     if len(sane):
         names = ", ".join(dict.fromkeys(str(n).replace("_", " ") for n in sane.loc[sane["value"] == 0, "explanation"]))

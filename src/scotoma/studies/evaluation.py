@@ -111,7 +111,7 @@ def warn_other_classes(data_module: Any) -> None:
 
 def replace_rows(run: Run, rows: list[Row]) -> list[Row]:
     """Put rows in place of what the same evaluators said before; a training's own rows, on validation, stay."""
-    said = {(row["evaluator"], row.get("split")) for row in rows}
+    replaced = {(row["evaluator"], row.get("split")) for row in rows}
     with run.alone():
-        run.replace_rows([row for row in read_rows(run.path) if (row.get("evaluator"), row.get("split")) not in said] + rows)
+        run.replace_rows([row for row in read_rows(run.path) if (row.get("evaluator"), row.get("split")) not in replaced] + rows)
     return rows

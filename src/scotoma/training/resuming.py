@@ -51,9 +51,9 @@ def check(run: Run, data_module: DataModule, masks: bool = False, weights: Itera
             before = pd.read_parquet(files.regular(run.path / DATA))
         except (OSError, ValueError) as error:
             raise UsageError(f"--resume: {run.path / DATA} is damaged; use --overwrite to start anew") from error
-        if told := changes(before, now):
+        if changed := changes(before, now):
             raise UsageError(
-                f"--resume: not all is as it was when the run was started: {'; '.join(told)}. "
+                f"--resume: not all is as it was when the run was started: {'; '.join(changed)}. "
                 "Bring it back as it was, or use --overwrite"
             )
         return
@@ -118,31 +118,33 @@ def _of_file(source: str | Path) -> str:
 
 def changes(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
     """What is not as it was, in a few words each; nothing of columns that were not there before, which nothing used."""
-    told = []
+    changed = []
     if before.attrs.get(_SHOWN) != now.attrs.get(_SHOWN):
-        told.append("how images are shown, or the classes, changed")
+        changed.append("how images are shown, or the classes, changed")
     weights: dict[str, str] = before.attrs.get(_WEIGHTS, {})  # what an earlier version kept has none
-    told += [f"the weights {source} changed" for source, kept in weights.items() if now.attrs[_WEIGHTS].get(source, kept) != kept]
+    changed += [
+        f"the weights {source} changed" for source, kept in weights.items() if now.attrs[_WEIGHTS].get(source, kept) != kept
+    ]
     old, new = Counter(before["pixels"]), Counter(now["pixels"])
     gone, come = (old - new).total(), (new - old).total()
     differ = int((before["pixels"].to_numpy() != now["pixels"].to_numpy()).sum()) if len(before) == len(now) else -1
     if differ == gone == come and differ:
-        told.append(f"{number(differ, 'image')} changed")
+        changed.append(f"{number(differ, 'image')} changed")
     elif gone or come:
-        told.append(f"{number(gone, 'image')} gone, {come} new")
+        changed.append(f"{number(gone, 'image')} gone, {come} new")
     elif differ:
-        told.append("the order of the images changed")
-    if len(before) != len(now) or (differ and not told[-1].endswith("changed")) or "order" in " ".join(told):
-        return told  # rows do not stand side by side
+        changed.append("the order of the images changed")
+    if len(before) != len(now) or (differ and not changed[-1].endswith("changed")) or "order" in " ".join(changed):
+        return changed  # rows do not stand side by side
     for name in (c for c in before.columns if c != "pixels"):
         words = {"split": "the split", "labels": "labels", "masks": "masks"}.get(name, name.replace("column ", "column '", 1) + "'")
         if name not in now.columns:
-            told.append(f"{words} is not there")
+            changed.append(f"{words} is not there")
             continue
         count = int((before[name].fillna("") != now[name].fillna("")).sum())
         if count:
-            told.append(f"{words} of {number(count, 'row')} changed")
-    return told
+            changed.append(f"{words} of {number(count, 'row')} changed")
+    return changed
 
 
 def _hash(column: pd.Series[Any], key: bytes) -> np.ndarray:

@@ -36,7 +36,7 @@ def read(path: str, frame: int | None, side: int | None, display: Display, level
 
 
 def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, display: Display, levels: Levels) -> Decoded:
-    asked = frame
+    requested = frame
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
@@ -55,7 +55,7 @@ def _read(file: BinaryIO, path: str, frame: int | None, side: int | None, displa
         name = image.format or "image"
         if name == "TIFF" and not tiff.pillow_reads(image):
             return _read_tiff(path, frame, display, levels)
-        several = _count(path) if asked is None else 1
+        several = _count(path) if requested is None else 1
         deep = _has_deep_colours(image, file)
         look("uint16" if deep else _type(image), display, levels)
         bits = 16 if deep else _bits(image)

@@ -186,10 +186,10 @@ def _read(line: Image.Image) -> int:
     width = min(max(16, round(line.width * LINE / line.height)), LONGEST)
     chances = _run(RECOGNISER, np.asarray(line.resize((width, LINE), Image.Resampling.BICUBIC)))[0]
     best = chances.argmax(1)
-    said = (best != 0) & np.r_[True, best[1:] != best[:-1]]  # a character stands where the network first gives it (CTC)
-    if not said.any() or chances.max(1)[said].mean() < CONFIDENCE:
+    is_first = (best != 0) & np.r_[True, best[1:] != best[:-1]]  # a character stands where the network first gives it (CTC)
+    if not is_first.any() or chances.max(1)[is_first].mean() < CONFIDENCE:
         return 0
-    return sum(_alphabet()[k].isalnum() for k in best[said].tolist())
+    return sum(_alphabet()[k].isalnum() for k in best[is_first].tolist())
 
 
 def _lines(marks: list[Mark]) -> list[Box]:

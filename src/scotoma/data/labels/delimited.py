@@ -28,7 +28,7 @@ def read(path: Path, is_header: Callable[[list[str]], bool]) -> tuple[list[list[
         is_header: whether a row names the columns that the caller needs; it settles the delimiter where several would do.
 
     Returns:
-        Rows (an empty line is an empty row), the delimiter, and lines to be said.
+        Rows (an empty line is an empty row), the delimiter, and lines to report.
 
     Raises:
         UsageError: a quotation mark that nothing closes; binary content; more than ``MOST_BYTES``, unpacked.
@@ -40,15 +40,15 @@ def read(path: Path, is_header: Callable[[list[str]], bool]) -> tuple[list[list[
         raise UsageError(f"{path}: cannot be read ({error}); copy it again") from error
     if len(content) > MOST_BYTES:
         raise UsageError(f"{path}: more than {MOST_BYTES >> 30} GiB of text: save the table as Parquet")
-    text, said = _text(path, content)
+    text, remarks = _text(path, content)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     named = re.match(r"\s*sep=(.)\n", text, re.IGNORECASE)
     if named:
-        return _rows(path, text[named.end() :], named[1]), named[1], said
+        return _rows(path, text[named.end() :], named[1]), named[1], remarks
     delimiter = _delimiter(path, text, is_header)
     if delimiter != "," and not (delimiter == "\t" and path.name.lower().endswith((".tsv", ".tsv.gz"))):
-        said.append(f"its columns are separated by {DELIMITERS[delimiter]}")
-    return _rows(path, text, delimiter), delimiter, said
+        remarks.append(f"its columns are separated by {DELIMITERS[delimiter]}")
+    return _rows(path, text, delimiter), delimiter, remarks
 
 
 def _text(path: Path, content: bytes) -> tuple[str, list[str]]:
@@ -71,11 +71,11 @@ def _text(path: Path, content: bytes) -> tuple[str, list[str]]:
         return content.decode(), []
     except UnicodeDecodeError:
         pass
-    said = ["it is not in UTF-8: read as Windows-1252 (Western European); if words look wrong, write it as UTF-8"]
+    remarks = ["it is not in UTF-8: read as Windows-1252 (Western European); if words look wrong, write it as UTF-8"]
     try:
-        return content.decode("cp1252"), said
+        return content.decode("cp1252"), remarks
     except UnicodeDecodeError:
-        return content.decode("latin-1"), said
+        return content.decode("latin-1"), remarks
 
 
 def _rows(path: Path, text: str, delimiter: str, most: int | None = None) -> list[list[str]]:

@@ -86,7 +86,7 @@ def read(dataset: Dataset, side: int, classes: Sequence[str] = (), quiet: bool =
     if len(values) > MOST_VALUES:
         raise UsageError(f"{dataset.name}: the masks hold {len(values)} different values: images, not label maps?")
     if len(values) > 1:
-        told = ", ".join(f"{value} ({count[value] / count[1:].sum():.1%})" for value in values[:SHOWN].tolist())
+        listing = ", ".join(f"{value} ({count[value] / count[1:].sum():.1%})" for value in values[:SHOWN].tolist())
         more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
-        notice(dataset.name, f"masks of {len(values)} classes beside the background, by share of their pixels: {told}{more}")
+        notice(dataset.name, f"masks of {len(values)} classes beside the background, by share of their pixels: {listing}{more}")
     return Masks(opened, at, (0, *values.tolist()))

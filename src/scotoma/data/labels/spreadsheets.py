@@ -70,26 +70,28 @@ def read(path: Path, wanted: Iterable[str] = ()) -> pd.DataFrame:
             sheet = workbook.read(path)
             top = _header(path, sheet.rows, is_header)
             _refuse_two_headers(path, sheet.rows, top, is_header)
-            said = [*sheet.said, *_fill_merged_cells(sheet, top)]
+            remarks = [*sheet.remarks, *_fill_merged_cells(sheet, top)]
             dates, rounded = (Counter(column for row, column in at if row > top) for at in (sheet.dates, sheet.rounded))
             frame = _frame(path, sheet.rows, top, "give each column with cells a name, in one header row")
             for column in (c for c in frame.columns if is_header([c])):
                 place = _place(sheet.rows[top], column)
                 if dates.get(place):
-                    said.append(f"{column}: {dates[place]} cells hold dates, into which spreadsheet programs turn ids such as 1-2")
+                    remarks.append(
+                        f"{column}: {dates[place]} cells hold dates, into which spreadsheet programs turn ids such as 1-2"
+                    )
                 if rounded.get(place):
-                    said.append(f"{column}: {rounded[place]} cells hold rounded numbers of over 15 digits: store ids as text")
+                    remarks.append(f"{column}: {rounded[place]} cells hold rounded numbers of over 15 digits: store ids as text")
             comma = False
         else:
-            rows, delimiter, said = delimited.read(path, is_header)
+            rows, delimiter, remarks = delimited.read(path, is_header)
             top = _header(path, rows, is_header)
             _refuse_two_headers(path, rows, top, is_header)
             frame, comma = _frame(path, rows, top), delimiter != ","
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from error
     if top:
-        said.append(f"row {top + 1} is its header; {top} above it {'is' if top == 1 else 'are'} skipped")
-    for line in said:
+        remarks.append(f"row {top + 1} is its header; {top} above it {'is' if top == 1 else 'are'} skipped")
+    for line in remarks:
         notice(path.name, line)
     frame.attrs = {TEXT: True, COMMA: comma}
     return frame
@@ -202,14 +204,14 @@ def infer_types(
     import pandas as pd
 
     found: dict[str, Any] = {}
-    said: dict[str, list[str]] = {"gaps": [], "words": [], "commas": []}
+    remarks: dict[str, list[str]] = {"gaps": [], "words": [], "commas": []}
     ids = set(ids)
     for column in map(str, frame.columns):
-        found[column] = _column(column, frame[column], column in ids, missing, comma, said)
+        found[column] = _column(column, frame[column], column in ids, missing, comma, remarks)
     for line, what in (("read as missing", "gaps"), ("read as classes", "words"), ("read with a decimal comma", "commas")):
-        if said[what]:
+        if remarks[what]:
             also = "; --missing WORD makes a word missing" if what == "words" else ""
-            notice(name, f"{line}: {_list_parts(said[what])}{also}")
+            notice(name, f"{line}: {_list_parts(remarks[what])}{also}")
     return pd.DataFrame(found, index=frame.index)
 
 
@@ -217,7 +219,9 @@ def _list_parts(parts: list[str], most: int = 6) -> str:
     return ", ".join(parts[:most]) + (f" and {len(parts) - most} more" if len(parts) > most else "")
 
 
-def _column(name: str, column: pd.Series[Any], is_id: bool, missing: Sequence[str], comma: bool, said: dict[str, list[str]]) -> Any:
+def _column(
+    name: str, column: pd.Series[Any], is_id: bool, missing: Sequence[str], comma: bool, remarks: dict[str, list[str]]
+) -> Any:
     """One column of text; every different cell is looked at once."""
     import pandas as pd
 
@@ -229,7 +233,7 @@ def _column(name: str, column: pd.Series[Any], is_id: bool, missing: Sequence[st
     rest = [i for i in range(len(texts)) if i not in gone and i not in words]
     if comma and not is_id and _with_commas([texts[i] for i in rest]):
         texts = [text.replace(",", ".") for text in texts]
-        said["commas"].append(name)
+        remarks["commas"].append(name)
     numeric = not is_id and bool(rest) and all(_NUMBER.fullmatch(texts[i]) for i in rest)
     if numeric:
         gone |= {i for i in rest if any(_NUMBER.fullmatch(word) and float(word) == float(texts[i]) for word in missing)}
@@ -237,12 +241,12 @@ def _column(name: str, column: pd.Series[Any], is_id: bool, missing: Sequence[st
         gone |= words
     elif words:
         shown, others = sorted(words)[:2], sorted(words)[2:]
-        said["words"] += [f"{name} {texts[i]!r} ({_cells(counts[i])})" for i in shown]
+        remarks["words"] += [f"{name} {texts[i]!r} ({_cells(counts[i])})" for i in shown]
         if others:
-            said["words"].append(f"{name} {len(others)} more such words ({_cells(sum(counts[i] for i in others))})")
+            remarks["words"].append(f"{name} {len(others)} more such words ({_cells(sum(counts[i] for i in others))})")
     if gone:
         first = ", ".join(repr(texts[i]) for i in sorted(gone)[:2]) + (", ..." if len(gone) > 2 else "")
-        said["gaps"].append(f"{name} {first} ({_cells(sum(counts[i] for i in gone))})")
+        remarks["gaps"].append(f"{name} {first} ({_cells(sum(counts[i] for i in gone))})")
     values: list[Any] = [None if i in gone else text for i, text in enumerate(texts)]
     numbers = _numbers(values) if numeric else None
     if numbers is not None:
@@ -286,15 +290,15 @@ def _numbers(values: list[Any]) -> list[Any] | None:
 
 def clean_typed(name: str, frame: pd.DataFrame, ids: Iterable[str], missing: Sequence[str] = ()) -> pd.DataFrame:
     """A frame that has types of its own -> the same, identifiers as text, ``missing`` words and numbers missing."""
-    frame, said = frame.copy(deep=False), []
+    frame, remarks = frame.copy(deep=False), []
     numbers = [float(word) for word in missing if _NUMBER.fullmatch(word)]
     for column in frame.columns if missing else ():
         gone = frame[column].astype(object).isin([*missing, *numbers])
         if gone.any():
             frame[column] = frame[column].astype(object).mask(gone, None).infer_objects()
-            said.append(f"{column} ({_cells(int(gone.sum()))})")
-    if said:
-        notice(name, f"read as missing: {_list_parts(said)}")
+            remarks.append(f"{column} ({_cells(int(gone.sum()))})")
+    if remarks:
+        notice(name, f"read as missing: {_list_parts(remarks)}")
     for column in set(ids) & set(frame.columns):
         frame[column] = ids_as_text(frame[column])
     return frame

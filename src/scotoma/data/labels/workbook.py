@@ -29,14 +29,14 @@ class Sheet:
         merged: (first row, last row, first column, last column) from 0, of each merged range, within the rectangle.
         dates: (row, column) of cells that hold dates; they read as ISO text.
         rounded: (row, column) of cells that hold numbers of more digits than a spreadsheet program keeps.
-        said: lines to be said.
+        remarks: lines to report.
     """
 
     rows: list[list[str]]
     merged: list[tuple[int, int, int, int]] = field(default_factory=list)
     dates: list[tuple[int, int]] = field(default_factory=list)
     rounded: list[tuple[int, int]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def read(path: Path) -> Sheet:
@@ -73,7 +73,7 @@ def read(path: Path) -> Sheet:
     found = _texts(path, sheet)
     if len(book.worksheets) > 1:
         also = f" ({others} of them hidden or empty)" if (others := len(book.worksheets) - len(visible)) else ""
-        found.said.append(f"of {len(book.worksheets)} sheets{also} the first visible one with cells is read, number {place + 1}")
+        found.remarks.append(f"of {len(book.worksheets)} sheets{also} the first visible one with cells is read, number {place + 1}")
     return found
 
 
@@ -98,7 +98,7 @@ def _texts(path: Path, sheet: Worksheet) -> Sheet:
         elif isinstance(cell.value, float) and abs(cell.value) >= _EXACT:
             found.rounded.append(at)
     if errors:
-        found.said.append(f"{errors} cells that hold an error such as #N/A are read as missing")
+        found.remarks.append(f"{errors} cells that hold an error such as #N/A are read as missing")
     for part in sheet.merged_cells.ranges:
         if part.min_row <= height and part.min_col <= width:
             found.merged.append((part.min_row - 1, min(part.max_row, height) - 1, part.min_col - 1, min(part.max_col, width) - 1))

@@ -242,14 +242,14 @@ def _write_levels(partial: Path, facts: pd.DataFrame) -> None:
     """Add to the settings what was decided on black and white, and what is reported of it."""
     settings = json.loads((partial / "store.json").read_text())
     decided = levelling.read_decided(partial) or {}
-    asked = read.Display.of(settings.get(ASKED, settings["display"]))
+    requested = read.Display.of(settings.get(ASKED, settings["display"]))
     found = tuple((kind, *(decided[kind] or (0.0, 1.0))) for kind in levelling.kinds(decided))
     clipped = int(facts["clipped"].notna().sum()) if "clipped" in facts.columns else 0
     bits = facts["bits"].dropna().astype(int).tolist() if "bits" in facts.columns else []
     lines = levelling.describe(decided, levelling.list_waiting(partial), bits, clipped)
     if found or lines:
-        display = replace(asked, levels=(*asked.levels, *found))
-        settings |= {"display": display.settings(), ASKED: asked.settings(), NOTICES: lines}
+        display = replace(requested, levels=(*requested.levels, *found))
+        settings |= {"display": display.settings(), ASKED: requested.settings(), NOTICES: lines}
         files.write(partial / "store.json", json.dumps(settings))
 
 

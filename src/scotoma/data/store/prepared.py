@@ -59,10 +59,10 @@ def write_store(
         dataset = replace(dataset, table=dataset.table.assign(**{store.MASK_ROW: at}))
     left_out = phi.identifying(dataset.table, columns)
     if left_out:
-        told = ", ".join(f"{name} ({reason.text})" for name, reason in left_out.items())
+        listing = ", ".join(f"{name} ({reason.text})" for name, reason in left_out.items())
         indirect = [name for name, reason in left_out.items() if not reason.direct]
         hint = f"; keep one that identifies nobody with --columns {indirect[0]}" if indirect else ""
-        notice(dataset.name, f"left out of the store as identifying: {told}{hint}")
+        notice(dataset.name, f"left out of the store as identifying: {listing}{hint}")
     drop = ("image_path", "mask_path", "frame", *left_out)
     keep = dataset.table.drop(columns=[c for c in drop if c in dataset.table.columns])
     keep.attrs[dataset_.LEFT_OUT] = {name: reason.text for name, reason in left_out.items()}

@@ -30,9 +30,9 @@ def plain_table(rows: pd.DataFrame, name: str, sheets: Sheets) -> Table:
     keys = [c for c in others if rows[c].nunique(dropna=False) > 1]
     lines = []
     for _, row in rows.head(MOST).iterrows():
-        told = [square("" if missing(row[k]) else f"{row[k]:g}" if isinstance(row[k], float) else str(row[k])) for k in keys]
+        key_cells = [square("" if missing(row[k]) else f"{row[k]:g}" if isinstance(row[k], float) else str(row[k])) for k in keys]
         lines.append(
-            line(title_of(row["metric"]), [*told, cell(row.to_frame().T), square(count(row["n"], None))], str(row["label"]))
+            line(title_of(row["metric"]), [*key_cells, cell(row.to_frame().T), square(count(row["n"], None))], str(row["label"]))
         )
     heads = [*(k.replace("_", " ") for k in keys), "value [95 % interval]", "n"]
     return {"heads": heads, "lines": lines, "sheet": sheets.add(name, rows), "more": max(0, len(rows) - MOST)}

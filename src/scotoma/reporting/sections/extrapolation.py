@@ -46,11 +46,11 @@ def _line(row: pd.Series) -> str:
 
 
 def _lines(rows: pd.DataFrame, sheets: Sheets, name: str, key: str, heads: list[tuple[float, str]],
-           told: Callable[[pd.DataFrame], Table | None]) -> Table:  # fmt: skip
+           format_cell: Callable[[pd.DataFrame], Table | None]) -> Table:  # fmt: skip
     """A line a classifier, under its use of the encoder; a column a value of ``key``."""
     lines = []
     for (use, label), part in rows.groupby(["use", "label"], sort=False):
-        cells = [told(part[part[key] == value]) for value, _ in heads]
+        cells = [format_cell(part[part[key] == value]) for value, _ in heads]
         lines.append(line(str(label), cells, title_of_use(use)))
     return {"heads": [head for _, head in heads], "lines": lines, "sheet": sheets.add(name, rows)} if lines else {}
 
