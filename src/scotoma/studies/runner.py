@@ -27,35 +27,35 @@ from scotoma.tasks.base import Task
 from scotoma.training.pretraining import assemble, describe, train
 
 
-def carry_out(run: Run, datamodule: DataModule, task: Task, quiet: bool = False) -> None:
+def carry_out(run: Run, data_module: DataModule, task: Task, quiet: bool = False) -> None:
     """Do what is not done yet, then write all rows and figures."""
     config = run.config
-    warn_few_units(datamodule)
+    warn_few_units(data_module)
     (run.path / "predictions").mkdir(exist_ok=True)
     draws = [draw(task.target, task.split, f, s) for f in config["fractions"] for s in range(config["seeds"])]
     _save_draws(run, task, draws)
-    datamodule.save_used(run.path)
+    data_module.save_used(run.path)
     networks: dict[str, str] = {}
     for method in config["methods"]:
         if reads_labels(method, task.target):
             networks[method] = config["encoder"] or plugins.variant(method)[0].default_encoder
         else:
-            networks[method] = _pretrain(run, datamodule, method, run.path / "pretrain" / slug(method), quiet)
+            networks[method] = _pretrain(run, data_module, method, run.path / "pretrain" / slug(method), quiet)
     _save_steps(run, networks)
     arms = list(arms_of(config, networks))
     for number, arm in enumerate(arms, 1):
         todo = [d for d in draws if not arm.file(run, d).exists()]
         if todo and not quiet:
             print(f"[{number}/{len(arms)}] {arm}: {len(todo)} models", flush=True)
-        for drawn, scores in _measure(run, datamodule, task, arm, todo, quiet):
+        for drawn, scores in _measure(run, data_module, task, arm, todo, quiet):
             with files.replacing(arm.file(run, drawn)) as temporary, temporary.open("wb") as file:
                 np.save(file, scores.astype(np.float32))
-    run.replace_rows(summary.rows_of(run, datamodule, task, arms, draws, networks))
+    run.replace_rows(summary.rows_of(run, data_module, task, arms, draws, networks))
     if task.is_of_images:
         summary.draw_features(run, task, networks)
 
 
-def _pretrain(run: Run, datamodule: DataModule, method: str, folder: Path, quiet: bool) -> str:
+def _pretrain(run: Run, data_module: DataModule, method: str, folder: Path, quiet: bool) -> str:
     """Pretrain one method into a run folder of its own, or find it done; the network's name."""
     if status(folder) != "finished":
         config = run.config
@@ -68,10 +68,10 @@ def _pretrain(run: Run, datamodule: DataModule, method: str, folder: Path, quiet
         arguments |= {"variant": method}  # by which rows and curves tell it from others of the same method
         if not quiet:
             print(f"pretraining {method}", flush=True)
-        parts = assemble(arguments, datamodule)
+        parts = assemble(arguments, data_module)
         inner = Run.open(folder, "pretrain", arguments, resume=True)
         try:
-            train(inner, datamodule, parts, quiet)
+            train(inner, data_module, parts, quiet)
             inner.finish()
         finally:
             inner.close()
@@ -86,16 +86,16 @@ def _save_steps(run: Run, networks: dict[str, str]) -> None:
         run.save_config(steps=steps, minutes=None, epochs=None, resolved=["steps", "minutes", "epochs"])
 
 
-def _network(run: Run, datamodule: DataModule, task: Task, arm: Arm, drawn: Draw, quiet: bool) -> Path:
+def _network(run: Run, data_module: DataModule, task: Task, arm: Arm, drawn: Draw, quiet: bool) -> Path:
     """The encoder file of an arm: pretrained, pretrained anew on the draw's labels, or random or given weights, written once."""
     given, folder = weights_of(run.config).get(arm.method), folder_of(run, task.target, arm, drawn)
     if given is None and arm.method != "random":
         if reads_labels(arm.method, task.target):
-            _pretrain(run, replace(datamodule, target=task.target.only(drawn.train)), arm.method, folder, quiet)
+            _pretrain(run, replace(data_module, target=task.target.only(drawn.train)), arm.method, folder, quiet)
         return folder
     if not (folder / encoder_header.FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        info = describe({"size": run.config["size"], "seed": run.config["seed"]}, datamodule, arm.encoder)
+        info = describe({"size": run.config["size"], "seed": run.config["seed"]}, data_module, arm.encoder)
         torch.manual_seed(run.config["seed"])
         network = encoders.build(info)
         if given is not None:
@@ -107,7 +107,7 @@ def _network(run: Run, datamodule: DataModule, task: Task, arm: Arm, drawn: Draw
 
 
 def _measure(
-    run: Run, datamodule: DataModule, task: Task, arm: Arm, draws: list[Draw], quiet: bool
+    run: Run, data_module: DataModule, task: Task, arm: Arm, draws: list[Draw], quiet: bool
 ) -> Iterator[tuple[Draw, np.ndarray]]:
     """Train a model on each draw and give what the study stores of its outputs for the test images."""
     test, inputs, last = task.examples("test"), None, None
@@ -117,7 +117,7 @@ def _measure(
         if drawn.fraction >= 1 and drawn.seed and module is not None and first.exists():
             yield drawn, np.load(first)  # all labels can be drawn in one way only, and nothing else is random here
             continue
-        source = None if arm.method == "control" else _network(run, datamodule, task, arm, drawn, quiet)
+        source = None if arm.method == "control" else _network(run, data_module, task, arm, drawn, quiet)
         if module is not None:
             if inputs is None or source != last:
                 inputs, last = _inputs(task, module, source), source

@@ -18,20 +18,20 @@ from scotoma.visualization import embedding_map
 
 
 def rows_of(
-    run: Run, datamodule: DataModule, task: Task, arms: list[Arm], draws: list[Draw], networks: dict[str, str]
+    run: Run, data_module: DataModule, task: Task, arms: list[Arm], draws: list[Draw], networks: dict[str, str]
 ) -> list[Row]:
     """All rows of the study.
 
     Args:
         run: the study.
-        datamodule: its images.
+        data_module: its images.
         task: the kind of its target.
         arms: what is compared.
         draws: of labels, for each fraction.
         networks: method -> name of its network.
     """
     test = task.examples("test")
-    rows: list[Row] = data_rows(datamodule)
+    rows: list[Row] = data_rows(data_module)
     for method in networks:
         rows += [{**row, "method": method} for row in read_rows(run.path / "pretrain" / slug(method))]
     about: Row = {"target": ",".join(task.target.columns), "split": "test"}
@@ -44,10 +44,10 @@ def rows_of(
         common["protocol"] = _protocol(run, task, arm)
         if arm.method != "control":
             source = weights_of(run.config).get(arm.method) or folder_of(run, task.target, arm, draws[-1])
-            common["overlap"] = datamodule.overlap_in_words(source)
+            common["overlap"] = data_module.overlap_in_words(source)
             if arm.method != "random" and (arm.method, arm.encoder) not in looked:
                 looked.add((arm.method, arm.encoder))
-                rows.append(datamodule.overlap(source).row(method=arm.method, encoder=arm.encoder))
+                rows.append(data_module.overlap(source).row(method=arm.method, encoder=arm.encoder))
         curve: dict[int, list[float]] = {}
         for fraction in run.config["fractions"]:
             chosen = [d for d in draws if d.fraction == fraction]
