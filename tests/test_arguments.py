@@ -12,7 +12,7 @@ import pytest
 
 import scotoma
 from scotoma import cli
-from scotoma.arguments import DataArgs, check_arguments, configuration
+from scotoma.arguments import RANGES, DataArgs, check_arguments, configuration
 from scotoma.errors import UsageError
 
 
@@ -167,3 +167,28 @@ def test_messages_name_arguments_in_python_and_flags_on_the_command_line(capsys:
     assert capsys.readouterr().err == "scotoma: --label_fraction 2.0: must be above 0 and at most 1\n"
     with pytest.raises(UsageError, match=r"^`label_fraction`"):  # the command leaves nothing behind
         scotoma.finetune("phantom:20", "cardiomegaly", "nowhere", label_fraction=2.0)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("fractions", [0.1, 0.0], "--fractions 0.0: must be above 0 and at most 1"), ("fractions", 1.5, "--fractions 1.5"),
+    ("steps", 0, "--steps 0: must be above 0"), ("steps", {"mae": 5, "dino": -1}, "--steps -1: must be above 0"),
+    ("size", 15, "--size 15: must be at least 16"), ("size", "auto", None), ("fractions", [0.01, 1], None), ("steps", None, None),
+])  # fmt: skip
+def test_ranges_are_checked_once_for_every_verb(name: str, value: Any, message: str | None) -> None:
+    if message is None:
+        assert verb("x", "y", **{name: value})
+    else:
+        with pytest.raises(UsageError, match=message.replace(f"--{name}", f"`{name}`")):
+            verb("x", "y", **{name: value})
+
+
+def test_every_range_is_of_an_argument_and_every_number_has_one() -> None:
+    free = {"seed", "offset", "weights"}  # any number
+    numbers = {
+        name
+        for found in (scotoma_verb.__annotations__ for scotoma_verb in map(cli.function_of, cli.VERBS.keys() - {"list"}))
+        for name, hint in found.items()
+        if {int, float} & {hint, *get_args(hint)} or any({int, float} & set(get_args(one)) for one in get_args(hint))
+    }
+    assert set(RANGES) <= numbers
+    assert numbers - set(RANGES) <= free | {"channels", "shares"}  # choices, and three that sum to one

@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import numbers
+import operator
 import re
 import types
 import typing
@@ -27,6 +28,17 @@ RENAMED = {"evaluators": "with"}  # where the flag has another name than the arg
 OLD = {"readers": "annotators"}  # names of arguments and keys of version 0.1.0, read for one version more
 NOT_CONFIGURATION = ("out", "overwrite", "resume", "keep_checkpoints", "quiet")
 _SWITCHES = (True, False)
+_SHARE = "above 0 and at most 1"
+RANGES = {  # of a number, or of each of several; the same in every verb
+    **dict.fromkeys(("fractions", "label_fraction"), _SHARE),
+    **dict.fromkeys(("steps", "epochs", "minutes", "batch_size", "finetune_steps", "finetune_batch_size"), "above 0"),
+    **dict.fromkeys(("devices", "accumulate", "seeds", "every", "images"), "at least 1"),
+    **dict.fromkeys(("learning_rate", "finetune_learning_rate", "weight_decay", "patience"), "at least 0"),
+    **dict.fromkeys(("size", "finetune_size"), "at least 16"),
+    "drop_path": "at least 0 and below 1",
+    "folds": "at least 2",
+}
+_WITHIN = {"above": operator.gt, "at least": operator.ge, "at most": operator.le, "below": operator.lt}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +130,7 @@ def check_arguments(function: Callable[..., R]) -> Callable[..., R]:
             except _Unfit:
                 shown = repr(value) if isinstance(value, (str, numbers.Number, bool, type(None))) else f"a {type(value).__name__}"
                 raise UsageError(f"{name}={shown}: must be {wanted(hints[name])}") from None
+            _check_range(name, values[name])
         for name, group in groups.items():
             values[name] = group(**{f.name: values.pop(f.name) for f in dataclasses.fields(group) if f.name in values})
         return values
@@ -135,6 +148,15 @@ def check_arguments(function: Callable[..., R]) -> Callable[..., R]:
     setattr(checked, "__signature__", signature)  # noqa: B010 (mypy knows no such attribute)
     del checked.__wrapped__  # which documentation would show, with its dataclass
     return checked
+
+
+def _check_range(name: str, value: Any) -> None:
+    """Refuse a number that is not within the range of its argument."""
+    several = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    for number in several if name in RANGES else ():
+        limits = [limit.rpartition(" ") for limit in RANGES[name].split(" and ")]
+        if isinstance(number, (int, float)) and not all(_WITHIN[how](number, float(limit)) for how, _, limit in limits):
+            raise UsageError(f"--{flag_name(name)} {number}: must be {RANGES[name]}")
 
 
 def _flat_docstring(text: str, groups: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from scotoma.arguments import POSITIONAL, RENAMED, DataArgs, choices_of, flag_name
+from scotoma.arguments import POSITIONAL, RANGES, RENAMED, DataArgs, choices_of, flag_name
 
 WIDTH = 100  # characters
 _OF_DATA = {field.name for field in dataclasses.fields(DataArgs)}
@@ -48,8 +48,10 @@ def page(verb: str, function: Callable[..., Any], actions: list[Any], hints: dic
             text = f"{method}; see `scotoma list methods`"
         elif action.default is True:
             text += f" (default: true; {flag} false)"
-        elif action.default is not None and action.default is not False:
-            text += f" (default: {_shown(action.default)})"
+        else:
+            default = [] if action.default is None or action.default is False else [f"default: {_shown(action.default)}"]
+            facts = [*default, *([RANGES[name]] if name in RANGES else [])]
+            text += f" ({', '.join(facts)})" if facts else ""
         group = of_method if name.startswith("method.") else about_data if name in _OF_DATA else options
         group = needed if name in required else group
         if name in places:

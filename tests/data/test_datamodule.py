@@ -144,8 +144,6 @@ def test_a_wrong_request_is_found_before_anything_is_decoded(
     monkeypatch.setattr("scotoma.data.store.store.prepare", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(UsageError, match=message):
         made("phantom:30", **options)
-    with pytest.raises(UsageError, match="--size 8"):
-        gather(data="phantom:30", size=8)
 
 
 def test_a_target_of_the_headers_is_read_once_they_are(write_dicom: Callable[..., Path], tmp_path: Path) -> None:

@@ -53,8 +53,6 @@ def evaluate(
     """
     arguments = configuration(locals())
     fractions = fractions or [1.0]
-    if any(not 0 < f <= 1 for f in fractions) or seeds < 1:
-        raise UsageError("--fractions must be above 0 and at most 1, --seeds at least 1")
     for name in evaluators or ():
         plugins.check("evaluators", name)
     preflight.weights_file(run)

@@ -55,7 +55,7 @@ def finetune(
         decoder: segmentation decoder: unet, deeplabv3plus or upernet for a convolutional network, upernet or setr_pup for a
             vision transformer; auto takes the first of these.
         size: input image size in pixels; by default that of the pretraining.
-        label_fraction: fraction of the training and validation labels to use, above 0 and at most 1.
+        label_fraction: fraction of the training and validation labels to use.
         steps: training length in optimiser steps.
         batch_size: images per step.
         learning_rate: peak learning rate; 0: chosen by a learning-rate finder, with a figure.
@@ -85,12 +85,6 @@ def finetune(
         RunError: the run failed.
     """
     arguments = configuration(locals())
-    if not 0 < label_fraction <= 1:
-        raise UsageError(f"--label_fraction {label_fraction}: must be above 0 and at most 1")
-    if steps <= 0 or batch_size <= 0:
-        raise UsageError("--steps and --batch_size must be above 0")
-    if not 0 <= drop_path < 1 or learning_rate < 0:
-        raise UsageError("--drop_path must be at least 0 and below 1, --learning_rate at least 0")
     rule = _rule(threshold)
     preflight.weights_file(encoder)
     finished = preflight.is_finished(Path(out), "finetune", arguments, overwrite, resume)

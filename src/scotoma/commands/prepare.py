@@ -61,10 +61,6 @@ def prepare(
         UsageError: the request is wrong; nothing was written.
         RunError: the disk is full, an image unreadable under `strict`; what was decoded waits beside `out` for the next try.
     """
-    if size < 16:
-        raise UsageError(f"--size {size}: images need at least 16 pixels")
-    if every < 1:
-        raise UsageError(f"--every {every}: at least 1")
     from scotoma.data.dataset import TABLE
 
     if (Path(out) / TABLE).exists():

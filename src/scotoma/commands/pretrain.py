@@ -110,9 +110,8 @@ def pretrain(
     if minutes is None and epochs is None and steps is None:
         minutes = DEFAULT_MINUTES
     lengths = {"minutes": minutes, "epochs": epochs, "steps": steps}
-    for name, value in {**lengths, "batch_size": batch_size, "learning_rate": learning_rate, "accumulate": accumulate}.items():
-        if value is not None and value != "auto" and value <= 0:
-            raise UsageError(f"--{name} {value}: must be above 0")
+    if learning_rate == 0:
+        raise UsageError("--learning_rate 0: must be above 0")
     if reads_labels and not target:
         raise UsageError(f"{method} trains on labels: name them with --target")
     arguments |= lengths | {
@@ -122,7 +121,7 @@ def pretrain(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
     }
-    if devices < 1 or (devices > 1 and not launcher.several()):
+    if devices > 1 and not launcher.several():
         raise UsageError(f"--devices {devices}: from Python, start the script with `torchrun --nproc_per_node {max(2, devices)}`")
     if shard and not launcher.several():
         raise UsageError("--shard deals a method out over several devices: name their number with --devices")

@@ -70,8 +70,6 @@ def split(
         raise UsageError(f"{out} exists: name another file, or use --overwrite")
     if shares and (len(shares) != 3 or min(shares) < 0 or shares[0] <= 0 or abs(sum(shares) - 1) > 1e-6):
         raise UsageError("--shares: three numbers, of train, val and test, that sum to 1")
-    if folds is not None and folds < 2:
-        raise UsageError(f"--folds {folds}: at least 2")
     if sum(v is not None for v in (test_where, test_after, keep)) > 1 or (folds and keep):
         raise UsageError("give one of --test_where, --test_after and --keep; --folds does not go with --keep")
     from scotoma.data import sources

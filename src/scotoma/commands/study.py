@@ -89,10 +89,6 @@ def study(
         plugins.variant(method)
     if not methods or len(set(methods)) < len(methods):
         raise UsageError("--methods: name each method once, separated by commas")
-    if any(not 0 < f <= 1 for f in fractions) or min(seeds, finetune_steps, finetune_batch_size) < 1:
-        raise UsageError(
-            "--fractions must be above 0 and at most 1, --seeds, --finetune_steps and --finetune_batch_size at least 1"
-        )
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
         raise UsageError("give one of --minutes, --epochs and --steps")
     if minutes is None and epochs is None and steps is None:

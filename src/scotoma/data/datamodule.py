@@ -183,8 +183,6 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     """
     if modality_name != "auto":
         modality(modality_name)
-    if size < 16:
-        raise UsageError(f"--size {size}: images need at least 16 pixels")
     stage("reading the table", quiet)
     dataset = table.load(data, labels, on, annotators, missing)
     if display is not None:
