@@ -111,7 +111,7 @@ def pretrain(
         minutes = DEFAULT_MINUTES
     lengths = {"minutes": minutes, "epochs": epochs, "steps": steps}
     if learning_rate == 0:
-        raise UsageError("--learning_rate 0: must be above 0")
+        raise UsageError(f"--learning_rate {learning_rate}: must be above 0")
     if reads_labels and not target:
         raise UsageError(f"{method} trains on labels: name them with --target")
     arguments |= lengths | {
