@@ -301,7 +301,7 @@ def test_rows_that_name_one_image_are_told_with_what_they_differ_in(tmp_path: Pa
     )
     assert len(sources.load(frame)) == 5
     text = (
-        "table: 2 rows name 1 images between them, with different label: each row is an example of its own; --annotators majority"
+        "table: 2 rows name 1 images between them, with different label: each row is an example of its own; `annotators` majority"
     )
     assert text in capsys.readouterr().err
     sources.load(frame.drop(index=2)), sources.load(frame.drop(columns="box"), annotators="majority")

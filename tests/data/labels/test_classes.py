@@ -56,7 +56,7 @@ def test_minus_one_beside_zero_and_one_is_refused_until_it_is_settled() -> None:
 
 def test_marks_numbers_and_cells_of_several_findings_are_said(capsys) -> None:  # type: ignore[no-untyped-def]
     settled(["a", "-", "Unknown", "b", "N/A", "-"])
-    assert "'-' (2), 'Unknown' (1), 'N/A' (1) taken as classes; --missing '-,Unknown,N/A'" in capsys.readouterr().err
+    assert "'-' (2), 'Unknown' (1), 'N/A' (1) taken as classes; `missing` '-,Unknown,N/A'" in capsys.readouterr().err
     settled(["2.1", "2.10", "3"])
     assert "'2.1' and '2.10': one number each, kept apart as classes" in capsys.readouterr().err
     settled(["A", "A|B", "B", "C; D"] * 3)

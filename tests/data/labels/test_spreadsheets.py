@@ -116,7 +116,7 @@ def test_every_word_for_missing_is_counted(tmp_path: Path, capsys) -> None:  # t
     words = ["Mass", "NA", "n/a", "NIL", "none", "none", "Cyst"]
     (tmp_path / "t.csv").write_text("code,kind\n" + "".join(f"{k},{word}\n" for k, word in enumerate(words)))
     assert read(tmp_path / "t.csv", "code")["kind"] == words
-    assert "kind 'NA' (1 cell), kind 'n/a' (1 cell), kind 2 more such words (3 cells); --missing" in capsys.readouterr().err
+    assert "kind 'NA' (1 cell), kind 'n/a' (1 cell), kind 2 more such words (3 cells); `missing`" in capsys.readouterr().err
 
 
 def test_words_for_missing_are_classes_among_words_and_missing_among_numbers(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
