@@ -60,7 +60,7 @@ def test_marks_numbers_and_cells_of_several_findings_are_said(capsys) -> None:  
     settled(["2.1", "2.10", "3"])
     assert "'2.1' and '2.10': one number each, kept apart as classes" in capsys.readouterr().err
     settled(["A", "A|B", "B", "C; D"] * 3)
-    assert "1 classes name several findings with '|' between (3 rows): --separator '|'" in capsys.readouterr().err
+    assert "1 classes name several findings with '|' between (3 rows): `separator` '|'" in capsys.readouterr().err
     settled(["left, upper", "right, lower"])
     assert capsys.readouterr().err == ""
 
