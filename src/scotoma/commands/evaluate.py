@@ -84,7 +84,7 @@ def evaluate(
     trains = not info.targets or any(getattr(plugins.module("evaluators", name), "TRAINS", True) for name in evaluators or ())
     if split == "all" and trains:
         raise UsageError("--split all leaves no rows to train on: it is for a finished model and evaluators that train nothing")
-    material = gather(
+    data_module = gather(
         **vars(source),
         target=target or None,
         numbers=numbers,
@@ -96,38 +96,38 @@ def evaluate(
         display=info.display,
         quiet=quiet,
     )
-    if material.target is None:
+    if data_module.target is None:
         raise UsageError("name what to predict with --target")
-    label_columns.warn(material, info.method)
-    require_tested(material)
+    label_columns.warn(data_module, info.method)
+    require_tested(data_module)
     if of_the_model and not numbers:
-        warn_other_classes(material)
+        warn_other_classes(data_module)
     from scotoma.data.labels.targets import require_classes
     from scotoma.evaluators.base import Context, warn_few_units
     from scotoma.models import segmentation_decoders
 
     stamp = stamp_of(Path(run))
-    about = data_rows(material)
+    about = data_rows(data_module)
     if out is None:
         refuse_another_test(Path(run), about)
     network, info, linear = encoders.load(run)
     head = linear or segmentation_decoders.load(run, network, info)
     for name in ("train", "test") if trains else ("test",):
-        require_classes(material.target, material.split.rows(name), f"split {name}", trains=name == "train")
+        require_classes(data_module.target, data_module.split.rows(name), f"split {name}", trains=name == "train")
     context = Context(
-        network, info, head, material.dataset, material.store, material.split, material.target, tuple(sorted(fractions)), seeds,
+        network, info, head, data_module.dataset, data_module.store, data_module.split, data_module.target, tuple(sorted(fractions)), seeds,
         info.method["name"], keep_identity,
     )  # fmt: skip
     chosen = evaluators or ["linear" if head is None else context.task.evaluator]
-    notice(material.dataset.name, f"tested on {len(context.test)} labelled images: {material.rule}")
-    warn_few_units(material)
+    notice(data_module.dataset.name, f"tested on {len(context.test)} labelled images: {data_module.rule}")
+    warn_few_units(data_module)
     stage(f"evaluating: {', '.join(chosen)}", quiet)
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:
-        overlap = material.overlap(run)
+        overlap = data_module.overlap(run)
         about.append(overlap.row(method=context.name, encoder=info.name))
         found, failed = carry_out(
-            opened, context, chosen, about, material.overlap_in_words(run), None if out else (Path(run), stamp)
+            opened, context, chosen, about, data_module.overlap_in_words(run), None if out else (Path(run), stamp)
         )
         if found and out is not None:
             opened.finish()
@@ -137,7 +137,7 @@ def evaluate(
         kept = f"the rows of {', '.join(n for n in chosen if n not in failed)} are in {opened.path}" if found else ""
         for name, error in failed.items():
             if not isinstance(error, UsageError):
-                notice(material.dataset.name, f"--with {name} failed{kept and '; ' + kept}")
+                notice(data_module.dataset.name, f"--with {name} failed{kept and '; ' + kept}")
                 raise error
         raise UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
     return Rows(found)

@@ -100,7 +100,7 @@ def finetune(
     from scotoma.training import label_columns
 
     info = encoder_header.read_info(encoder)
-    material = gather(
+    data_module = gather(
         **vars(source),
         target=target,
         numbers=regression,
@@ -111,8 +111,8 @@ def finetune(
         display=info.display,
         quiet=quiet,
     )
-    assert material.target is not None
-    label_columns.warn(material, info.method)
+    assert data_module.target is not None
+    label_columns.warn(data_module, info.method)
     stage("building the network", quiet)
     from scotoma.data.labels.targets import require_classes
     from scotoma.data.splits.label_draws import draw
@@ -121,9 +121,9 @@ def finetune(
     from scotoma.tasks.base import FineTuning, task_of
     from scotoma.training import resuming
 
-    task = task_of(material.dataset, material.store, material.split, material.target, quiet=quiet)
+    task = task_of(data_module.dataset, data_module.store, data_module.split, data_module.target, quiet=quiet)
     if finished:
-        return RunResult(resuming.confirm_finished(Path(out), material, not task.is_of_images, [encoder]))
+        return RunResult(resuming.confirm_finished(Path(out), data_module, not task.is_of_images, [encoder]))
     tuning = FineTuning(
         steps,
         batch_size,
@@ -140,8 +140,8 @@ def finetune(
         decoder,
         rule,
     )
-    drawn = draw(material.target, material.split, label_fraction, source.seed)
-    require_classes(material.target, drawn.train, "training")
+    drawn = draw(data_module.target, data_module.split, label_fraction, source.seed)
+    require_classes(data_module.target, drawn.train, "training")
     if frozen and (tuning.encoder_args or drop_path):
         raise UsageError("--frozen leaves the encoder as it is: --method arguments and --drop_path are for one that is trained")
     dilated = segmentation_decoders.STRIDE if decoder == "deeplabv3plus" else 0
@@ -149,19 +149,24 @@ def finetune(
     task.require(tuning, network, info, drawn)
     run = Run.open(Path(out), "finetune", arguments, overwrite, resume)
     try:
-        resuming.check(run, material, not task.is_of_images, [encoder])
-        material.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
+        resuming.check(run, data_module, not task.is_of_images, [encoder])
+        data_module.save_used(run.path)  # before the first step: what an interrupted run holds is found, too
         model, costs = task.train(network, info, drawn, tuning, run)
         model = task.calibrate(model, drawn, tuning)
-        record = material.record(np.union1d(drawn.seen, drawn.val))  # validation rows choose: they are no test either
+        record = data_module.record(np.union1d(drawn.seen, drawn.val))  # validation rows choose: they are no test either
         encoders.save(run.path / preflight.MODEL, model.network, replace(model.info, trained_on=record), model.head)
-        common = {"method": info.method["name"], "encoder": info.name, "target": ",".join(material.target.columns), "split": "val"}
+        common = {
+            "method": info.method["name"],
+            "encoder": info.name,
+            "target": ",".join(data_module.target.columns),
+            "split": "val",
+        }
         run.replace_rows([])  # without those of a run that was killed between its rows and its end
         run.add_rows(costs, **{**common, "evaluator": "finetune", "split": "train"})
         validated = task.validate(model, drawn)
         run.add_rows(validated, **common, evaluator=task.row_keys("linear" if frozen else "finetune")["evaluator"])
         run.finish(keep_checkpoints)
-        _print_validation(material.dataset.name, validated, task.headline)
+        _print_validation(data_module.dataset.name, validated, task.headline)
     finally:
         run.close()
     return RunResult(run.path)

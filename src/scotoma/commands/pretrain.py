@@ -139,7 +139,7 @@ def pretrain(
     from scotoma.data.datamodule import gather
 
     with launcher.first_here():
-        material = gather(
+        data_module = gather(
             **vars(source),
             target=target if reads_labels else None,
             size=size,
@@ -153,7 +153,7 @@ def pretrain(
         from scotoma.training import resuming
 
         masks = chosen.requirements(settings).masks
-        return RunResult(resuming.confirm_finished(Path(out), material, masks, [init] if init else []))
+        return RunResult(resuming.confirm_finished(Path(out), data_module, masks, [init] if init else []))
     stage("building the network", quiet)
     from scotoma.training.pretraining import (
         assemble,
@@ -161,10 +161,10 @@ def pretrain(
         train,  # torch and timm
     )
 
-    parts = assemble(arguments, material)
+    parts = assemble(arguments, data_module)
     run = open_run(Path(out), arguments, overwrite, resume)
     try:
-        train(run, material, parts, quiet)
+        train(run, data_module, parts, quiet)
         run.finish(keep_checkpoints)
     finally:
         run.close()

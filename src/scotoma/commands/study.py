@@ -113,7 +113,7 @@ def study(
         resolve(encoder, size)
     from scotoma.data.datamodule import gather
 
-    material = gather(
+    data_module = gather(
         **vars(source),
         target=target,
         numbers=regression,
@@ -125,24 +125,24 @@ def study(
     )
     from scotoma.data.labels.targets import require_classes
 
-    assert material.target is not None
+    assert data_module.target is not None
     for name in ("train", "test"):
-        require_classes(material.target, material.split.rows(name), f"split {name}", trains=name == "train")
+        require_classes(data_module.target, data_module.split.rows(name), f"split {name}", trains=name == "train")
     from scotoma.training import label_columns, resuming
 
-    task = task_of(material.dataset, material.store, material.split, material.target)
+    task = task_of(data_module.dataset, data_module.store, data_module.split, data_module.target)
     if finished:
         return RunResult(
-            resuming.confirm_finished(Path(out), material, not task.is_of_images, [c for c in controls if c not in CONTROLS])
+            resuming.confirm_finished(Path(out), data_module, not task.is_of_images, [c for c in controls if c not in CONTROLS])
         )
     for method in methods:
-        label_columns.refuse(material, method)
+        label_columns.refuse(data_module, method)
     from scotoma.studies.runner import carry_out
 
     run = Run.open(Path(out), "study", arguments, overwrite, resume)
     try:
-        resuming.check(run, material, not task.is_of_images, compared)
-        carry_out(run, material, task, quiet)
+        resuming.check(run, data_module, not task.is_of_images, compared)
+        carry_out(run, data_module, task, quiet)
         run.finish()
     finally:
         run.close()
