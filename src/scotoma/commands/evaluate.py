@@ -115,9 +115,18 @@ def evaluate(
     for name in ("train", "test") if trains else ("test",):
         require_classes(data_module.target, data_module.split.rows(name), f"split {name}", trains=name == "train")
     context = Context(
-        network, info, head, data_module.dataset, data_module.store, data_module.split, data_module.target, tuple(sorted(fractions)), seeds,
-        info.method["name"], keep_identity,
-    )  # fmt: skip
+        network,
+        info,
+        head,
+        data_module.dataset,
+        data_module.store,
+        data_module.split,
+        data_module.target,
+        tuple(sorted(fractions)),
+        seeds,
+        info.method["name"],
+        keep_identity,
+    )
     chosen = evaluators or ["linear" if head is None else context.task.evaluator]
     notice(data_module.dataset.name, f"tested on {len(context.test)} labelled images: {data_module.rule}")
     warn_few_units(data_module)
