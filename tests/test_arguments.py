@@ -47,6 +47,10 @@ def test_numbers_of_numpy_and_whole_floats_are_numbers() -> None:
     assert type(found["steps"]) is int
     assert type(found["quiet"]) is bool
     assert verb("d", "x", steps={"mae": 3})["steps"] == {"mae": 3}
+    nil = np.array  # of no dimension
+    found = verb("d", nil("x"), nil(0.5), steps=nil(7), size=np.str_("auto"), rule=np.float32(0.1), quiet=nil(True))
+    assert found == verb("d", ["x"], [0.5], steps=7, size="auto", rule="0.1", quiet=True)
+    assert type(found["size"]) is str
     assert verb("d", "x", size="auto")["size"] == "auto"
 
 
@@ -61,6 +65,8 @@ def test_numbers_of_numpy_and_whole_floats_are_numbers() -> None:
         ("size", 1.5, "size=1.5: must be a whole number or auto"),
         ("size", "large", "size='large': must be a whole number or auto"),
         ("quiet", "yes", "quiet='yes': must be true or false"),
+        ("quiet", np.array([True, False]), "quiet=a ndarray: must be true or false"),
+        ("rate", 10**400, f"rate={10**400}: must be a number"),
         ("evaluators", {"a": 1}, "evaluators=a dict: must be names with commas between"),
         ("out", 5j, "out=5j: must be text or a path"),
     ],

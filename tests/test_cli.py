@@ -95,6 +95,12 @@ def test_flags_positionals_lists_and_switches(called: Callable[..., dict[str, An
     assert called("study", "--data", "d", "--classes", "0,1", "--target", "y", "--methods", "mae")["classes"] == ["0", "1"]
     assert called("study", "--data", "d", "--target", "1", "--methods", "mae,simclr")["target"] == ["1"]
     assert called("report", "runs/a", "runs/b")["runs"] == [Path("runs/a"), Path("runs/b")]
+    values = called("evaluate", "d.csv", "--run", "runs/a")  # what has no flag takes the places that are left
+    assert (values["run"], values["data"]) == ("runs/a", "d.csv")
+
+
+def test_a_comma_in_quotes_is_no_end(called: Callable[..., dict[str, Any]]) -> None:
+    assert called("audit", "d", "--missing", '"not done, or lost", 6" film')["missing"] == ["not done, or lost", '6" film']
 
 
 def test_the_arguments_of_the_chosen_method(called: Callable[..., dict[str, Any]]) -> None:
@@ -135,7 +141,11 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
         ("study --data phantom:20 --fractions 0.1,x", "--fractions [0.1, 'x']: must be numbers with commas between;"),
         ("study --data phantom:20 --steps x", "--steps x: must be a whole number or {NAME: VALUE, ...};"),
         ("pretrain --data phantom:20 --size", "--size needs a value"),
+        ("pretrain --data phantom:20 --batch_size=", "--batch_size '': must be a whole number or auto;"),
         ("pretrain phantom:20 more", "'more': a value without a flag"),
+        ("pretrain --data phantom:20 more", "'more': a value without a flag"),
+        ("report --runs a b", "'b': a value without a flag"),
+        ("audit --data phantom:20 --target a --target b", "--target is there twice: name all after one, with commas between"),
         ("pretrain phantom:20 --readers soft", "--readers is called --annotators now"),
         ("pretrain", "data"),
         ("pretrain --data phantom:20 --steps 3 --minutes 1", "one of --minutes, --epochs and --steps"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import math
 import numbers
 import operator
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -244,6 +244,8 @@ def _fitted(value: Any, hint: Any) -> Any:
             except _Unfit:
                 continue
         raise _Unfit
+    if hint is not str and getattr(value, "shape", None) == ():  # of NumPy; text is as it shows itself, 0.1 in any precision
+        value = value.item()
     origin = typing.get_origin(hint)
     if origin is list:
         return [_fitted(item, typing.get_args(hint)[0]) for item in _items(value)]
@@ -269,9 +271,9 @@ def _one_of(value: Any, known: tuple[Any, ...]) -> Any:
 
 def _plain(value: Any, hint: Any) -> Any:
     if hint is bool:
-        return bool(_one_of(value.item() if hasattr(value, "item") else value, _SWITCHES))
+        return bool(_one_of(value, _SWITCHES))
     if hint in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if float(value).is_integer() or (hint is float and math.isfinite(value)):
+        if abs(typing.cast("float", value)) <= sys.float_info.max and (hint is float or value == hint(value)):
             return hint(value)
     elif hint is str and isinstance(value, (str, Path, numbers.Real)) and not isinstance(value, bool):
         return str(value)

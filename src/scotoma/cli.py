@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import importlib
 import inspect
@@ -160,7 +161,7 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     known = {action.dest for action in parser._actions}
     _check_names(verb, known, config, arguments)
     parser.set_defaults({k: v for k, v in config.items() if v is not None})
-    typed = dict(flag[2:].split("=", 1) for flag in _rewritten(verb, function, method, arguments))
+    typed = _rewritten(verb, function, method, arguments)
     # a folder named 007 is no number, a patient null not nobody: text stays as it was typed, and the parser is shown a word for it
     hints = _hints(function, method)
     verbatim = {k: v for k, v in typed.items() if _is_text(hints.get(k))}
@@ -220,13 +221,14 @@ def _hints(function: Callable[..., Any], method: str | None) -> dict[str, Any]:
     return found
 
 
-def _rewritten(verb: str, function: Callable[..., Any], method: str | None, arguments: list[str]) -> list[str]:
+def _rewritten(verb: str, function: Callable[..., Any], method: str | None, arguments: list[str]) -> dict[str, str]:
     """What a user types -> what jsonargparse reads: positionals get their flag, ``a,b`` becomes a list, a bare switch is true."""
     hints = _hints(function, method)
     lists = {name for name, hint in hints.items() if "list[" in str(hint) or "tuple[" in str(hint)}
     switches = {name for name, hint in hints.items() if hint is bool}
     names = {new: old for old, new in RENAMED.items()}
-    queue, done = list(arguments), []
+    queue = list(arguments)
+    done: dict[str, str] = {}
     positional = []
     while queue:
         argument = queue.pop(0)
@@ -244,23 +246,27 @@ def _rewritten(verb: str, function: Callable[..., Any], method: str | None, argu
         if name in ("config", "method"):
             continue
         if name in lists:
+            if name in done:
+                raise UsageError(f"--{flag} is there twice: name all after one, with commas between")
             value = _as_list(value, quoted=not re.search(r"\[(int|float)\b", str(hints[name])))
-        done.append(f"--{name}={value}")
-    places = [name for name in inspect.signature(function).parameters if name in POSITIONAL]
+        done[name] = value
+    places = [name for name in inspect.signature(function).parameters if name in POSITIONAL and name not in done]
     if positional and places == ["runs"]:
-        return [*done, f"--runs=[{','.join(map(json.dumps, positional))}]"]
-    if len(positional) > len(places):
+        done["runs"] = f"[{','.join(map(json.dumps, positional))}]"
+    elif len(positional) > len(places):
         raise UsageError(f"{positional[len(places)]!r}: a value without a flag; see scotoma {verb} --help")
-    return [*done, *(f"--{name}={value}" for name, value in zip(places, positional, strict=False))]
+    else:
+        done |= zip(places, positional, strict=False)
+    return done
 
 
 def _as_list(text: str, quoted: bool) -> str:
-    """``a,b`` as a list; of words that may look like numbers, quoted."""
+    """``a,b`` or ``"a,b",c`` as a list; of words that may look like numbers, quoted."""
     if text.startswith("["):
         if not quoted or _is_json(text):
             return text
         text = text.removeprefix("[").removesuffix("]")
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in next(csv.reader([text], skipinitialspace=True), ()) if part.strip()]
     return "[" + ",".join(json.dumps(part) if quoted else part for part in parts) + "]"
 
 
@@ -321,7 +327,8 @@ def _plainly(message: str, hints: dict[str, Any]) -> str:
     found = re.match(r'Parser key "([\w.]+)"', message)
     if found is None or found[1] not in hints:
         return message.rstrip(".")
-    return f"--{flag_name(found[1])} {message.rpartition('value: ')[2]}: must be {wanted(hints[found[1]])}"
+    value = message.rpartition("value:")[2].strip() or "''"
+    return f"--{flag_name(found[1])} {value}: must be {wanted(hints[found[1]])}"
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:

@@ -61,12 +61,14 @@ def in_python(text: str) -> str:
         "`evaluators` metrics failed; see `method_args['mask_ratio']`"
         >>> in_python("holds a withdrawn patient: `scotoma purge P --yes` removes it")
         'holds a withdrawn patient: `scotoma purge P --yes` removes it'
+        >>> in_python("/data/--odd/x holds nothing: name another with --labels.")
+        '/data/--odd/x holds nothing: name another with `labels`.'
     """
     if AT_COMMAND_LINE.get():
         return text
     parts = text.split("`")  # between backquotes stands a command
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"(?<![\w-])--([a-z]\w*)(?:\.(\w+))?", _argument, parts[i])
+        parts[i] = re.sub(r"(?<![\w/-])--([a-z]\w*)(?:(?<=--method)\.(\w+))?(?![\w/-])", _argument, parts[i])
     return "`".join(parts)
 
 
