@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import threading
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -15,8 +20,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from scotoma import cli
 from scotoma.commands.audit import audit
-from scotoma.data.io import dicom_phi, text_detector
+from scotoma.data.io import dicom_phi, read, text_detector
 from scotoma.errors import RunError, UsageError
+from scotoma.quality import audit as images
+from scotoma.quality.audit import AuditedTable
 from scotoma.run_folder import read_rows, status
 
 PLACES = ((0.28, 0.5), (0.72, 0.5))
@@ -270,3 +277,30 @@ def test_dicom_files_of_which_some_state_no_view(tmp_path: Path, write_dicom: An
     rows = audit(tmp_path / "scans", quiet=True)
     assert next(r["value"] for r in rows if r.get("column") == "view" and r.get("class") == "PA") == 8
     assert next(r["value"] for r in rows if r.get("column") == "view" and r.get("class") == "missing") == 8
+
+
+def test_the_caller_s_filters_of_warnings_are_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that hid a decoder's warnings left all warnings hidden: each restored what the other had set."""
+    came, first_left, numbers = threading.Barrier(2), threading.Event(), itertools.count()
+
+    def wait(*args: Any) -> Any:
+        number = next(numbers)
+        with contextlib.ExitStack() as stack:
+            if number == 1:
+                came.wait(30)
+            stack.enter_context(read.one_line("a"))
+            if number == 0:
+                came.wait(30)
+                came.wait(30)
+            else:
+                came.wait(30)
+                first_left.wait(30)
+        first_left.set()
+        raise read.ImageError("not needed here")
+
+    monkeypatch.setattr(read, "read", wait)
+    table = pd.DataFrame({"image_path": ["phantom:0"] * 2})
+    part = AuditedTable(SimpleNamespace(name="a", table=table), None)  # type: ignore[arg-type]
+    before = list(warnings.filters)
+    images._confidential(part, SimpleNamespace(names=["0", "1"]), quiet=True)  # type: ignore[arg-type]
+    assert warnings.filters == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -179,7 +180,8 @@ def _confidential(part: AuditedTable, own: ImageSet, quiet: bool) -> list[Findin
         notice(part.dataset.name, text)
     picks = spread(len(paths), most)
     chosen = np.zeros(len(paths), bool)
-    with ThreadPoolExecutor() as pool:
+    # threads that hide a decoder's warnings by turns would leave all warnings hidden in the caller's process: hide them around all
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor() as pool:
         read_all = pool.map(lettered, picks.tolist())
         chosen[picks] = list(track(read_all, "looking for text", len(picks), transient=True, disable=quiet))
     looked = "" if len(picks) == len(paths) else f" (of {len(picks)} looked at)"
