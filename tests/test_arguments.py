@@ -198,3 +198,8 @@ def test_every_range_is_of_an_argument_and_every_number_has_one() -> None:
     }
     assert set(RANGES) <= numbers
     assert numbers - set(RANGES) <= free | {"channels", "shares"}  # choices, and three that sum to one
+
+
+def test_an_unknown_argument_is_named_with_the_function_and_the_nearest() -> None:
+    with pytest.raises(TypeError, match=r"^verb\(\): got an unexpected keyword argument 'step'; did you mean 'steps'\?$"):
+        verb("x", "y", step=1)

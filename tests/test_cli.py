@@ -147,7 +147,7 @@ def test_a_config_repeats_and_flags_override_it(tmp_path: Path, called: Callable
         ("report --runs a b", "'b': a value without a flag"),
         ("audit --data phantom:20 --target a --target b", "--target is there twice: name all after one, with commas between"),
         ("pretrain phantom:20 --readers soft", "--readers is called --annotators now"),
-        ("pretrain", "data"),
+        ("pretrain", "name DATA"),
         ("pretrain --data phantom:20 --steps 3 --minutes 1", "one of --minutes, --epochs and --steps"),
         ("pretrain --data phantom:20 --steps 0", "--steps 0"),
         ("pretrain --data phantom:20 --steps 2 --modality xay", "xray"),
@@ -342,3 +342,20 @@ def test_each_part_of_a_run_is_announced_as_it_begins_unless_it_is_to_be_quiet(
     assert parts == [f"scotoma: {stage} ..." for stage in stages]
     assert main([*command, "--out", str(tmp_path / "b"), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_misspelt_flag_is_refused_before_anything_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "phantom:20", "--sise", "32"]) == 2
+    assert capsys.readouterr().err == "scotoma: unknown flag --sise; did you mean --size?\n"
+
+
+def test_what_is_missing_is_named_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "finetune") == "scotoma: name DATA and --target and --encoder; see scotoma finetune --help"
+    assert refused(capsys, "evaluate", "runs/a") == "scotoma: name DATA; see scotoma evaluate --help"
+
+
+def test_a_switch_has_its_flag_even_where_another_verb_takes_such_an_argument_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a value without a flag" in refused(capsys, "purge", "patient", "more")
+    assert main(["purge", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "\n  --runs  " in text and text.startswith("usage: scotoma purge [PATIENT] [options]")

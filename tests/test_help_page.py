@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from scotoma import cli
-from scotoma.arguments import POSITIONAL, flag_name
+from scotoma.arguments import flag_name, positional_arguments
 
 
 def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -19,10 +19,11 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_argument_has_a_line_with_a_noun_phrase(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(verb, capsys)
     usage, _, page = text.partition("\n\n")
-    for name, parameter in inspect.signature(cli.function_of(verb)).parameters.items():
+    parameters = inspect.signature(cli.function_of(verb)).parameters
+    for name, parameter in parameters.items():
         if name in ("method_args",):
             continue
-        flag = name.upper() if name in POSITIONAL else f"--{flag_name(name)}"
+        flag = name.upper() if name in positional_arguments(parameters) else f"--{flag_name(name)}"
         lines = page.splitlines()
         at = [i for i, line in enumerate(lines) if line.startswith(f"  {flag} ") or line == f"  {flag}"]
         assert len(at) == 1, flag

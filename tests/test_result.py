@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scotoma.errors import UsageError
-from scotoma.result import RunResult
+from scotoma.result import Rows, RunResult
 
 
 def test_a_result_is_a_path_with_metrics_weights_and_a_table(tmp_path: Path) -> None:
@@ -36,3 +36,13 @@ def test_a_metric_with_several_values_is_refused_not_chosen(tmp_path: Path) -> N
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UsageError, match="auroc has several values here"):
         RunResult(tmp_path).metrics  # noqa: B018
+
+
+def test_metrics_are_those_of_the_test_set_where_there_is_one() -> None:
+    rows = Rows([
+        {"evaluator": "finetune", "metric": "loss", "value": 9.0, "split": "train"},
+        {"evaluator": "finetune", "metric": "auroc", "value": 0.7, "split": "val"},
+    ])  # fmt: skip
+    assert rows[:1] and Rows(rows[:1]).metrics == {"loss": 9.0}
+    assert rows.metrics == {"auroc": 0.7}
+    assert Rows([*rows, {"evaluator": "metrics", "metric": "auroc", "value": 0.6, "split": "test"}]).metrics == {"auroc": 0.6}

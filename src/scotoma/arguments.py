@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import numbers
@@ -123,7 +124,12 @@ def check_arguments(function: Callable[..., R]) -> Callable[..., R]:
         for old in OLD.keys() & kwargs.keys() - signature.parameters.keys():
             notice("scotoma", f"the argument {old} is called {OLD[old]} now; the old name goes with the next version")
             kwargs[OLD[old]] = kwargs.pop(old)
-        values = signature.bind(*args, **kwargs).arguments
+        try:
+            values = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            unknown = next((name for name in kwargs if name not in signature.parameters), "")
+            near = difflib.get_close_matches(unknown, signature.parameters, n=1)
+            raise TypeError(f"{function.__name__}(): {error}" + (f"; did you mean {near[0]!r}?" if near else "")) from None
         for name, value in values.items():
             try:
                 values[name] = _fitted(value, hints.get(name, Any))
@@ -199,6 +205,11 @@ def wanted(hint: Any) -> str:
     """The values that a type takes, in words."""
     either = typing.get_args(hint) if _is_union(hint) else (hint,)
     return " or ".join(_words(one) for one in either if one is not type(None))
+
+
+def positional_arguments(signature: Mapping[str, inspect.Parameter]) -> list[str]:
+    """The arguments that may stand without their flag, in their order."""
+    return [name for name, p in signature.items() if name in POSITIONAL and p.annotation is not bool]
 
 
 def choices_of(hint: Any) -> list[str]:

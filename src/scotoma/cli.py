@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from scotoma import plugins, processes
-from scotoma.arguments import OLD, POSITIONAL, RENAMED, flag_name, wanted
+from scotoma.arguments import OLD, POSITIONAL, RENAMED, flag_name, positional_arguments, wanted
 from scotoma.distributed import launcher
 from scotoma.errors import AT_COMMAND_LINE, ScotomaError, UsageError, stage
 
@@ -39,7 +39,7 @@ VERBS = {
     "find": "runs, stores and caches that hold a patient, by keyed hash",
     "purge": "removal of a withdrawn patient from caches, stores and embeddings; or of the whole cache",
     "report": "run folders -> one self-contained report.html",
-    "list": "methods, encoders, datasets, evaluators; one line each",
+    "list": "methods, encoders, datasets, evaluators, corruptions, attributions; one line each",
 }
 TRACEBACK = "SCOTOMA_TRACEBACK"  # set: an unforeseen error is shown in full
 
@@ -153,6 +153,8 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> dic
     config = _config(verb, arguments)
     takes_method = "method_args" in inspect.signature(function).parameters
     method = _method(function, arguments, config)
+    own = set(inspect.signature(function).parameters) - {"method_args"}
+    _check_names(verb, own, {}, [a for a in arguments if not a.startswith("--method.")])  # before torch is imported
     stage("importing torch", method is None or "--quiet" in arguments)
     parser = _parser(verb, function, method)
     if takes_method:
@@ -250,7 +252,7 @@ def _rewritten(verb: str, function: Callable[..., Any], method: str | None, argu
                 raise UsageError(f"--{flag} is there twice: name all after one, with commas between")
             value = _as_list(value, quoted=not re.search(r"\[(int|float)\b", str(hints[name])))
         done[name] = value
-    places = [name for name in inspect.signature(function).parameters if name in POSITIONAL and name not in done]
+    places = [name for name in positional_arguments(inspect.signature(function).parameters) if name not in done]
     if positional and places == ["runs"]:
         done["runs"] = f"[{','.join(map(json.dumps, positional))}]"
     elif len(positional) > len(places):
@@ -313,7 +315,7 @@ def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
             raise UsageError(f"{text}; see scotoma {verb} --help")
 
     parser = Parser(prog=f"scotoma {verb}", description=(function.__doc__ or "").strip().split("\n")[0])
-    parser.add_argument("--config", help="repeat a run: its config.yaml; flags override it")
+    parser.add_argument("--config", help="arguments from a YAML file, such as a run's config.yaml; flags override it")
     skip: set[str | int] = {"method_args", "method"} if method is not None else set()
     parser.add_function_arguments(function, skip=skip, fail_untyped=False)
     if method is not None:
@@ -324,6 +326,11 @@ def _parser(verb: str, function: Callable[..., Any], method: str | None) -> Any:
 
 def _plainly(message: str, hints: dict[str, Any]) -> str:
     """What jsonargparse reports of a value that will not do, in the user's words."""
+    if lacking := re.match(r"the following arguments are required: ([\w, ]+)", message):
+        names = lacking[1].split(", ")
+        places = [name for name in names if name in POSITIONAL]
+        flags = [f"--{flag_name(name)}" for name in names if name not in POSITIONAL]
+        return f"name {' and '.join([*(name.upper() for name in places), *flags])}"
     found = re.match(r'Parser key "([\w.]+)"', message)
     if found is None or found[1] not in hints:
         return message.rstrip(".")

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from scotoma.arguments import POSITIONAL, RANGES, RENAMED, DataArgs, choices_of, flag_name
+from scotoma.arguments import RANGES, RENAMED, DataArgs, choices_of, flag_name, positional_arguments
 
 WIDTH = 100  # characters
 _OF_DATA = {field.name for field in dataclasses.fields(DataArgs)}
@@ -27,13 +27,13 @@ def page(verb: str, function: Callable[..., Any], actions: list[Any], hints: dic
         method: whose arguments are among the flags.
     """
     signature = inspect.signature(function).parameters
-    places = [name for name in signature if name in POSITIONAL]
+    places = positional_arguments(signature)
     required = [name for name, p in signature.items() if p.default is p.empty]
     words = [name.upper() if name in required else f"[{name.upper()}]" for name in places]
     words += [f"--{flag_name(name)} {name.upper()}" for name in required if name not in places]
     parser = argparse.ArgumentParser(
         prog=f"scotoma {verb}",
-        usage=f"scotoma {verb} {' '.join(words)} [options]",
+        usage=" ".join(["scotoma", verb, *words, "[options]"]),
         description=_description(function),
         formatter_class=_Formatter,
         add_help=False,
@@ -45,11 +45,11 @@ def page(verb: str, function: Callable[..., Any], actions: list[Any], hints: dic
         if name == "help":
             text = "this page"
         elif name == "method":
-            text = f"{method}; see `scotoma list methods`"
+            text = f"see `scotoma list methods` (here: {method})"
         elif action.default is True:
             text += f" (default: true; {flag} false)"
         else:
-            default = [] if action.default is None or action.default is False else [f"default: {_shown(action.default)}"]
+            default = [] if action.default in (None, "") or action.default is False else [f"default: {_shown(action.default)}"]
             facts = [*default, *([RANGES[name]] if name in RANGES else [])]
             text += f" ({', '.join(facts)})" if facts else ""
         group = of_method if name.startswith("method.") else about_data if name in _OF_DATA else options

@@ -68,15 +68,15 @@ class Rows(list[Row]):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Metric -> value over all classes and label draws.
+        """Metric -> value over all classes and label draws: of the test set, else of the validation set, else of the training.
 
         Raises:
             UsageError: a metric has several values, of several methods, evaluators or label fractions.
         """
+        whole = [row for row in self if row["evaluator"] != "data" and all(row.get(key) is None for key in _PARTS)]
+        sets = [[row for row in whole if row.get("split") == name] for name in ("test", "val", "train", None)]
         found: dict[str, Any] = {}
-        for row in self:
-            if row["evaluator"] == "data" or any(row.get(key) is not None for key in _PARTS):
-                continue
+        for row in next(filter(None, sets), []):
             if found.setdefault(row["metric"], row["value"]) != row["value"]:
                 raise UsageError(f"{row['metric']} has several values here: choose among the rows")
         return found

@@ -198,3 +198,13 @@ def test_leakage_that_was_allowed_is_in_the_rows_and_in_the_card(grey_folder) ->
         assert sum(r["value"] for r in rows if r["metric"] == "shared_between_sides") == shared
         told = statements._data(pd.DataFrame(rows), False, [])["split"]
         assert told == ("By patient; but the run allows leakage." if shared else "By patient: none is in two sets.")
+
+
+def test_an_evaluator_that_cannot_do_with_the_data_is_refused_before_any_runs(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scotoma.evaluators.subgroups._columns", lambda _: {})
+    monkeypatch.setattr("scotoma.evaluators.majority.evaluate", lambda _: pytest.fail("it ran"))
+    with pytest.raises(UsageError, match=r"needs a column that divides the test rows .* or leave subgroups out"):
+        measured(encoder, ["majority", "subgroups"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -110,7 +110,7 @@ def one_of(rng: np.random.Generator) -> np.ndarray:
 
 def test_a_table_without_such_a_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs a column that divides the test rows"):
-        subgroups.evaluate(made(tmp_path, sex="F"))
+        subgroups.require_data(made(tmp_path, sex="F"))
 
 
 def test_targets_that_are_always_positive_are_refused(tmp_path: Path) -> None:

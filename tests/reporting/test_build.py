@@ -279,3 +279,19 @@ def test_a_run_folder_that_is_itself_a_link_is_read(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", auroc("simclr", "linear", (0.6, 0.7, 0.8, 0.9)), {"command": "evaluate", "data": "x.csv"})
     (tmp_path / "link").symlink_to(folder)
     assert build([tmp_path / "link"]).exists()
+
+
+@pytest.mark.parametrize(("other", "warned"), [
+    ("{'version': 1, 'steps': 10, 'head': 'zero'}", False), ("{'version': 1, 'steps': 20, 'head': 'zero'}", True),
+    ("{'version': 2, 'steps': 10, 'head': 'probe'}", True),
+])  # fmt: skip
+def test_other_settings_are_warned_of_and_a_study_design_is_not(other: str, warned: bool, tmp_path: Path) -> None:
+    """Fine-tuning of random weights starts at a zero head, of pretrained ones at a probe: in one study, by design."""
+    rows = list(study_rows())
+    for row in rows:
+        if row["evaluator"] == "finetune":
+            row["protocol"] = other if row.get("method") == "random" else "{'version': 1, 'steps': 10, 'head': 'probe'}"
+    assert any(row.get("protocol") == other for row in rows)
+    text = Page(build([write(tmp_path / "run", rows)]).read_text()).text
+    assert ("Numbers that may not be compared" in text) == warned
+    assert ("a zero head with random ones" in text) == ("zero" in other)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from scotoma import preflight
 from scotoma.arguments import TableArgs, check_arguments, configuration
-from scotoma.errors import RunError
+from scotoma.errors import RunError, stage
 from scotoma.result import Rows
 
 SIZE = 96  # at which images are decoded: the default of the other verbs, which find them done
@@ -58,6 +58,7 @@ def audit(
     from scotoma.reporting.audit import print_findings, write
     from scotoma.run_folder import Run
 
+    stage("reading the table", quiet)
     dataset = sources.load(**vars(source))
     asked = target or [c for c in ("label",) if c in dataset.table.columns]
     dataset, asked = classes.split_findings(dataset, asked, separator)
@@ -70,9 +71,11 @@ def audit(
     arguments["target"] = target
     run = Run.open(Path(out), "audit", arguments, overwrite) if out is not None else None
     try:
+        stage("preparing the store", quiet)
         ready = AuditedTable(*store.prepare(dataset, SIZE, quiet=quiet))
         other = None if second is None else AuditedTable(*store.prepare(second, SIZE, ready.store.channels, quiet=quiet))
         known = [targets.read(ready.dataset, [name]) for name in asked if target or has_classes(ready.dataset, name)]
+        stage("looking for problems", quiet)
         findings, rows = find_problems(dataset, ready, other, known, quiet)
         findings = worst_first(findings + labels_of(remarks))
         found = [{"protocol": PROTOCOL, **f.row()} for f in findings] + rows

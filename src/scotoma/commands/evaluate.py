@@ -67,6 +67,7 @@ def evaluate(
     from scotoma.studies.evaluation import (
         carry_out,
         refuse_another_test,
+        refuse_by_data,
         refuse_by_header,
         require_tested,
         stamp_of,
@@ -130,13 +131,13 @@ def evaluate(
     chosen = evaluators or ["linear" if head is None else context.task.evaluator]
     notice(data_module.dataset.name, f"tested on {len(context.test)} labelled images: {data_module.rule}")
     warn_few_units(data_module)
-    stage(f"evaluating: {', '.join(chosen)}", quiet)
+    refuse_by_data(chosen, context)
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)
     try:
         overlap = data_module.overlap(run)
         about.append(overlap.row(method=context.name, encoder=info.name))
         found, failed = carry_out(
-            opened, context, chosen, about, data_module.overlap_in_words(run), None if out else (Path(run), stamp)
+            opened, context, chosen, about, data_module.overlap_in_words(run), None if out else (Path(run), stamp), quiet
         )
         if found and out is not None:
             opened.finish()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from scotoma.arguments import TableArgs, check_arguments
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, stage
 
 
 @check_arguments
@@ -68,6 +68,8 @@ def prepare(
     from scotoma.data import sources
     from scotoma.data.store.prepared import write_store
 
+    stage("reading the table", quiet)
     dataset = sources.load(**vars(source))
+    stage("preparing the store", quiet)
     display = {"windows": windows, "equalize": equalize, "offset": offset, "redact": redact}
     return write_store(dataset, Path(out), size, channels, columns or [], display, axis, every, skip_empty, strict, quiet)

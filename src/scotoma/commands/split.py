@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scotoma.arguments import TableArgs, check_arguments
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, stage
 
 
 @check_arguments
@@ -75,6 +75,7 @@ def split(
     from scotoma.data import sources
     from scotoma.data.splits.table_split import split_table
 
+    stage("reading the table", quiet)
     raw = sources.read(**vars(source))
     return split_table(
         raw, source.data, out, target, classes, by, test_where, test_after, folds, keep, shares, copies, seed, separator, quiet

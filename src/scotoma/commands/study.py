@@ -86,7 +86,7 @@ def study(
     arguments = configuration(locals())
     fractions = sorted(set(fractions or [0.01, 0.1, 1.0]))
     for method in methods:
-        plugins.variant(method)
+        plugins.check("methods", method.partition("?")[0])
     if not methods or len(set(methods)) < len(methods):
         raise UsageError("--methods: name each method once, separated by commas")
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
@@ -94,6 +94,8 @@ def study(
     if minutes is None and epochs is None and steps is None:
         minutes = 10.0
     stage("importing torch", quiet)
+    for method in methods:
+        plugins.variant(method)
     from scotoma.tasks.base import FineTuning, choose, task_of
 
     kind = choose(target, regression)

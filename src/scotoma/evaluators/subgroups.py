@@ -35,6 +35,19 @@ FEW_PATIENTS, FEW_OF_A_CLASS = 30, 10  # a subgroup with fewer patients is small
 Samples = dict[tuple[str, int | None], np.ndarray]  # (1 + resamples,) of a metric and class; of None, over the classes
 
 
+def require_data(context: Context) -> None:
+    """Refuse a table without a column of subgroups, before any evaluator runs.
+
+    Raises:
+        UsageError: no column divides the test rows.
+    """
+    if not _columns(context):
+        raise UsageError(
+            "--with subgroups needs a column that divides the test rows (sex, age, view, site): add one to the table, "
+            "join one with --labels, or leave subgroups out"
+        )
+
+
 def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     """AUROC, sensitivity, specificity and balanced accuracy of each subgroup, and their largest difference in each column.
 
@@ -45,13 +58,9 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
         subgroups that are not small, where there are two.
 
     Raises:
-        UsageError: no column divides the test rows; no target has both classes there; the classifier predicts something else.
+        UsageError: no target has both classes there; the classifier predicts something else.
     """
     columns = _columns(context)
-    if not columns:
-        raise UsageError(
-            "--with subgroups needs a column that divides the test rows (sex, age, view, site): join one with --labels"
-        )
     test, units = context.test, context.split.units[context.test]
     cases = check_cases(context.target.y[test], _predict(context)[test])
     testable = [k for k in cases.columns("auroc") if _rarest(cases, units, [k])]

@@ -24,7 +24,7 @@ from scotoma.reporting.naming import SECTIONS, data_name, label_of
 from scotoma.reporting.origin import origins
 from scotoma.reporting.page import templates
 from scotoma.reporting.parts import find_parts
-from scotoma.reporting.reading import Folder, describe_run, frame, images_of, read
+from scotoma.reporting.reading import Folder, describe_run, frame, images_of, mixed_protocols, read
 from scotoma.reporting.results import find_classifiers, headlines, results, select_test, target_view
 from scotoma.reporting.statements import facts
 from scotoma.run_folder import withdrawal_sentence, withdrawn, write_atomically
@@ -102,7 +102,8 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "compared": compared,
         "by_intervals": any(v["pixel"] is not None for v in views) or any(f["also"] for c in compared for f in c["findings"]),
         "validated": training.validation_tables(chosen_by, sheets),
-        "protocols": sorted(str(e) for e, p in found.groupby("evaluator")["protocol"].nunique().items() if p > 1),
+        "protocols": mixed_protocols(found),
+        "heads": {"probe", "zero"} <= set(found["protocol"].str.extract(r"'head': '(\w+)'")[0].dropna()),
         "paired": bool(tested["p_holm"].notna().any() or (found["metric"] == "auroc_difference").any()),
         "folders": [
             (f.top if f in runs else f"{f.top}: {f.path.name}", f.text)

@@ -95,6 +95,12 @@ def frame(folders: Iterable[Folder]) -> pd.DataFrame:
     return rows.drop_duplicates(ignore_index=True)
 
 
+def mixed_protocols(rows: pd.DataFrame) -> list[str]:
+    """Evaluators whose rows were made under different settings; how an arm's head starts is a study's design and none."""
+    settings = rows["protocol"].str.replace(r", 'head': '\w+'", "", regex=True)
+    return sorted(str(name) for name, count in settings.groupby(rows["evaluator"]).nunique().items() if count > 1)
+
+
 def has_unknown_keys(rows: pd.DataFrame, keys: Collection[str]) -> pd.Series:
     """(n,) bool: rows with a key that is neither common nor among ``keys`` and that differs between rows of one network."""
     found = pd.Series(False, index=rows.index)

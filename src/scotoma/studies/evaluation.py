@@ -8,7 +8,7 @@ from typing import Any
 from scotoma import plugins
 from scotoma.data import encoder_header, evaluated_images
 from scotoma.data.datamodule import TESTED_ON
-from scotoma.errors import RunError, UsageError, notice
+from scotoma.errors import RunError, UsageError, notice, stage
 from scotoma.run_folder import Row, Run, read_rows, status
 
 
@@ -19,6 +19,7 @@ def carry_out(
     about: list[Row],
     overlap: int | str,
     tested: tuple[Path, tuple[int, ...]] | None,
+    quiet: bool = False,
 ) -> tuple[list[Row], dict[str, Exception]]:
     """Rows and figures of each evaluator into the run as they come, after those about the data; and who failed, and why.
 
@@ -31,6 +32,7 @@ def carry_out(
     found: list[Row] = []
     failed: dict[str, Exception] = {}
     for name in names:
+        stage(f"evaluating: {name}", quiet)
         module = plugins.module("evaluators", name)
         common = context.common | ({"method": "control"} if getattr(module, "CONTROL", False) else {"overlap": overlap})
         try:
@@ -78,6 +80,13 @@ def refuse_by_header(evaluators: list[str], info: Any) -> None:
             wrong.append(str(error))
     if evaluators and len(wrong) == len(evaluators):
         raise UsageError("; ".join(dict.fromkeys(wrong)))
+
+
+def refuse_by_data(evaluators: list[str], context: Any) -> None:
+    """Refuse an evaluator that cannot do with these data, before the first of them runs (``require_data``)."""
+    for name in evaluators:
+        if hasattr(module := plugins.module("evaluators", name), "require_data"):
+            module.require_data(context)
 
 
 def stamp_of(run: Path) -> tuple[int, ...]:
