@@ -103,6 +103,8 @@ def variant(text: str) -> tuple[Any, dict[str, Any]]:
     name, _, query = text.partition("?")
     chosen = method(name)
     pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    if lacking := [key for key, equals, _ in pairs if not equals]:
+        raise UsageError(f"{text}: give {lacking[0]} a value, {name}?{lacking[0]}=VALUE")
     return chosen, chosen.parse({key: value for key, _, value in pairs})
 
 

@@ -261,3 +261,16 @@ def test_a_few_real_labels_go_further_after_pretraining(data_root: Path, tmp_pat
     rows = [r for r in read_rows(run) if r["metric"] == "auroc_difference"]
     assert len(rows) == 1 and rows[0]["low"] > 0
     assert np.isfinite(json.loads((run / "rows.jsonl").read_text().splitlines()[-1])["value"])
+
+
+@pytest.mark.parametrize(("methods", "more", "message"), [
+    ("simclr,mae", {"encoder": "resnet10t"}, "mae needs a vision transformer"),
+    ("simclr,mae?masking=nope", {}, "masking"), ("mae?masking", {}, r"mae\?masking: give masking a value, mae\?masking=VALUE"),
+])  # fmt: skip
+def test_a_wrong_method_leaves_no_folder_and_nothing_is_trained(
+    methods: str, more: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scotoma.studies.runner.train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(UsageError, match=message):
+        study("phantom:40", "cardiomegaly", methods.split(","), tmp_path / "out", steps=2, size=32, quiet=True, **more)
+    assert not (tmp_path / "out").exists()

@@ -30,6 +30,8 @@ from scotoma.training.pretraining import assemble, describe, train
 def carry_out(run: Run, data_module: DataModule, task: Task, quiet: bool = False) -> None:
     """Do what is not done yet, then write all rows and figures."""
     config = run.config
+    for method in config["methods"]:  # a wrong one is refused before the first is trained
+        assemble(_pretraining_of(config, method), data_module)
     warn_few_units(data_module)
     (run.path / "predictions").mkdir(exist_ok=True)
     draws = [draw(task.target, task.split, f, s) for f in config["fractions"] for s in range(config["seeds"])]
@@ -58,14 +60,7 @@ def carry_out(run: Run, data_module: DataModule, task: Task, quiet: bool = False
 def _pretrain(run: Run, data_module: DataModule, method: str, folder: Path, quiet: bool) -> str:
     """Pretrain one method into a run folder of its own, or find it done; the network's name."""
     if status(folder) != "finished":
-        config = run.config
-        shared = ["data", "labels", "on", "annotators", "target", "classes", "size", "channels", "modality", "minutes", "epochs"]
-        shared += ["missing", "separator", "seed", "strict", "allow_leakage", "encoder"]
-        steps = config["steps"].get(method) if isinstance(config["steps"], dict) else config["steps"]
-        automatic = ("init", "batch_size", "learning_rate", "weight_decay", "precision")
-        arguments: dict[str, Any] = {k: config.get(k) for k in shared} | dict.fromkeys(automatic)
-        arguments |= {"method": method.partition("?")[0], "method_args": plugins.variant(method)[1], "steps": steps}
-        arguments |= {"variant": method}  # by which rows and curves tell it from others of the same method
+        arguments = _pretraining_of(run.config, method)
         if not quiet:
             print(f"pretraining {method}", flush=True)
         parts = assemble(arguments, data_module)
@@ -76,6 +71,17 @@ def _pretrain(run: Run, data_module: DataModule, method: str, folder: Path, quie
         finally:
             inner.close()
     return str(read_config(folder)["encoder"])
+
+
+def _pretraining_of(config: dict[str, Any], method: str) -> dict[str, Any]:
+    """The configuration of the pretraining by a study's method."""
+    shared = ["data", "labels", "on", "annotators", "target", "classes", "size", "channels", "modality", "minutes", "epochs"]
+    shared += ["missing", "separator", "seed", "strict", "allow_leakage", "encoder"]
+    steps = config["steps"].get(method) if isinstance(config["steps"], dict) else config["steps"]
+    automatic = ("init", "batch_size", "learning_rate", "weight_decay", "precision")
+    arguments: dict[str, Any] = {k: config.get(k) for k in shared} | dict.fromkeys(automatic)
+    arguments |= {"method": method.partition("?")[0], "method_args": plugins.variant(method)[1], "steps": steps}
+    return arguments | {"variant": method}  # by which rows and curves tell it from others of the same method
 
 
 def _save_steps(run: Run, networks: dict[str, str]) -> None:
