@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -201,3 +204,12 @@ def test_decoding_imports_onnxruntime_only_where_text_is_painted_over(folder: Pa
     result = subprocess.run([sys.executable, "-c", code, str(folder / "0.png")], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines() == ["[]", "['onnxruntime']"]
     assert decode_worker.SECONDS >= 60
+
+
+def test_the_detector_reports_nothing_to_anyone(tmp_path: Path) -> None:
+    """onnxruntime writes an id of the machine below the cache and reports sessions, unless it is told not to before its import."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    code = "from scotoma.data.io import text_detector as t; t._session(next(t.models().glob('*.onnx')).name)"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

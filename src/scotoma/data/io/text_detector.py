@@ -9,6 +9,7 @@ slanted and mirrored ones are mostly missed. ``docs/results/audit.md`` has the m
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -102,6 +103,7 @@ def paint_over(pixels: np.ndarray, boxes: list[Box]) -> np.ndarray:
 
 @cache
 def _session(name: str) -> Any:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # from 1.29 on it writes an id of the machine and reports sessions to its maker
     import onnxruntime
 
     folder = models()
