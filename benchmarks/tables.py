@@ -259,7 +259,7 @@ def next_table() -> str:
 
 
 def explanations_table() -> str:
-    """A line a method of explanation: do its maps find the lesion, are they faithful, do they hang on the weights?"""
+    """One line per method of explanation: do its maps find the lesion, are they faithful, do they depend on the weights?"""
     rows = read("evidence_explanations")
     columns = {
         "pointing_game": "pointing game", "pointing_game_random_weights": "the same, random weights",

@@ -9,24 +9,13 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from scotoma import cli, plugins
-from scotoma.data.labels.columns import SPELLINGS
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages."""
-    for path, text in {
-        "reference/cli.md": _commands(),
-        "reference/evaluators.md": _evaluators(),
-        "reference/_columns.md": "",
-    }.items():
-        if text:
-            files.append(File.generated(config, path, content=text))
+    for path, text in {"reference/cli.md": _commands(), "reference/evaluators.md": _evaluators()}.items():
+        files.append(File.generated(config, path, content=text))
     return files
-
-
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in the table of recognised columns."""
-    return markdown.replace("<!-- columns -->", _columns()) if "<!-- columns -->" in markdown else markdown
 
 
 def _commands() -> str:
@@ -42,8 +31,3 @@ def _commands() -> str:
 def _evaluators() -> str:
     lines = ["# Evaluators\n\n`scotoma evaluate RUN DATA --with NAME,NAME`\n\n| name | what it measures |\n|---|---|"]
     return "\n".join([*lines, *(f"| `{name}` | {text} |" for name, text in plugins.summaries("evaluators").items())]) + "\n"
-
-
-def _columns() -> str:
-    lines = ["| column | also read as |\n|---|---|"]
-    return "\n".join([*lines, *(f"| `{name}` | {', '.join(f'`{s}`' for s in others)} |" for name, others in SPELLINGS.items())])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scotoma import cli
+from scotoma.data.labels.columns import SPELLINGS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -43,3 +44,8 @@ def test_every_key_of_a_row_is_described() -> None:
     rows = [json.loads(line) for file in ROOT.glob("tests/fixtures/runs/*/rows.jsonl") for line in file.read_text().splitlines()]
     common = {key for key in {k for row in rows for k in row} if sum(key in row for row in rows) > len(rows) / 4}
     assert common - described == set()
+
+
+def test_every_spelling_of_a_column_is_listed() -> None:
+    table = re.findall(r"^\| `(\w+)` \| (`.+`) \|$", (ROOT / "docs" / "how_to" / "table.md").read_text(), flags=re.MULTILINE)
+    assert {name: tuple(re.findall(r"`(\w+)`", spellings)) for name, spellings in table} == SPELLINGS

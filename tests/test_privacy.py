@@ -160,7 +160,7 @@ def plant(root: Path, name: str, k: int, pixels: np.ndarray, write_dicom: Callab
 
 @pytest.fixture
 def planted(write_dicom: Callable[..., Path], tmp_path: Path) -> Path:
-    """``table.csv`` of forty images of twenty patients, two broken, a folder a patient; and ``labels.csv`` of annotators."""
+    """``table.csv`` of forty images of twenty patients, two broken, one folder per patient; and ``labels.csv`` of annotators."""
     rng, rows, sheet = np.random.default_rng(0), [], []
     for k in range(40):
         kind, patient = k // 2 % 2, k // 2

@@ -173,7 +173,7 @@ SHEETS = {  # sheet -> image name -> class, or a word of the line that refuses i
     "error_cells": lambda i: None if i % 6 == 5 else "ba"[i % 2],
     "ids_as_dates": lambda i: None if i < 3 else "ba"[i % 2],
     "formulas_no_cache": "formula",
-    "dup_conflict": "one row an image",
+    "dup_conflict": "one row per image",
     "expo": "names",
 }
 

@@ -85,7 +85,7 @@ def test_the_summary_gives_verdicts_of_both_kinds_equal_weight(html, text):
         "was 0.889 with pretraining and 0.878 without (difference +0.011, 95 % interval \u22120.004 to +0.026, which includes zero)"
         in text
     )
-    assert "Over the 4 shares of labels tried: better than random weights at 1, no clear difference at 2, worse at 1." in text
+    assert "Shares of labels tried: better than random weights at 1 of 4, no clear difference at 2, worse at 1." in text
 
 
 def test_header_facts_above_chance_are_a_warning(tmp_path, text):

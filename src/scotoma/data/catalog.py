@@ -25,12 +25,12 @@ _INTRODUCTION = """# Public data sets
 
 Made by `scotoma list datasets --markdown`; edit the modules in `src/scotoma/data/datasets`.
 
-`--data NAME:PATH` reads a data set from the folder in which it lies; nothing is downloaded. `-` and `_` are the same, and a
-name may be cut short where that leaves one (`mimic-cxr`). Policies follow a question mark:
+`NAME:PATH` in place of DATA reads a data set from the folder in which it lies; nothing is downloaded. `-` and `_` are the same, and
+a name may be cut short where that leaves one (`mimic-cxr`). Policies follow a question mark:
 `'chexpert:/data/chexpert?uncertain=1'` (quoted for the shell).
 
-All sets name alike what is alike. `label` holds the class of a set with one class an image; a set with several findings a
-image has a column a finding: 1, 0, or missing where it is not known. Names are the publisher's in snake_case. `patient` and
+All sets name alike what is alike. `label` holds the class of a set with one class per image; a set with several findings per
+image has one column per finding: 1, 0, or missing where it is not known. Names are the publisher's in snake_case. `patient` and
 `study` are keyed hashes; `group` (a lesion, say) joins what belongs together beside them; `split` is the
 publisher's, where it keeps patients apart. Metadata: `age` (years), `sex` (F, M), `view`, `laterality` (L, R), `site` (where it
 was acquired), `body_part`, `spacing_mm`. Images that a table lists and the disk lacks are left out, with a count.

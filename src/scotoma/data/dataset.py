@@ -1,4 +1,4 @@
-"""``Dataset``: a named table with one row an image."""
+"""``Dataset``: a named table with one row per image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEFT_OUT = "scotoma_left_out"  # its attribute: the columns that `prepare` left 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named table, one row an image.
+    """A named table, one row per image.
 
     Columns: ``image_path`` (absolute, or ``phantom:SEED``, or ``file.npz#member``), ``frame`` (which image of the file; missing
     for files with one), and where known ``patient``, ``study`` and ``group`` (keyed hashes), ``split``, ``mask_path``, targets,

@@ -1,7 +1,7 @@
 """What a folder of images holds: its files, and what the names of its folders mean (``train|val|test/``, a class, a patient).
 
 What is left out, and what a folder's name was taken as, is counted and printed. Folder names stand in no line: they may name a
-patient, and for the same reason a folder a patient or study becomes ``group``, of which stores and rows hold keyed hashes, and
+patient, and for the same reason a folder per patient or study becomes ``group``, of which stores and rows hold keyed hashes, and
 never ``label``.
 """
 
@@ -223,7 +223,7 @@ def _read_meaning(
 ) -> tuple[list[str | None], list[str | None]]:
     """The label and the group of each file by the names of the folders above it; what was taken as what is printed.
 
-    The first level of several folders is the label, unless it is one a patient or study; below a label, the first such level
+    The first level of several folders is the label, unless it is one per patient or study; below a label, the first such level
     is the group. Levels of one folder are passed over, and those with a folder of ``images``.
     """
     label = group = None
@@ -280,7 +280,7 @@ def _report_meaning(
         yield f"label: the folder's name, {len({*labels} - {None})} classes" + rest(labels)
     if any(groups):
         yield (
-            f"group: the folder's name, {len({*groups} - {None})} units: a folder a patient or study is no label, and its images "
+            f"group: the folder's name, {len({*groups} - {None})} units: a folder per patient or study is no label, and its images "
             "are kept together" + rest(groups)
         )
 
@@ -300,7 +300,7 @@ def _unit_key(root: Path, path: Path, parts: tuple[str, ...], depth: int | None)
 
 
 def _is_unit(at: dict[str, list[Path]]) -> bool:
-    """Whether the folders of one level are one a patient, study or series: by number, by name, or by what DICOM headers state."""
+    """Whether the folders of one level are one per patient, study or series: by number, by name, or by what DICOM headers state."""
     count, files = len(at), sum(map(len, at.values()))
     if count > MOST_CLASSES or (count > 3 and 2 * count > files) or (count > 10 and count**2 > files):
         return True

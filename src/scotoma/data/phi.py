@@ -102,7 +102,7 @@ def identifying(table: pd.DataFrame, keep: Iterable[str] = ()) -> dict[str, Reas
     """The columns that identify patients, with why; ``STRUCTURE`` is not among them.
 
     Args:
-        table: one row an image; ``patient`` or ``group`` states which rows are of one person, else each row is of its own.
+        table: one row per image; ``patient`` or ``group`` states which rows are of one person, else each row is of its own.
         keep: columns that are wanted whatever they hold (targets); only a direct identifier is reported of these.
     """
     units, wanted, found = units_of(table), set(keep), {}
@@ -185,7 +185,7 @@ def rare(values: pd.Series[Any], units: np.ndarray) -> pd.Series[Any]:
     """Categories that fewer than ``FEW`` patients have, as ``OTHER``; missing values stay missing.
 
     Args:
-        values: (n,) one category a row.
+        values: (n,) one category per row.
         units: (n,) int, whose row each is.
     """
     import pandas as pd

@@ -1,4 +1,4 @@
-"""What the user has -> ``Dataset``: a table with one row an image.
+"""What the user has -> ``Dataset``: a table with one row per image.
 
 ``load`` takes a folder (flat, ``CLASS/``, ``train|val|test/CLASS/``), a CSV or Parquet table, a ``.npz`` in MedMNIST's form, a
 prepared store, ``phantom:N``, ``name:path`` of a known public data set, or a DataFrame, and joins a spreadsheet of labels to it.

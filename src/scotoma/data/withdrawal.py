@@ -70,7 +70,7 @@ def pseudonyms(identifiers: Iterable[str]) -> set[str]:
     spelt = {form for text in texts for form in (identity.canonical(text), text, text.lstrip("0")) if form}
     spelt |= {str(Path(text).absolute()) for text in texts if Path(text).is_file()}  # of a volume whose table names no patient
     if not spelt:
-        raise UsageError("no patient is named: give the identifier, or - to read it from standard input, one a line")
+        raise UsageError("no patient is named: give the identifier, or - to read it from standard input, one per line")
     return {identity.pseudonym(form, key) for form in spelt}
 
 

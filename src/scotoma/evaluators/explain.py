@@ -1,4 +1,4 @@
-"""Explanations of a classifier, scored: are they faithful, do they find the lesion, do they hang on the weights, do they agree.
+"""Explanations of a classifier, scored: are they faithful, do they find the lesion, do they depend on the weights, do they agree.
 
 Of a classifier its own head is explained; of an encoder a linear probe on all training labels. Explained is what it predicts for
 an image: its most probable class, or the most probable of several 0/1 targets. Scores stand beside those of a random map.
@@ -156,7 +156,7 @@ def explain(classifier: Classifier, cases: ExplainedImages, methods: dict[str, A
 
 
 def figures(context: Context, run: Run) -> None:
-    """Draw maps over images: a sheet for each group of ``GROUPS``, and among the figures a folder of overlays, one a file.
+    """Draw maps over images: a sheet for each group of ``GROUPS``, and among the figures a folder of overlays, one per file.
 
     Overlays of images that came as DICOM are written as DICOM too (Secondary Capture).
     """

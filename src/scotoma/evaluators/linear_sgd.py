@@ -21,7 +21,7 @@ from scotoma.training.schedule import learning_rate_factor
 PROTOCOL = 1
 EPOCHS, MOMENTUM = 90, 0.9
 RATES = (0.01, 0.1, 1.0)
-MOST, FEWEST_STEPS = 1024, 10  # images a batch, and batches an epoch: a paper's batch of thousands would be all of a few labels
+MOST, FEWEST_STEPS = 1024, 10  # images per batch, and batches per epoch: a paper's batch of thousands would be all of a few labels
 
 
 def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def probabilities(context: Context) -> np.ndarray:
 
 
 def evaluate(context: Context) -> list[Row]:
-    """One row a metric, overall and per class; micro averages of several classes or labels; ROC curves; the confusion matrix."""
+    """One row per metric, overall and per class; micro averages of several classes or labels; ROC curves; the confusion matrix."""
     test = context.test
     y, p, units = context.target.y[test], probabilities(context)[test], context.split.units[test]
     classes = context.target.classes

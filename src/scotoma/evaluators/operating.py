@@ -116,7 +116,7 @@ def _worth(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
 
 
 def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resamples: int) -> list[Row]:
-    """AUROC of one answer a study or patient; none where each has one image. An image without that unit is one of its own."""
+    """AUROC of one answer per study or patient; none where each has one image. An image without that unit is one of its own."""
     column = context.dataset.table[unit].to_numpy()[context.test]
     ids = [f"image {i}" if value is None or value != value else f"unit {value}" for i, value in enumerate(column)]
     if len(set(ids)) == len(ids):

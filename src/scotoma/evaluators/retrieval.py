@@ -1,4 +1,4 @@
-"""Image retrieval: are the most alike training images of a test image of its class? Nothing is trained.
+"""Image retrieval: precision of the nearest training images (share of the same class), nothing trained.
 
 A query is a labelled test image and its class; of several 0/1 targets, an image and each of its findings (a label of 1), so
 that an image may be several queries or none. The gallery holds the training images whose label for that class or finding is

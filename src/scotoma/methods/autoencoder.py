@@ -29,7 +29,7 @@ class Autoencoder(Method):
         mask_weight: the squared error inside an image's mask (``mask_path``) counts 1 + mask_weight times, and the sum is
             divided by the sum of the weights; an image without mask counts alike everywhere. 0 reads no masks.
         decoder_dim: channels of the decoder's first maps, halved with every doubling of the side.
-        min_scale: smallest share of the image that a crop keeps.
+        min_scale: smallest crop, as a fraction of the image area.
         jitter: strength of brightness, contrast and gamma changes.
     """
 

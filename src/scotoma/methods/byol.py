@@ -22,9 +22,9 @@ class BYOL(Method):
         momentum: of the target network at the start (section 3.2: 0.996); it rises to 1 as a cosine.
         projection_dim: width of projection and prediction (section 3.2: 256).
         hidden_dim: width of the hidden layer of projector and predictor (section 3.2: 4096).
-        min_scale: smallest share of the image that a crop keeps (appendix B: 0.08; small lesions must stay inside).
+        min_scale: smallest crop, as a fraction of the image area (appendix B: 0.08; small lesions must stay inside).
         jitter: strength of brightness, contrast and gamma changes (table 6: 0.4).
-        blur: share of the views that are blurred (table 6: all of the one, a tenth of the other; here the same for both).
+        blur: probability of blurring a view (table 6: all of the one, a tenth of the other; here the same for both).
         positives: the second view is of another image with the same value in this column: patient, study, or a band such as
             age:10.
 

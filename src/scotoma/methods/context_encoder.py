@@ -26,7 +26,7 @@ class ContextEncoder(Method):
         cells: cells along a side of the image, of which blocks are made.
         whole: count the error on the whole image, not on the hidden part alone (equation 1: the hidden part).
         decoder_dim: channels of the decoder's first maps (section 3.1: the 256 of AlexNet's pool5).
-        min_scale: smallest share of the image that a crop keeps.
+        min_scale: smallest crop, as a fraction of the image area.
         jitter: strength of brightness, contrast and gamma changes.
 
     Hidden pixels are filled "with constant mean value" (section 4), which is 0 after normalisation. The paper drops half of the

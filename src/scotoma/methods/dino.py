@@ -1,4 +1,4 @@
-"""DINO: a student gives crops the names that its own moving average gives to larger ones (Caron et al. 2021, arXiv 2104.14294)."""
+"""DINO: self-distillation: a student matches an EMA teacher's distribution across crops (Caron et al. 2021, arXiv 2104.14294)."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class DINO(Method):
         teacher_temperature: after the warm-up (section 3.2: 0.07; appendix D, "Sharpening": above 0.06 it needs the warm-up).
         temperature_warmup: share of the steps over which the teacher's temperature rises (section 3.2: 30 epochs).
         frozen_last: share of the steps over which the head's last layer stays as it is (published code: the first epoch).
-        min_scale: smallest share of the image that a global crop keeps, and largest that a local one does (appendix E: best
-            around 0.3; published code: 0.4, and 0.14 without local crops).
-        local_scale: smallest share that a local crop keeps (appendix E: 0.05).
+        min_scale: smallest global crop and largest local crop, as a fraction of the image area (appendix E: best around
+            0.3; published code: 0.4, and 0.14 without local crops).
+        local_scale: smallest local crop, as a fraction of the image area (appendix E: 0.05).
         jitter: strength of brightness, contrast and gamma changes (section 3.2: as BYOL's, 0.4).
-        blur: share of the views that are blurred (BYOL: 100 % of one global view, 10 % of the other; published code: half of the
+        blur: probability of blurring a view (BYOL: 100 % of one global view, 10 % of the other; published code: half of the
             local ones).
 
     Small data. What is counted in epochs of a million images becomes a share of the steps. The teacher's memory,

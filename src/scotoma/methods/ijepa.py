@@ -27,14 +27,14 @@ class IJEPA(Method):
 
     Args:
         targets: blocks to predict, which may overlap (section 3, "Targets": 4).
-        target_scale: share of the image that a block covers (section 3: 0.15 to 0.2); all blocks have one number of patches.
-        context_scale: smallest share of the image that the block of visible patches covers, before the target blocks are cut
-            out of it (section 3, "Context": 0.85).
+        target_scale: area of a block, as a fraction of the image's (section 3: 0.15 to 0.2); all blocks have one number of patches.
+        context_scale: smallest area of the block of visible patches, as a fraction of the image's, before the target blocks are
+            cut out of it (section 3, "Context": 0.85).
         predictor_dim: width of the predictor (table 14: 384 beats 1,024 beside an encoder of 1,024).
         predictor_depth: its blocks (appendix A.1: 6 for ViT-B, 12 for larger ones).
         predictor_heads: its attention heads (appendix A.1: as many as the encoder has).
         momentum: of the target network at the start; rises evenly to 1 (appendix A.1: 0.996).
-        min_scale: smallest share of the image that the crop keeps (published code: 0.3; no other change of the pixels).
+        min_scale: smallest crop, as a fraction of the image area (published code: 0.3; no other change of the pixels).
 
     The loss is the published code's: smooth L1 on features that are layer-normalised without weights. Below a difference of 1 it is
     half the paper's squared distance; beyond, a few odd features do not rule a small batch. The number of visible patches is the

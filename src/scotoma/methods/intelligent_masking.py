@@ -48,7 +48,7 @@ class IntelligentMasking(Method):
         epsilon_end: share of random actions in the end (published code: 0, at once).
         whole: train the inpainter on the error of the whole image, not of the hidden part alone.
         decoder_dim: channels of the decoder's first maps.
-        min_scale: smallest share of the image that a crop keeps.
+        min_scale: smallest crop, as a fraction of the image area.
         jitter: strength of brightness, contrast and gamma changes.
 
     The published code hides one block of 2 x 2 of 9 x 9 cells, 5 % of the image. So few hidden pixels teach an encoder little in

@@ -1,4 +1,4 @@
-"""LeJEPA: views predict each other, and embeddings are held to a standard normal (Balestriero & LeCun 2025, arXiv 2511.08544)."""
+"""LeJEPA: views predict each other, embeddings regularised to a standard normal (Balestriero & LeCun 2025, arXiv 2511.08544)."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ class LeJEPA(Method):
 
     Args:
         sigreg_weight: lambda, the weight of SIGReg beside 1 - lambda for the prediction (section 6.1: "0.05 as a robust default").
-        slices: random directions a step along which embeddings are tested against the normal distribution (section 6.1: 1,024; 512
-            within a point of it).
+        slices: random directions per step along which embeddings are tested against the normal distribution (section 6.1: 1,024;
+            512 within a point of it).
         global_views: large crops, to whose mean all views are drawn (section 6.1: 2).
         local_views: small crops (experiment details 1: 6).
         local_size: their side, pixels; 0 for 7/16 of the image's (98 of 224), rounded to whole patches (CNNs: to multiples of 8).
         hidden_dim: width of the projector's two hidden layers (published code: 2,048).
         projection_dim: width of the embeddings that the loss sees (table 1d: 64 best of 64 to 1,024).
-        min_scale: smallest share of the image that a global crop keeps, and the largest that a local one does (published code:
-            0.3).
-        local_scale: smallest share that a local crop keeps (published code: 0.05).
+        min_scale: smallest global crop and largest local crop, as a fraction of the image area (published code: 0.3).
+        local_scale: smallest local crop, as a fraction of the image area (published code: 0.05).
         jitter: strength of brightness, contrast and gamma changes (published code: 0.4).
-        blur: share of the views that are blurred (published code: 50 %).
+        blur: probability of blurring a view (published code: 50 %).
 
     The default encoder is resnet18, as for the other joint-embedding methods, so that a comparison is one of methods: the paper
     advises "standard architectures such as ResNets and ViTs", and convolutions make do with fewer images. There algorithm 2 takes

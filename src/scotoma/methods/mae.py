@@ -32,7 +32,7 @@ class MAE(Method):
             pixels as they are: a few minutes of training learn the layout of the body first, which normalised patches hide.
         norm_floor: added to a patch's variance (of normalised pixels) before the root, so that the noise of an empty background
             is not blown up to the contrast of tissue; the published code has 1e-6.
-        min_scale: smallest share of the image that a crop keeps (table 1e: random resized crops, no colour change).
+        min_scale: smallest crop, as a fraction of the image area (table 1e: random resized crops, no colour change).
 
     Weights to start from keep their own positions, which are then trained, and their patch embedding. The small preset was chosen
     on validation rows (``docs/decisions.md``); the paper's is for a million images.

@@ -26,7 +26,7 @@ class MoCoV1(Method):
         queue_size: keys kept as negatives (section 4.1: 65,536); never more than half the images.
         momentum: of the key encoder (equation 2; section 4.1: 0.999).
         groups: sub-batches with batch statistics of their own (section 3.3, "Shuffling BN", where they are the batches of 8 GPUs).
-        min_scale: smallest share of the image that a crop keeps (the published code: 0.2).
+        min_scale: smallest crop, as a fraction of the image area (the published code: 0.2).
         jitter: strength of brightness, contrast and gamma changes (the published code: 0.4). There is no blur before MoCo v2.
         positives: the key is of another image with the same value in this column: patient, study, or a band such as age:10.
             Earlier keys of that value stay negatives, as the method does not know them: they are few for patients (MICLe, Azizi

@@ -28,9 +28,9 @@ class MoCoV2(Method):
         queue_size: keys kept as negatives (section 3: 65,536); never more than half the images.
         momentum: of the key encoder (as in MoCo v1, 0.999).
         groups: sub-batches with batch statistics of their own (MoCo v1, section 3.3, "Shuffling BN"; there 8 GPUs' batches).
-        min_scale: smallest share of the image that a crop keeps (the published code: 0.2).
+        min_scale: smallest crop, as a fraction of the image area (the published code: 0.2).
         jitter: strength of brightness, contrast and gamma changes (section 3: stronger colour distortion does not help; 0.4).
-        blur: share of the views that are blurred (section 3 adds blur; half of them in the published code).
+        blur: probability of blurring a view (section 3 adds blur; half of them in the published code).
         positives: the key is of another image with the same value in this column: patient, study, or a band such as age:10.
             Earlier keys of that value stay negatives, as the method does not know them: they are few for patients (MICLe, Azizi
             et al. 2021, arXiv 2101.05224), many for bands, for which byol and simsiam, without negatives, are better.

@@ -1,4 +1,4 @@
-"""MSMAE: a masked autoencoder and classifier that hides what its class token looks at (Mao et al. 2023, arXiv 2305.05871)."""
+"""MSMAE: a masked autoencoder and classifier that hides what its class token attends to (Mao et al. 2023, arXiv 2305.05871)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MSMAE(Method):
         decoder_heads: attention heads of the decoder (16).
         norm_pixels: predict pixels normalised within each patch; see ``mae``.
         norm_floor: added to a patch's variance before the root; see ``mae``.
-        min_scale: smallest share of the image that a crop keeps (published code: 0.2).
+        min_scale: smallest crop, as a fraction of the image area (published code: 0.2).
 
     Two things differ from the published code, by intention: the cross-entropy is of logits (there of probabilities, so that even a
     sure and right prediction keeps a loss and gradients fade), and maps are cropped, turned and mirrored with their images to the
@@ -127,7 +127,7 @@ class MSMAE(Method):
         self.attention = AttentionMaps(inputs.images, self.patch, self.augment, attention_interval)
 
     def views(self, images: Tensor, rng: KeyedRNG) -> Views:
-        """One cropped view, where it lies in the image, and one random number a patch, by which the patches are drawn."""
+        """One cropped view, where it lies in the image, and one random number per patch, by which the patches are drawn."""
         sampled = self.augment.sample(rng)
         return {
             "view": self.augment.apply(images, sampled),

@@ -1,4 +1,4 @@
-"""MSN: views with patches dropped, and small ones, are sorted like a whole view (Assran et al. 2022, arXiv 2204.07141)."""
+"""MSN: masked and small views get the prototypes of a whole view (Assran et al. 2022, arXiv 2204.07141)."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class MSN(Method):
             it a lambda of 1 loses 5.6 %, and 5 gains 0.8 %).
         positives: the target view is of another image with the same value in this column: patient, study, sex, or a band such as
             age:10.
-        columns: columns of the table that both networks are told: they join the features before the head.
-        min_scale: smallest share of the image that a large view keeps, and largest that a small one does (published code: 0.3).
-        focal_scale: smallest share that a small view keeps (published code: 0.05).
+        columns: columns of the table that both networks see: they join the features before the head.
+        min_scale: smallest large view and largest small view, as a fraction of the image area (published code: 0.3).
+        focal_scale: smallest small view, as a fraction of the image area (published code: 0.05).
         jitter: strength of brightness, contrast and gamma changes (published code: 0.4).
-        blur: share of the views that are blurred (published code: half).
+        blur: probability of blurring a view (published code: half).
 
     Both networks know the columns, so images may be sorted by these alone: ask the probe whether the encoder learned anything
     else. They are those of the anchors' image, also where the target view is of another.

@@ -27,7 +27,7 @@ class Proxy(Method):
 
     Args:
         columns: the table's columns to predict: those of DICOM headers (age, sex, view, ...) or the user's own.
-        min_scale: smallest share of the image that a crop keeps: a larger crop than contrastive methods take, since the size of
+        min_scale: smallest crop, as a fraction of the image area: a larger crop than contrastive methods take, since the size of
             the heart in the chest must be seen.
         jitter: strength of brightness, contrast and gamma changes.
     """

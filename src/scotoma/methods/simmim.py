@@ -31,7 +31,7 @@ class SimMIM(Method):
             entropy or saliency; see ``scotoma.methods.parts.mask_strategies``.
         next_task: also predict whether the paired image is the next one of the same study.
         next_weight: of that task's cross-entropy beside the reconstruction loss (BERT, section A.2: the plain sum).
-        min_scale: smallest share of the image that a crop keeps (section 4.1.2: "scale range of [0.67, 1]").
+        min_scale: smallest crop, as a fraction of the image area (section 4.1.2: "scale range of [0.67, 1]").
 
     The small preset hides 16 pixels of 96 at once, as coarse to the image as 32 of 192. The paper's vision transformer has shared
     relative positions; here it is timm's plain one, whose learned positions tell hidden patches apart.

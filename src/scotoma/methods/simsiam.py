@@ -20,9 +20,9 @@ class SimSiam(Method):
     Args:
         projection_dim: width of the projector, hidden and output (section 3, "Baseline settings": 2048 for ResNet-50).
         bottleneck: width of the predictor's hidden layer (ibid.: 512, a quarter of its input and output).
-        min_scale: smallest share of the image that a crop keeps (appendix A: 0.2).
+        min_scale: smallest crop, as a fraction of the image area (appendix A: 0.2).
         jitter: strength of brightness, contrast and gamma changes (appendix A: 0.4).
-        blur: share of the views that are blurred (appendix A: 0.5).
+        blur: probability of blurring a view (appendix A: 0.5).
         positives: the second view is of another image with the same value in this column: patient, study, or a band such as
             age:10.
 

@@ -26,19 +26,18 @@ class Supervised(Method):
     """Cross-entropy of a linear head on the encoder's features, under mild augmentation. Exports the online encoder.
 
     Args:
-        min_scale: smallest share of the image that a crop keeps.
+        min_scale: smallest crop, as a fraction of the image area.
         jitter: strength of brightness, contrast and gamma changes.
         drop_tokens: share of the patches of a vision transformer that training leaves out, drawn in proportion to the class token's
-            attention (MSMAE, arXiv 2305.05871, which fine-tunes as it pretrains: 0.45 masked + 0.30 thrown = 0.75); afterwards it
-            sees all. The attention is that of a frozen copy of the network as it was given, taken once an image: of random weights
-            it is next to uniform, and mean pooling would leave the class token of the trained network untaught.
+            attention (MSMAE, arXiv 2305.05871, which fine-tunes as it pretrains: 0.45 masked + 0.30 thrown = 0.75); inference
+            sees all.
         trained_stages: train only so many of the last stages (of a vision transformer: blocks) beside the head; 0 trains all.
         layer_decay: factor on the learning rate from each layer to the one before it (0.75 in MAE, table 9); 1 for none.
         mixup: alpha of mixup, 0 for none (MAE, table 9: 0.8).
         cutmix: alpha of CutMix, 0 for none (MAE, table 9: 1.0). Where both are given, each image gets one of the two.
-        erasing: share of the images of which a rectangle is erased.
-        smoothing: share of each label that is spread over all classes.
-        focal: gamma of the focal loss, which looks away from what is easy; 0 for cross-entropy.
+        erasing: probability of random erasing (a rectangle of the image).
+        smoothing: label smoothing: fraction of each label spread over all classes.
+        focal: gamma of the focal loss, which down-weights easy examples; 0 for cross-entropy.
     """
 
     needs_labels = True
@@ -73,6 +72,8 @@ class Supervised(Method):
         weights = next(encoder.parameters()).new_tensor(inputs.class_weights) if inputs.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
         self.attention: AttentionMaps | None = None
+        # The attention is that of a frozen copy of the network as given, taken once per image: with random weights it is nearly
+        # uniform, and under mean pooling the class token of the trained network would not be trained.
         if drop_tokens:
             patch = patch_side(encoder, "drop_tokens")
             self.given = momentum_copy(encoder)
@@ -91,7 +92,7 @@ class Supervised(Method):
         return self
 
     def views(self, images: Tensor, rng: KeyedRNG) -> Views:
-        """One mildly changed view; where tokens are dropped, where it lies in the image and a random number a patch too."""
+        """One mildly changed view; where tokens are dropped, where it lies in the image and one random number per patch too."""
         sampled = self.augment.sample(rng)
         found = {"view": self.augment.apply(images, sampled)}
         if self.erasing:

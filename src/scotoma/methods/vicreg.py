@@ -27,9 +27,9 @@ class VICReg(Method):
         covariance: weight of the squared covariances between coordinates (section 4.2: nu = 1).
         hidden_dim: width of the expander's two hidden layers (section 4.2: 8,192).
         expander_dim: width of the embeddings that the loss sees (section 4.2: 8,192).
-        min_scale: smallest share of the image that a crop keeps (appendix C: 0.08; small lesions must stay inside).
+        min_scale: smallest crop, as a fraction of the image area (appendix C: 0.08; small lesions must stay inside).
         jitter: strength of brightness, contrast and gamma changes.
-        blur: share of the views that are blurred (appendix C: 50 %).
+        blur: probability of blurring a view (appendix C: 50 %).
         positives: the second view is of another image that has the same value in this column (``patient``), or lies in the same
             band (``age:10``); of the same image where that is empty.
 

@@ -107,8 +107,8 @@ def evaluate(
     """Metrics of one prediction set with their 95 % intervals over groups, as rows.
 
     ``names`` None is all of `METRICS` that the target allows. A row is ``metric, value, low, high, n, patients``, the
-    last two counting rows and groups whose target is known: one a metric and, with the key ``class`` (the column of p),
-    one a class for AUROC, average precision, sensitivity and specificity.
+    last two counting rows and groups whose target is known: one per metric and, with the key ``class`` (the column of p),
+    one per class for AUROC, average precision, sensitivity and specificity.
     """
     cases = check_cases(y, p)
     chosen = [m for m in METRICS if m != "mcc" or cases.categorical] if names is None else list(names)

@@ -38,7 +38,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cases:
-    """A checked prediction set in one form for both kinds: every array is (n, K), a column a class or label."""
+    """A checked prediction set in one form for both kinds: every array is (n, K), one column per class or label."""
 
     truth: NDArray[np.bool_]
     known: NDArray[np.bool_]

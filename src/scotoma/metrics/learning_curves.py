@@ -20,7 +20,7 @@ from scipy.stats import norm
 from scotoma.metrics.classification import Array, FloatArray
 
 PROTOCOL = 1  # of the rows that a study writes
-WANTED = (0.8, 0.85, 0.9, 0.95, 0.99)  # AUROCs whose price in labels is told
+WANTED = (0.8, 0.85, 0.9, 0.95, 0.99)  # AUROCs for which the number of labels is extrapolated
 WIDTHS = (0.05, 0.1)  # of an AUROC's interval
 LEAST_POINTS = 3  # as many as the law has parameters
 DECAYS = (1e-3, 10.0)  # between which c is looked for

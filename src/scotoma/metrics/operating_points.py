@@ -1,4 +1,4 @@
-"""From probabilities to decisions: thresholds, calibration, net benefit, and one answer a patient.
+"""From probabilities to decisions: thresholds, calibration, net benefit, and one answer per patient.
 
 The conventions of ``metrics.classification`` hold: ``y`` ``(n,)`` class ids or ``(n, K)`` 1 / 0 / NaN = unknown, ``p`` ``(n, C)``
 or ``(n, K)``, bootstrap counts ``weights`` ``(R, n)``; ``y01`` ``(n,)`` is one label, 1 / 0 / NaN, whose unknown rows are left
@@ -83,7 +83,7 @@ def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence
 
 
 def aggregate(p: ArrayLike, groups: Groups, how: How, multilabel: bool = False) -> tuple[list[Any], FloatArray]:
-    """One prediction a patient (study, group) from those of its images.
+    """One prediction per patient (study, group) from those of its images.
 
     Args:
         p: (n, C) or (n, K) probabilities.

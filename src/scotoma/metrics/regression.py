@@ -37,7 +37,7 @@ def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[st
 
 
 def rows_of(truth: np.ndarray, found: np.ndarray, units: np.ndarray) -> list[Row]:
-    """A row a metric, with its interval over patients."""
+    """One row per metric, with its interval over patients."""
     weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
     return [{"metric": name, "n": len(truth), **estimate(values)} for name, values in errors(truth, found, weights).items()]
 

@@ -83,7 +83,7 @@ def _columns(dataset: dataset_.Dataset, opened: store.Store, sides: np.ndarray, 
     found.insert(1, "split", pd.Series(sides, found.index, "string"))
     for name in (t for t in target if t not in found):
         column = dataset.column(name)
-        mixed = infer_dtype(column) in ("mixed", "mixed-integer")  # Parquet has one type a column
+        mixed = infer_dtype(column) in ("mixed", "mixed-integer")  # Parquet has one type per column
         found[name] = column.map(str, na_action="ignore") if mixed else column
     if "patient" not in found or found["patient"].isna().any():
         facts = opened.facts.iloc[dataset.table["row"].to_numpy()]

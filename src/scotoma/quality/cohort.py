@@ -54,7 +54,7 @@ def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = N
     """Describe each split, and compare each with training.
 
     Args:
-        table: one row an image.
+        table: one row per image.
         of: (n,) the split of each row, one of ``SPLITS``; others are left out.
         patients: (n,) int, whose image each row is; None where that is not known, and images are counted.
         targets: columns whose categories are all shown; of others, those of fewer than ``phi.FEW`` patients are one.

@@ -120,7 +120,7 @@ def _shortcut(row: Row) -> dict[str, str]:
 
 
 def _cohort(rows: Sequence[Row]) -> dict[str, Any]:
-    """The cohort table: a line a column or category, a cell a split; empty without a split."""
+    """The cohort table: one line per column or category, one cell per split; empty without a split."""
     own = [r for r in rows if r["evaluator"] == "cohort"]
     splits = [s for s in SIDES if any(r["split"] == s for r in own)]
     others = [s for s in splits if s != "train" and "train" in splits]

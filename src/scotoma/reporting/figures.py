@@ -53,7 +53,7 @@ def curve(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]
 
 
 def roc(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
-    """ROC curves, a panel a class.
+    """ROC curves, one panel per class.
 
     Args:
         panels: title and table with columns label, fpr, value (the true-positive rate), low, high.
@@ -116,7 +116,7 @@ def confusion(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
 
 
 def losses(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
-    """The pretraining loss over the steps, a panel a method: losses of different methods have different scales.
+    """The pretraining loss over the steps, one panel per method: losses of different methods have different scales.
 
     Args:
         panels: label and table with columns step, loss.
@@ -154,7 +154,7 @@ def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Styl
 
 
 def hidden(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
-    """The relative drop of the AUROC by share of hidden patches, a panel a way of hiding.
+    """The relative drop of the AUROC by share of hidden patches, one panel per way of hiding.
 
     Args:
         panels: title and table with columns label, severity, value, low, high.
@@ -176,7 +176,7 @@ def hidden(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style
 
 
 def reliability(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
-    """Stated probability against the share that was right, a panel a finding; as a URI.
+    """Stated probability against the share that was right, one panel per finding; as a URI.
 
     Args:
         panels: title and table with columns label, confidence, value, low, high, count.
@@ -216,7 +216,7 @@ EVERYBODY, NOBODY = "Act on everybody", "Act on nobody"
 
 
 def net_benefit(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
-    """Decision curves, a panel a finding; as a URI.
+    """Decision curves, one panel per finding; as a URI.
 
     Args:
         panels: title and table with columns label, metric (net_benefit or net_benefit_all), threshold, value, low, high.
@@ -257,7 +257,7 @@ def _thin(table: pd.DataFrame, most: int = 400) -> pd.DataFrame:
 
 
 def auroc_by_labels(auroc: pd.DataFrame, style: dict[str, Style]) -> list[str]:
-    """The study's curves as URIs: a panel for each target and use of the encoder, six a figure, controls in each."""
+    """The study's curves as URIs: a panel for each target and use of the encoder, six per figure, controls in each."""
     panels, targets = [], list(dict.fromkeys(auroc["target"]))
     rows = auroc.dropna(subset=["fraction", "value"])
     for target in targets:

@@ -44,7 +44,7 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
         name: of the data.
         folders: run folders, those that the user named and those in them.
         facts: sentences by key.
-        results: one row a cell, as the page shows them.
+        results: one row per cell, as the page shows them.
         rows: all of them.
     """
     tops = [f for f in folders if f.top not in {g.top for g in folders[: folders.index(f)]}]

@@ -37,7 +37,7 @@ def find_classifiers(rows: pd.DataFrame) -> list[str]:
 
 
 def results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
-    """Rows about classifiers on test images, one a cell, with a ``label`` and the ``kind`` of each line."""
+    """Rows about classifiers on test images, one per cell, with a ``label`` and the ``kind`` of each line."""
     classified = rows[rows["evaluator"].isin(find_classifiers(rows))]
     found = select_test(classified[~has_unknown_keys(classified, KEYS)]).copy()
     control = found["method"] == CONTROL
@@ -57,7 +57,7 @@ def results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
 
 
 def _over_draws(found: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: the mean over draws as the run wrote it; else the only draw; else the draws' bare mean."""
+    """One row per cell: the mean over draws as the run wrote it; else the only draw; else the draws' bare mean."""
     means, drawn = found[found["seed"].isna()], found[found["seed"].notna()]
     means = means.drop_duplicates(CELL, keep="last")  # a study that was taken up again may have written a row twice
     if drawn.empty:
@@ -170,7 +170,7 @@ def _format_greatest(column: pd.Series) -> str:
 def _table(
     sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Sequence[tuple[Any, tuple[str, str]]], best: bool = False
 ) -> Table:
-    """Values with intervals: a row a line, a column a value of ``key``; wide tables in pieces of six columns."""
+    """Values with intervals: one row per line, one column per value of ``key``; wide tables in pieces of six columns."""
     pieces = []
     sign = key == "fraction" and bool((found["metric"] == "auroc_difference").any())
     for start in range(0, len(columns), 6):

@@ -31,7 +31,7 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
     Args:
         folders: of the runs.
         rows: all of them.
-        results: one row a cell, as the page shows them, with ``label`` and ``kind``.
+        results: one row per cell, as the page shows them, with ``label`` and ``kind``.
     """
     tops = [f for f in folders if f.top not in {g.top for g in folders[: folders.index(f)]}]
     configs = [f.config for f in folders]
@@ -122,7 +122,7 @@ def _describe_measures(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, s
     return {
         "measures": ", ".join(measures) + ".",
         "uncertainty": " ".join(
-            ["95 % intervals: bootstrap over patients (or the split's other units); p-values of pairs after Holm.", *cautions(rows)]
+            ["95 % intervals: bootstrap over patients (or the split's other units); Holm-corrected p-values.", *cautions(rows)]
         ),
         "performance": "; ".join(parts) + "." if parts else "",
     }

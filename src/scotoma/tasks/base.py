@@ -44,7 +44,7 @@ class FineTuning:
 
     Args:
         steps: optimiser steps.
-        batch_size: images a step.
+        batch_size: images per step.
         learning_rate: peak learning rate; 0 for the one that the learning-rate finder gives.
         weight_decay: of AdamW.
         schedule: shape of the learning rate, one of ``schedule.SCHEDULES``.
@@ -126,7 +126,7 @@ class Model(NamedTuple):
 class Task:
     """One kind of target: how a model of it is trained, and what its outputs are worth.
 
-    Positions are those of rows of the table; ``outputs`` are arrays with one line an example.
+    Positions are those of rows of the table; ``outputs`` are arrays with one line per example.
 
     Args:
         dataset: readable rows.
@@ -250,7 +250,7 @@ class Task:
         raise NotImplementedError
 
     def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:
-        """A row a metric of one draw's model."""
+        """One row per metric of one draw's model."""
         raise NotImplementedError
 
     def summarise_fraction(self, scores: list[np.ndarray], positions: np.ndarray, fraction: float, labels: int) -> list[Row]:

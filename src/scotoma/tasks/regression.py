@@ -103,7 +103,7 @@ class Regression(Task):
         return self.numbers[positions].astype(np.float64)
 
     def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:
-        """A row a metric."""
+        """One row per metric."""
         common = {"fraction": drawn.fraction, "seed": drawn.seed, "labels": len(drawn.train), "n": len(positions)}
         found = regression.errors(self.truth(positions), scores, np.ones((1, len(positions))))
         return [{**common, "metric": name, "value": float(value[0])} for name, value in found.items()]

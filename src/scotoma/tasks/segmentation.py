@@ -48,7 +48,7 @@ class Segmenter(Method):
         decoder: behind it.
         codes: (256,) int64, stored value of a label map -> class.
         frozen: leave the encoder as it is.
-        min_scale: smallest share of the image that a crop keeps.
+        min_scale: smallest crop, as a fraction of the image area.
         jitter: strength of brightness, contrast and gamma changes.
         trained_stages: train only so many of the encoder's last stages; 0 trains all.
         layer_decay: factor on the learning rate from each layer of the encoder to the one before it; 1 for none.

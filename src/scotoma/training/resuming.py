@@ -78,7 +78,7 @@ def confirm_finished(out: Path, data_module: DataModule, masks: bool = False, we
 
 
 def state(data_module: DataModule, masks: bool = False, weights: Iterable[str | Path] = ()) -> pd.DataFrame:
-    """One row an image: keyed hashes of its pixels, its side of the split, its labels, its mask, and every other column."""
+    """One row per image: keyed hashes of its pixels, its side of the split, its labels, its mask, and every other column."""
     import pandas as pd
 
     key = pseudonyms.load_key()

@@ -15,7 +15,7 @@ class Schedule:
 
     Args:
         steps: optimiser steps; every schedule depends on step / steps.
-        batch_size: images a step, over all devices.
+        batch_size: images per step, over all devices.
         learning_rate: peak learning rate (linear warm-up, then cosine to 0).
         weight_decay: of AdamW.
         precision: ``bf16-mixed`` or ``32-true``.

@@ -34,7 +34,7 @@ class Augmentation:
         ratio: smallest and largest width over height of a crop.
         jitter: largest change of brightness (added, in units of the full range, halved), contrast and gamma (factors 1 +- jitter);
             in [0, 1).
-        blur: share of the views that are blurred.
+        blur: probability of blurring a view.
         blur_sigma: smallest and largest standard deviation of the blur, pixels of the view.
     """
 

@@ -1,6 +1,6 @@
 """Which patches to hide: pure functions of random numbers, and of what patches look like.
 
-A score a patch states what goes first: ``random_order`` keeps the patches of the smallest scores and hides those of the largest.
+A score per patch states what goes first: ``random_order`` keeps the patches of the smallest scores and hides those of the largest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def random_order(noise: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor, Tens
     """Uniformly random masking without replacement (MAE, section 3; "shuffle and keep the first").
 
     Args:
-        noise: (B, N) uniform random numbers, one a patch.
+        noise: (B, N) uniform random numbers, one per patch.
         mask_ratio: share of the patches to hide.
 
     Returns:
@@ -64,7 +64,7 @@ def block_scores(noise: Tensor, blocks: Tensor, mask_ratio: float) -> Tensor:
     here the share is exact: of the last rectangle only as many patches are hidden, at random, as are still wanted.
 
     Args:
-        noise: (B, N) uniform random numbers, one a patch of a square grid.
+        noise: (B, N) uniform random numbers, one per patch of a square grid.
         blocks: (B, J, 4) uniform random numbers: area, shape, row and column of each rectangle, the first to be hidden first.
         mask_ratio: share of the patches to hide, the largest area of a rectangle.
 

@@ -61,11 +61,11 @@ def test_a_study_says_which_encoder_errs_less_and_by_how_much(tmp_path: Path) ->
         "A control that sees thumbnails of 32 pixels and uses no network errs by 10.00 (95 % interval 9.50 to 10.50).",
         "SimCLR, ridge regression on the frozen encoder: better than random weights; better than predicting the mean; better than "
         "the pixel control. Mean absolute error 7.250 (95 % interval 6.750 to 7.750) with pretraining, 9.000 without (difference "
-        "-1.750, 95 % interval -2.250 to -1.250). Over the 2 shares of labels tried: better at 1, no clear difference at 1, worse "
+        "-1.750, 95 % interval -2.250 to -1.250). Shares of labels tried: better at 1 of 2, no clear difference at 1, worse "
         "at 0.",
         "MAE, ridge regression on the frozen encoder: did not beat random weights; better than predicting the mean; not clearly "
         "better than the pixel control. Mean absolute error 9.50 (95 % interval 9.00 to 10.00)",
-        "Over the 2 shares of labels tried: better at 0, no clear difference at 1, worse at 1.",
+        "Shares of labels tried: better at 0 of 2, no clear difference at 1, worse at 1.",
         "SimCLR, fine-tuned network: worse than random weights; did not beat predicting the mean; did not beat the pixel control. "
         "Mean absolute error 12.25 (95 % interval 11.75 to 12.75) with pretraining, 11.00 without (difference +1.250",
         "MAE, fine-tuned network: did not beat random weights; better than predicting the mean; did not beat the pixel control.",

@@ -32,7 +32,7 @@ def test_a_study_of_regions_says_what_pretraining_was_worth(tmp_path: Path) -> N
         "Dice Intersection over union SimCLR n = 40 \u2013 0.050 [0.030, 0.070] "
         "SimCLR class lung, n = 40 0.660 [0.640, 0.680] \u2013",
         "SimCLR: better than random weights. Dice 0.800 (95 % interval 0.780 to 0.820) with pretraining, 0.700 without "
-        "(difference +0.100, 95 % interval +0.070 to +0.130). Over the 2 shares of masks tried: better at 1, no clear difference "
+        "(difference +0.100, 95 % interval +0.070 to +0.130). Shares of masks tried: better at 1 of 2, no clear difference "
         "at 1, worse at 0.",
         "10 % of labels n = 10 100 % of labels n = 100",
         "SimCLR 0.800 [0.780, 0.820] 0.900 [0.880, 0.920]",

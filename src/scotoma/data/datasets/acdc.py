@@ -46,7 +46,7 @@ def load(root: Path) -> Dataset:
 
 
 def _slices(root: Path, folder: str) -> list[dict[str, Any]]:
-    """A row a slice, from the apex or the base as the file has it; a phase that is not on the disk is one row without a path."""
+    """One row per slice, from the apex or the base as the file has it; a phase that is not on the disk is a row without a path."""
     text = base.find(root / folder, LAYOUT, "Info.cfg").read_text()
     info = {key.strip(): value.strip() for key, mark, value in (line.partition(":") for line in text.splitlines()) if mark}
     if not {"ED", "ES", "Group"} <= info.keys() or not (info["ED"].isdecimal() and info["ES"].isdecimal()):

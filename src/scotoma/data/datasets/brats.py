@@ -54,7 +54,7 @@ def load(
 
 
 def _slices(root: Path, folder: str, modality: str, axis: str, every: int) -> list[dict[str, Any]]:
-    """A row a slice of the modality's volume; none where it is not there."""
+    """One row per slice of the modality's volume; none where it is not there."""
     names = base.files(root, [folder], (".nii", ".nii.gz"))
     volume = next((n for n in names if re.sub(r"\.nii(\.gz)?$", "", n).endswith(ENDINGS[modality])), None)
     if volume is None:

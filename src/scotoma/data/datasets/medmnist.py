@@ -43,7 +43,7 @@ CLASSES = {
 
 
 def load(root: Path) -> Dataset:
-    """Load the images with their classes (``chestmnist``: a column a finding) and the published split.
+    """Load the images with their classes (``chestmnist``: one column per finding) and the published split.
 
     Args:
         root: the ``.npz``, under its own name.

@@ -16,7 +16,7 @@ from scotoma.errors import UsageError
 
 SOURCE = "Kaggle, https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection"
 TERMS = "not commercial, research and education; redistribution with the citation; no attempt to identify anyone"
-LAYOUT = """stage_2_train.csv: ID, Label, six rows a slice (ID_12cadc6af_epidural, ..., ID_12cadc6af_any)
+LAYOUT = """stage_2_train.csv: ID, Label, six rows per slice (ID_12cadc6af_epidural, ..., ID_12cadc6af_any)
 stage_2_train/ID_12cadc6af.dcm"""
 FINDINGS = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
 DISPLAY = Display(windows=(WINDOWS["brain"], WINDOWS["subdural"], WINDOWS["bone"]))

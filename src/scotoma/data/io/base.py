@@ -43,7 +43,7 @@ class Display:
     """How stored values become grey levels; part of a store's settings and of an encoder's header.
 
     Args:
-        windows: (centre, width) in the file's rescaled units (CT: HU), one a channel: none (as the file states), 1 or 3.
+        windows: (centre, width) in the file's rescaled units (CT: HU), one per channel: none (as the file states), 1 or 3.
             ``centre - width / 2`` and below is black, ``centre + width / 2`` and above is white.
         equalize: none, histogram or clahe, of the grey levels.
         offset: added to the values of formats without a rescale of their own (PNG, TIFF, npz) before the windows, such as
@@ -64,7 +64,7 @@ class Display:
 
     def __post_init__(self) -> None:
         if len(self.windows) not in (0, 1, 3):
-            raise ValueError(f"{len(self.windows)} windows: name 1 or 3, one a channel")
+            raise ValueError(f"{len(self.windows)} windows: name 1 or 3, one per channel")
         for centre, width in self.windows:
             if not (np.isfinite(centre) and np.isfinite(width) and width > 0):
                 raise ValueError(f"window {centre:g}:{width:g}: its width must be above 0")
@@ -230,7 +230,7 @@ def require_whole_numbers(values: np.ndarray) -> np.ndarray:
     """
     if values.ndim == 3:
         if (values != values[..., :1]).any():
-            raise ImageError("a colour image is no label map: save one whole number a pixel")
+            raise ImageError("a colour image is no label map: save one whole number per pixel")
         values = values[..., 0]
     labels = np.rint(values) if values.dtype.kind == "f" else values
     if not np.array_equal(labels, values) or labels.min() < -(2**31) or labels.max() >= 2**31:

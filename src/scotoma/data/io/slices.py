@@ -25,7 +25,7 @@ def choose(dataset: Dataset, axis: str = "axial", every: int = 1) -> Dataset:
 
     Raises:
         UsageError: there is no such axis, no volume to cut along it, or rows of one volume differ in more than their frame, such as
-            a label a slice, so that other slices have no rows of theirs.
+            one label per slice, so that other slices have no rows of theirs.
     """
     table = dataset.table
     if axis != "axial":

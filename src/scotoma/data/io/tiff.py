@@ -66,7 +66,7 @@ def values(page: Any, as_shown: bool = True) -> tuple[np.ndarray, int]:
     if page.ndim == 3 and page.axes.startswith("S"):
         found = np.moveaxis(found, 0, -1)
     elif found.ndim == 3 and not page.axes.endswith("S"):
-        raise ImageError(f"a page of axes {page.axes} is no image: save one page a slice")
+        raise ImageError(f"a page of axes {page.axes} is no image: save one page per slice")
     found = found.astype(found.dtype.newbyteorder("="), copy=False)
     bits = int(page.bitspersample)
     if found.ndim == 3:

@@ -1,4 +1,4 @@
-"""Several annotators' labels of one image -> one row an image: the majority, and how many read it and agreed.
+"""Several annotators' labels of one image -> one row per image: the majority, and how many read it and agreed.
 
 A column that holds one value for each image everywhere (its age) stays as it is. One in which annotators differ anywhere is an
 annotation: its majority takes its place, beside ``X_annotators`` (how many gave a value) and ``X_agreement`` (the share that gave
@@ -45,12 +45,12 @@ def combine(name: str, frame: pd.DataFrame, images: np.ndarray, annotators: str)
 
     Args:
         name: of the table, for messages.
-        frame: one row an annotation.
+        frame: one row per annotation.
         images: (n,) which image each row is of.
         annotators: ``majority``, or ``soft``, which keeps the share of annotators for each class too, in ``X_shares``.
 
     Returns:
-        One row an image, in order of first appearance.
+        One row per image, in order of first appearance.
 
     Raises:
         UsageError: rows of one image name two patients, groups or splits.

@@ -182,7 +182,7 @@ def _number(text: str) -> float | None:
 
 
 def split_findings(dataset: Dataset, names: Sequence[str], separator: str | None) -> tuple[Dataset, list[str]]:
-    """Columns whose cells name several findings -> a 0/1 column a finding; a missing cell is missing in all.
+    """Columns whose cells name several findings -> one 0/1 column per finding; a missing cell is missing in all.
 
     Raises:
         UsageError: no cell of the one column holds the separator; a finding has the name of another column.

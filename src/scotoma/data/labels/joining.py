@@ -33,7 +33,7 @@ def join(
 
     Args:
         name: of the table, for messages.
-        table: one row an image.
+        table: one row per image.
         plain: whether the table's identifiers are as they came, no hashes.
         path: the spreadsheet.
         on: its column that names the image.
@@ -217,7 +217,7 @@ def _one_row_each(sheet: str, on: str, frame: pd.DataFrame, groups: np.ndarray) 
         differ = [c for c in frame.columns if c != on and not (a[c] == b[c] or (pd.isna(a[c]) and pd.isna(b[c])))]
         raise UsageError(
             f"{sheet}: rows {frame.index[first]} and {frame.index[place]} have one {on} and differ in {', '.join(differ[:3])} "
-            f"({int((again & ~same).sum())} such rows): one row an image or study, or --annotators majority (or soft) where each "
+            f"({int((again & ~same).sum())} such rows): one row per image or study, or --annotators majority (or soft) where each "
             "row is one annotator's"
         )
     notice(sheet, f"{int(same.sum())} rows repeat another and are left out")

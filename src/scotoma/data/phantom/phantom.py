@@ -74,7 +74,7 @@ def draw(seed: int, index: int, side: int = 128) -> Phantom:
 
 
 def table(n: int, seed: int = 0) -> pd.DataFrame:
-    """Rows 0 to ``n`` - 1 of series ``seed``: one row an image, its truth, and paths that :func:`image` resolves."""
+    """Rows 0 to ``n`` - 1 of series ``seed``: one row per image, its truth, and paths that :func:`image` resolves."""
     import pandas as pd
 
     rows = pd.DataFrame([truth(seed, index) for index in range(n)], columns=[*_COLUMNS])

@@ -304,7 +304,7 @@ def _write(frame: pd.DataFrame, out: Path) -> None:
         if out.suffix.lower() == ".csv":
             frame.to_csv(temporary, index=False)
         else:
-            for column in frame.columns:  # a spreadsheet's column of numbers and words; Parquet has one type a column
+            for column in frame.columns:  # a spreadsheet's column of numbers and words; Parquet has one type per column
                 if infer_dtype(frame[column]) in ("mixed", "mixed-integer"):
                     frame[column] = frame[column].map(str, na_action="ignore")
             frame.to_parquet(temporary)

@@ -175,7 +175,7 @@ def _ids(dataset: Dataset, store: Store | None, by: str | None) -> list[tuple[st
 
 
 def _factorize(values: np.ndarray) -> np.ndarray:
-    """(n,) int: a number a value, -1 where it is missing or blank."""
+    """(n,) int: one number per value, -1 where it is missing or blank."""
     import pandas as pd
 
     column = pd.Series(values, dtype=object)

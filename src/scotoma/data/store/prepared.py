@@ -66,7 +66,7 @@ def write_store(
     drop = ("image_path", "mask_path", "frame", *left_out)
     keep = dataset.table.drop(columns=[c for c in drop if c in dataset.table.columns])
     keep.attrs[dataset_.LEFT_OUT] = {name: reason.text for name, reason in left_out.items()}
-    for column in keep.columns:  # a spreadsheet's column of numbers and words; Parquet has one type a column
+    for column in keep.columns:  # a spreadsheet's column of numbers and words; Parquet has one type per column
         if infer_dtype(keep[column]) in ("mixed", "mixed-integer"):
             keep[column] = keep[column].map(str, na_action="ignore")
     with files.replacing(opened.path / TABLE) as temporary:

@@ -71,7 +71,7 @@ class Store:
 
     @cached_property
     def facts(self) -> pd.DataFrame:
-        """One row an image: ``content`` (keyed hash of its pixels), ``error`` (missing where readable), what its header said."""
+        """One row per image: ``content`` (keyed hash of its pixels), ``error`` (missing where readable), what its header said."""
         import pandas as pd
 
         return pd.read_parquet(self.path / "facts.parquet")
@@ -108,7 +108,7 @@ def prepare(dataset: Dataset, size: int, channels: int | None = None, out: Path 
         channels: 1 or 3; by default 3 where any of a sample of the images has colour.
         out: the store's folder; by default a folder of the cache.
         strict: an unreadable image stops the run; otherwise it is left out and listed.
-        workers: decoding processes; by default one a core.
+        workers: decoding processes; by default one per core.
         quiet: no progress bar.
         skip_empty: leave out images that show nothing (``hashes.is_blank``).
 

@@ -90,6 +90,6 @@ def enlarge(coarse: Tensor, images: Tensor) -> Tensor:
 
 
 def enlarge_patches(values: Tensor, vit: Any, images: Tensor) -> Tensor:
-    """(B, N), one number a patch -> (B, H, W)."""
+    """(B, N), one number per patch -> (B, H, W)."""
     height, width = (n // p for n, p in zip(images.shape[2:], vit.patch_embed.patch_size, strict=True))
     return enlarge(values.reshape(-1, 1, height, width), images)

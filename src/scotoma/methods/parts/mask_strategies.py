@@ -81,7 +81,7 @@ class MaskStrategy(nn.Module):
 
     @torch.no_grad()
     def scores(self, view: Tensor, noise: Tensor, encoder: nn.Module) -> Tensor:
-        """A score a patch: the smallest are kept, the largest hidden.
+        """One score per patch: the smallest are kept, the largest hidden.
 
         Args:
             view: (B, C, H, W), normalised.

@@ -1,1 +1,1 @@
-"""Sections of the report, one an evaluator or subject."""
+"""Sections of the report, one per evaluator or subject."""

@@ -25,7 +25,7 @@ MOST = 200  # lines of a plain table; its sheet has all rows
 
 
 def plain_table(rows: pd.DataFrame, name: str, sheets: Sheets) -> Table:
-    """A line a row: the metric, each key by which rows differ, the value with its interval, and n."""
+    """One line per row: the metric, each key by which rows differ, the value with its interval, and n."""
     others = [c for c in rows.columns if c not in ("label", "metric", "value", "low", "high", "n", "evaluator")]
     keys = [c for c in others if rows[c].nunique(dropna=False) > 1]
     lines = []
@@ -39,7 +39,7 @@ def plain_table(rows: pd.DataFrame, name: str, sheets: Sheets) -> Table:
 
 
 def tabulate_models(rows: pd.DataFrame, titles: Mapping[str, str], sheet: str, sheets: Sheets) -> Table:
-    """A line a model (and class, and unit), a column a metric: those with a title first."""
+    """One line per model (and class, and unit), one column per metric: those with a title first."""
     if rows.empty:
         return {}
     known = set(rows["metric"])
@@ -55,7 +55,7 @@ def tabulate_models(rows: pd.DataFrame, titles: Mapping[str, str], sheet: str, s
 
 
 def tabulate_shares(rows: pd.DataFrame, columns: Collection[float], group: str, sheet: str, better: int = 0) -> Table:
-    """A line a label, a column a share of the labels.
+    """One line per label, one column per share of the labels.
 
     Args:
         rows: of one metric.

@@ -47,7 +47,7 @@ def _line(row: pd.Series) -> str:
 
 def _lines(rows: pd.DataFrame, sheets: Sheets, name: str, key: str, heads: list[tuple[float, str]],
            format_cell: Callable[[pd.DataFrame], Table | None]) -> Table:  # fmt: skip
-    """A line a classifier, under its use of the encoder; a column a value of ``key``."""
+    """One line per classifier, under its use of the encoder; one column per value of ``key``."""
     lines = []
     for (use, label), part in rows.groupby(["use", "label"], sort=False):
         cells = [format_cell(part[part[key] == value]) for value, _ in heads]
@@ -56,7 +56,7 @@ def _lines(rows: pd.DataFrame, sheets: Sheets, name: str, key: str, heads: list[
 
 
 def _labels(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """A line a classifier, a column a wanted AUROC."""
+    """One line per classifier, one column per wanted AUROC."""
     return _lines(
         rows, sheets, "labels needed", "wanted", [(w, decimals(w)[:4]) for w in sorted(set(rows["wanted"]))], _describe_needed
     )
@@ -80,12 +80,12 @@ def _about(number: float) -> str:
 
 
 def _further(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """A line a classifier, a column so many times the labels."""
+    """One line per classifier, one column per multiple of the labels."""
     return _lines(rows, sheets, "more labels", "labels", [(n, f"n = {n:,.0f}") for n in sorted(set(rows["labels"]))], cell)
 
 
 def _patients(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """A line a class and width, a column an expected AUROC."""
+    """One line per class and width, one column per expected AUROC."""
     wanted, lines = sorted(set(rows["wanted"])), []
     for (target, name, width), part in rows.groupby(["target", "class", "width"], sort=False, dropna=False):
         note = f"{100 * part['prevalence'].iloc[0]:.0f}\u00a0% have it; interval {width:g} wide"

@@ -1,4 +1,4 @@
-"""Operating points: decisions, predictive values, calibration, net benefit, one answer a patient."""
+"""Operating points: decisions, predictive values, calibration, net benefit, one answer per patient."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _panels(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _tabulate_decisions(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """A line a finding: what its threshold decides."""
+    """One line per finding: what its threshold decides."""
     lines = []
     for label, name, part in _group_by_name(rows):
         cells = [cell(part[part["metric"] == m]) for m in DECIDED]
@@ -83,7 +83,7 @@ def _stories(rows: pd.DataFrame) -> Iterator[Table]:
 
 
 def _predictive(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """PPV and NPV of each finding, a column a prevalence."""
+    """PPV and NPV of each finding, one column per prevalence."""
     shares = sorted(set(rows["prevalence"]))
     lines = [
         line(f"{name}: {WORDS[str(m)]}", [cell(part[part["prevalence"] == s]) for s in shares], label)
@@ -95,7 +95,7 @@ def _predictive(rows: pd.DataFrame, sheets: Sheets) -> Table:
 
 
 def _tabulate_calibration(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """A line a finding: how its probabilities lie."""
+    """One line per finding: how its probabilities lie."""
     lines = [
         line(name, [cell(part[part["metric"] == m], sign=True) for m in CALIBRATED], label)
         for label, name, part in _group_by_name(rows)
@@ -120,7 +120,7 @@ def _tabulate_recalibration(rows: pd.DataFrame, sheets: Sheets) -> Table:
 
 
 def _units(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """AUROC of every image for itself, and of one answer a study or patient."""
+    """AUROC of every image for itself, and of one answer per study or patient."""
     several, lines = rows["label"].nunique() > 1, []
     for (label, target), part in rows.groupby(["label", "target"], sort=False, dropna=False):
         ordered = part.assign(order=part["unit"] != "image").sort_values("order", kind="stable")

@@ -43,7 +43,7 @@ KEY_OF_DIFFERENCES = (
 
 
 def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """One model's errors, a column a metric; of a study the mean absolute error by share of the labels, and what it states."""
+    """One model's errors, one column per metric; of a study the mean absolute error by share of the labels, and what it states."""
     if rows.empty:
         return {}
     table = tabulate_models(rows[rows["fraction"].isna()], TITLES, "errors of numbers", sheets)
@@ -125,7 +125,7 @@ def _estimate(row: pd.Series) -> str:
 
 
 def _draw(mae: pd.DataFrame) -> list[Table]:
-    """The mean absolute error by share of the labels, a panel a use of encoders with the controls in each; nothing of one share."""
+    """The mean absolute error by share of the labels, one panel per use of encoders, with the controls; nothing of one share."""
     if mae["fraction"].nunique() < 2:
         return []
     control = mae["method"] == CONTROL

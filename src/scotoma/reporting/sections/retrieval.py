@@ -1,4 +1,4 @@
-"""Retrieval: how often what lies nearest among the features has the same label, a line an encoder."""
+"""Retrieval: how often what lies nearest among the features has the same label, one line per encoder."""
 
 from __future__ import annotations
 

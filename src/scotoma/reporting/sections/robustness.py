@@ -20,7 +20,7 @@ BASELINES = ("random", "supervised")  # methods against whose errors the others 
 
 
 def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """Mean relative drops by corruption, a column a classifier; and the drop by share of hidden patches, drawn."""
+    """Mean relative drops by corruption, one column per classifier; and the drop by share of hidden patches, drawn."""
     labels = list(dict.fromkeys(rows["label"]))
     if not labels:
         return {}
