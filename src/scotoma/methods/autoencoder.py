@@ -24,8 +24,8 @@ class Autoencoder(Method):
     image must pass. There are no skip connections, by which an image passes without being understood.
 
     Args:
-        classifier_weight: of the cross-entropy of a linear classifier on the bottleneck, added to the reconstruction error; 0 for
-            no classifier. Above 0 it reads labels; images without one count for the reconstruction alone.
+        classifier_weight: weight of the cross-entropy of a linear classifier on the bottleneck, added to the reconstruction error;
+            0 for no classifier. Above 0 it reads labels; images without one count for the reconstruction alone.
         mask_weight: the squared error inside an image's mask (``mask_path``) counts 1 + mask_weight times, and the sum is
             divided by the sum of the weights; an image without mask counts alike everywhere. 0 reads no masks.
         decoder_dim: channels of the decoder's first maps, halved with every doubling of the side.

@@ -19,7 +19,7 @@ class BYOL(Method):
     """An online network with a predictor learns from an EMA of itself, without negatives. Exports the online encoder.
 
     Args:
-        momentum: of the target network at the start (section 3.2: 0.996); it rises to 1 as a cosine.
+        momentum: EMA momentum of the target network at the start (section 3.2: 0.996); it rises to 1 as a cosine.
         projection_dim: width of projection and prediction (section 3.2: 256).
         hidden_dim: width of the hidden layer of projector and predictor (section 3.2: 4096).
         min_scale: smallest crop, as a fraction of the image area (appendix B: 0.08; small lesions must stay inside).

@@ -26,15 +26,15 @@ class DINO(Method):
 
     Args:
         local_views: small crops, which the student alone sees (section 3.1: "several"; published code: 8).
-        local_size: their side, pixels (section 3.1: 96 beside 224); 0 for half of the image's, in whole patches
+        local_size: side of the small crops, pixels (section 3.1: 96 beside 224); 0 for half of the image's, in whole patches
             (CNNs: at least 32 pixels).
-        output_dim: K, over which student and teacher give distributions (appendix C: 65,536).
+        output_dim: K, number of outputs of the head (prototypes) (appendix C: 65,536).
         hidden_dim: width of the head's hidden layers (section 3.1: 2,048).
         head_norm: batch norm in the head's hidden layers (appendix C: none; with it 68.6 % instead of 69.7 %).
-        momentum: of the teacher at the start; a cosine takes it to 1 (section 3.1, "Teacher network": 0.996).
-        student_temperature: of the student's softmax (section 3.2).
-        first_teacher_temperature: of the teacher's softmax at the first step (section 3.2: 0.04).
-        teacher_temperature: after the warm-up (section 3.2: 0.07; appendix D, "Sharpening": above 0.06 it needs the warm-up).
+        momentum: EMA momentum of the teacher at the start; a cosine takes it to 1 (section 3.1, "Teacher network": 0.996).
+        student_temperature: temperature of the student's softmax (section 3.2).
+        first_teacher_temperature: temperature of the teacher's softmax at the first step (section 3.2: 0.04).
+        teacher_temperature: the same after the warm-up (section 3.2: 0.07; appendix D, "Sharpening": above 0.06 needs the warm-up).
         temperature_warmup: share of the steps over which the teacher's temperature rises (section 3.2: 30 epochs).
         frozen_last: share of the steps over which the head's last layer stays as it is (published code: the first epoch).
         min_scale: smallest global crop and largest local crop, as a fraction of the image area (appendix E: best around

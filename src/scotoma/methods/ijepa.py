@@ -31,9 +31,9 @@ class IJEPA(Method):
         context_scale: smallest area of the block of visible patches, as a fraction of the image's, before the target blocks are
             cut out of it (section 3, "Context": 0.85).
         predictor_dim: width of the predictor (table 14: 384 beats 1,024 beside an encoder of 1,024).
-        predictor_depth: its blocks (appendix A.1: 6 for ViT-B, 12 for larger ones).
-        predictor_heads: its attention heads (appendix A.1: as many as the encoder has).
-        momentum: of the target network at the start; rises evenly to 1 (appendix A.1: 0.996).
+        predictor_depth: blocks of the predictor (appendix A.1: 6 for ViT-B, 12 for larger ones).
+        predictor_heads: attention heads of the predictor (appendix A.1: as many as the encoder has).
+        momentum: EMA momentum of the target network at the start; rises evenly to 1 (appendix A.1: 0.996).
         min_scale: smallest crop, as a fraction of the image area (published code: 0.3; no other change of the pixels).
 
     The loss is the published code's: smooth L1 on features that are layer-normalised without weights. Below a difference of 1 it is

@@ -38,9 +38,9 @@ class IntelligentMasking(Method):
         policy: agent, or random: uniformly random actions, no agent, on the same budget of hidden blocks.
         cells: locations along a side of the image.
         block: side of what an action hides, cells.
-        steps_per_episode: hides of an image, T.
+        steps_per_episode: T, blocks hidden per image, one after the other.
         gamma: discount of the rewards that follow; above 0, they are judged by a target network, a moving average of the agent.
-        target_momentum: of the target network.
+        target_momentum: EMA momentum of the target network.
         replay: images to keep with their actions and rewards, of which the agent learns instead of the batch's own; 0 for none.
             Rewards are not computed anew, but none is older than ``replay`` images.
         random_share: share of the training in which all actions are random (published code: 20 % of the epochs).

@@ -29,7 +29,8 @@ class LeJEPA(Method):
             512 within a point of it).
         global_views: large crops, to whose mean all views are drawn (section 6.1: 2).
         local_views: small crops (experiment details 1: 6).
-        local_size: their side, pixels; 0 for 7/16 of the image's (98 of 224), rounded to whole patches (CNNs: to multiples of 8).
+        local_size: side of the small crops, pixels; 0 for 7/16 of the image's (98 of 224), rounded to whole patches
+            (CNNs: to multiples of 8).
         hidden_dim: width of the projector's two hidden layers (published code: 2,048).
         projection_dim: width of the embeddings that the loss sees (table 1d: 64 best of 64 to 1,024).
         min_scale: smallest global crop and largest local crop, as a fraction of the image area (published code: 0.3).

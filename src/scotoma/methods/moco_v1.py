@@ -21,10 +21,10 @@ class MoCoV1(Method):
     """Contrastive learning with a momentum encoder and a queue of negatives. Exports the online (query) encoder.
 
     Args:
-        temperature: of the softmax (section 3.3: 0.07).
+        temperature: softmax temperature (section 3.3: 0.07).
         projection_dim: width of the projection (section 3.3: "fixed-dimensional output (128-D)"), by one linear layer.
         queue_size: keys kept as negatives (section 4.1: 65,536); never more than half the images.
-        momentum: of the key encoder (equation 2; section 4.1: 0.999).
+        momentum: EMA momentum of the key encoder (equation 2; section 4.1: 0.999).
         groups: sub-batches with batch statistics of their own (section 3.3, "Shuffling BN", where they are the batches of 8 GPUs).
         min_scale: smallest crop, as a fraction of the image area (the published code: 0.2).
         jitter: strength of brightness, contrast and gamma changes (the published code: 0.4). There is no blur before MoCo v2.

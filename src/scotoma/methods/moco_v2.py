@@ -21,16 +21,16 @@ class MoCoV2(Method):
     """Contrastive learning with a momentum encoder, a queue of negatives and a deeper head. Exports the online (query) encoder.
 
     Args:
-        temperature: of the softmax (section 3, "MLP head": 0.2 is best with this head).
+        temperature: softmax temperature (section 3, "MLP head": 0.2 is best with this head).
         projection_dim: width of the projection that the loss sees.
         hidden_dim: width of the head's hidden layer; 0 for the encoder's own (section 3: "2-layer MLP head (hidden layer 2048-d,
             with ReLU)", which is ResNet-50's own).
         queue_size: keys kept as negatives (section 3: 65,536); never more than half the images.
-        momentum: of the key encoder (as in MoCo v1, 0.999).
+        momentum: EMA momentum of the key encoder (as in MoCo v1, 0.999).
         groups: sub-batches with batch statistics of their own (MoCo v1, section 3.3, "Shuffling BN"; there 8 GPUs' batches).
         min_scale: smallest crop, as a fraction of the image area (the published code: 0.2).
         jitter: strength of brightness, contrast and gamma changes (section 3: stronger colour distortion does not help; 0.4).
-        blur: probability of blurring a view (section 3 adds blur; half of them in the published code).
+        blur: probability of blurring a view (section 3 adds blur; published code: 50 %).
         positives: the key is of another image with the same value in this column: patient, study, or a band such as age:10.
             Earlier keys of that value stay negatives, as the method does not know them: they are few for patients (MICLe, Azizi
             et al. 2021, arXiv 2101.05224), many for bands, for which byol and simsiam, without negatives, are better.

@@ -33,7 +33,7 @@ class MSMAE(Method):
         throw_ratio: share thrown (published command: 0.3); before the warm-up is over these are masked too, at random (0.75).
         warmup_epochs: epochs of random masking, in which the attention learns (40 of 300 in the published settings).
         attention_interval: epochs after which an image's map is taken anew (20).
-        classification_weight: of the cross-entropy beside the reconstruction (0.1).
+        classification_weight: weight of the cross-entropy beside the reconstruction (0.1).
         label_free: leave out classifier and labels. The class token then learns only through what the decoder reads from it: its
             attention is that of a plain MAE, which need not be on lesions.
         decoder_dim: width of the decoder (512).

@@ -29,15 +29,15 @@ class MSN(Method):
 
     Args:
         focal_views: small views (section 3: "drop all the patches around"; appendix A.1: 10).
-        focal_size: their side, pixels (appendix A.1: 96 beside 224); 0 for half of the image's, in whole patches.
+        focal_size: side of the small views, pixels (appendix A.1: 96 beside 224); 0 for half of the image's, in whole patches.
         patch_drop: share of the patches dropped from the random view (appendix A.1: 0.15 for ViT-S, 0.3 for ViT-B, 0.7 for ViT-L).
-        prototypes: how many, K (appendix A.1: 1,024).
+        prototypes: number of prototypes, K (appendix A.1: 1,024).
         output_dim: width of the projection and of the prototypes (appendix A.1: 256).
         hidden_dim: width of the head's hidden layers (published code: 2,048).
-        momentum: of the target network at the start; rises evenly to 1 (appendix A.1: 0.996).
-        temperature: of the anchors' softmax over cosines (appendix A.1: 0.1).
-        sharpening: of the targets: their temperature is so many times the anchors' (appendix A.1: 0.025, a quarter).
-        mean_entropy_weight: lambda of equation 1 (appendix A.1: 1).
+        momentum: EMA momentum of the target network at the start; rises evenly to 1 (appendix A.1: 0.996).
+        temperature: temperature of the anchors' softmax over cosines (appendix A.1: 0.1).
+        sharpening: temperature of the targets, as a multiple of the anchors' (appendix A.1: 0.025, a quarter).
+        mean_entropy_weight: weight of the mean entropy, lambda of equation 1 (appendix A.1: 1).
         sinkhorn: make the targets use all prototypes alike, in 3 rounds (appendix C.1: so that lambda need not be tuned; without
             it a lambda of 1 loses 5.6 %, and 5 gains 0.8 %).
         positives: the target view is of another image with the same value in this column: patient, study, sex, or a band such as

@@ -20,7 +20,7 @@ class SimCLR(Method):
     """Contrastive learning with in-batch negatives. Exports the online encoder.
 
     Args:
-        temperature: of the softmax (table 5 of the paper: 0.1 best with long training and large batches; 0.2 suits small batches).
+        temperature: softmax temperature (table 5: 0.1 best with long training and large batches; 0.2 suits small batches).
         projection_dim: width of the projection that the loss sees (section 4.2: "output dimensionality 128").
         hidden_dim: width of the projector's hidden layer; 0 for the encoder's own (section 3: "MLP with one hidden layer").
         min_scale: smallest crop, as a fraction of the image area (appendix A: 0.08; small lesions must stay inside).

@@ -30,7 +30,7 @@ class SimMIM(Method):
         masking: which units: random, drawn anew each time ("dynamic"), fixed (once for each image), block, attention, agent,
             entropy or saliency; see ``scotoma.methods.parts.mask_strategies``.
         next_task: also predict whether the paired image is the next one of the same study.
-        next_weight: of that task's cross-entropy beside the reconstruction loss (BERT, section A.2: the plain sum).
+        next_weight: weight of that task's cross-entropy beside the reconstruction loss (BERT, section A.2: the plain sum).
         min_scale: smallest crop, as a fraction of the image area (section 4.1.2: "scale range of [0.67, 1]").
 
     The small preset hides 16 pixels of 96 at once, as coarse to the image as 32 of 192. The paper's vision transformer has shared

@@ -1,4 +1,4 @@
-"""Every table of a page as numbers: one CSV file a table, in a folder beside the page."""
+"""Every table of a page as numbers: one CSV file per table, in a folder beside the page."""
 
 from __future__ import annotations
 

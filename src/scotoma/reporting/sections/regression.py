@@ -29,9 +29,9 @@ NAMES = {
     "majority": "Mean of the training labels",
 }
 TEXT = (
-    "Here the model predicts a number. Errors are in the unit of {target}, as the table has it. The mean absolute error is how far "
-    "a prediction lies off on average; beside it stands the error of predicting the training images' mean for every image, which "
-    "knows nothing."
+    "Here the model predicts a number. Errors are in the unit of {target}, as the table has it. The mean absolute error is the "
+    "mean distance between prediction and true value; beside it stands the error of predicting the training images' mean for every "
+    "image."
 )
 KEY = "R²: share of the numbers' spread that the model explains; 0 for the mean, negative for worse. Bias: above 0 it is too high."
 KEY_OF_VALUES = "Lower is better. Means over the label draws. Brackets: 95 % interval."
