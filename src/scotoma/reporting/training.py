@@ -67,7 +67,7 @@ def cautions(rows: pd.DataFrame) -> list[str]:
 
 
 def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -> list[Table]:
-    """Images, patients and classes in each split, a table a run; equal tables once.
+    """Images, patients and classes in each split, one table per run; equal tables once.
 
     Args:
         rows: all of them.

@@ -61,7 +61,7 @@ def find_copies(store: Store, rows: np.ndarray) -> np.ndarray:
 
 
 def find_copies_of_store(store: Store, rows: np.ndarray) -> np.ndarray:
-    """As `copies`, joined by way of all images of the store, whose groups are kept in its folder: found once, at 4 ms an image."""
+    """As `copies`, joined by way of all images of the store, whose groups are kept in its folder: found once, at 4 ms per image."""
     import pandas as pd
 
     readable = np.flatnonzero(store.facts["error"].isna().to_numpy())

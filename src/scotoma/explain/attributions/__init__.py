@@ -1,1 +1,1 @@
-"""Attribution maps, one module a method; a module that lies here is found."""
+"""Attribution maps, one module per method; a module that lies here is found."""
