@@ -120,7 +120,7 @@ def test_without_yes_nothing_changes(left: Path, capsys: pytest.CaptureFixture[s
     assert everything() == before
     said = capsys.readouterr().out
     command = "scotoma pretrain --config runs/with/config.yaml --out runs/with --overwrite"
-    assert f"train anew, once he is out of the table: {command}\n" in said
+    assert f"train anew, once the patient is out of the table: {command}\n" in said
     assert said.endswith("nothing was changed: use --yes to do it\n")
 
 
@@ -129,9 +129,9 @@ def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: py
     pixels, regions = np.array(before.pixels), np.array(store.open_store(Path("runs/store/regions")).pixels)
     assert main(["purge", PATIENT, "--yes"]) == 0
     done = {line.split()[0]: line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()}
-    assert done["store"] == done["embeddings"] == "rewritten without him"
+    assert done["store"] == done["embeddings"] == "rewritten without the patient"
     assert done["cache"] == "removed"
-    assert done["run"] == "marked as holding a withdrawn patient, pages and figures that may show him removed"
+    assert done["run"] == "marked as holding a withdrawn patient, pages and figures that may show the patient removed"
     assert not any((left / "cache" / "stores").iterdir())
     dataset, opened = store.prepare(sources.load("runs/store"), 16, quiet=True)
     assert dataset.table["row"].tolist() == [0, 1, 2, 3, *range(6, 12)]
@@ -314,7 +314,7 @@ def test_what_a_killed_build_left_is_said_and_removed_unless_it_is_being_built(
     assert f"unfinished  {root / 'a-1.partial'}: removed\n" in printed
     assert [p.name for p in root.glob("*.partial")] == ["b-2.partial"]
     scotoma.purge(cache=True, yes=True)
-    assert "trained on him" not in capsys.readouterr().out
+    assert "trained on the patient" not in capsys.readouterr().out
     assert not any(root.iterdir())
 
 

@@ -157,7 +157,7 @@ def test_text_in_label_columns(case: Case, capsys: pytest.CaptureFixture[str]) -
     blankish, said = read("blankish")
     assert (blankish.y[source["blankish"].str.strip() == ""] == -1).all()
     assert "blankish" in said
-    assert "--separator" in read("findings")[1]
+    assert "`separator`" in read("findings")[1]
     several, _ = read("findings", separator="|")
     assert several.classes == ("Effusion", "Mass", "No Finding")
     assert several.y[:5].tolist() == [[0, 0, 1], [1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 0]]

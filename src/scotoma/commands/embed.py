@@ -23,7 +23,7 @@ def embed(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Write the encoder's features of every readable image into a Parquet file, one row an image.
+    """Write the encoder's features of every readable image into a Parquet file, one row per image.
 
     Columns: ``row`` (the row id), ``split``, ``patient``, ``study`` and ``group`` (keyed hashes) where the table has them, the
     target columns as the table has them, where a row has no patient the keyed hashes ``series``, ``file`` and ``content`` (of the

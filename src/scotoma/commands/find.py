@@ -21,7 +21,7 @@ def find(patient: str, where: list[str] | None = None, quiet: bool = False) -> l
 
     Args:
         patient: patient identifier as in the table or the header (of a folder per patient: its name), or - to read identifiers
-            from standard input, one a line, which leaves none in the shell's history.
+            from standard input, one per line, which leaves none in the shell's history.
         where: folders to search recursively, separated by commas; by default runs. The cache is always searched.
         quiet: print nothing.
 

@@ -28,7 +28,7 @@ def purge(
     images from your own data first.
 
     Args:
-        patient: patient identifier as in the table or the header, or - to read identifiers from standard input, one a line.
+        patient: patient identifier as in the table or the header, or - to read identifiers from standard input, one per line.
         where: folders to search recursively, separated by commas; by default runs. The cache is always searched.
         cache: empty the whole cache; excludes a patient.
         runs: remove runs and other weights that were trained on the patient, instead of marking the runs.
@@ -81,7 +81,7 @@ def purge(
         if not found:
             print("nothing to be removed")
         for command in retrain:
-            print(f"train anew, once he is out of the table: {command}")
+            print(f"train anew, once the patient is out of the table: {command}")
         if found and not yes:
             print("nothing was changed: use --yes to do it")
     if busy:
@@ -93,8 +93,8 @@ def _words(done: bool, runs: bool) -> dict[str, str]:
     """What is to be done with each kind of finding, or what was done."""
     from scotoma.data.withdrawal import CACHE, EMBEDDINGS, RUN, STORE, UNFINISHED, WEIGHTS
 
-    removing, rewriting = ("removed", "rewritten without him") if done else ("remove", "rewrite without him")
-    pages = "pages and figures that may show him"
+    removing, rewriting = ("removed", "rewritten without the patient") if done else ("remove", "rewrite without the patient")
+    pages = "pages and figures that may show the patient"
     marking = f"marked as holding a withdrawn patient, {pages} removed" if done else ""
     marking = marking or f"mark as holding a withdrawn patient, and remove {pages}"
     words = dict.fromkeys((CACHE, UNFINISHED), removing) | dict.fromkeys((STORE, EMBEDDINGS), rewriting)

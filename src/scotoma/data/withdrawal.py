@@ -59,7 +59,7 @@ class Holding:
         where = ", ".join(f"{n} {name}" for name, n in self.splits.items())
         count = number(self.images, "image") if self.images else ""
         if self.kind == WEIGHTS and not count:
-            count = "trained on him, as its header states"
+            count = "trained on the patient, as its header states"
         return f"{self.kind:<10}  {self.path}{count and f'  {count}'}{where and f' ({where})'}"
 
 

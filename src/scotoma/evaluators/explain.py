@@ -86,7 +86,7 @@ def evaluate(context: Context) -> list[Row]:
         UsageError: identity is to be kept, but a prepared store does not state whose images these are.
     """
     if context.keep_identity and "image_path" not in context.dataset.table.columns:
-        raise UsageError("--keep_identity reads the DICOM files: name them with --data, not a prepared store")
+        raise UsageError("--keep_identity reads the DICOM files: name the images themselves, not a prepared store")
     classifier = _classifier(context)
     cases = gather(context, classifier, choose_rows(context))
     methods = find_attributions(classifier, cases.images[:1])
