@@ -71,10 +71,12 @@ def killed_at(point: int, act: Callable[[], object]) -> bool:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """What a folder holds, without times and locks."""
+    """What a folder holds, without times and locks, and of a finished run without what a kill left of its checkpoints."""
     found = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"}
     if "status.json" in found:
         found["status.json"] = json.loads(found["status.json"])["state"].encode()
+    if found.get("status.json") == b"finished":
+        found.pop("checkpoints/last.ckpt", None)
     return found
 
 

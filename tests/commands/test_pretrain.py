@@ -236,7 +236,7 @@ def test_a_batch_in_parts_is_the_same_step(grey_folder, tmp_path: Path) -> None:
     assert all(found["images_seen"] == 32 and found["steps"] == 4 for found in lines)
     with pytest.raises(UsageError, match="`batch_size` 8: must be a multiple of 3"):
         pretrain(data, out=tmp_path / "c", steps=1, accumulate=3, **given)
-    with pytest.raises(UsageError, match="`accumulate` 0: must be above 0"):
+    with pytest.raises(UsageError, match="`accumulate` 0: must be at least 1"):
         pretrain(data, out=tmp_path / "c", steps=1, accumulate=0, **given)
     assert not (tmp_path / "c").exists()
 

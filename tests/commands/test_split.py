@@ -268,7 +268,7 @@ def test_a_table_of_windows_keeps_them(tmp_path: Path) -> None:
     frame = pd.DataFrame({"image_path": [f"{k}.png" for k in range(20)], "patient": range(20)})
     shown = read.Display(((40.0, 80.0), (80.0, 200.0), (600.0, 2800.0)))
     data = dataset_.Dataset("bleeds", frame, display=shown)
-    with pytest.raises(UsageError, match=r"a CSV cannot say: write `out` .*s.parquet"):
+    with pytest.raises(UsageError, match=r"a CSV cannot hold: write `out` .*s.parquet"):
         split(data, tmp_path / "s.csv", quiet=True)
     path = split(data, tmp_path / "s.parquet", quiet=True)
     assert sources.load(path).display == shown

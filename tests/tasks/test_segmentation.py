@@ -277,7 +277,7 @@ def test_a_image_is_shown_with_the_dice_of_the_regions_that_it_has(discs: Path, 
     monkeypatch.setattr(shown, "_parts", lambda context: (task, np.arange(2)))
     monkeypatch.setattr(shown, "_scores", lambda context: scores)
     monkeypatch.setattr(task, "outputs", lambda model, rows: np.zeros((2, 4, 4), np.uint8))
-    monkeypatch.setattr(shown, "outlined", lambda images, truth, maps, words: titles.extend(words))
+    monkeypatch.setattr(shown, "draw_outlines", lambda images, truth, maps, words: titles.extend(words))
     context = SimpleNamespace(model=None, store=SimpleNamespace(batch=lambda rows: np.zeros((len(rows), 1, 4, 4), np.uint8)))
     shown.figures(context, SimpleNamespace(figure=lambda *_: None))
     assert titles == ["nothing to find", "Dice 0.80"]

@@ -111,7 +111,7 @@ def busy(*_: object, **__: object) -> None:
 
 def test_a_header_that_never_ends_is_left(write_dicom: Callable[..., Path], tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     path = write_dicom(tmp_path / "a.dcm", np.zeros((9, 9), np.uint8))
-    for name in ("frames", "image_frames", "owners"):
+    for name in ("count_frames", "count_image_frames", "read_owners"):
         monkeypatch.setattr(dicom, name, busy)
     monkeypatch.setattr(dicom_phi, "_dicom", busy)
     monkeypatch.setattr(read, "HEADER_SECONDS", 0.05)
