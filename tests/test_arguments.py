@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,7 +14,7 @@ import pytest
 import scotoma
 from scotoma import cli
 from scotoma.arguments import RANGES, DataArgs, check_arguments, configuration
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 
 
 @check_arguments
@@ -203,3 +204,15 @@ def test_every_range_is_of_an_argument_and_every_number_has_one() -> None:
 def test_an_unknown_argument_is_named_with_the_function_and_the_nearest() -> None:
     with pytest.raises(TypeError, match=r"^verb\(\): got an unexpected keyword argument 'step'; did you mean 'steps'\?$"):
         verb("x", "y", step=1)
+
+
+def test_a_thread_of_the_command_names_flags_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(**_: object) -> None:
+        thread = threading.Thread(target=lambda: notice("t", "see --missing"))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(cli, "_run", lambda *_: work() or 0)
+    assert cli.main(["audit"]) == 0 and capsys.readouterr().err == "t: see --missing\n"
+    work()
+    assert capsys.readouterr().err == "t: see `missing`\n"

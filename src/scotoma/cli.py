@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scotoma import plugins, processes
+from scotoma import errors, plugins, processes
 from scotoma.arguments import OLD, POSITIONAL, RENAMED, flag_name, positional_arguments, wanted
 from scotoma.distributed import launcher
-from scotoma.errors import AT_COMMAND_LINE, ScotomaError, UsageError, stage
+from scotoma.errors import ScotomaError, UsageError, stage
 
 VERBS = {
     "demo": "a whole study on synthetic chest radiographs, in a few minutes; ends with report.html",
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    token = AT_COMMAND_LINE.set(True)
+    before, errors.at_command_line = errors.at_command_line, True
     try:
         return _run(arguments[0], arguments[1:])
     except (ScotomaError, OSError) as error:  # of the latter: a full disk, a file that may not be read
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"scotoma: {_fault(error)}", file=sys.stderr)
         return 1
     finally:
-        AT_COMMAND_LINE.reset(token)
+        errors.at_command_line = before
 
 
 def _is_unfinished(arguments: list[str]) -> bool:

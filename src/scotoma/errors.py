@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from contextvars import ContextVar
 
-AT_COMMAND_LINE: ContextVar[bool] = ContextVar("AT_COMMAND_LINE", default=False)  # messages have flags, not arguments
+at_command_line = False  # then messages name flags, not arguments; in every thread
 
 
 class ScotomaError(Exception):
@@ -64,7 +63,7 @@ def in_python(text: str) -> str:
         >>> in_python("/data/--odd/x holds nothing: name another with --labels.")
         '/data/--odd/x holds nothing: name another with `labels`.'
     """
-    if AT_COMMAND_LINE.get():
+    if at_command_line:
         return text
     parts = text.split("`")  # between backquotes stands a command
     for i in range(0, len(parts), 2):
