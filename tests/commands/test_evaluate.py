@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -63,14 +64,49 @@ def test_where_all_refuse_nothing_is_written(encoder: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists() and (encoder / "rows.jsonl").read_bytes() == before
 
 
-def test_a_crash_leaves_the_rows_so_far(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_rows_so_far(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> list[dict[str, Any]]:
-        raise RunError("full")
+        raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(knn, "evaluate", fail)
-    with pytest.raises(RunError, match="full"):
-        measured(encoder, ["majority", "knn"], out=tmp_path / "out")
-    assert "majority" in said(tmp_path / "out") and status(tmp_path / "out") == "running"
+    with pytest.raises(OSError, match="full"):
+        measured(encoder, ["majority", "knn", "header"], out=tmp_path / "out")
+    assert said(tmp_path / "out") == {"data", "majority"} and status(tmp_path / "out") == "running"
+
+
+@pytest.mark.parametrize("error", [RunError("none of the masks can be read"), FileNotFoundError(errno.ENOENT, "gone")])
+def test_what_one_alone_cannot_read_takes_nothing_from_the_others(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_: object) -> list[dict[str, Any]]:
+        raise error
+
+    monkeypatch.setattr(knn, "evaluate", fail)
+    with pytest.raises(type(error)):
+        measured(encoder, ["knn", "majority"], out=tmp_path / "out")
+    assert said(tmp_path / "out") == {"data", "majority"} and status(tmp_path / "out") == "finished"
+
+
+def test_data_that_one_cannot_do_with_and_a_figure_that_fails_take_nothing_from_the_others(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: object) -> None:
+        raise UsageError("no column divides these rows")
+
+    def fail(*_: object) -> None:
+        raise ValueError("no backend")
+
+    monkeypatch.setattr(knn, "require_data", refuse, raising=False)
+    with pytest.raises(UsageError, match=r"no column divides these rows \(the rows of majority, header are in"):
+        measured(encoder, ["majority", "knn", "header"], out=tmp_path / "out")
+    with pytest.raises(UsageError, match=r"no column divides these rows$"):
+        measured(encoder, ["knn"], out=tmp_path / "alone")
+    assert not (tmp_path / "alone").exists()
+    monkeypatch.setattr(majority, "figures", fail, raising=False)
+    with pytest.raises(ValueError, match="no backend"):
+        measured(encoder, ["majority", "header"], out=tmp_path / "drawn")
+    assert said(tmp_path / "drawn") == {"data", "majority", "header"} and status(tmp_path / "drawn") == "finished"
+    assert "majority failed; the rows of majority, header are in" in capsys.readouterr().err
 
 
 def test_one_that_fails_unforeseen_takes_nothing_from_the_others(
@@ -200,11 +236,12 @@ def test_leakage_that_was_allowed_is_in_the_rows_and_in_the_card(grey_folder) ->
         assert told == ("By patient; but the run allows leakage." if shared else "By patient: none is in two sets.")
 
 
-def test_an_evaluator_that_cannot_do_with_the_data_is_refused_before_any_runs(
+def test_subgroups_of_data_without_any_are_refused_and_the_others_kept(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scotoma.evaluators.subgroups._columns", lambda _: {})
-    monkeypatch.setattr("scotoma.evaluators.majority.evaluate", lambda _: pytest.fail("it ran"))
-    with pytest.raises(UsageError, match=r"needs a column that divides the test rows .* or leave subgroups out"):
-        measured(encoder, ["majority", "subgroups"], out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    for names, there in ((["subgroups"], False), (["subgroups", "majority"], True)):
+        with pytest.raises(UsageError, match=r"needs a column that divides the test rows .* or leave subgroups out"):
+            measured(encoder, names, out=tmp_path / "out")
+        assert (tmp_path / "out").exists() == there
+    assert said(tmp_path / "out") == {"data", "majority"}

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.contexts import context
 from sklearn.metrics import confusion_matrix, roc_auc_score
+from torch import nn
 
 from scotoma import plugins
 from scotoma.data.labels.targets import Target
@@ -17,13 +20,14 @@ from scotoma.metrics.classification import score
 from scotoma.metrics.summaries import SUMMARY, draw_rows, fraction_rows
 from scotoma.models.features import extract
 from scotoma.tasks.base import task_of
+from scotoma.transforms.augmentation import plain
 
 
 def test_features_follow_the_table_not_the_store(tmp_path: Path) -> None:
     made = context(tmp_path)
     x = made.store.pixels[made.dataset.table["row"]][..., 0] / 255
     expected = np.stack([x[:, :, :16].mean((1, 2)), x[:, :, 16:].mean((1, 2))], 1)
-    np.testing.assert_allclose(made.features, expected, atol=3e-3)  # bfloat16 where the processor has it
+    np.testing.assert_allclose(made.features, expected, atol=1e-6)
     rows = made.dataset.table["row"].to_numpy()
     np.testing.assert_array_equal(extract(made.encoder, made.info, made.store, rows, batch_size=7), made.features)
 
@@ -31,6 +35,33 @@ def test_features_follow_the_table_not_the_store(tmp_path: Path) -> None:
 def test_no_rows_have_no_features(tmp_path: Path) -> None:
     made = context(tmp_path)
     assert extract(made.encoder, made.info, made.store, np.array([], int)).shape == (0, 2)
+
+
+def test_finished_models_are_run_in_float32(tmp_path: Path) -> None:
+    """A layer that bfloat16 would round, within a training's autocast too; and nothing is left behind."""
+
+    class Layer(nn.Module):
+        num_features = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.inner = nn.Linear(48 * 48, 4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.inner(images.flatten(1))
+
+    made = context(tmp_path, 12)
+    layer, info = Layer().eval(), replace(made.info, image_size=48)
+    rows = made.dataset.table["row"].to_numpy()
+    x = plain(torch.from_numpy(made.store.batch(rows)), 48, info.mean, info.std).flatten(1).double()
+    expected = (x @ layer.inner.weight.detach().double().T + layer.inner.bias.detach().double()).numpy()
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with torch.autocast("cpu", torch.bfloat16):
+        found = extract(layer, info, made.store, rows)
+        assert torch.is_autocast_enabled("cpu")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
 def test_draws_use_the_fraction_of_both_and_nest(tmp_path: Path) -> None:
@@ -54,6 +85,14 @@ def test_rows_of_a_draw_hold_the_metrics(tmp_path: Path) -> None:
     assert set(rows) == set(SUMMARY)
     assert rows["auroc"]["value"] == pytest.approx(roc_auc_score(y, one))
     assert rows["auroc"]["labels"] == 60 and rows["auroc"]["n"] == len(y) and rows["auroc"]["fraction"] == 1.0
+
+
+def test_a_class_that_all_have_is_there_without_a_value() -> None:
+    y = np.array([[1.0, 0], [0, 0], [1, 0], [0, np.nan]])
+    rows = fraction_rows(y, [np.full((4, 2), 0.5)] * 2, np.arange(4), ("some", "none"), 1.0, 10, resamples=20)
+    of_class = {r["class"]: r for r in rows if r["metric"] == "auroc" and "class" in r}
+    assert of_class["some"]["value"] == 0.5 and "few" not in of_class["some"]
+    assert np.isnan(of_class["none"]["value"]) and (of_class["none"]["n"], of_class["none"]["few"]) == (3, True)
 
 
 def test_rows_of_a_fraction_average_its_draws(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_of_an_encoder_a_probe_is_explained_and_of_several_targets_the_most_prob
     assert "pointing_game" not in found and "mask_iou" not in found  # the table has no masks
     assert all(0 <= r["value"] <= 1 for r in rows if r["metric"] in ("deletion", "insertion"))
     cases = explain.gather(made, explain._classifier(made), made.test)
-    p = explain._probabilities(explain._classifier(made), cases.images, multilabel=True).detach().numpy()
+    p = explain._probabilities(made, explain._classifier(made), cases.images)
     np.testing.assert_array_equal(cases.target, p.argmax(1))
     np.testing.assert_array_equal(cases.truth, made.target.y[made.test, p.argmax(1)])
     np.testing.assert_array_equal(cases.is_positive, p.max(1) > 0.5)

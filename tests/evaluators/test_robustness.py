@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from helpers.contexts import context
+from helpers.contexts import context, head
 from sklearn.metrics import roc_auc_score
 
 from scotoma.data.splits.splits import Split
-from scotoma.evaluators import linear, robustness
+from scotoma.evaluators import linear, metrics, robustness, subgroups
 from scotoma.evaluators.base import Context
 from scotoma.models.encoders import forward_visible
 from scotoma.rng import KeyedRNG
@@ -53,12 +54,27 @@ def slow_auroc(made: Context, name: str, severity: int) -> float:
 def test_a_condition_equals_images_corrupted_one_by_one(
     made: Context, rows: list[dict[str, object]], name: str, severity: int
 ) -> None:
-    assert value(rows, "auroc", name, severity) == pytest.approx(slow_auroc(made, name, severity), abs=0.01)  # bfloat16
+    assert value(rows, "auroc", name, severity) == pytest.approx(slow_auroc(made, name, severity), abs=1e-6)
 
 
 def test_clean_images_are_as_the_linear_probe_finds_them(made: Context, rows: list[dict[str, object]]) -> None:
     clean = next(r for r in linear.evaluate(made) if r["metric"] == "auroc" and "seed" not in r and "class" not in r)
-    assert value(rows, "auroc", "clean", 0) == pytest.approx(clean["value"], abs=0.005)
+    assert value(rows, "auroc", "clean", 0) == pytest.approx(clean["value"], abs=1e-9)
+
+
+def test_a_classifier_has_one_value_of_clean_images_whoever_tests_it(tmp_path: Path) -> None:
+    """Three classes and a temperature far from 1, whose mean AUROC hangs on it, at a size that trains in bfloat16."""
+    made = context(tmp_path, n=160, classes=3, head=head(3))
+    made.info = replace(made.info, image_size=48, temperature=3.0, thresholds=(0.4, 0.3, 0.35))
+    found = robustness.evaluate(made)
+    (clean,) = [r for r in found if r["corruption"] == "clean"]
+    (whole,) = [r for r in metrics.evaluate(made) if r["metric"] == "auroc" and "class" not in r]
+    assert clean["value"] == whole["value"]
+    made.dataset = replace(made.dataset, table=made.dataset.table.assign(site=np.where(np.arange(160) % 4 < 2, "a", "b")))
+    groups = {r["subgroup"]: r for r in subgroups.evaluate(made, resamples=10) if r["metric"] == "auroc" and "class" not in r}
+    p, test = metrics.probabilities(made), made.test
+    at = made.dataset.table["site"].to_numpy()[test] == "a"
+    assert groups["a"]["value"] == pytest.approx(roc_auc_score(made.target.y[test][at], p[test][at], multi_class="ovr"), abs=1e-9)
 
 
 def test_drops_are_relative_to_the_clean_images(rows: list[dict[str, object]]) -> None:
@@ -101,13 +117,11 @@ def test_tokens_are_dropped_and_pixels_painted_alike(made: Context) -> None:
     }
     order = order_of_patches(16, rng)
     keep = order[:, 8:].sort(1).values
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = vit.forward_head(forward_visible(vit, x, keep)).float()
-    assert torch.allclose(found["dropped_tokens", 0.5], expected, atol=0.02)
+    expected = vit.forward_head(forward_visible(vit, x, keep))
+    assert torch.allclose(found["dropped_tokens", 0.5], expected, atol=1e-5)
     assert not torch.allclose(found["patches", 0.5], found["dropped_tokens", 0.5], atol=0.02)
     painted = x.clone()
     for k in range(3):
         for cell in order[k, :8].tolist():
             painted[k, :, cell // 4 * 8 :, :][:, :8, cell % 4 * 8 : cell % 4 * 8 + 8] = 0.3
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.allclose(found["patches", 0.5], vit(painted).float(), atol=0.02)
+    assert torch.allclose(found["patches", 0.5], vit(painted), atol=1e-5)

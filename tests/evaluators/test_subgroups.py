@@ -138,7 +138,11 @@ def test_small_subgroups_are_marked_and_take_no_part_in_a_gap(tmp_path: Path) ->
     assert gap["value"] == pytest.approx(abs(by_site["30 patients"]["value"] - by_site["41 patients"]["value"]))
     assert {gap["highest"], gap["lowest"]} == {"30 patients", "41 patients"}
     # Of scanner A all are positive: it has no value; of B too few are; so there is no gap.
-    assert {name: row["small"] for name, row in pick(rows, "sensitivity", "scanner").items()} == {"B": True}
+    by_scanner = pick(rows, "sensitivity", "scanner")
+    assert {name: (row["small"], row["few"]) for name, row in by_scanner.items()} == {"A": (True, True), "B": (True, True)}
+    assert np.isnan([by_scanner["A"][key] for key in ("value", "low", "high")]).all()
+    assert by_scanner["A"]["n"] == (scanner[one.test] == "A").sum()
+    assert not any(row["few"] for row in by_site.values())
     assert not any(r["column"] == "scanner" and r["metric"].endswith("_gap") for r in rows)
 
 
@@ -187,16 +191,29 @@ def test_several_classes_are_compared_class_by_class(tmp_path: Path) -> None:
     truth, logits = y[test][of], one.features[test][of]
     p = linear_probe.probabilities(logits.astype(float), False)
     found = pick(rows, "auroc", "site")
-    assert list(found) == ["a"]  # at b the mean would be over two classes only
+    assert list(found) == ["a", "b"] and np.isnan(found["b"]["value"])  # at b the mean would be over two classes only
+    assert found["b"]["few"] and found["b"]["n"] == 200 - of.sum()
     assert found["a"]["value"] == pytest.approx(sk.roc_auc_score(truth, p, multi_class="ovr"), abs=1e-6)
     recall = pick(rows, "balanced_accuracy", "site")["a"]["value"]
     assert recall == pytest.approx(sk.balanced_accuracy_score(truth, logits.argmax(1)), abs=1e-6)
     for k in range(3):
         of_class = pick(rows, "auroc", "site", **{"class": f"class {k}"})
-        assert list(of_class) == (["a", "b"] if k < 2 else ["a"])
+        assert [name for name, row in of_class.items() if not np.isnan(row["value"])] == (["a", "b"] if k < 2 else ["a"])
         assert of_class["a"]["value"] == pytest.approx(sk.roc_auc_score(truth == k, p[:, k]), abs=1e-6)
         sensitivity = pick(rows, "sensitivity", "site", **{"class": f"class {k}"})["a"]["value"]
         assert sensitivity == pytest.approx((logits.argmax(1)[truth == k] == k).mean(), abs=1e-6)
+
+
+def test_decisions_are_at_the_classifiers_thresholds(tmp_path: Path) -> None:
+    one = made(tmp_path, site=np.array(["a", "b"])[np.arange(N) // 4 % 2])
+    one.info = replace(one.info, thresholds=(0.8, 0.2), temperature=2.0)
+    rows = subgroups.evaluate(one, resamples=10)
+    y, score = one.target.y[one.test], one.features[one.test] @ [-1, 1]
+    at = one.dataset.table["site"].to_numpy()[one.test] == "a"
+    called = 1 / (1 + np.exp(-score / 2)) >= 0.2  # the second class's; the first is what is left
+    for metric, side in (("sensitivity", 1), ("specificity", 0)):
+        share = (called == side)[at & (y == side)].mean()
+        assert pick(rows, metric, "site")["a"]["value"] == pytest.approx(share)
 
 
 def test_unknown_labels_are_left_out(tmp_path: Path) -> None:

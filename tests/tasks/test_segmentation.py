@@ -124,6 +124,13 @@ def test_scores_are_those_of_the_maps_that_it_predicts(discs: Path, monkeypatch:
     twice.__dict__["facts"] = task.store.facts.assign(width=2 * SIDE)
     task.store = twice
     np.testing.assert_allclose(task.measure(model, rows)[:9, :, distance], 2 * scores[:9, :, distance])
+    # a class in one map alone is as far away as the file's image is long
+    monkeypatch.setattr(task, "outputs", lambda _, part: np.where(task.masks.maps(part) == 2, 0, task.masks.maps(part)))
+    missed = task.measure(model, rows)[:9]
+    has = (truth == 2).any((1, 2))
+    assert has.any()
+    np.testing.assert_allclose(missed[has, 1, distance], np.hypot(SIDE, 2 * SIDE))
+    assert (missed[has, 0, distance] == 0).all() and np.isnan(missed[has, 1, OVERLAPS.index("precision")]).all()
 
 
 def test_what_is_frozen_stays_and_what_is_not_moves(discs: Path) -> None:

@@ -144,10 +144,11 @@ def evaluate(
     finally:
         opened.give_up()
     if failed:
-        kept = f"the rows of {', '.join(n for n in chosen if n not in failed)} are in {opened.path}" if found else ""
-        for name, error in failed.items():
-            if not isinstance(error, UsageError):
-                notice(data_module.dataset.name, f"--with {name} failed{kept and '; ' + kept}")
-                raise error
+        there = list(dict.fromkeys(row["evaluator"] for row in found if row["evaluator"] != "data"))
+        kept = f"the rows of {', '.join(there)} are in {opened.path}" if found else ""
+        faults = {name: error for name, error in failed.items() if not isinstance(error, UsageError)}
+        if faults:
+            notice(data_module.dataset.name, f"--with {', '.join(faults)} failed{kept and '; ' + kept}")
+            raise next(iter(faults.values()))
         raise UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
     return Rows(found)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from scotoma.data.dataset import Dataset
 from scotoma.data.encoder_header import EncoderInfo
@@ -18,7 +18,9 @@ from scotoma.data.splits.splits import Split
 from scotoma.data.splits.units import plural
 from scotoma.data.store.store import Store
 from scotoma.errors import UsageError, notice
+from scotoma.metrics import calibration
 from scotoma.metrics.bootstrap import caution
+from scotoma.models import linear_probe
 from scotoma.models.features import extract
 from scotoma.tasks.base import Model, Task, task_of
 
@@ -117,6 +119,23 @@ def own_head(context: Context) -> nn.Linear | None:
             f"{', '.join(target.classes)} of {', '.join(target.columns)}: leave --target and --classes out, or use --with linear"
         )
     return cast("nn.Linear | None", context.head)
+
+
+def probabilities_of(context: Context, logits: Tensor) -> np.ndarray:
+    """(n, C) float64 probabilities of a classifier's logits at its temperature: every evaluator takes them from here."""
+    p = linear_probe.probabilities(logits.double().cpu().numpy(), context.target.multilabel)
+    return calibration.apply_temperature(p, context.info.temperature, context.target.multilabel)
+
+
+def decisions_of(context: Context, p: np.ndarray) -> np.ndarray:
+    """(n, C) bool: which classes a classifier calls, each at its own threshold; of two classes exactly one.
+
+    Without thresholds (an encoder's probe has none): the most probable class, of 0/1 targets those above 0.5.
+    """
+    if not context.info.thresholds:
+        return p > 0.5 if context.target.multilabel else p.argmax(1)[:, None] == np.arange(p.shape[1])
+    called = p >= np.array(context.info.thresholds)
+    return np.stack([~called[:, 1], called[:, 1]], 1) if not context.target.multilabel and p.shape[1] == 2 else called
 
 
 def class_name(target: Target, k: int) -> str:

@@ -21,18 +21,19 @@ from scotoma.data.io.read import ImageError, square_labels
 from scotoma.data.store.builder import list_frames
 from scotoma.errors import UsageError, notice
 from scotoma.evaluators import linear
-from scotoma.evaluators.base import Context, Row, class_name
+from scotoma.evaluators.base import Context, Row, class_name, decisions_of, probabilities_of
 from scotoma.explain import dicom_secondary_capture
 from scotoma.explain import faithfulness as faith
 from scotoma.explain.attributions.base import Attribution, Classifier, centre, find_attributions
 from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means
 from scotoma.models.encoders import build, width
+from scotoma.models.precision import full_precision
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Run
 from scotoma.transforms.augmentation import normalise_, resize
 from scotoma.visualization import overlays
 
-PROTOCOL = 2
+PROTOCOL = 3
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
 CASES = 64  # images that are explained, at most
 BATCH = 16  # images that a method explains together
@@ -59,7 +60,7 @@ class ExplainedImages:
         images: (n, C, S, S) float32, normalised, on the classifier's device.
         target: (n,) int64, the column that is explained, there too.
         probability: (n,) of the target.
-        is_positive: (n,) bool, whether the classifier decides for it: always, but for 0/1 targets below 0.5.
+        is_positive: (n,) bool, whether the classifier decides for it: always, but for 0/1 targets below their threshold.
         truth: (n,) of the target: 1, 0 or NaN.
         masks: (n, S, S) bool, there too; empty where there is none, or where the finding is not both present and seen.
     """
@@ -96,7 +97,7 @@ def evaluate(context: Context) -> list[Row]:
     noise = rng.uniform("ties", *shape)
     found: list[Row] = []
     for name, of_name in {**maps, RANDOM_MAP: rng.uniform("random map", *shape)}.items():
-        found += _scores(classifier, cases, context.target.multilabel, name, faith.order(of_name, noise))
+        found += _scores(context, classifier, cases, name, faith.order(of_name, noise))
     for name, of_name in fresh.items():
         found += _localisation(cases, name, faith.order(of_name, noise), {"pointing_game_random_weights": faith.pointing_game})
     # absolute values, so that maps with and without a sign can be compared: where, not for or against
@@ -136,11 +137,12 @@ def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> E
     device = next(classifier.head.parameters()).device
     images = resize(torch.from_numpy(context.store.batch(rows)).to(device), info.image_size)
     images = normalise_(images, info.mean, info.std)
-    p = torch.cat([_probabilities(classifier, part, context.target.multilabel) for part in images.split(BATCH)])
-    probability, target = p.max(1)
-    column, values = target.cpu().numpy(), probability.double().cpu().numpy()
+    p = np.concatenate([_probabilities(context, classifier, part) for part in images.split(BATCH)])
+    column, values = p.argmax(1), p.max(1)
+    target = torch.from_numpy(column).to(device)
     if context.target.multilabel:
-        truth, is_positive = y[np.arange(len(y)), column].astype(float), values > 0.5
+        each = np.arange(len(y))
+        truth, is_positive = y[each, column].astype(float), decisions_of(context, p)[each, column]
     else:
         truth, is_positive = (y == column).astype(float), np.ones(len(y), bool)
     # of two classes the second is the finding; of more, whichever has a mask
@@ -237,10 +239,10 @@ def _row_ids(context: Context, positions: np.ndarray) -> np.ndarray:
     return context.dataset.table["row"].to_numpy(np.int64)[positions]
 
 
-def _probabilities(classifier: nn.Module, images: Tensor, multilabel: bool) -> Tensor:
+def _probabilities(context: Context, classifier: nn.Module, images: Tensor) -> np.ndarray:
     """(B, K)."""
-    logits = classifier(images)
-    return logits.sigmoid() if multilabel else logits.softmax(1)
+    with torch.no_grad(), full_precision():
+        return probabilities_of(context, classifier(images))
 
 
 def _masks(context: Context, positions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -266,11 +268,12 @@ def _masks(context: Context, positions: np.ndarray, wanted: np.ndarray) -> np.nd
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
-def _scores(classifier: Classifier, cases: ExplainedImages, multilabel: bool, name: str, pixels: Tensor) -> list[Row]:
+def _scores(context: Context, classifier: Classifier, cases: ExplainedImages, name: str, pixels: Tensor) -> list[Row]:
     """Faithfulness of an order of pixels (n, S S), and where there are masks whether it finds them."""
 
     def probability(images: Tensor) -> Tensor:
-        return _probabilities(classifier, images, multilabel).gather(1, cases.target[:, None])[:, 0]
+        p = torch.from_numpy(_probabilities(context, classifier, images)).to(cases.target.device)
+        return p.gather(1, cases.target[:, None])[:, 0]
 
     x = cases.images
     pairs = {"deletion": (x, torch.zeros_like(x)), "insertion": (faith.blur(x), x)}

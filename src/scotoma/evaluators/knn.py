@@ -15,13 +15,15 @@ TEMPERATURE = 0.07  # weights exp(cosine / 0.07): Wu et al. 2018, section 3.4, a
 
 def predict(features: np.ndarray, target: Target, drawn: Draw, rows: np.ndarray) -> np.ndarray:
     """Votes of the nearest labelled images as probabilities: (len(rows), C), for several 0/1 targets (len(rows), K)."""
+    # of a target without a known label among the draw's, every image is as likely as not
     unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     if not target.multilabel:
         return _votes(unit[rows], unit[drawn.train], np.eye(len(target.classes))[target.y[drawn.train]])
     columns = []
     for k in range(len(target.classes)):
         known = drawn.train[~np.isnan(target.y[drawn.train, k])]
-        columns.append(_votes(unit[rows], unit[known], target.y[known, k][:, None])[:, 0])
+        votes = _votes(unit[rows], unit[known], target.y[known, k][:, None])[:, 0] if len(known) else np.full(len(rows), 0.5)
+        columns.append(votes)
     return np.stack(columns, 1)
 
 

@@ -7,8 +7,8 @@ import torch
 
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
-from scotoma.evaluators.base import Context, Row, own_head
-from scotoma.metrics import bootstrap, calibration, classification
+from scotoma.evaluators.base import Context, Row, own_head, probabilities_of
+from scotoma.metrics import bootstrap, classification
 from scotoma.metrics.summaries import ROC_GRID
 
 PROTOCOL = 1
@@ -32,9 +32,7 @@ def probabilities(context: Context) -> np.ndarray:
     if head is None:
         raise UsageError(NEEDED)
     with torch.no_grad():
-        logits = head.cpu()(torch.from_numpy(context.features))
-    p = (logits.sigmoid() if context.target.multilabel else logits.softmax(1)).numpy().astype(float)
-    return calibration.apply_temperature(p, context.info.temperature, context.target.multilabel)
+        return probabilities_of(context, head.cpu()(torch.from_numpy(context.features)))
 
 
 def evaluate(context: Context) -> list[Row]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PROTOCOL = 1
+PROTOCOL = 2
 DEPTHS = (1, 5, 10)
 SHOWN = 5  # neighbours of a case on the figure
 CLASSES = 4  # classes on the figure, at most
@@ -57,7 +57,7 @@ class Neighbours:
 
 
 def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
-    """Means over queries, overall and per class, each with what neighbours drawn at random would reach.
+    """Means over queries, overall and per class (one without queries has no value), each with what random neighbours would reach.
 
     ``precision_at_1``, ``_5``, ``_10``: the share of right ones among the nearest (of a smaller gallery, among all);
     ``precision_chance``: their share in the gallery. ``map``: mean average precision over the whole ranking (Manning, Raghavan &
@@ -82,8 +82,8 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     rows = _rows(values, weights, known, units)
     for k, of_class in enumerate(found):
         chosen = known & (labels == k)
-        if chosen.any():
-            rows += [{**row, "class": of_class.label} for row in _rows(values, weights, chosen, units)]
+        few = {} if chosen.any() else {"few": True}  # without a value: no query has this class, or none can be answered
+        rows += [{**row, "class": of_class.label, **few} for row in _rows(values, weights, chosen, units)]
     return rows
 
 

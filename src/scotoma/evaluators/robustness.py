@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.evaluators import linear
-from scotoma.evaluators.base import Context, Row
+from scotoma.evaluators.base import Context, Row, probabilities_of
 from scotoma.metrics.bootstrap import estimate, samples
+from scotoma.metrics.classification import divide
 from scotoma.metrics.summaries import HEADLINE
-from scotoma.models import linear_probe
 from scotoma.models.encoders import forward_visible, is_vit
-from scotoma.models.precision import automatic_precision
+from scotoma.models.precision import full_precision
 from scotoma.rng import KeyedRNG
 from scotoma.transforms.augmentation import normalise_, resize
 from scotoma.transforms.corruptions.base import SEVERITIES, find_corruptions, hide_patches, order_of_patches
 
-PROTOCOL = 1
+PROTOCOL = 2
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SEED = 0
@@ -35,6 +35,7 @@ CLEAN: Condition = ("clean", 0)
 
 
 @torch.no_grad()
+@full_precision()
 def evaluate(context: Context) -> list[Row]:
     """The metric under each corruption and severity, its relative drop, and the mean drop of each corruption and of all."""
     y, groups = context.target.y[context.test], context.split.units[context.test]
@@ -43,7 +44,7 @@ def evaluate(context: Context) -> list[Row]:
     drops: dict[str, list[np.ndarray]] = {}
     for (name, severity), values in found.items():
         key = {"corruption": name, "severity": severity, "n": len(y)}
-        drop = 1 - values / found[CLEAN]
+        drop = 1 - divide(values, found[CLEAN])
         rows.append({"metric": HEADLINE, **key, **estimate(values)})
         if name != CLEAN[0]:
             rows.append({"metric": f"{HEADLINE}_relative_drop", **key, **estimate(drop)})
@@ -61,15 +62,15 @@ def _probabilities(context: Context, batch_size: int = 256) -> dict[Condition, n
     encoder = context.encoder.to(device).to(memory_format=torch.channels_last).eval()
     head = linear.head(context).to(device)
     numbers = context.dataset.table["row"].to_numpy()[context.test]
-    found: dict[Condition, list[np.ndarray]] = {}
+    found: dict[Condition, list[Tensor]] = {}
+    clean = linear.probabilities(context)[context.test]  # as every other evaluator has them, to the last digit
     for start in range(0, len(numbers), batch_size):
         rows = numbers[start : start + batch_size]
         x = resize(torch.from_numpy(context.store.batch(rows)).to(device), context.info.image_size)
         rng = KeyedRNG(SEED, 0, torch.from_numpy(rows).to(device))
         for condition, images, keep in _conditions(x, context.info, rng, patch=_patch(encoder), drop=is_vit(encoder)):
-            logits = head(_features(encoder, context.info, images, keep)).double().cpu().numpy()
-            found.setdefault(condition, []).append(logits)
-    return {c: linear_probe.probabilities(np.concatenate(logits), context.target.multilabel) for c, logits in found.items()}
+            found.setdefault(condition, []).append(head(_features(encoder, context.info, images, keep)))
+    return {CLEAN: clean} | {c: probabilities_of(context, torch.cat(logits)) for c, logits in found.items()}
 
 
 def _patch(encoder: nn.Module) -> int:
@@ -81,15 +82,14 @@ def _features(encoder: nn.Module, info: EncoderInfo, images: Tensor, keep: Tenso
     """(B, D) features of (B, C, H, W) images in [0, 1]; of a vision transformer of the patches ``keep`` alone."""
     x = normalise_(images.clone(), info.mean, info.std).contiguous(memory_format=torch.channels_last)
     vit: Any = encoder
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=automatic_precision(info.image_size) == "bf16-mixed"):
-        return (encoder(x) if keep is None else vit.forward_head(forward_visible(vit, x, keep))).float()
+    found: Tensor = encoder(x) if keep is None else vit.forward_head(forward_visible(vit, x, keep))
+    return found
 
 
 def _conditions(
     x: Tensor, info: EncoderInfo, rng: KeyedRNG, patch: int, drop: bool
 ) -> Iterator[tuple[Condition, Tensor, Tensor | None]]:
-    """Each condition with its images, and the patches that are kept where some are dropped."""
-    yield CLEAN, x, None
+    """Each condition but the clean one with its images, and the patches that are kept where some are dropped."""
     for name, corrupt in find_corruptions(info.modality).items():
         for severity in SEVERITIES:
             yield (name, severity), corrupt(x, severity, rng.of(name)), None

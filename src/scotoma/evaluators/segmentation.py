@@ -14,7 +14,7 @@ from scotoma.run_folder import Run
 from scotoma.tasks.segmentation import Segmentation
 from scotoma.visualization.plots import draw_outlines
 
-PROTOCOL = 1
+PROTOCOL = 2
 NEEDED = "--with segmentation needs a segmenter: name a run of finetune --target mask_path"
 TRAINS = False
 SHOWN = 6

@@ -9,23 +9,21 @@ subgroup. All subgroups share one bootstrap over patients, so that they are comp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 
 from scotoma.data import phi
 from scotoma.data.labels.annotators import SHARES, label_text
 from scotoma.data.sources import values
 from scotoma.errors import UsageError
 from scotoma.evaluators import linear
-from scotoma.evaluators.base import Context, Row
-from scotoma.evaluators.metrics import probabilities
+from scotoma.evaluators.base import Context, Row, decisions_of
 from scotoma.metrics.bootstrap import bootstrap_weights, estimate
 from scotoma.metrics.classification import Cases, check_cases, classwise
-from scotoma.models import linear_probe
 
-PROTOCOL = 1
+PROTOCOL = 2
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
 AGES = (18, 40, 60, 80)  # years, at which a new band begins
 BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
@@ -53,16 +51,20 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
 
     Returns:
         Rows with ``column``, ``subgroup``, ``n``, ``patients`` and ``small``; with several classes or labels, also one for each
-        ``class``. A class without positive or without negative rows in a subgroup has no row there, and neither has the mean over
-        classes: over other classes it would compare unlike things. And rows ``..._gap``: the highest less the lowest of the
-        subgroups that are not small, where there are two.
+        ``class``. A class without positive or without negative rows in a subgroup has no value there (NaN), and neither has the
+        mean over classes: over other classes it would compare unlike things. ``few`` where the rarer side has fewer than
+        ``FEW_OF_A_CLASS`` patients. And rows ``..._gap``: the highest less the lowest of the subgroups that are not small, where
+        there are two. Sensitivity and specificity are at the classifier's thresholds, where it has such; the balanced accuracy of
+        several classes is that of the most probable one.
 
     Raises:
         UsageError: no target has both classes there; the classifier predicts something else.
     """
     columns = _columns(context)
     test, units = context.test, context.split.units[context.test]
-    cases = check_cases(context.target.y[test], _predict(context)[test])
+    p = linear.probabilities(context)[test]
+    cases = check_cases(context.target.y[test], p)
+    cases = replace(cases, decision=decisions_of(context, p) & cases.known)
     testable = [k for k in cases.columns("auroc") if _rarest(cases, units, [k])]
     if not testable:
         raise UsageError("no target has positive and negative test rows: there is nothing to compare subgroups by")
@@ -77,7 +79,7 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
                 known = part.known[:, testable if k is None else [k]].any(1)
                 patients, rarest = len(np.unique(people[known])), _rarest(part, people, testable if k is None else [k])
                 small = patients < FEW_PATIENTS or rarest < FEW_OF_A_CLASS
-                counts = {"n": int(known.sum()), "patients": patients, "small": small}
+                counts = {"n": int(known.sum()), "patients": patients, "small": small, "few": rarest < FEW_OF_A_CLASS}
                 estimates = estimate(found, people[known])
                 rows.append({"metric": metric, "column": column, "subgroup": name, **_class(context, k), **estimates, **counts})
                 if not small:
@@ -117,15 +119,6 @@ def _bands(column: pd.Series) -> list[str]:
     return [BANDS[band] if age >= 0 else UNKNOWN for age, band in zip(ages, np.digitize(ages, AGES), strict=True)]
 
 
-def _predict(context: Context) -> np.ndarray:
-    """(n, C) probabilities of every row."""
-    if context.head is not None:
-        return probabilities(context)
-    with torch.no_grad():
-        logits = linear.head(context)(torch.from_numpy(context.features))
-    return linear_probe.probabilities(logits.double().numpy(), context.target.multilabel)
-
-
 def _part(cases: Cases, inside: np.ndarray) -> Cases:
     return Cases(cases.truth[inside], cases.known[inside], cases.probability[inside], cases.decision[inside], cases.categorical)
 
@@ -137,7 +130,7 @@ def _rarest(cases: Cases, people: np.ndarray, columns: Sequence[int]) -> int:
 
 
 def _samples(part: Cases, weights: np.ndarray, columns: Sequence[int]) -> Samples:
-    """Every metric that this subgroup has, with its bootstrap; a resample without one of the classes has none (NaN)."""
+    """Every metric with its bootstrap; a subgroup, or a resample, without one of the classes has none (NaN)."""
     area, sensitivity, specificity = (classwise(m, part, weights, columns) for m in ("auroc", "sensitivity", "specificity"))
     sensitivity, specificity = (np.where(np.isnan(area), np.nan, rate) for rate in (sensitivity, specificity))
     each = {
@@ -147,13 +140,18 @@ def _samples(part: Cases, weights: np.ndarray, columns: Sequence[int]) -> Sample
         "balanced_accuracy": (sensitivity + specificity) / 2,
     }
     several = len(part.columns("auroc")) > 1
+    recall = sensitivity
+    if part.categorical and several:  # whose one decision is the most probable class
+        likeliest = part.probability.argmax(1)[:, None] == np.arange(part.probability.shape[1])
+        recall = classwise("sensitivity", replace(part, decision=likeliest), weights, columns)
+        recall = np.where(np.isnan(area), np.nan, recall)
     found: Samples = {}
     for metric, by_class in each.items():
         # The balanced accuracy of several classes is their mean sensitivity.
-        recall = metric == "balanced_accuracy" and part.categorical and several
-        found[metric, None] = (sensitivity if recall else by_class).mean(1)
+        is_recall = metric == "balanced_accuracy" and part.categorical and several
+        found[metric, None] = (recall if is_recall else by_class).mean(1)
         found |= {(metric, k): by_class[:, i] for i, k in enumerate(columns) if several}
-    return {key: samples for key, samples in found.items() if not np.isnan(samples[0])}
+    return found
 
 
 def _gap(by_name: dict[str, np.ndarray]) -> Row:

@@ -10,9 +10,11 @@ OVERLAPS = ("dice", "iou", "sensitivity", "precision", "hausdorff95")
 def scores(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
     """Scores of an image's segmentation.
 
-    Dice (the F1 of its pixels), intersection over union, sensitivity (recall) and precision are 0 where only one of the two maps
-    has the class, and NaN where neither has: nothing was to be found and nothing was. The Hausdorff distance at its 95th
-    percentile (the larger of both directions) is NaN unless both have it.
+    Dice (the F1 of its pixels) and intersection over union are 0 where only one of the two maps has the class. Sensitivity
+    (recall) is NaN where the truth has none of it, precision where the prediction has none: their denominators are 0. The Hausdorff
+    distance at its 95th percentile (the larger of both directions) is the image's diagonal where one map alone has the class, the
+    longest there can be, so that a missed structure is no better than a badly drawn one. All are NaN where neither has the class:
+    nothing was to be found and nothing was.
 
     Args:
         found: (H, W) int classes.
@@ -30,8 +32,9 @@ def scores(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
         if not seen and not there:
             rows.append([np.nan] * len(OVERLAPS))
             continue
-        ratios = [2 * both / (seen + there), both / (seen + there - both), both / max(there, 1), both / max(seen, 1)]
-        rows.append([*ratios, _hausdorff95(a, b) if seen and there else np.nan])
+        ratios = [2 * both / (seen + there), both / (seen + there - both)]
+        ratios += [both / part if part else np.nan for part in (there, seen)]
+        rows.append([*ratios, _hausdorff95(a, b) if seen and there else float(np.hypot(*truth.shape))])
     return np.array(rows)
 
 

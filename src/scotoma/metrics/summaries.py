@@ -45,7 +45,10 @@ def fraction_rows(y: np.ndarray, predictions: list[np.ndarray], groups: np.ndarr
         known = ~np.isnan(truth)
         # one 0/1 label at a time, so that the interval of a class is made as the interval of the whole is
         scores = [p[known, k][:, None] for p in predictions]
-        if len(np.unique(truth[known])) < 2:
+        if len(np.unique(truth[known])) < 2:  # no value: the class is there all the same, with its count
+            nothing = {"value": np.nan, "low": np.nan, "high": np.nan}
+            counted = {"n": int(known.sum()), "draws": len(predictions), "few": True}
+            found.append({**common, "metric": HEADLINE, "class": label, **nothing, **counted})
             continue
         one = bootstrap.mean_over_draws(HEADLINE, truth[known][:, None], scores, groups[known], resamples)
         found.append({**common, "metric": HEADLINE, "class": label, **one})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.store.store import Store
 from scotoma.models.encoders import width
-from scotoma.models.precision import automatic_precision
+from scotoma.models.precision import full_precision
 from scotoma.transforms.augmentation import plain
 
 
@@ -44,13 +44,13 @@ def spread(f: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
+@full_precision()
 def extract(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """(n, D) float32 features of these rows, seen plainly, in the encoder's evaluation mode."""
+    """(n, D) features of these rows, seen plainly, in the encoder's evaluation mode, computed in float32."""
     if not len(rows):
         return np.zeros((0, width(encoder)), np.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
-    precision = automatic_precision(info.image_size)
     found = [
         features(
             encoder,
@@ -58,7 +58,7 @@ def extract(encoder: nn.Module, info: EncoderInfo, store: Store, rows: np.ndarra
             info.image_size,
             info.mean,
             info.std,
-            precision,
+            "32-true",
         ).cpu()
         for i in range(0, len(rows), batch_size)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from scotoma.data import encoder_header, evaluated_images
 from scotoma.data.datamodule import TESTED_ON
 from scotoma.errors import RunError, UsageError, notice, stage
 from scotoma.run_folder import Row, Run, read_rows, status
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def carry_out(
@@ -23,8 +26,9 @@ def carry_out(
 ) -> tuple[list[Row], dict[str, Exception]]:
     """Rows and figures of each evaluator into the run as they come, after those about the data; and who failed, and why.
 
-    One that refuses, or fails for a reason that nobody foresaw, takes nothing from the others. What would stop the others too (a
-    full disk, a run that was replaced) ends all.
+    One that refuses, cannot do with these data (``require_data``), or fails for a reason that nobody foresaw takes nothing from
+    the others; one that fails as it draws keeps its rows. What would stop the others too (a full disk, a run folder that cannot be
+    written, or was replaced) ends all.
 
     Every row of the encoder carries on how many test images it was trained (``overlap``). Where rows join those of the run that is
     ``tested``, it must still be the one that was read.
@@ -36,10 +40,12 @@ def carry_out(
         module = plugins.module("evaluators", name)
         common = context.common | ({"method": "control"} if getattr(module, "CONTROL", False) else {"overlap": overlap})
         try:
+            if hasattr(module, "require_data"):
+                module.require_data(context)
             rows = [{"evaluator": name, "protocol": module.PROTOCOL, **common, **row} for row in module.evaluate(context)]
-        except (RunError, OSError):
-            raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise
             failed[name] = error
             continue
         with run.alone():
@@ -50,8 +56,13 @@ def carry_out(
             if not found:
                 evaluated_images.note(run.path, context.dataset, context.store, context.split.of)
             found += replace_rows(run, rows if found else about + rows)
-            if hasattr(module, "figures"):
-                module.figures(context, run)
+            try:
+                if hasattr(module, "figures"):
+                    module.figures(context, run)
+            except (RunError, OSError):
+                raise
+            except Exception as error:
+                failed[name] = error
     return found, failed
 
 
@@ -70,23 +81,25 @@ def refuse_another_test(run: Path, about: list[Row]) -> None:
 
 def refuse_by_header(evaluators: list[str], info: Any) -> None:
     """Refuse evaluators none of which goes with what the header states of the weights; of several, each refuses in its turn."""
+    _refuse(evaluators, "require", info)
+
+
+def refuse_by_data(evaluators: list[str], context: Any) -> None:
+    """Refuse evaluators none of which can do with these data; of several, each refuses in its turn."""
+    _refuse(evaluators, "require_data", context)
+
+
+def _refuse(evaluators: list[str], check: str, given: Any) -> None:
     wrong = []
     for name in evaluators:
-        require = getattr(plugins.module("evaluators", name), "require", None)
+        require = getattr(plugins.module("evaluators", name), check, None)
         try:
             if require is not None:
-                require(info)
+                require(given)
         except UsageError as error:
             wrong.append(str(error))
     if evaluators and len(wrong) == len(evaluators):
         raise UsageError("; ".join(dict.fromkeys(wrong)))
-
-
-def refuse_by_data(evaluators: list[str], context: Any) -> None:
-    """Refuse an evaluator that cannot do with these data, before the first of them runs (``require_data``)."""
-    for name in evaluators:
-        if hasattr(module := plugins.module("evaluators", name), "require_data"):
-            module.require_data(context)
 
 
 def stamp_of(run: Path) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means, 
 from scotoma.metrics.segmentation import OVERLAPS, scores
 from scotoma.models import segmentation_decoders
 from scotoma.models.encoders import freeze, layer_groups
-from scotoma.models.precision import automatic_precision
+from scotoma.models.precision import full_precision
 from scotoma.models.segmentation_decoders import SegmentationDecoder, maps
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Row, Run
@@ -186,17 +186,16 @@ class Segmentation(Task):
 
     @torch.no_grad()
     def logits(self, model: Model, positions: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Logits (b, classes, side, side) at the store's side, on the CPU, and which rows they are, part by part."""
+        """Logits (b, classes, side, side) in float32 at the store's side, on the CPU, and which rows they are, part by part."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         for network in (model.network, model.head):
             network.to(device).to(memory_format=torch.channels_last).eval()
         info, side = model.info, self.store.side
-        precise = automatic_precision(info.image_size) == "bf16-mixed"
         for start in range(0, len(positions), AT_A_TIME):
             part = positions[start : start + AT_A_TIME]
             images = plain(torch.from_numpy(self.store.batch(self.rows[part])).to(device), info.image_size, info.mean, info.std)
             images = images.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precise):
+            with full_precision():
                 found = model.head(maps(model.network, images), images)
             yield F.interpolate(found, (side, side), mode="bilinear", align_corners=False).cpu(), part
 
@@ -208,13 +207,17 @@ class Segmentation(Task):
     def score(self, outputs: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """(n, classes - 1, len(OVERLAPS)) scores of images that have a label map; distances in pixels of their files.
 
-        Compared at the store's side, which is finer than what the network sees: its logits are interpolated, not the masks.
+        Compared at the store's side, which is finer than what the network sees: its logits are interpolated, not the masks. Where
+        one map alone has a class the distance is the diagonal of the file's image.
         """
         truth, several = self.masks.maps(positions), len(self.masks.values)
         found = np.array([scores(a, b, several) for a, b in zip(outputs, truth, strict=True)])
         facts = self.store.facts.iloc[self.rows[positions]]
-        longest = np.maximum(facts["height"], facts["width"]).to_numpy(float)
-        found[:, :, OVERLAPS.index("hausdorff95")] *= (longest / self.store.side)[:, None]
+        height, width = (facts[name].to_numpy(float)[:, None] for name in ("height", "width"))
+        at = OVERLAPS.index("hausdorff95")
+        is_alone = np.isnan(found[:, :, OVERLAPS.index("sensitivity")]) != np.isnan(found[:, :, OVERLAPS.index("precision")])
+        pixels = found[:, :, at] * np.maximum(height, width) / self.store.side
+        found[:, :, at] = np.where(is_alone, np.hypot(height, width), pixels)
         return found
 
     def measure(self, model: Model, positions: np.ndarray) -> np.ndarray:

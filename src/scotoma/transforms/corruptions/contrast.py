@@ -1,4 +1,4 @@
-"""Contrast: flatter, about the image's mean."""
+"""Contrast: flatter, each channel about its mean over the image, as ImageNet-C has it."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ LEVELS = (0.4, 0.3, 0.2, 0.1, 0.05)
 
 def corrupt(x: Tensor, severity: int, rng: KeyedRNG) -> Tensor:
     """Images at this severity."""
-    middle = x.mean((1, 2, 3), keepdim=True)
-    return middle + (x - middle) * LEVELS[severity - 1]
+    middle = x.mean((2, 3), keepdim=True)
+    return (middle + (x - middle) * LEVELS[severity - 1]).clamp_(0, 1)
