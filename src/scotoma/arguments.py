@@ -34,9 +34,9 @@ RANGES = {  # of a number, or of each of several; the same in every verb
     **dict.fromkeys(("fractions", "label_fraction"), _SHARE),
     **dict.fromkeys(("steps", "epochs", "minutes", "batch_size", "finetune_steps", "finetune_batch_size"), "above 0"),
     **dict.fromkeys(("devices", "accumulate", "seeds", "every", "images"), "at least 1"),
-    **dict.fromkeys(("learning_rate", "finetune_learning_rate", "weight_decay", "patience"), "at least 0"),
+    **dict.fromkeys(("learning_rate", "finetune_learning_rate", "final_learning_rate", "weight_decay", "patience"), "at least 0"),
     **dict.fromkeys(("size", "finetune_size"), "at least 16"),
-    "drop_path": "at least 0 and below 1",
+    **dict.fromkeys(("warmup", "drop_path"), "at least 0 and below 1"),
     "folds": "at least 2",
 }
 _WITHIN = {"above": operator.gt, "at least": operator.ge, "at most": operator.le, "below": operator.lt}

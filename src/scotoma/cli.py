@@ -291,7 +291,7 @@ def _config(verb: str, arguments: list[str]) -> dict[str, Any]:
     command = config.pop("command", verb)
     if command != verb:
         raise UsageError(f"{path} is the configuration of `scotoma {command}`, not of {verb}")
-    for record in ("resolved", "variant"):
+    for record in ("resolved", "variant", "scaled"):
         config.pop(record, None)
     return config
 

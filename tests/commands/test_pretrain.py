@@ -191,7 +191,8 @@ def test_the_papers_preset_stands_where_nothing_else_was_said(grey_folder, tmp_p
     config = read_config(run)
     paper = SimSiam.reference
     assert (config["encoder"], config["steps"], config["batch_size"]) == ("resnet10t", 1, SHORT["batch_size"])
-    assert (config["learning_rate"], config["weight_decay"]) == (paper["learning_rate"], paper["weight_decay"])
+    assert config["learning_rate"] == pytest.approx(paper["learning_rate"] * SHORT["batch_size"] / paper["batch_size"])
+    assert (config["weight_decay"], config["warmup"], config["size"]) == (paper["weight_decay"], 0.0, 16)
     assert config["method_args"] == SimSiam.settings(paper["method_args"] | {"jitter": 0.1})
     with pytest.raises(UsageError, match="preset='large': must be small or reference"):
         pretrain(data, out=tmp_path / "b", preset="large", **SHORT)

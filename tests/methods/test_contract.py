@@ -15,6 +15,7 @@ from scotoma.data.encoder_header import EncoderInfo
 from scotoma.methods.base import Method
 from scotoma.methods.parts.inputs import Column, Inputs, Requirements
 from scotoma.models import encoders
+from scotoma.training import presets
 from scotoma.training.trainer import make_views
 from scotoma.transforms import augmentation
 
@@ -184,13 +185,16 @@ def test_views_do_not_depend_on_the_batch(name: str) -> None:
 @pytest.mark.parametrize("name", plugins.names("methods"))
 def test_the_papers_preset_is_made_of_arguments(name: str) -> None:
     chosen = plugins.method(name)
+    assert {"encoder", "size", "batch_size", "learning_rate", "weight_decay", "scaling", "epochs"} <= chosen.reference.keys()
     preset = dict(chosen.reference)
     settings = preset.pop("method_args", {})
-    assert preset.keys() <= {"encoder", "batch_size", "learning_rate", "weight_decay", "epochs"}
+    found = presets.preset(chosen, "reference")
+    assert {k: getattr(found, k) for k in preset} == preset and found.scaling in ("", *presets.SCALINGS)
+    assert 0 <= found.warmup < 1 and found.final_learning_rate < found.learning_rate
     defaults = chosen.settings({})
     assert {k: type(v) for k, v in settings.items()} == {k: type(defaults[k]) for k in settings}
     if "encoder" in preset:
-        encoders.resolve(preset["encoder"], 224)
+        encoders.resolve(preset["encoder"], preset["size"])
     encoders.resolve(chosen.default_encoder, 96)
     assert plugins.needs(name) == [
         word for word, needed in (("labels", chosen.needs_labels), ("ViT", chosen.needs_vit), ("CNN", chosen.needs_cnn),

@@ -17,7 +17,7 @@ from scotoma.methods.supervised import Supervised
 from scotoma.models.features import features, spread
 from scotoma.models.precision import automatic_precision
 from scotoma.training import lr_finder, trainer
-from scotoma.training.callbacks import drop_lines_after
+from scotoma.training.callbacks import Callback, drop_lines_after
 from scotoma.training.lr_finder import measure_rate
 from scotoma.training.schedule import Schedule, learning_rate_factor
 from scotoma.training.trainer import Batches, Order, step_loss
@@ -48,6 +48,11 @@ def test_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
     assert values[55] == pytest.approx(0.5) and values[100] == pytest.approx(0)
     assert [learning_rate_factor(step, 1, 0.05) for step in (0, 1)] == [1.0, 1.0]
     assert learning_rate_factor(500, 1000, 0.1) == learning_rate_factor(50, 100, 0.1)  # depends on step / steps alone
+    assert [learning_rate_factor(step, 100, 0.0) for step in (0, 1)] == [1.0, 1.0]  # none at all
+    falling = [learning_rate_factor(step, 100, 0.1, final=0.2) for step in range(101)]
+    np.testing.assert_allclose(falling[:10], values[:10])
+    np.testing.assert_allclose(falling[10:], 0.2 + 0.8 * np.array(values[10:]), atol=1e-12)
+    assert learning_rate_factor(100, 100, 0.1, "one_cycle", 0.2) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (7, 3), (3, 8), (8, 8)])
@@ -195,6 +200,21 @@ def test_fit_reaches_the_same_weights_as_a_loop_by_hand(store: Store) -> None:
     assert trained.steps == 6 and trained.seconds > 0
     for name, value in method.state_dict().items():
         torch.testing.assert_close(value, by_hand.state_dict()[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_warm_up_and_last_rate_of_the_schedule_reach_the_optimiser(store: Store) -> None:
+    schedule = dataclasses.replace(plan_of(steps=8), warmup=0.5, final_learning_rate=2e-4)
+    rates: list[float] = []
+
+    class Seen(Callback):
+        key = "seen"
+
+        def on_step_end(self, trainer: trainer.Trainer) -> None:
+            rates.append(trainer.optimizer.param_groups[0]["lr"])
+
+    trainer.fit(supervised(), schedule, Batches(store, np.arange(30), np.arange(30) % 2), None, quiet=True, callbacks=[Seen()])
+    np.testing.assert_allclose(rates, [1e-3 * learning_rate_factor(k, 8, 0.5, final=0.2) for k in range(1, 9)], rtol=1e-9)
+    assert rates[2] == pytest.approx(1e-3) and rates[-1] == pytest.approx(2e-4)
 
 
 def test_lines_after_the_last_checkpoint_are_cut_off(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from scotoma.arguments import DataArgs, Modality, Precision, check_arguments, co
 from scotoma.distributed import launcher
 from scotoma.errors import UsageError, stage
 from scotoma.result import RunResult
+from scotoma.training import presets
 
 DEFAULT_MINUTES = 10.0
 
@@ -24,7 +25,7 @@ def pretrain(
     preset: Literal["small", "reference"] = "small",
     method_args: dict[str, Any] | None = None,
     target: list[str] | None = None,
-    size: int = 96,
+    size: int | None = None,
     channels: Literal[1, 3] | None = None,
     modality: Modality = "auto",
     minutes: float | None = None,
@@ -33,6 +34,8 @@ def pretrain(
     batch_size: int | Literal["auto"] | None = None,
     learning_rate: float | None = None,
     weight_decay: float | None = None,
+    warmup: float | None = None,
+    final_learning_rate: float | None = None,
     precision: Precision | None = None,
     devices: int = 1,
     compile: bool = False,
@@ -55,11 +58,12 @@ def pretrain(
         encoder: network: a timm name, or vit_tiny_patch8 and the like; by default the method's own.
         init: initial weights: a run, a weights file with timm's names, or a tag of timm's pretrained networks; by default
             random.
-        preset: hyperparameters: small (the method's defaults, for small data sets) or reference (the paper's); flags override
-            either.
+        preset: hyperparameters: small (the method's defaults, for small data sets) or reference (the paper's: network, input
+            size, length, batch, learning rate and its schedule, the method's arguments); flags override either. A paper's batch
+            that the data cannot fill is reduced, and its learning rate by the paper's rule.
         method_args: the method's arguments; on the command line --method.NAME VALUE.
         target: label columns, for methods that require labels.
-        size: input image size in pixels.
+        size: input image size in pixels; by default 96, or the paper's.
         channels: input channels; by default 3 if any image has colour, else 1.
         modality: imaging modality, which determines the plausible augmentations; auto takes it from the data set or the DICOM
             headers.
@@ -71,6 +75,8 @@ def pretrain(
             (the learning rate may have to be adapted).
         learning_rate: peak learning rate; by default the method's.
         weight_decay: weight decay of AdamW; by default the method's.
+        warmup: share of the steps over which the learning rate rises; by default the method's.
+        final_learning_rate: learning rate at the last step, to which it falls as a cosine; by default 0, or the paper's.
         precision: floating-point precision; by default bf16-mixed where the processor supports it (CPU: from 32 pixels on),
             else 32-true.
         devices: number of GPUs of this machine (of processes, without a GPU) that share each batch; the processes of torchrun
@@ -93,17 +99,14 @@ def pretrain(
         UsageError: the request is wrong; nothing was written.
         RunError: the run failed.
     """
-    arguments = configuration(locals(), "preset", "devices")
+    arguments = configuration(locals(), "devices")
     chosen = plugins.method(method)
-    if preset == "reference":
-        paper = dict(chosen.reference)
-        method_args = paper.pop("method_args", {}) | (method_args or {})
-        encoder, batch_size = encoder or paper.get("encoder"), batch_size or paper.get("batch_size")
-        learning_rate = learning_rate or paper.get("learning_rate")
-        weight_decay = paper.get("weight_decay") if weight_decay is None else weight_decay
-        if minutes is None and epochs is None and steps is None:
-            epochs = paper.get("epochs")
-    settings = chosen.settings(method_args or {})
+    defaults = presets.preset(chosen, preset)
+    method_args = defaults.method_args | (method_args or {})
+    size = size or defaults.size
+    if minutes is None and epochs is None and steps is None:
+        epochs = defaults.epochs
+    settings = chosen.settings(method_args)
     reads_labels = chosen.requirements(settings).labels
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
         raise UsageError("give one of --minutes, --epochs and --steps")
@@ -114,13 +117,7 @@ def pretrain(
         raise UsageError(f"--learning_rate {learning_rate}: must be above 0")
     if reads_labels and not target:
         raise UsageError(f"{method} trains on labels: name them with --target")
-    arguments |= lengths | {
-        "encoder": encoder,
-        "method_args": method_args or {},
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-    }
+    arguments |= lengths | {"size": size, "method_args": method_args}
     if devices > 1 and not launcher.several():
         raise UsageError(f"--devices {devices}: from Python, start the script with `torchrun --nproc_per_node {max(2, devices)}`")
     if shard and not launcher.several():
@@ -132,8 +129,8 @@ def pretrain(
     finished = preflight.is_finished(Path(out), "pretrain", arguments, overwrite, resume)
     if not finished and launcher.is_first():
         preflight.refuse_folder(Path(out), "pretrain", overwrite, resume)
-    if encoder is not None:
-        _require_network(encoder, size)
+    if (network := encoder or (defaults.encoder if init is None else None)) is not None:
+        _require_network(network, size)
     launcher.join()
     quiet = quiet or not launcher.is_first()
     from scotoma.data.datamodule import gather

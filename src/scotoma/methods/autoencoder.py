@@ -31,12 +31,26 @@ class Autoencoder(Method):
         decoder_dim: channels of the decoder's first maps, halved with every doubling of the side.
         min_scale: smallest crop, as a fraction of the image area.
         jitter: strength of brightness, contrast and gamma changes.
+
+    The reference preset is the reconstruction of the system that ``proxy`` is of, with its network and length, on whole images;
+    its sum of both losses is ``--method.classifier_weight 1``.
     """
 
     needs_cnn = True
     batch_size = 64
     learning_rate = 1e-3
     weight_decay = 0.01
+    # by SGD there; the rate is one for AdamW
+    reference: ClassVar[dict[str, Any]] = {
+        "encoder": "resnet101",
+        "size": 224,
+        "batch_size": 166,
+        "learning_rate": 1e-3,
+        "scaling": "sqrt",
+        "weight_decay": 0.01,
+        "epochs": 15,
+        "method_args": {"min_scale": 1.0, "jitter": 0.0},
+    }
     class_weights: Tensor | None
     old_names: ClassVar[dict[str, str]] = {"region_weight": "mask_weight"}
 

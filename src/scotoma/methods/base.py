@@ -21,8 +21,8 @@ class Method(nn.Module):
 
     A subclass documents the typed keyword arguments of its ``__init__``: they are its configuration, and the command line and
     YAML are read off them. All state (queues, centres, maps) lies in the ``state_dict``. The defaults are the preset for small
-    data (a few thousand images, two cores); ``reference`` is the paper's: arguments of ``pretrain``, those of the method under
-    ``method_args``.
+    data (a few thousand images, two cores); ``reference`` is the paper's: fields of ``training.presets.Preset``, which are
+    arguments of ``pretrain``, those of the method under ``method_args``.
 
     Args:
         encoder: the network that is exported; the subclass's docstring states whether it is the online or the EMA network.

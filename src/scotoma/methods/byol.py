@@ -36,8 +36,11 @@ class BYOL(Method):
     # AdamW; the paper has LARS at 3.2 (0.2 a batch of 256) with a decay of 1.5e-6
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet50",
+        "size": 224,
         "batch_size": 4096,
         "learning_rate": 1e-3,
+        "scaling": "linear",
+        "warmup": 0.01,  # 10 epochs of 1,000
         "weight_decay": 1.5e-6,
         "epochs": 1000,
         "method_args": {"momentum": 0.996, "projection_dim": 256, "hidden_dim": 4096, "min_scale": 0.08},

@@ -41,8 +41,11 @@ class ContextEncoder(Method):
     # section 5.2: AlexNet, which timm has not; Adam, 1e-4 for random regions; 100,000 steps are 5 passes over ImageNet
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet50",
+        "size": 224,  # 227 in the paper: 8 cells divide 224
         "batch_size": 64,
         "learning_rate": 1e-4,
+        "scaling": "sqrt",
+        "warmup": 0.0,
         "weight_decay": 0.0,
         "epochs": 5,
         "method_args": {"decoder_dim": 256, "min_scale": 0.5, "jitter": 0.0},

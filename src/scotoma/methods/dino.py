@@ -61,8 +61,12 @@ class DINO(Method):
     warmup = 0.1  # section 3.2: 10 epochs, of 100 in the ablations
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_small_patch16",
+        "size": 224,
         "batch_size": 1024,
         "learning_rate": 2e-3,  # section 3.2: 0.0005 x batch / 256, of AdamW
+        "scaling": "linear",
+        "warmup": 0.1,  # 10 epochs of 100
+        "final_learning_rate": 1e-6,
         "weight_decay": 0.04,
         "epochs": 100,
         "method_args": {"local_views": 8, "local_size": 96, "output_dim": 65536, "hidden_dim": 2048, "head_norm": False,

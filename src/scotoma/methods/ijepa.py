@@ -58,8 +58,12 @@ class IJEPA(Method):
     warmup = 0.1
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_base_patch16_avg",
+        "size": 224,
         "batch_size": 2048,
         "learning_rate": 1e-3,
+        "scaling": "sqrt",
+        "warmup": 0.067,  # 40 epochs of 600
+        "final_learning_rate": 1e-6,
         "weight_decay": 0.04,
         "epochs": 600,
         "method_args": {"predictor_dim": 384, "predictor_depth": 6, "predictor_heads": 12, "momentum": 0.996},

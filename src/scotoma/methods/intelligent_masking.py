@@ -67,8 +67,11 @@ class IntelligentMasking(Method):
     # AdamW without decay over both networks' groups equals; x 0.33 at 1/3 and 2/3 of the epochs, where ours falls as a cosine.
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet18",
+        "size": 300,
         "batch_size": 16,
         "learning_rate": 1e-3,
+        "scaling": "sqrt",
+        "warmup": 0.0,
         "weight_decay": 0.0,
         "epochs": 300,
         "method_args": {

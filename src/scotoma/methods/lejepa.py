@@ -53,8 +53,12 @@ class LeJEPA(Method):
     learning_rate = 1e-3
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_large_patch14",
+        "size": 224,
         "batch_size": 512,  # table 1c: best of 128 to 1,024
         "learning_rate": 5e-4,  # AdamW
+        "scaling": "sqrt",
+        "warmup": 0.01,  # published example: one epoch of 100
+        "final_learning_rate": 5e-7,  # a thousandth of the peak
         "weight_decay": 0.05,  # published code: 0.05 for ViTs, 0.0005 for ResNets
         "epochs": 100,
         "method_args": {"slices": 1024, "local_views": 6, "hidden_dim": 2048, "local_scale": 0.05},

@@ -47,8 +47,11 @@ class MAE(Method):
     # table 8: base rate 1.5e-4 a 256 images; "1600-epoch" for the results of section 4.1 on
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_base_patch16",
+        "size": 224,
         "batch_size": 4096,
         "learning_rate": 2.4e-3,
+        "scaling": "linear",
+        "warmup": 0.025,  # 40 epochs of 1,600
         "weight_decay": 0.05,
         "epochs": 1600,
         "method_args": {

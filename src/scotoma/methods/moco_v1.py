@@ -44,8 +44,11 @@ class MoCoV1(Method):
     # AdamW; the paper has SGD at 0.03 and a decay of 1e-4: their product, what a step takes off the weights, is the same
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet50",
+        "size": 224,
         "batch_size": 256,
         "learning_rate": 3e-4,
+        "scaling": "linear",
+        "warmup": 0.0,
         "weight_decay": 0.01,
         "epochs": 200,
         "method_args": {"queue_size": 65536, "momentum": 0.999, "groups": 8},

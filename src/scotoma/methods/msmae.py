@@ -63,8 +63,11 @@ class MSMAE(Method):
     # published command and code: batch 64, 1e-3 x 64 / 256, 300 epochs; pixels normalised as in the paper
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_base_patch16",
+        "size": 224,
         "batch_size": 64,
         "learning_rate": 2.5e-4,
+        "scaling": "linear",
+        "warmup": 0.133,  # 40 epochs of 300
         "weight_decay": 0.05,
         "epochs": 300,
         "method_args": {

@@ -67,8 +67,12 @@ class MSN(Method):
     warmup = 0.1
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_small_patch16",
+        "size": 224,
         "batch_size": 1024,
         "learning_rate": 1e-3,
+        "scaling": "sqrt",
+        "warmup": 0.019,  # 15 epochs of 800
+        "final_learning_rate": 1e-6,
         "weight_decay": 0.04,  # rises to 0.4 in the paper
         "epochs": 800,
         "method_args": {"focal_views": 10, "focal_size": 96, "patch_drop": 0.15, "prototypes": 1024, "output_dim": 256,

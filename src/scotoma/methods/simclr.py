@@ -38,8 +38,11 @@ class SimCLR(Method):
     # AdamW; the paper has LARS at 4.8 (0.3 a batch of 256) with a decay of 1e-6
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet50",
+        "size": 224,
         "batch_size": 4096,
         "learning_rate": 1e-3,
+        "scaling": "linear",
+        "warmup": 0.01,  # 10 epochs of 1,000
         "weight_decay": 1e-6,
         "epochs": 1000,
         "method_args": {"temperature": 0.1, "min_scale": 0.08, "jitter": 0.8},

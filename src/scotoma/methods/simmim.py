@@ -45,8 +45,12 @@ class SimMIM(Method):
     # the published configuration of ViT-B: base rate 1e-4 a 512 images; its rate falls once, at epoch 700, ours as a cosine
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "vit_base_patch16",
+        "size": 224,
         "batch_size": 2048,
         "learning_rate": 4e-4,
+        "scaling": "linear",
+        "warmup": 0.0125,  # 10 epochs of 800
+        "final_learning_rate": 4e-5,  # a tenth, to which the published rate falls at epoch 700
         "weight_decay": 0.05,
         "epochs": 800,
         "method_args": {"mask_ratio": 0.6, "mask_unit": 32, "min_scale": 0.67},

@@ -34,8 +34,11 @@ class SimSiam(Method):
     # AdamW; the paper has SGD at 0.1 (0.05 a batch of 256) with a decay of 1e-4: learning rate times decay is the same
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet50",
+        "size": 224,
         "batch_size": 512,
         "learning_rate": 1e-3,
+        "scaling": "linear",
+        "warmup": 0.0,
         "weight_decay": 0.01,
         "epochs": 100,
         "method_args": {"projection_dim": 2048, "bottleneck": 512},

@@ -42,8 +42,12 @@ class VICReg(Method):
     learning_rate = 1e-3
     reference: ClassVar[dict[str, Any]] = {
         "encoder": "resnet50",
+        "size": 224,
         "batch_size": 2048,
         "learning_rate": 1e-3,  # section 4.2: LARS at 1.6; a rate for AdamW
+        "scaling": "linear",
+        "warmup": 0.01,  # 10 epochs of 1,000
+        "final_learning_rate": 1e-6,  # published code: a thousandth of the peak
         "weight_decay": 1e-6,
         "epochs": 1000,
         "method_args": {"hidden_dim": 8192, "expander_dim": 8192, "min_scale": 0.08},

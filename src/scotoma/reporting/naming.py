@@ -81,7 +81,7 @@ ASKED = {
     "epochs": "Epochs", "minutes": "Minutes",
 }  # fmt: skip
 SECTIONS = ("data", "pretraining", "features", "explanations", "results")  # in which figures of a run may stand
-NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved")
+NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved", "scaled")
 CALIBRATION = ("brier", "ece")
 
 

@@ -15,7 +15,7 @@ from scotoma.data import encoder_header
 from scotoma.data.datamodule import DataModule
 from scotoma.data.store.store import statistics
 from scotoma.distributed import collectives
-from scotoma.errors import UsageError
+from scotoma.errors import UsageError, notice
 from scotoma.methods.base import Method
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.models import encoders, pretrained_weights
@@ -24,6 +24,7 @@ from scotoma.run_folder import Onlooker, Row, Run, versions
 from scotoma.training import resuming
 from scotoma.training.batches import make_batches
 from scotoma.training.lr_finder import fits, largest, measure_rate
+from scotoma.training.presets import describe_scaling, preset
 from scotoma.training.schedule import Schedule
 from scotoma.training.trainer import Batches, cost_rows, fit, make_views
 
@@ -55,7 +56,8 @@ def assemble(config: dict[str, Any], data_module: DataModule) -> Parts:
     """
     chosen = plugins.method(config["method"])
     init = config.get("init")
-    name = config["encoder"] or (init and pretrained_weights.network(init)) or chosen.default_encoder
+    name = config["encoder"] or (init and pretrained_weights.network(init)) or preset(chosen, config.get("preset")).encoder
+    name = name or chosen.default_encoder
     info = describe(config, data_module, name)
     settings = chosen.settings(config["method_args"])
     requirements = chosen.requirements(settings)
@@ -119,10 +121,14 @@ def train(run: Run, data_module: DataModule, parts: Parts, quiet: bool = False) 
     schedule = make_schedule(config, method, batches)
     resolved = {
         "encoder": info.name, "steps": schedule.steps, "minutes": None, "epochs": None, "batch_size": schedule.batch_size,
-        "learning_rate": schedule.learning_rate, "weight_decay": schedule.weight_decay, "precision": schedule.precision,
-        "channels": info.in_chans, "modality": info.modality, "method_args": method.settings(config["method_args"]),
+        "learning_rate": schedule.learning_rate, "weight_decay": schedule.weight_decay, "warmup": schedule.warmup,
+        "final_learning_rate": schedule.final_learning_rate, "precision": schedule.precision, "channels": info.in_chans,
+        "modality": info.modality, "method_args": method.settings(config["method_args"]),
     }  # fmt: skip
-    run.save_config(**resolved, resolved=list(resolved))
+    scaled = describe_scaling(preset(method, config.get("preset")), schedule.batch_size, schedule.learning_rate, len(positions))
+    if scaled and not run.resumed:
+        notice(data_module.dataset.name, scaled)
+    run.save_config(**resolved, resolved=list(resolved), **({"scaled": scaled} if scaled else {}))
     trained = fit(method, schedule, batches, run.path, resume=run.resumed, quiet=quiet)
     if collectives.rank():
         return []
@@ -166,10 +172,14 @@ def describe(config: dict[str, Any], data_module: DataModule, name: str) -> enco
 
 
 def make_schedule(config: dict[str, Any], method: Method, batches: Batches) -> Schedule:
-    """Everything automatic, decided: batch size, learning rate, precision, and the steps that a budget of minutes allows."""
-    count = len(batches.rows)
+    """Everything automatic, decided: batch size, learning rate, precision, and the steps that a budget of minutes allows.
+
+    Raises:
+        UsageError: the batch is no multiple of its parts, or the final learning rate is above the peak learning rate.
+    """
+    count, chosen = len(batches.rows), preset(method, config.get("preset"))
     parts = collectives.world() * config.get("accumulate", 1)
-    usual = max(2, min(method.batch_size, count // 2) // parts) * parts
+    usual = max(2, min(chosen.batch_size, count // 2) // parts) * parts
     automatic = config["batch_size"] == "auto"
     if automatic and collectives.world() > 1:  # one that ran out of memory would leave the others waiting
         raise UsageError("--batch_size auto tries batches on one device: try it there, then name the number for all of them")
@@ -179,16 +189,22 @@ def make_schedule(config: dict[str, Any], method: Method, batches: Batches) -> S
     schedule = Schedule(
         config["steps"] or 10**6,
         batch_size,
-        config["learning_rate"] or method.learning_rate,
-        method.weight_decay if config["weight_decay"] is None else config["weight_decay"],
+        chosen.learning_rate,
+        chosen.weight_decay if config["weight_decay"] is None else config["weight_decay"],
         config["precision"] or automatic_precision(config["size"]),
         config["seed"],
         accumulate=config.get("accumulate", 1),
         shard=config.get("shard", False),
+        warmup=chosen.warmup if config.get("warmup") is None else config["warmup"],
     )
     if automatic and torch.cuda.is_available():
         size = largest(lambda n: fits(method, replace(schedule, batch_size=n), batches), 2 * parts, max(2 * parts, count // 2))
         schedule = replace(schedule, batch_size=size)
+    peak, final = config["learning_rate"] or chosen.rate(schedule.batch_size), config.get("final_learning_rate")
+    if final is not None and final > peak:
+        raise UsageError(f"--final_learning_rate {final:g}: must be at most the peak learning rate, {peak:g}")
+    final = min(chosen.final_learning_rate, peak) if final is None else final
+    schedule = replace(schedule, learning_rate=peak, final_learning_rate=final)
     steps = config["steps"]
     if config["epochs"]:
         steps = max(1, round(config["epochs"] * count / schedule.batch_size))

@@ -144,7 +144,9 @@ class Trainer:
         ):  # all that a method keeps is the same in every process: no buffers to send
             self.forward = DistributedDataParallel(self.forward, broadcast_buffers=False, gradient_as_bucket_view=True)
         self.optimizer = make_optimizer(self.method, schedule)
-        factor = partial(learning_rate_factor, steps=schedule.steps, warmup=method.warmup, kind=schedule.kind)
+        warmup = method.warmup if schedule.warmup is None else schedule.warmup
+        final = schedule.final_learning_rate / schedule.learning_rate if schedule.final_learning_rate else 0.0
+        factor = partial(learning_rate_factor, steps=schedule.steps, warmup=warmup, kind=schedule.kind, final=final)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
     def run(self) -> None:
