@@ -107,6 +107,7 @@ TESTED_BY = {
     "studies.summary": "commands/test_study.py",
     "tasks.base": "tasks/test_classification.py",
     "training.callbacks": "training/test_trainer.py",
+    "training.ending": "commands/test_finetune.py",
     "training.fsdp": "distributed/test_collectives.py",
     "training.lr_finder": "training/test_trainer.py",
     "training.pretraining": "commands/test_pretrain.py",

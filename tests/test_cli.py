@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from scotoma import cli, plugins
 from scotoma.cli import main
 from scotoma.errors import RunError, UsageError
+from scotoma.result import RunResult
 
 
 @pytest.fixture
@@ -267,10 +267,12 @@ def test_an_unforeseen_error_is_a_line_that_quotes_nothing(
     assert len(said.splitlines()) == 1
 
 
-def test_overall_metrics_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    row = {"evaluator": "linear", "metric": "auroc", "value": np.float64(0.8), "low": 0.7, "high": 0.9, "fraction": 0.1}
-    cli._print_rows([row, {**row, "seed": 1}, {**row, "class": "a"}, {"evaluator": "data", "metric": "images", "value": 3}])
-    assert capsys.readouterr().out == "linear auroc at 10% of the labels: 0.800 (95 % interval 0.700 to 0.900)\n"
+def test_what_comes_out_ends_with_its_path_and_is_that_alone_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print_result(RunResult("runs/a").ending("validation: auroc 0.8"), quiet=False)
+    assert capsys.readouterr().out == "validation: auroc 0.8\nruns/a\n"
+    for result, quiet in ((RunResult("runs/a").ending("validation: auroc 0.8"), True), (RunResult("runs/a"), False)):
+        cli._print_result(result, quiet)
+        assert capsys.readouterr().out == "runs/a\n"
 
 
 def test_plugins_are_found_by_name() -> None:
@@ -317,19 +319,6 @@ def test_list_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.startswith(
             "usage: scotoma list attributions|corruptions|datasets|encoders|evaluators|methods [--markdown]\n"
         )
-
-
-def test_rows_say_over_what_they_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    row = {"evaluator": "x", "metric": "dice", "value": 0.5, "low": 0.25, "high": 0.75}
-    operating = {"metric": "auroc", "unit": "patient", "aggregation": "mean"}
-    cli._print_rows([row | {"unit": "image"}, row | {"unit": "patient", "low": None}, row | operating, row])
-    interval = "(95 % interval 0.250 to 0.750)"
-    assert capsys.readouterr().out.splitlines() == [
-        f"x dice by image: 0.500 {interval}",
-        "x dice by patient: 0.500 (no interval)",
-        f"x auroc by patient (mean): 0.500 {interval}",
-        f"x dice: 0.500 {interval}",
-    ]
 
 
 def test_each_part_of_a_run_is_announced_as_it_begins_unless_it_is_to_be_quiet(

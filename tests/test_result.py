@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scotoma.errors import UsageError
@@ -36,6 +37,33 @@ def test_a_metric_with_several_values_is_refused_not_chosen(tmp_path: Path) -> N
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UsageError, match="auroc has several values here"):
         RunResult(tmp_path).metrics  # noqa: B018
+
+
+def test_the_short_table_has_the_headlines_of_each_evaluator() -> None:
+    row = {"evaluator": "linear", "metric": "auroc", "value": np.float64(0.8), "low": 0.7, "high": 0.9, "n": 30}
+    group = {"evaluator": "subgroups", "column": "site"}
+    patient = {"evaluator": "operating", "unit": "patient", "aggregation": "mean", "value": None, "low": None, "few": True}
+    rows = Rows([
+        {"evaluator": "data", "metric": "images", "value": 3},
+        row | {"fraction": 0.1}, row | {"seed": 1}, row | {"class": "a"},
+        *(row | {"metric": name} for name in "bcdef"),
+        *(row | group | {"subgroup": name, "metric": m} for name in "AB" for m in ("auroc", "brier")),
+        row | patient, row | {"evaluator": "operating", "metric": "net_benefit", "class": "x"},
+        *(row | {"evaluator": "operating", "metric": "sensitivity", "class": f"k{k}", "threshold": 0.5} for k in range(13)),
+    ])  # fmt: skip
+    assert [" ".join(line.split()) for line in rows.summary.splitlines()[:9]] == [
+        "evaluator metric value 95 % interval n",
+        "linear auroc at 10% of the labels 0.800 0.700 to 0.900 30",
+        "linear b 0.800 0.700 to 0.900 30",
+        "linear c 0.800 0.700 to 0.900 30",
+        "linear d 0.800 0.700 to 0.900 30",
+        "subgroups auroc site A 0.800 0.700 to 0.900 30",
+        "subgroups auroc site B 0.800 0.700 to 0.900 30",
+        "operating auroc by patient (mean) (too few) - 30",
+        "operating sensitivity k0 0.800 0.700 to 0.900 30",
+    ]
+    assert len({line.index("0.800") for line in rows.summary.splitlines() if "0.800" in line}) == 1  # in columns
+    assert rows.summary.splitlines()[-1] == "operating  and 2 more"
 
 
 def test_metrics_are_those_of_the_test_set_where_there_is_one() -> None:

@@ -141,10 +141,8 @@ def _run(verb: str, arguments: list[str]) -> int:
     if values.get("devices", 1) > 1 and not launcher.several():
         return launcher.start(values["devices"], [verb, *arguments])
     result = function(**values)
-    if result is not None and verb not in ("audit", "evaluate", "find", "purge") and launcher.is_first():
-        print(result)
-    if verb == "evaluate":
-        _print_rows(result)
+    if result is not None and verb not in ("audit", "find", "purge") and launcher.is_first():
+        _print_result(result, bool(values.get("quiet")))
     return 0
 
 
@@ -338,22 +336,13 @@ def _plainly(message: str, hints: dict[str, Any]) -> str:
     return f"--{flag_name(found[1])} {value}: must be {wanted(hints[found[1]])}"
 
 
-def _print_rows(rows: list[dict[str, Any]]) -> None:
-    """The metrics over all classes, a line each; the run folder holds all rows."""
-    for row in rows:
-        if row["evaluator"] != "data" and row.get("seed") is None and row.get("class") is None and "low" in row:
-            keys = ("corruption", "severity", "column", "subgroup", "explanation", "other")
-            told = " ".join([*(str(row[k]) for k in keys if k in row), *_counted_by(row)])
-            fraction = f" at {row['fraction']:.0%} of the labels" if row.get("fraction") else ""
-            known = row["low"] is not None and row["low"] == row["low"]
-            interval = f"(95 % interval {row['low']:.3f} to {row['high']:.3f})" if known else "(no interval)"
-            print(f"{row['evaluator']} {row['metric']}{told and ' ' + told}{fraction}: {row['value']:.3f} {interval}")
-
-
-def _counted_by(row: dict[str, Any]) -> list[str]:
-    """Over what a value is taken (images, studies, patients), and of several of one how."""
-    how = row.get("aggregation", "none")
-    return [f"by {row['unit']}" + (f" ({how})" if how != "none" else "")] if row.get("unit") else []
+def _print_result(result: Any, quiet: bool) -> None:
+    """What came out: the short table of rows; of a folder its summary, and in the last line its path, under ``--quiet`` alone."""
+    summary = getattr(result, "summary", "")
+    if isinstance(result, list):
+        print(summary)
+    else:
+        print(f"{summary}\n{result}" if summary and not quiet else result)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any
 
+from scotoma import plugins
 from scotoma.errors import UsageError
 from scotoma.preflight import weights_file
 from scotoma.run_folder import Row, read_rows
@@ -12,6 +14,8 @@ from scotoma.run_folder import Row, read_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+_LINES = 12  # of an evaluator in the short table
+_METRICS = 4  # of an evaluator that does not state which of its rows are headlines
 _PARTS = ("class", "seed", "subgroup", "column", "corruption", "explanation")  # keys of a row about a part
 
 
@@ -25,6 +29,13 @@ class RunResult(PosixPath):
         >>> run.metrics
         {}
     """
+
+    summary: str = ""  # what a person wants to know of the run that has just ended, in a few lines
+
+    def ending(self, summary: str) -> RunResult:
+        """The result with its summary."""
+        self.summary = summary
+        return self
 
     @property
     def path(self) -> Path:
@@ -60,6 +71,25 @@ class Rows(list[Row]):
     """
 
     @property
+    def summary(self) -> str:
+        """A short table: the headline metrics of each evaluator with interval and count.
+
+        Which of its rows are headlines an evaluator's module states (``is_headline(row)``); else its first metrics over all
+        classes.
+        """
+        shown = [row for row in self if row["evaluator"] != "data" and row.get("seed") is None and "low" in row]
+        lines = [("evaluator", "metric", "value", "95 % interval", "n")]
+        for name in dict.fromkeys(row["evaluator"] for row in shown):
+            of_name = [row for row in shown if row["evaluator"] == name]
+            chosen = list(filter(_headline(name, of_name), of_name))
+            for row in chosen[:_LINES]:
+                lines.append((name, _words(row), _number(row["value"]), interval_text(row), str(row.get("n", ""))))
+            if len(chosen) > _LINES:
+                lines.append((name, f"and {len(chosen) - _LINES} more", "", "", ""))
+        widths = [max(len(line[i]) for line in lines) for i in range(5)]
+        return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+    @property
     def table(self) -> pd.DataFrame:
         """The rows as a DataFrame."""
         import pandas as pd
@@ -80,3 +110,36 @@ class Rows(list[Row]):
             if found.setdefault(row["metric"], row["value"]) != row["value"]:
                 raise UsageError(f"{row['metric']} has several values here: choose among the rows")
         return found
+
+
+def interval_text(row: Row) -> str:
+    """``0.700 to 0.900``, the ends of a row's 95 % interval; empty where it has none."""
+    low, high = row.get("low"), row.get("high")
+    return "" if low is None or low != low else f"{_number(low)} to {_number(high)}"
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+def _headline(evaluator: str, rows: Iterable[Row]) -> Callable[[Row], bool]:
+    """Which rows of an evaluator stand in the short table."""
+    stated: Callable[[Row], bool] | None = None
+    if evaluator in plugins.names("evaluators"):
+        stated = getattr(plugins.module("evaluators", evaluator), "is_headline", None)
+    whole = [row for row in rows if all(row.get(key) is None for key in _PARTS)]
+    first = list(dict.fromkeys(row["metric"] for row in whole))[:_METRICS]
+    return stated or (lambda row: row["metric"] in first and all(row.get(key) is None for key in _PARTS))
+
+
+def _words(row: Row) -> str:
+    """A metric and what it is of: a class, a subgroup, a share of the labels, one answer per patient."""
+    parts = ("class", "column", "subgroup", "corruption", "severity", "explanation", "other")
+    of = [str(row[key]) for key in parts if row.get(key)]
+    if row.get("unit") and (row["unit"], row.get("aggregation", "none")) != ("image", "none"):
+        of.append(f"by {row['unit']}" + (f" ({row['aggregation']})" if row.get("aggregation", "none") != "none" else ""))
+    if row.get("fraction"):
+        of.append(f"at {row['fraction']:.0%} of the labels")
+    if row.get("few"):
+        of.append("(too few)")
+    return " ".join([row["metric"], *of])

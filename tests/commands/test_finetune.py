@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from scotoma.models import encoders
 from scotoma.run_folder import read_config, read_rows
 
 
-def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Path, capsys) -> None:
+def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Path) -> None:
     data = grey_folder(count=16, splits=("train", "val", "test"))
     short = {"size": 16, "encoder": "resnet10t", "batch_size": 8, "precision": "32-true", "quiet": True}
     encoder = pretrain(data, out=tmp_path / "encoder", steps=2, **short)
@@ -31,8 +32,16 @@ def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Pat
         assert {"head.weight", "head.bias"} <= set(file.keys())
     rows = read_rows(frozen)
     auroc = next(r["value"] for r in rows if r["metric"] == "auroc")
-    told = f"scans: auroc {auroc:.3f} on 32 validation images, by which choices were made: "
-    assert told + "`scotoma evaluate` tests\n" in capsys.readouterr().err
+    first, data_line, device, following = frozen.summary.splitlines()
+    assert re.fullmatch(
+        rf"validation: auroc {auroc:.3f} \(95 % interval \S+ to \S+, 32 images\); choices were made by these images: no test", first
+    )
+    parts = "32 training, 32 validation, 32 test (held out)"
+    assert data_line == f"data: 96 images of 96 near-duplicate groups: {parts}; the table's own split"
+    assert device.startswith("device: ") and following == f"next: scotoma evaluate {frozen} {data}"
+    of_encoder = encoder.summary.splitlines()
+    assert re.fullmatch(r"pretrained: resnet10t by simclr on 32 images, 2 steps of 8 in \d+\.\d minutes", of_encoder[0])
+    assert of_encoder[1] == data_line and of_encoder[3] == f"next: scotoma finetune {data} --target COLUMN --encoder {encoder}"
     assert {r["split"] for r in rows} == {"val"} and {r["n"] for r in rows} == {32} and {r["labels"] for r in rows} == {32}
 
     tuned = finetune(

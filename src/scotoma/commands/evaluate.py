@@ -45,7 +45,7 @@ def evaluate(
         quiet: no progress bar.
 
     Returns:
-        The rows: a list of mappings with `.table` (a DataFrame) and `.metrics`.
+        The rows: a list of mappings with `.table` (a DataFrame), `.metrics`, and `.summary`, the short table that is printed.
 
     Raises:
         UsageError: the request is wrong; nothing was written, but the rows of those evaluators that did not refuse it.
@@ -151,4 +151,5 @@ def evaluate(
             notice(data_module.dataset.name, f"--with {', '.join(faults)} failed{kept and '; ' + kept}")
             raise next(iter(faults.values()))
         raise UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
+    stage(f"{len(found)} rows are in {opened.path / 'rows.jsonl'}; a page of them: scotoma report {opened.path}", quiet)
     return Rows(found)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from scotoma import preflight
 from scotoma.arguments import DataArgs, Decoder, Precision, check_arguments, configuration
-from scotoma.errors import UsageError, notice, stage
+from scotoma.errors import UsageError, stage
 from scotoma.result import RunResult
 from scotoma.run_folder import Run
 
@@ -78,7 +78,7 @@ def finetune(
         quiet: no progress bar.
 
     Returns:
-        The run folder: a path with `.metrics`, `.encoder` and `.rows`.
+        The run folder: a path with `.metrics`, `.encoder`, `.rows`, and `.summary`, the lines that the command ends with.
 
     Raises:
         UsageError: the request is wrong; nothing was written.
@@ -119,7 +119,7 @@ def finetune(
     from scotoma.methods.supervised import Supervised
     from scotoma.models import segmentation_decoders
     from scotoma.tasks.base import FineTuning, task_of
-    from scotoma.training import resuming
+    from scotoma.training import ending, resuming
 
     task = task_of(data_module.dataset, data_module.store, data_module.split, data_module.target, quiet=quiet)
     if finished:
@@ -166,19 +166,10 @@ def finetune(
         validated = task.validate(model, drawn)
         run.add_rows(validated, **common, evaluator=task.row_keys("linear" if frozen else "finetune")["evaluator"])
         run.finish(keep_checkpoints)
-        _print_validation(data_module.dataset.name, validated, task.headline)
     finally:
         run.close()
-    return RunResult(run.path)
-
-
-def _print_validation(name: str, rows: list[dict[str, Any]], metric: str) -> None:
-    """One line with the metric of the validation set; it made choices, so that it is no test."""
-    for row in rows:
-        of_images = row["metric"] == metric and row.get("class") is None and row.get("unit", "image") == "image"
-        if of_images and row["value"] == row["value"]:  # not NaN
-            found = f"{metric} {row['value']:.3f} on {row.get('n', 'the')} validation images"
-            notice(name, f"{found}, by which choices were made: `scotoma evaluate` tests")
+    following = ending.command("evaluate", run.path, source=source)
+    return RunResult(run.path).ending(ending.describe([ending.score(validated, task.headline)], data_module, following))
 
 
 def _rule(text: str) -> Literal["youden"] | float:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from scotoma import plugins, preflight
 from scotoma.arguments import DataArgs, Modality, Precision, check_arguments, configuration
 from scotoma.distributed import launcher
-from scotoma.errors import UsageError, stage
+from scotoma.errors import UsageError, number, stage
 from scotoma.result import RunResult
 from scotoma.training import presets
 
@@ -93,7 +93,7 @@ def pretrain(
         quiet: no progress bar.
 
     Returns:
-        The run folder: a path with `.metrics`, `.encoder` and `.rows`.
+        The run folder: a path with `.metrics`, `.encoder`, `.rows`, and `.summary`, the lines that the command ends with.
 
     Raises:
         UsageError: the request is wrong; nothing was written.
@@ -152,6 +152,7 @@ def pretrain(
         masks = chosen.requirements(settings).masks
         return RunResult(resuming.confirm_finished(Path(out), data_module, masks, [init] if init else []))
     stage("building the network", quiet)
+    from scotoma.training import ending
     from scotoma.training.pretraining import (
         assemble,
         open_run,
@@ -161,11 +162,17 @@ def pretrain(
     parts = assemble(arguments, data_module)
     run = open_run(Path(out), arguments, overwrite, resume)
     try:
-        train(run, data_module, parts, quiet)
+        rows = train(run, data_module, parts, quiet)
         run.finish(keep_checkpoints)
     finally:
         run.close()
-    return RunResult(run.path)
+    done = {row["metric"]: row["value"] for row in rows}
+    if not done:  # another of several processes tells
+        return RunResult(run.path)
+    took = f"{done['steps']:.0f} steps of {run.config['batch_size']} in {done['seconds'] / 60:.1f} minutes"
+    result = f"pretrained: {parts.info.name} by {run.config['method']} on {number(int(done['images']), 'image')}, {took}"
+    following = ending.command("finetune", source=source, target="COLUMN", encoder=run.path)
+    return RunResult(run.path).ending(ending.describe([result], data_module, following))
 
 
 def _require_network(name: str, size: int) -> None:

@@ -313,3 +313,8 @@ def _groups(cases: ExplainedImages) -> dict[str, list[int]]:
         half = (len(members) + 1) // 2
         found |= {f"{name}_confident": members[:half][:SHOWN], f"{name}_unsure": members[half:][::-1][:SHOWN]}
     return found
+
+
+def is_headline(row: Row) -> bool:
+    """Whether a row stands in the short table: is a method faithful, and does it depend on the weights?"""
+    return row["metric"] in ("deletion", "sanity_passed")

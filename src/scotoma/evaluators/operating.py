@@ -139,3 +139,8 @@ def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resample
         if not np.isnan(values[0]):
             rows.append({"metric": HEADLINE, "unit": unit, "aggregation": how, "n": int(known.sum()), **estimate(values)})
     return rows
+
+
+def is_headline(row: Row) -> bool:
+    """Whether a row stands in the short table: the decisions at a class's threshold, and one answer per patient."""
+    return (row["metric"] in ("sensitivity", "specificity") and "prevalence" not in row) or "unit" in row

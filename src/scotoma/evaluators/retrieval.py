@@ -222,3 +222,8 @@ def _label(context: Context, position: int) -> str:
 
 def _row_ids(context: Context, positions: np.ndarray) -> np.ndarray:
     return context.dataset.table["row"].to_numpy(np.int64)[positions]
+
+
+def is_headline(row: Row) -> bool:
+    """Whether a row stands in the short table."""
+    return row["metric"] in ("precision_at_1", "precision_chance", "map", "map_chance") and "class" not in row

@@ -101,3 +101,8 @@ def _conditions(
         yield ("patches", share), hide_patches(x, order[:, :count], cells, fill), None
         if drop:
             yield ("dropped_tokens", share), x, order[:, count:].sort(1).values
+
+
+def is_headline(row: Row) -> bool:
+    """Whether a row stands in the short table: clean images, and the mean drop over all corruptions."""
+    return row["corruption"] in (CLEAN[0], "all")

@@ -69,3 +69,8 @@ def _parts(context: Context) -> tuple[Segmentation, np.ndarray]:
 def _scores(context: Context) -> np.ndarray:
     task, test = _parts(context)
     return context.once("overlaps", lambda: task.measure(context.model, test))
+
+
+def is_headline(row: Row) -> bool:
+    """Whether a row stands in the short table: of images, over classes and of each."""
+    return row["unit"] == "image" and row["metric"] in ("dice", "iou", "hausdorff95")

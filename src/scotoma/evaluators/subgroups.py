@@ -171,3 +171,8 @@ def _gap(by_name: dict[str, np.ndarray]) -> Row:
 
 def _class(context: Context, k: int | None) -> Row:
     return {} if k is None else {"class": context.target.classes[k]}
+
+
+def is_headline(row: Row) -> bool:
+    """Whether a row stands in the short table: AUROC of each subgroup, over the classes, and the gaps."""
+    return row["metric"] in ("auroc", "auroc_gap") and "class" not in row

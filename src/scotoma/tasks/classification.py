@@ -18,7 +18,7 @@ from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
 from scotoma.metrics import bootstrap, calibration, learning_curves, operating_points
 from scotoma.metrics import classification as metrics
-from scotoma.metrics.summaries import HEADLINE, draw_rows, fraction_rows
+from scotoma.metrics.summaries import HEADLINE, SUMMARY, draw_rows, fraction_rows
 from scotoma.models import linear_probe
 from scotoma.models.features import extract
 from scotoma.run_folder import Row, Run
@@ -156,12 +156,15 @@ class Classification(Task):
         return np.tile(shares, (len(positions), 1))
 
     def validate(self, model: Model, drawn: Draw) -> list[Row]:
-        """Summary metrics of calibrated probabilities."""
+        """Summary metrics of calibrated probabilities, with intervals."""
         val = self.examples("val")
         if not len(val):
             return []
         p = calibration.apply_temperature(self.outputs(model, val), model.info.temperature, self.target.multilabel)
-        return self.summarise_draw(p, val, drawn)
+        y, units = self.target.y[val], self.split.units[val]
+        intervals = {name: bootstrap.mean_over_draws(name, y, [p], units) for name in SUMMARY}
+        ends = {name: {end: found[end] for end in ("low", "high")} for name, found in intervals.items()}
+        return [{**row, **ends[row["metric"]]} for row in self.summarise_draw(p, val, drawn)]
 
     def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:
         """Summary metrics."""
