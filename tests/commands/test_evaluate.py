@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from scotoma import files
 from scotoma.cli import main
@@ -168,6 +169,26 @@ def test_a_finished_model_is_tested_on_all_of_a_table_it_has_never_seen(encoder:
     assert 20 <= next(r for r in inside if r["metric"] == "auroc")["n"] <= 40
     with pytest.raises(UsageError, match="`split` all leaves no rows to train on"):
         evaluate(encoder, "phantom:60:5", target=["cardiomegaly"], split="all", quiet=True)
+
+
+def test_predictions_are_kept_and_give_the_rows_again(encoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rows = measured(encoder, ["linear", "majority"], out=out, fractions=[0.5, 1.0], seeds=2)
+    kept = pd.read_parquet(out / "predictions" / "linear.parquet")
+    assert list(kept.columns[:6]) == ["row", "patient", "content", "split", "fraction", "seed"]
+    assert list(kept.columns[6:]) == ["label", "probability_0", "probability_1"] and set(kept["split"]) == {"test"}
+    tested = pd.read_parquet(out / "tested.parquet")
+    assert kept["content"].isin(tested["content"]).all() and kept["patient"].isin(tested["patient"]).all()
+    assert {p.name for p in (out / "predictions").iterdir()} == {"linear.parquet", "majority.parquet"}
+    for row in rows:
+        if row["evaluator"] == "linear" and row["metric"] == "auroc" and "seed" in row:
+            one = kept[(kept["fraction"] == row["fraction"]) & (kept["seed"] == row["seed"])]
+            assert len(one) == 30 and one["row"].is_unique
+            assert row["value"] == pytest.approx(roc_auc_score(one["label"] == "1", one["probability_1"]))
+    model = finetune("phantom:150", ["cardiomegaly"], encoder, out=tmp_path / "model", steps=1, quiet=True)
+    (auroc,) = [r["value"] for r in evaluate(model, "phantom:150", quiet=True) if r["metric"] == "auroc" and "class" not in r]
+    one = pd.read_parquet(model / "predictions" / "metrics.parquet")
+    assert auroc == pytest.approx(roc_auc_score(one["label"] == "1", one["probability_1"]))
 
 
 def test_classes_that_a_model_does_not_know_are_counted(capsys: pytest.CaptureFixture[str]) -> None:

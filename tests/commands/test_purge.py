@@ -124,6 +124,23 @@ def test_without_yes_nothing_changes(left: Path, capsys: pytest.CaptureFixture[s
     assert said.endswith("nothing was changed: use --yes to do it\n")
 
 
+def test_his_predictions_go_and_the_others_stay(left: Path) -> None:
+    """Of a run that names him by the keyed hash, and of one that knows the contents of his images alone."""
+    used = pd.read_parquet("runs/with/used.parquet")
+    hers = used.assign(patient="another", content="another's")  # the same row ids, of another table
+    for run, frame in (("with", used.assign(content=None)), ("nameless", pd.read_parquet("runs/nameless/used.parquet"))):
+        Path("runs", run, "predictions").mkdir()
+        both = pd.concat([frame, hers])[["row", "patient", "content", "split"]].assign(label="a", probability_a=0.5)
+        both.to_parquet(f"runs/{run}/predictions/metrics.parquet")
+    of_with = len(pd.read_parquet("runs/with/predictions/metrics.parquet"))
+    scotoma.purge(PATIENT, yes=True, quiet=True)
+    named = pd.read_parquet("runs/with/predictions/metrics.parquet")
+    assert len(named) == of_with - 2 and not named["patient"].isin(withdrawal.pseudonyms([PATIENT])).any()
+    nameless = pd.read_parquet("runs/nameless/predictions/metrics.parquet")
+    assert sorted(nameless["row"][nameless["patient"] != "another"]) == [0]  # the other image is of somebody else
+    assert (nameless["patient"] == "another").sum() == len(hers)
+
+
 def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = store.open_store(Path("runs/store"))
     pixels, regions = np.array(before.pixels), np.array(store.open_store(Path("runs/store/regions")).pixels)

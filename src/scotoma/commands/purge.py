@@ -126,4 +126,4 @@ def _take_out(holding: Any, names: set[str], runs: bool) -> None:
     elif runs:
         withdrawal.remove_run(holding.path)
     else:
-        withdrawal.mark_run(holding.path, names)
+        withdrawal.mark_run(holding.path, names, holding.contents)

@@ -1,9 +1,13 @@
-"""Whose images a run's rows, pages and figures are about beside those that it was trained on, so that `scotoma find` names it."""
+"""Whose images a run's rows, pages and figures are about beside those that it was trained on, and what was predicted of them.
+
+`scotoma find` names a run by them, and `scotoma purge` takes a patient's predictions out.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +16,29 @@ from scotoma.data.splits import splits, units
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from scotoma.data.dataset import Dataset
+    from scotoma.data.splits.label_draws import Draw
     from scotoma.data.store.store import Store
 
 TESTED = "tested.parquet"  # in the run folder: keyed hashes of patients and contents
+PREDICTIONS = "predictions"  # there, too: a folder of NAME.parquet of each evaluator
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model predicts.
+
+    Args:
+        positions: (n,) of the table's rows.
+        columns: (n,) each, labels and predictions.
+        drawn: of which labels the model was trained; None for all of them.
+    """
+
+    positions: np.ndarray
+    columns: dict[str, np.ndarray]
+    drawn: Draw | None = None
 
 
 def note(folder: Path, dataset: Dataset, store: Store, split: np.ndarray | None = None) -> None:
@@ -41,3 +64,42 @@ def note(folder: Path, dataset: Dataset, store: Store, split: np.ndarray | None 
             raise UsageError(f"{folder / TESTED}: damaged: put it back from a copy, or move the file away") from error
     with files.replacing(folder / TESTED) as temporary:
         found.drop_duplicates(["patient", "content"], keep="last").to_parquet(temporary)
+
+
+def save_predictions(folder: Path, name: str, context: Any) -> None:
+    """Write ``predictions/NAME.parquet``: of every image row id, keyed hashes, split, label and what was predicted.
+
+    Args:
+        folder: of the run.
+        name: of the evaluator.
+        context: an evaluator's: its table, store, split and ``predictions``.
+    """
+    import pandas as pd
+
+    about = pd.DataFrame({
+        "row": context.dataset.table["row"].to_numpy(),
+        "patient": units.name_owners(context.dataset, context.store),
+        "content": splits.contents(context.dataset, context.store),
+        "split": context.split.of,
+    })  # fmt: skip
+    parts = []
+    for of_model in context.predictions:
+        part = about.iloc[of_model.positions].reset_index(drop=True)
+        if of_model.drawn is not None:
+            part = part.assign(fraction=of_model.drawn.fraction, seed=of_model.drawn.seed)
+        parts.append(part.assign(**of_model.columns))
+    (folder / PREDICTIONS).mkdir(exist_ok=True)
+    with files.replacing(folder / PREDICTIONS / f"{name}.parquet") as temporary:
+        pd.concat(parts, ignore_index=True).to_parquet(temporary)
+
+
+def take_out_predictions(folder: Path, patients: set[str], contents: set[str]) -> None:
+    """Rewrite a run's predictions without those of patients, and of images, that have these keyed hashes."""
+    import pandas as pd
+
+    for path in (folder / PREDICTIONS).glob("*.parquet"):
+        found: pd.DataFrame = pd.read_parquet(files.regular(path))
+        his = found["patient"].isin(patients) | found["content"].isin(contents)
+        if his.any():
+            with files.replacing(path) as temporary:
+                found[~his].to_parquet(temporary)

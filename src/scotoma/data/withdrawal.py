@@ -19,7 +19,7 @@ import numpy as np
 from scotoma import files
 from scotoma.data import pseudonyms as identity
 from scotoma.data.dataset import TABLE
-from scotoma.data.evaluated_images import TESTED
+from scotoma.data.evaluated_images import TESTED, take_out_predictions
 from scotoma.data.patient_rows import OF_TABLE, OWNER, PEOPLE, count_unnamed, rows_of
 from scotoma.data.provenance import Record
 from scotoma.data.store import caches
@@ -46,6 +46,7 @@ class Holding:
         images: how many of his there are; 0 where that is not known.
         splits: how many of them on which side, where it is known.
         rows: (k,) their places in the table.
+        contents: keyed hashes of the images, where they are known.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Holding:
     images: int
     splits: dict[str, int] = field(default_factory=dict)
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
+    contents: set[str] = field(default_factory=set, repr=False)
 
     def text(self) -> str:
         """One line that states what was found."""
@@ -90,7 +92,8 @@ def search(names: set[str], folders: Iterable[Path], cache: Path) -> list[Holdin
             images = int(his.sum())
             if "row" in table.columns and kind == CACHE:
                 images = int(table["row"][his].nunique())
-            found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his])))
+            contents_of = set(table["content"][his].dropna()) if "content" in table.columns else set()
+            found.append(Holding(kind, path, images, dict(counts), np.unique(table["row"].to_numpy()[his]), contents_of))
     if nameless := sum(count_unnamed(table) > 0 for kind, _, table in places if kind in (STORE, CACHE, EMBEDDINGS)):
         notice(
             "find",
@@ -223,13 +226,20 @@ def take_out_of_embeddings(holding: Holding) -> None:
         parquet.write_table(whole.filter(~his), temporary)
 
 
-def mark_run(path: Path, names: set[str]) -> None:
-    """Say in a run that a patient of its images has withdrawn, and remove the pages and figures that may show them."""
+def mark_run(path: Path, names: set[str], contents: set[str]) -> None:
+    """Say in a run that a patient of its images has withdrawn; remove pages and figures that may show them, and predictions.
+
+    Args:
+        path: of the run.
+        names: keyed hashes of the patient.
+        contents: of the patient's images.
+    """
     from scotoma.run_folder import MARK, STATUS, WITHDRAWN, Run, read_rows
 
     with files.lock(_lock(path), wait=False):
         for file in {file for pattern in PAGES for file in path.glob(pattern) if file.is_file()}:
             file.unlink()
+        take_out_predictions(path, names, contents)
         state = path / STATUS
         saved: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
         known = set(saved.get(MARK, []))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scotoma.data.dataset import Dataset
 from scotoma.data.encoder_header import EncoderInfo
+from scotoma.data.evaluated_images import Predictions
 from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw, draw
 from scotoma.data.splits.splits import Split
@@ -57,6 +58,7 @@ class Context:
     seeds: int = 1
     name: str = "random"
     keep_identity: bool = False
+    predictions: list[Predictions] = field(default_factory=list, init=False, repr=False)
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -64,6 +66,10 @@ class Context:
         if name not in self._made:
             self._made[name] = make()
         return cast("T", self._made[name])
+
+    def keep(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw | None = None) -> None:
+        """Keep what a model gives for these rows (``Task.score``), of a draw of labels or of all, in the run's ``predictions``."""
+        self.predictions.append(Predictions(positions, self.task.tabulate(scores, positions), drawn))
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -166,6 +172,7 @@ def evaluate_draws(context: Context, inputs: np.ndarray, predict: Predict) -> li
         outputs = [predict(inputs, task, d, test) for d in drawn]
         for one, p in zip(drawn, outputs, strict=True):
             found += task.summarise_draw(p, test, one)
+            context.keep(p, test, one)
         found += task.summarise_fraction(outputs, test, fraction, len(drawn[0].train))
     return found
 

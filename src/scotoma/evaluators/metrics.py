@@ -39,6 +39,7 @@ def evaluate(context: Context) -> list[Row]:
     """One row per metric, overall and per class; micro averages of several classes or labels; ROC curves; the confusion matrix."""
     test = context.test
     y, p, units = context.target.y[test], probabilities(context)[test], context.split.units[test]
+    context.keep(p, test)
     classes = context.target.classes
     found = bootstrap.evaluate(y, p, units)
     for row in found:

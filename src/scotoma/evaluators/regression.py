@@ -23,6 +23,7 @@ TRAINS = False  # of a model nothing is trained; an encoder's training rows are 
 def evaluate(context: Context) -> list[Row]:
     """Rows of every metric, and the mean absolute error of predicting the training rows' mean of every image (``mae_of_mean``)."""
     task, truth, found = _numbers(context)
+    context.keep(found, context.test)
     units = context.split.units[context.test]
     rows, train = rows_of(truth, found, units), task.examples("train")
     if len(train):

@@ -33,6 +33,7 @@ def evaluate(context: Context) -> list[Row]:
         UsageError: the model is no segmenter, or the target is none of masks.
     """
     task, test = _parts(context)
+    context.keep(_scores(context), test)
     return task.summarise(_scores(context), test)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
-from scotoma import plugins
+from scotoma import files, plugins
 from scotoma.data import encoder_header, evaluated_images
 from scotoma.data.datamodule import TESTED_ON
 from scotoma.errors import RunError, UsageError, notice, stage
 from scotoma.run_folder import Row, Run, read_rows, status
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def carry_out(
@@ -38,13 +35,14 @@ def carry_out(
     for name in names:
         stage(f"evaluating: {name}", quiet)
         module = plugins.module("evaluators", name)
+        context.predictions.clear()
         common = context.common | ({"method": "control"} if getattr(module, "CONTROL", False) else {"overlap": overlap})
         try:
             if hasattr(module, "require_data"):
                 module.require_data(context)
             rows = [{"evaluator": name, "protocol": module.PROTOCOL, **common, **row} for row in module.evaluate(context)]
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
+            if isinstance(error, OSError) and error.errno in files.NO_ROOM:
                 raise
             failed[name] = error
             continue
@@ -56,6 +54,8 @@ def carry_out(
             if not found:
                 evaluated_images.note(run.path, context.dataset, context.store, context.split.of)
             found += replace_rows(run, rows if found else about + rows)
+            if context.predictions:
+                evaluated_images.save_predictions(run.path, name, context)
             try:
                 if hasattr(module, "figures"):
                     module.figures(context, run)

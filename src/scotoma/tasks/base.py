@@ -233,6 +233,10 @@ class Task:
         """What a study stores of outputs, (n, ...): by default they themselves, else their scores beside the truth."""
         return outputs
 
+    def tabulate(self, scores: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """What `score` gives of these examples as columns of a table of predictions, their labels first."""
+        raise NotImplementedError
+
     def measure(self, model: Model, positions: np.ndarray) -> np.ndarray:
         """The score of a model's outputs."""
         return self.score(self.outputs(model, positions), positions)

@@ -145,6 +145,14 @@ class Classification(Task):
             logits = model.head.cpu()(features).double().numpy()
         return linear_probe.probabilities(logits, self.target.multilabel)
 
+    def tabulate(self, scores: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """``label`` and ``probability_CLASS``; of several 0/1 targets ``label_TARGET`` and ``probability_TARGET``."""
+        y, names = self.target.y[positions], self.target.classes
+        columns = {f"probability_{name}": scores[:, k] for k, name in enumerate(names)}
+        if self.target.multilabel:
+            return {f"label_{name}": y[:, k] for k, name in enumerate(names)} | columns
+        return {"label": np.array([*names, None], object)[y]} | columns
+
     def predict_linear(self, inputs: np.ndarray, drawn: Draw, positions: np.ndarray) -> np.ndarray:
         """By logistic regression."""
         return linear_probe.predict(inputs, self.target, drawn, positions)

@@ -84,6 +84,10 @@ class Regression(Task):
         """(n,) numbers."""
         return linear_probe.predict_numbers(model.head, extract(model.network, model.info, self.store, self.rows[positions]))
 
+    def tabulate(self, scores: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """``label`` and ``prediction``."""
+        return {"label": self.truth(positions), "prediction": scores}
+
     def predict_linear(self, inputs: np.ndarray, drawn: Draw, positions: np.ndarray) -> np.ndarray:
         """By ridge regression."""
         inputs = inputs.astype(np.float32)

@@ -220,6 +220,11 @@ class Segmentation(Task):
         found[:, :, at] = np.where(is_alone, np.hypot(height, width), pixels)
         return found
 
+    def tabulate(self, scores: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """``METRIC_CLASS``: the scores of each image's masks."""
+        names = self.masks.classes[1:]
+        return {f"{metric}_{name}": scores[:, k, m] for k, name in enumerate(names) for m, metric in enumerate(OVERLAPS)}
+
     def measure(self, model: Model, positions: np.ndarray) -> np.ndarray:
         """The score of a model's outputs, part by part, as label maps take much memory; NaN where an image has no map."""
         known = np.flatnonzero(self.masks.at[positions] >= 0)
