@@ -87,7 +87,7 @@ def difference(method, evaluator, values, half=0.015):
             "low": value - half,
             "high": value + half,
             "p_value": 0.0004 if abs(value) > half else 0.31,
-            "p_holm": 0.012,
+            "p_holm": 0.012 if abs(value) > half else 1.0,
         }
 
 

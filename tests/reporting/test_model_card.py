@@ -63,7 +63,7 @@ def test_a_study_and_a_bare_run_have_a_card_too(tmp_path: Path) -> None:
     assert "- By patient: none is in two sets." in card and "Not tested: show no maps as evidence." in card
     bare = write(tmp_path / "bare", [{"evaluator": "pretrain", "metric": "loss", "value": 1.0}], {"command": "pretrain"})
     build([bare])
-    assert "nothing was tested on labelled images" in (bare / "model_card.md").read_text()
+    assert "Not tested: no result on test images" in (bare / "model_card.md").read_text()
     hostile = write(tmp_path / "hostile", auroc("<script>|", "linear", (0.6, 0.7, 0.8, 0.9)), {"data": "<b>\n# x"})
     build([hostile])
     text = (hostile / "model_card.md").read_text()

@@ -15,17 +15,17 @@ from typing import Any
 import pandas as pd
 
 from scotoma.errors import UsageError, notice
-from scotoma.reporting import figures, svg, training
-from scotoma.reporting.cells import interval, point
+from scotoma.reporting import figures, summary, svg, training
+from scotoma.reporting.cells import interval, p_value, point
 from scotoma.reporting.checklist import checklist
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.model_card import card, keep_edited
-from scotoma.reporting.naming import SECTIONS, data_name, label_of
+from scotoma.reporting.naming import SECTIONS, data_name, label_rows
 from scotoma.reporting.origin import origins
 from scotoma.reporting.page import templates
 from scotoma.reporting.parts import find_parts
-from scotoma.reporting.reading import Folder, describe_run, frame, images_of, mixed_protocols, read
-from scotoma.reporting.results import find_classifiers, headlines, results, select_test, target_view
+from scotoma.reporting.reading import Folder, describe_run, frame, images_of, mixed_protocols, read, units_of_page
+from scotoma.reporting.results import find_classifiers, results, select_test, target_view
 from scotoma.reporting.statements import facts
 from scotoma.run_folder import withdrawal_sentence, withdrawn, write_atomically
 
@@ -44,7 +44,7 @@ def build(runs: list[Path], out: Path | None = None) -> Path:
     found, sheets = results(rows, several), Sheets(f"{prefix}tables")
     content = _content(folders, rows, found, several, sheets)
     environment = templates()
-    environment.globals |= {"interval": interval, "point": point}
+    environment.globals |= {"interval": interval, "point": point, "p_value": p_value, "units": units_of_page(rows)}
     beside = {"card": f"{prefix}model_card.md", "checklist": f"{prefix}checklist.md", "tables": f"{sheets.folder}/"}
     page = environment.get_template("page.html.jinja").render(**content, beside=beside)
     write_atomically(path, page)
@@ -73,11 +73,17 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     images = [p for folder in folders for p in images_of(folder)]
     counts = {f.top: withdrawn(*(g.path for g in folders if g.top == f.top)) for f in runs}
     gone = [f"{top} {withdrawal_sentence(n)}" for top, n in counts.items() if n]
-    chosen_by = _add_labels(rows[(rows["split"] == "val") & (rows["evaluator"] != "data")], several)
+    results_of = ~rows["evaluator"].isin(["data", "pretrain", "cohort"])
+    chosen_by, stateless = (_add_labels(rows[results_of & of], several) for of in (rows["split"] == "val", rows["split"].isna()))
     saved = {s: [p for p in images if p["section"] == s] for s in SECTIONS}
     tested = select_test(rows)
     parts = find_parts(tested, lambda some: _add_labels(some, several), saved, sheets)
-    compared = [c for part in parts for _, c in part.blocks if c.get("findings")]
+    comparisons = [v["compared"] for v in views] + [
+        {"name": "", **c} for part in parts for _, c in part.blocks if c.get("findings")
+    ]
+    summary.add_subjects(comparisons, folders)
+    for found_here in (f for c in comparisons for f in c["findings"]):
+        found_here["on"] = summary.tested_on(found_here["own"], rows)
     return {
         "data": ", ".join(dict.fromkeys(data_name(f.config) for f in runs)),
         "runs": [describe_run(f) for f in runs],
@@ -86,7 +92,12 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "cohorts": cohorts,
         "few": training.cautions(rows),
         "withdrawn": gone,
-        "headlines": headlines(rows).to_dict("records"),
+        "title": summary.title(comparisons, rows, [f.config for f in folders]),
+        "comparisons": comparisons,
+        "compares": any(f["random"] is not None for c in comparisons for f in c["findings"]),
+        "headlines": summary.list_headlines(rows, comparisons),
+        "untested": summary.untested(folders, rows),
+        "contradictions": summary.find_contradictions(rows),
         "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),
         "views": views,
         "draws": sorted({int(d) for d in tested.loc[tested["fraction"].notna(), "draws"].dropna()}),
@@ -99,9 +110,9 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "images": saved,
         "evaluated": parts,
         "headings": [(part.id, part.heading, True) for part in parts],
-        "compared": compared,
-        "by_intervals": any(v["pixel"] is not None for v in views) or any(f["also"] for c in compared for f in c["findings"]),
+        "by_intervals": any(not g["sure"] for c in comparisons for f in c["findings"] for g in f["as_good"]),
         "validated": training.validation_tables(chosen_by, sheets),
+        "stateless": training.validation_tables(stateless, sheets, "of no stated set"),
         "protocols": mixed_protocols(found),
         "heads": {"probe", "zero"} <= set(found["protocol"].str.extract(r"'head': '(\w+)'")[0].dropna()),
         "paired": bool(tested["p_holm"].notna().any() or (found["metric"] == "auroc_difference").any()),
@@ -116,7 +127,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
 def _add_labels(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
     """Rows about networks, each with a ``label``: the method's name, with the run's where several have the same."""
     found = rows.copy()
-    names = [label_of(m, n, several) for m, n in zip(found["method"], found["encoder"], strict=True)] if len(found) else []
+    names = label_rows(found, several) if len(found) else []
     found["label"] = [f"{name}, {run}" for name, run in zip(names, found["run"], strict=True)] if names else []
     alone = len(set(found["label"])) == len(set(names))
     return found.assign(label=names) if alone else found

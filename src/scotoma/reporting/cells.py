@@ -72,12 +72,28 @@ def missing(value: Any) -> bool:
 Table = dict[str, Any]  # what a template shows of one table
 
 
-def cell(rows: pd.DataFrame, sign: bool = False) -> Table | None:
-    """The first row's value with its interval, as a table's cell; None where there is no such row."""
-    if rows.empty or missing(rows.iloc[0]["value"]):
+TOO_FEW = "too few"
+
+
+def cell(rows: pd.DataFrame, sign: bool = False, mark: str = "", notes: Sequence[str] = ()) -> Table | None:
+    """The first row's value with its interval, as a table's cell; None where there is no such row.
+
+    A row without a value is shown as such, with its number of images: there were too few. So is an interval over few patients.
+
+    Args:
+        rows: of which the first is shown.
+        sign: whether a plus sign is written.
+        mark: beside the value.
+        notes: what stands beneath.
+    """
+    if rows.empty:
         return None
     row = rows.iloc[0]
-    return square(point(row, sign), brackets(row, sign))
+    n = "" if missing(row.get("n")) else f"n = {row['n']:,.0f}"
+    if missing(row["value"]):
+        return square(TOO_FEW, note=n)
+    few = [f"{TOO_FEW} {row.get('whose') or 'patients'}"] if row.get("few") == 1 else []
+    return square(point(row, sign), brackets(row, sign), mark, "; ".join([*notes, *few]))
 
 
 def brackets(row: pd.Series, sign: bool = False) -> str:

@@ -132,7 +132,7 @@ def _figures(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
             for _, row in headlines(rows).iterrows()
         ]
         heads = ("Target", "Method", "Measure", "Value", "Interval", "Images")
-        return _table(heads, told) or ["- None: nothing was tested on labelled images.", ""]
+        return _table(heads, told) or ["- Not tested: no result on test images is among these runs.", ""]
     lines = []
     most = whole["fraction"].max() if whole["fraction"].notna().any() else float("nan")
     here = whole[is_same(whole["fraction"], most)].assign(order=whole["kind"] != "method").sort_values("order", kind="stable")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scotoma import plugins
 from scotoma.reporting.cells import duration, missing
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 USES = {"finetune": "Fine-tuned network"}  # those that are no evaluator
 CONTROL = "control"  # the method of their rows
+RANDOM = "random"  # the method of rows about untrained networks
 METRICS = {
     "auroc": "AUROC",
     "balanced_accuracy": "Balanced accuracy",
@@ -48,7 +52,7 @@ def name_of_method(method: Any) -> str:
     """What a method is called; ``mae?masking=block&mask_ratio=0.6`` is MAE (masking block, mask ratio 0.6)."""
     name, _, query = str(method).partition("?")
     given = ", ".join(pair.replace("=", " ").replace("_", " ") for pair in query.split("&") if pair)
-    title = "Random weights" if name == "random" else plugins.titles("methods").get(name, name)
+    title = "Random weights" if name == RANDOM else plugins.titles("methods").get(name, name)
     return title + (f" ({given})" if given else "")
 
 
@@ -61,6 +65,27 @@ def label_of(method: Any, encoder: Any, several: bool) -> str:
     """A method's display name, with its network where ``several`` are compared."""
     name = "no method" if missing(method) else name_of_method(method)
     return f"{name} ({encoder})" if several and not missing(encoder) else name
+
+
+def controls_of(names: Any) -> list[str]:
+    """The methods whose networks before their first step a row of random weights is about; none where it states none."""
+    return [] if missing(names) else str(names).split(",")
+
+
+def label_rows(rows: pd.DataFrame, several: bool) -> list[str]:
+    """The display name of each row's method, with its network where ``several`` are compared.
+
+    Of random weights with the method of which they are the start, where there are such of several methods.
+    """
+    starts = rows.loc[rows["method"] == RANDOM, "control_of"]
+    apart = starts.nunique(dropna=False) > 1
+    found = []
+    for method, encoder, of in zip(rows["method"], rows["encoder"], rows["control_of"], strict=True):
+        label = label_of(method, encoder, several)
+        if apart and method == RANDOM and (names := controls_of(of)):
+            label = f"{label}, as {' and '.join(name_of_method(name) for name in names)} begin{'s' * (len(names) == 1)}"
+        found.append(label)
+    return found
 
 
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {

@@ -20,16 +20,21 @@ from scotoma.run_folder import REPLACED, parse_config, read_config, read_rows, s
 TEXT = (
     "evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference", "corruption",
     "column", "subgroup", "explanation", "other", "highest", "lowest", "unit", "aggregation", "use", "overlap", "reason",
-    "rule", "what",
+    "rule", "what", "control_of", "decision", "head",
 )  # fmt: skip
 NUMBERS = (
     "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
     "threshold", "prevalence", "confidence", "count", "recalibrated", "wanted", "width", "never", "points",
+    "few", "tp", "fp", "fn", "tn", "pretrainings", "lower_quartile", "upper_quartile",
 )  # fmt: skip
+
+DRAWS = 3  # differences over fewer have no interval, in whatever version of the rows
+UNKNOWN_UNITS = "patients or groups of images"
 
 # keys that every row may have, and those of a value
 COMMON = ("run", "label", "kind", "evaluator", "metric", "split", "target", "class", "method", "encoder", "protocol", "overlap",
-          "reason", "n", "patients", "fraction", "seed", "labels", "draws", "value", "low", "high")  # fmt: skip
+          "reason", "n", "patients", "fraction", "seed", "labels", "draws", "value", "low", "high", "few", "control_of",
+          "head", "pretrainings", "whose")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def read(runs: Sequence[Path]) -> list[Folder]:
 def frame(folders: Iterable[Folder]) -> pd.DataFrame:
     """All rows as a table, text as text and numbers as numbers; repeated rows once.
 
+    What each run's intervals are over stands in ``whose``.
     A key that nobody knows is a column as well: of numbers where all its values are numbers, else of text.
     """
     all_rows = [{**row, "run": f.top} for f in folders for row in f.rows]
@@ -91,8 +97,32 @@ def frame(folders: Iterable[Folder]) -> pd.DataFrame:
         if name in NUMBERS or (name in others and all(v is None or isinstance(v, int | float) for v in values)):
             rows[name] = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").astype(float)
         else:
-            rows[name] = pd.Series([None if v is None else str(v) for v in values], dtype=object, index=rows.index)
-    return rows.drop_duplicates(ignore_index=True)
+            rows[name] = pd.Series([None if v is None else _text(v) for v in values], dtype=object, index=rows.index)
+    few = rows["metric"].fillna("").str.endswith("_difference") & (rows["draws"] < DRAWS)
+    rows.loc[few, ["low", "high", "p_value", "p_holm"]] = float("nan")  # which earlier versions wrote
+    whose = {run: units_word(of_run) for run, of_run in rows.groupby("run", sort=False)}
+    return rows.drop_duplicates(ignore_index=True).assign(whose=lambda t: t["run"].map(whose))
+
+
+def units_word(rows: pd.DataFrame) -> str:
+    """What the test images of one run were resampled by, of several: patients where they are known, else groups or images."""
+    data = rows[(rows["evaluator"] == "data") & rows["metric"].isin(["tested", "patients", "groups"])]
+    stated = data["unit"].dropna()
+    if len(stated):
+        parts = str(stated.iloc[-1]).split(" + ")
+        return "patients" if "patient" in parts else "images" if parts == ["image"] else "groups of images"
+    return "patients" if "patients" in set(data["metric"]) else "groups of images" if len(data) else UNKNOWN_UNITS
+
+
+def units_of_page(rows: pd.DataFrame) -> str:
+    """What all intervals of a page are over; where its runs differ, or do not state it, each of what may be."""
+    found = set(rows.loc[rows["run"].isin(rows.loc[rows["split"] == "test", "run"]), "whose"]) - {UNKNOWN_UNITS}
+    return found.pop() if len(found) == 1 else UNKNOWN_UNITS
+
+
+def _text(value: Any) -> str:
+    """A value as text; of a list its parts, separated by commas."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def mixed_protocols(rows: pd.DataFrame) -> list[str]:

@@ -1,7 +1,4 @@
-"""What classifiers reached on test images beside their controls: tables, and the sentences of the summary.
-
-A verdict is read off an interval and never off the values alone.
-"""
+"""What classifiers reached on test images beside their controls: tables, and what the summary states of them."""
 
 from __future__ import annotations
 
@@ -13,21 +10,32 @@ import numpy as np
 import pandas as pd
 
 from scotoma import plugins
-from scotoma.reporting.cells import Table, at, brackets, is_same, missing, p_value, point, square
+from scotoma.reporting.cells import Table, at, brackets, cell, decimals, is_same, missing, p_value, point
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import CALIBRATION, CONTROL, METRICS, label_of, name_of_method, phrase_of_use, title_of, title_of_use
+from scotoma.reporting.naming import (
+    CALIBRATION,
+    CONTROL,
+    METRICS,
+    RANDOM,
+    finding,
+    label_rows,
+    title_of,
+    title_of_use,
+)
 from scotoma.reporting.reading import has_unknown_keys
+from scotoma.reporting.verdicts import find_verdicts, mark_of, name_pairs, nearest_tenth
 
-MARKS = {1: "▲", -1: "▼", 0: "○"}  # of a difference by its interval
-ENCODERS = ("method", "random")  # kinds of lines that are no control
+ENCODERS = ("method", RANDOM)  # kinds of lines that are no control
 DRAWN = ("roc", "confusion")
-KEYS = ("reference", "predicted", "fpr", "p_value", "p_holm", "threshold")
-CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr"]
+DECIDED = ("sensitivity", "specificity", "accuracy", "balanced_accuracy", "f1", "mcc")  # what a rule of decision makes of scores
+KEYS = ("reference", "predicted", "fpr", "p_value", "p_holm", "threshold", "decision", "tp", "fp", "fn", "tn")
+CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr", "decision"]
+RULES = {"threshold": "at the threshold", "argmax": "highest probability"}
 
 
 def select_test(rows: pd.DataFrame) -> pd.DataFrame:
     """Those about test images: a training writes rows about validation images under the same evaluators' names."""
-    return rows[rows["split"].isna() | (rows["split"] == "test")]
+    return rows[rows["split"] == "test"]
 
 
 def find_classifiers(rows: pd.DataFrame) -> list[str]:
@@ -43,11 +51,11 @@ def results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
     control = found["method"] == CONTROL
     found.loc[control, ["method", "encoder"]] = None
     found["target"] = found["target"].fillna("")
-    found["kind"] = np.where(control, found["evaluator"], np.where(found["method"] == "random", "random", "method"))
-    found["label"] = [
-        title_of_use(e) if c else label_of(m, n, several)
-        for e, m, n, c in zip(found["evaluator"], found["method"], found["encoder"], control, strict=True)
-    ]
+    found["kind"] = np.where(control, found["evaluator"], np.where(found["method"] == RANDOM, RANDOM, "method"))
+    labels = label_rows(found, several)
+    found["label"] = [title_of_use(e) if c else n for e, n, c in zip(found["evaluator"], labels, control, strict=True)]
+    stated = found["threshold"].notna() & found["metric"].isin(DECIDED) & found["decision"].isna()
+    found.loc[stated, "decision"] = "threshold"
     # the same control in two runs is one control
     found = found.drop_duplicates([c for c in found.columns if c != "run"])
     if len(found):
@@ -69,73 +77,103 @@ def _over_draws(found: pd.DataFrame) -> pd.DataFrame:
     return both.drop_duplicates(CELL, ignore_index=True)
 
 
+def positive_class(found: pd.DataFrame, target: str) -> str:
+    """The class whose metrics those of a classifier of two classes are; empty where there are more, or several findings.
+
+    Classes stand in their order, of which the second is the positive one; where one alone has rows it is that.
+    """
+    names = list(dict.fromkeys(found.loc[(found["metric"] == "auroc") & found["class"].notna(), "class"]))
+    return finding(target, names[-1]) if names and len(names) < 3 and "," not in target else ""
+
+
 def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -> Table:
     """Tables and sentences about one target."""
+    positive = positive_class(found, target)
     whole = found[found["class"].isna()]
     auroc, differences = whole[whole["metric"] == "auroc"], whole[whole["metric"] == "auroc_difference"]
     classes = found[found["class"].notna() & ~found["metric"].isin(DRAWN)]
     used = auroc[auroc["kind"].isin(ENCODERS)]
     fractions = sorted(set((used if len(used) else auroc)["fraction"].dropna()))
-    fraction = min(fractions, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
+    fraction = nearest_tenth(fractions)
     here = whole[is_same(whole["fraction"], fraction)]
     count = classes.loc[classes["metric"] == "auroc", "class"].nunique()
     several = count > 2 or (count > 1 and "," in target)  # of two classes the AUROC is one; of two findings it is their mean
     columns = [(f, head(f, auroc)) for f in sorted(auroc["fraction"].unique(), key=lambda f: (f != f, f))]
-    references = [name_of_method(r) or "reference" for r in differences["reference"]]
-    pairs = [f"{label} minus {r[0].lower()}{r[1:]}" for label, r in zip(differences["label"], references, strict=True)]
-    compared = [c for c in columns if c[0] in set(differences["fraction"])]
+    own, beside = name_pairs(differences)
     calibration = [(m, (METRICS[m], "lower is better")) for m in CALIBRATION if m in set(here["metric"])]
     apart = ("auroc", "auroc_difference", *CALIBRATION, *DRAWN)
     other = [m for m in in_order(here["metric"]) if m not in apart]
-    per_class = classes[is_same(classes["fraction"], fraction)]
-    names = list(dict.fromkeys(per_class["class"]))
+    by_class = classes[is_same(classes["fraction"], fraction)]
+    titles = list(dict.fromkeys(by_class["class"]))
     metric = "macro AUROC" if several else "AUROC"
     prefix = f"{target} " if named else ""
     view = {
-        "name": target if named else "", "metric": metric, "fraction": fraction, "at": at(fraction),
+        "name": target if named else "", "metric": metric, "fraction": fraction, "at": at(fraction), "positive": positive,
         "main": _table(sheets, f"{prefix}auroc", auroc, "fraction", columns, best=True),
-        "differences": _table(sheets, f"{prefix}differences", differences.assign(label=pairs), "fraction", compared),
-        "others": _table(sheets, f"{prefix}other measures", here, "metric", [(m, (title_of(m), "")) for m in other]),
+        "differences": _table(sheets, f"{prefix}differences", own, "fraction", _compared(columns, own)),
+        "beside": _table(sheets, f"{prefix}differences from other controls", beside, "fraction", _compared(columns, beside)),
+        "others": _table(sheets, f"{prefix}other measures", *_by_rule(here[here["metric"].isin(other)], other)),
         "calibration": _table(sheets, f"{prefix}calibration errors", here, "metric", calibration),
         "classes": [
-            (title_of(m), _table(
-                sheets, f"{prefix}{m} by class", per_class[per_class["metric"] == m], "class", [(c, (c, "")) for c in names]
+            (title_of(m) + (f", {RULES.get(rule, rule)}" if rule else ""), _table(
+                sheets, f"{prefix}{m} {rule} by class".replace("  ", " "), part, "class", [(c, (c, "")) for c in titles]
             ))
-            for m in in_order(per_class["metric"]) if len(names) > 1
+            for m, rule, part in _each_rule(by_class) if len(titles) > 1 and not positive
         ],
     }  # fmt: skip
-    return view | _findings(auroc, differences, fraction)
+    view["decided"] = bool(here["decision"].notna().any())
+    return view | {"compared": _compare(auroc, differences, fraction, view, several)}
 
 
-def _findings(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float) -> Table:
-    """What the page's summary reports at one share of the labels: each method against its controls."""
-    here, findings = auroc[is_same(auroc["fraction"], fraction)], []
-    pixel = _first(here[here["evaluator"] == "pixels"])
-    for _, own in here[here["kind"] == "method"].iterrows():
-        random = here[(here["kind"] == "random") & (here["evaluator"] == own["evaluator"])]
-        # the same network's control, from the same run where both have one
-        random = random[is_same(random["encoder"], own["encoder"])]
-        random = random.assign(other=random["run"] != own["run"]).sort_values("other", kind="stable")
-        mine = (differences["label"] == own["label"]) & (differences["evaluator"] == own["evaluator"])
-        paired = differences[mine & (differences["reference"] == "random")]
-        difference = _first(paired[is_same(paired["fraction"], fraction)])
-        beyond = None
-        if pixel is not None:
-            beyond = "clear" if own["low"] > pixel["high"] else "unclear" if own["value"] > pixel["value"] else "none"
-        findings.append({
-            "label": own["label"], "use": (title_of_use(own["evaluator"]), phrase_of_use(own["evaluator"])), "own": own,
-            "random": _first(random),
-            "difference": difference, "sign": None if difference is None or missing(difference["low"]) else sign_of(difference),
-            "signs": [sign_of(d) for _, d in paired.iterrows() if not missing(d["low"])], "beyond": beyond,
-        })  # fmt: skip
-    header = _first(auroc[auroc["evaluator"] == "header"].sort_values("fraction", ascending=False))
+def _compared(columns: list[tuple[Any, tuple[str, str]]], differences: pd.DataFrame) -> list[tuple[Any, tuple[str, str]]]:
+    return [c for c in columns if c[0] in set(differences["fraction"])]
+
+
+def _each_rule(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Metric, rule of decision ("" where none is stated) and rows, metrics in order."""
+    rule = rows["decision"].fillna("")
+    return [
+        (m, r, rows[(rows["metric"] == m) & (rule == r)])
+        for m in in_order(rows["metric"])
+        for r in sorted(set(rule[rows["metric"] == m]), key=lambda r: [*RULES, r].index(r))
+    ]
+
+
+def _by_rule(rows: pd.DataFrame, metrics: list[str]) -> tuple[pd.DataFrame, str, list[tuple[Any, tuple[str, str]]]]:
+    """The rows with a key of metric and rule of decision, its name, and the columns that show both."""
+    keyed = rows.assign(use_order=rows["metric"] + "|" + rows["decision"].fillna(""))
+    columns = [(f"{m}|{r}", (title_of(m), RULES.get(r, r))) for m, r, _ in _each_rule(rows) if m in metrics]
+    return keyed, "use_order", columns
+
+
+def _compare(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float, view: Table, several: bool) -> Table:
+    """What the page's summary reports at one share of the labels: each method beside its controls."""
+    values, pairs = (t.assign(use=t["evaluator"].where(t["kind"].isin(ENCODERS))) for t in (auroc, differences))
+    findings = find_verdicts(values, pairs, fraction, chance=0.5)
+    here = auroc[is_same(auroc["fraction"], fraction)]
+    header = auroc[auroc["evaluator"] == "header"].sort_values("fraction", ascending=False).head(1)
+    clear = header[header["low"] > 0.5]
+    n, labels = _format_greatest(here["n"]), _format_greatest(here["labels"])
+    scope = ", ".join(filter(None, [f"What follows holds for {n or 'the'} test images", view["at"]]))
+    scope += f" (n = {labels} labelled training images)" if labels else ""
+    measured = f", measured by the {view['metric']} (1 is perfect, 0.5 is chance)"
+    of = f", for the class {view['positive']}" if view["positive"] else ""
+    mean = " Macro: the plain mean over classes or findings." if several else ""
     return {
-        "findings": findings,
-        "header": header if header is not None and header["low"] > 0.5 else None,
-        "n": _format_greatest(here["n"]),
-        "labels": _format_greatest(here["labels"]),
-        "pixel": pixel,
-    }
+        "name": view["name"], "scope": f"{scope}{measured}{of}.{mean}" if view["at"] else "",
+        "metric": view["metric"], "unit": "labels",
+        "findings": findings, "warning": "" if clear.empty else _warn(clear.iloc[0]),
+    }  # fmt: skip
+
+
+def _warn(header: pd.Series) -> str:
+    """A warning where image sizes and headers alone predict the target."""
+    bounds = brackets(header)
+    return (
+        f"Image size and header facts alone, without one pixel, reach an AUROC of {point(header)}{f' {bounds}' if bounds else ''}: "
+        "clearly more than chance. Part of what any classifier here does may be to recognise where or how an image was made rather "
+        "than the finding. Check where the classes come from before trusting any number on this page."
+    )
 
 
 def in_order(metrics: pd.Series) -> list[str]:
@@ -171,7 +209,7 @@ def _table(
     sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Sequence[tuple[Any, tuple[str, str]]], best: bool = False
 ) -> Table:
     """Values with intervals: one row per line, one column per value of ``key``; wide tables in pieces of six columns."""
-    pieces = []
+    pieces, marks = [], set()
     sign = key == "fraction" and bool((found["metric"] == "auroc_difference").any())
     for start in range(0, len(columns), 6):
         part, groups = columns[start : start + 6], []
@@ -181,13 +219,14 @@ def _table(
             for label, kind in dict(zip(mine["label"], mine["kind"], strict=True)).items():
                 rows = [_first(p[(p["label"] == label) & p["evaluator"].isin(evaluators)]) for p in picked]
                 tops = [
-                    best and r is not None and len(p) > 1 and r["value"] == p["value"].max()
+                    best and r is not None and p["value"].count() > 1 and r["value"] == p["value"].max()
                     for r, p in zip(rows, picked, strict=True)
                 ]
                 cells = [
-                    None if r is None else marked_cell(r, MARKS[sign_of(r)] if sign else "†" if top else "", sign)
+                    None if r is None else marked_cell(r, mark_of(r) if sign else "†" if top else "", sign)
                     for r, top in zip(rows, tops, strict=True)
                 ]
+                marks |= {c["mark"] for c in cells if c and c["mark"]}
                 if any(cells):
                     lines.append((kind != "method", label, cells))
             if lines:
@@ -197,13 +236,16 @@ def _table(
     if not pieces:
         return {}
     kept = found[key].isna() if any(missing(v) for v, _ in columns) else pd.Series(False, index=found.index)
-    return {"pieces": pieces, "sheet": sheets.add(name, found[kept | found[key].isin([v for v, _ in columns])])}
+    sheet = sheets.add(name, found[kept | found[key].isin([v for v, _ in columns])])
+    return {"pieces": pieces, "sheet": sheet, "marks": sorted(marks)}
 
 
-def marked_cell(row: pd.Series, mark: str, sign: bool) -> Table:
-    """One number as the page prints it, with its p-values beneath."""
-    notes = [f"{word} {p_value(row[c])}" for word, c in (("p", "p_value"), ("Holm", "p_holm")) if not missing(row.get(c))]
-    return square(point(row, sign), brackets(row, sign), mark, ", ".join(notes))
+def marked_cell(row: pd.Series, mark: str, sign: bool) -> Table | None:
+    """One number as the page prints it, with what stands beneath: p-values, the threshold, that it rests on few patients."""
+    tests = [f"{word} {p_value(row[c])}" for word, c in (("p", "p_value"), ("Holm", "p_holm")) if not missing(row.get(c))]
+    decided = row["metric"] in DECIDED and not missing(row.get("threshold"))
+    notes = [", ".join(tests), f"positive from {decimals(row['threshold'])}" if decided else ""]
+    return cell(row.to_frame().T, sign, mark, [note for note in notes if note])
 
 
 def head(fraction: float, rows: pd.DataFrame) -> tuple[str, str]:
@@ -212,11 +254,6 @@ def head(fraction: float, rows: pd.DataFrame) -> tuple[str, str]:
     return ("as trained" if fraction != fraction else f"{100 * fraction:g}\u00a0% of labels"), (
         f"n = {labels:,.0f}" if labels == labels else ""
     )
-
-
-def sign_of(row: pd.Series) -> int:
-    """1 or -1 where the interval lies on one side of zero, otherwise 0."""
-    return 1 if row["low"] > 0 else -1 if row["high"] < 0 else 0
 
 
 def headlines(rows: pd.DataFrame) -> pd.DataFrame:
@@ -228,9 +265,9 @@ def headlines(rows: pd.DataFrame) -> pd.DataFrame:
     kinds = {name: section.HEADLINE for name, section in sections.items() if hasattr(section, "HEADLINE")}
     kept = select_test(rows[rows["class"].isna() & rows["seed"].isna() & (rows["unit"].isna() | (rows["unit"] == "image"))])
     kept = pd.concat([kept.iloc[:0], *(kept[(kept["evaluator"] == e) & (kept["metric"] == m)] for e, (m, _) in kinds.items())])
-    kept = kept[kept["fraction"].isna() | (kept["fraction"] == kept["fraction"].max())]
-    names = [label_of(m, n, kept["encoder"].nunique() > 1) for m, n in zip(kept["method"], kept["encoder"], strict=True)]
-    kept = kept.assign(label=names, words=[kinds[e][1] for e in kept["evaluator"]])
+    most = kept.groupby(["run", "evaluator"])["fraction"].transform("max")
+    kept = kept[kept["fraction"].isna() | (kept["fraction"] == most)]
+    kept = kept.assign(label=label_rows(kept, kept["encoder"].nunique() > 1), words=[kinds[e][1] for e in kept["evaluator"]])
     for name in (n for n in kinds if hasattr(sections[n], "name_uses")):
         kept.loc[kept["evaluator"] == name, "label"] = sections[name].name_uses(kept[kept["evaluator"] == name])
     return kept.assign(label=kept["label"] + ", " + kept["run"]) if kept["run"].nunique() > 1 else kept

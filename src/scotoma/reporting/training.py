@@ -98,9 +98,9 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
         if len(rows[(rows["run"] == run) & (rows["evaluator"] == "regression")]):  # its classes are bands of the numbers
             bands = mine[mine["class"].notna()].drop_duplicates(["split", "class"], keep="last")
             counts = bands.groupby("split")["value"].sum()
-            without = {s: images[s] - counts.get(s, 0.0) for s in splits}
+            without = {s: images[s] - counts.get(s, 0.0) for s in splits if s in images}
             if any(without.values()):
-                cells = [count(n, images[s]) for s, n in without.items()]
+                cells = [count(without.get(s), images.get(s)) for s in splits]
                 lines.append({"label": "No number (images)", "class": True, "cells": cells})
         unread = rows[(rows["run"] == run) & (rows["evaluator"] == "data") & (rows["metric"] == "unreadable")]
         grouped = "groups" in set(mine["metric"])
@@ -142,11 +142,11 @@ def _describe_overlap(shared: pd.DataFrame, grouped: bool, unit: str, leaking: b
     return f"{none}, as far as its rows state: the run allows it." if leaking else f"{none}."
 
 
-def validation_tables(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
+def validation_tables(rows: pd.DataFrame, sheets: Sheets, name: str = "validation") -> list[Table]:
     """What trainings reached on their validation images, a table an evaluator: no test result, as these chose settings."""
     whole = rows[rows["class"].isna() & (rows["unit"].isna() | (rows["unit"] == "image"))]
     sections = plugins.modules("sections")
     return [
-        tabulate_models(part, getattr(sections.get(str(name)), "TITLES", METRICS), "validation", sheets)
-        for name, part in whole.groupby("evaluator", sort=False)
+        tabulate_models(part, getattr(sections.get(str(evaluator)), "TITLES", METRICS), name, sheets)
+        for evaluator, part in whole.groupby("evaluator", sort=False)
     ]

@@ -26,7 +26,8 @@ def test_decisions_calibration_and_benefit_are_told_in_plain_words(tmp_path: Pat
         "effusion: Brier score 0.200 [0.180, 0.220] 0.150 [0.130, 0.170] \u22120.050 \u25bc",
         "effusion: Log loss 0.500 [0.480, 0.520] 0.490 [0.470, 0.510] \u22120.010 \u25cb",
         "Every image for itself 120 0.871 [0.851, 0.891] One answer a patient the mean of its images 40 0.912",
-        "Reliability.", "Decision curve.", "the section \u201cOperating points\u201d states more", "No comparison with controls",
+        "Reliability.", "Decision curve.", "the section \u201cOperating points\u201d states more",
+        "No comparison with random weights",
     ):  # fmt: skip
         assert words in text, words
     assert "No classifier was evaluated" not in text and "Nothing here was tested" not in text

@@ -35,7 +35,7 @@ def test_subgroups_tell_small_ones_and_what_chance_would_give(tmp_path: Path) ->
     found = page(tmp_path, rows)
     for words in (
         "by sex",
-        "unknown (small) 80 0.550",
+        "unknown (small) 80 120 0.550",
         "AUROC: largest gap 0.200 (95 % interval 0.100 to 0.300), highest for F, lowest for M; more than chance alone would give.",
         "highest for PA, lowest for AP; no more than chance may give.",
     ):

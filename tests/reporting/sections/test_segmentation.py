@@ -17,8 +17,9 @@ def segmented(method: str, values: dict[float, float]) -> list[dict[str, object]
 def test_a_study_of_regions_says_what_pretraining_was_worth(tmp_path: Path) -> None:
     rows = segmented("random", {0.1: 0.7, 1.0: 0.9}) + segmented("simclr", {0.1: 0.8, 1.0: 0.9})
     common = {"method": "simclr", "encoder": "resnet18", "target": "mask_path", "split": "test", "reference": "random"}
+    told = {0.1: 0.01, 1.0: 1.0}
     rows += [
-        row("segmentation", "dice_difference", v, half=h, **common, fraction=f, labels=100 * f)
+        row("segmentation", "dice_difference", v, half=h, **common, fraction=f, labels=100 * f, p_holm=told[f])
         for f, v, h in ((0.1, 0.1, 0.03), (1.0, 0.0, 0.02))
     ]
     given = {"method": "simclr", "encoder": "resnet18", "target": "mask_path", "n": 40, "draws": 3}
@@ -32,11 +33,11 @@ def test_a_study_of_regions_says_what_pretraining_was_worth(tmp_path: Path) -> N
         "Dice Intersection over union SimCLR n = 40 \u2013 0.050 [0.030, 0.070] "
         "SimCLR class lung, n = 40 0.660 [0.640, 0.680] \u2013",
         "SimCLR: better than random weights. Dice 0.800 (95 % interval 0.780 to 0.820) with pretraining, 0.700 without "
-        "(difference +0.100, 95 % interval +0.070 to +0.130). Shares of masks tried: better at 1 of 2, no clear difference "
-        "at 1, worse at 0.",
+        "(difference +0.100, 95 % interval +0.070 to +0.130, Holm-corrected p = 0.010). Shares of masks tried: better than random "
+        "weights at 1 of 2, no difference shown at 1, worse at 0.",
         "10 % of labels n = 10 100 % of labels n = 100",
         "SimCLR 0.800 [0.780, 0.820] 0.900 [0.880, 0.920]",
-        "SimCLR minus random weights +0.100 ▲ [+0.070, +0.130] +0.000 ○",
+        "SimCLR minus random weights +0.100 ▲ [+0.070, +0.130] Holm = 0.010 +0.000 ○",
         "Dice by number of masks.",
     ):
         assert words in text, (words, text)
@@ -52,9 +53,9 @@ def test_one_segmenter_is_told_by_region_and_patient(tmp_path: Path) -> None:
     rows += [row("segmentation", "dice", 0.6, half=0.01, unit="image", **{**common, "class": "2"})]
     text = page(tmp_path, rows).text.replace("\u00a0", " ")
     for words in (
-        "What the model does", "Results: segmentation", "n = 12 0.800 [0.790, 0.810] 4.500 [4.490, 4.510]",
+        "How well the segmenter does", "Results: segmentation", "n = 12 0.800 [0.790, 0.810] 4.500 [4.490, 4.510]",
         "a patient, n = 5 0.770 [0.760, 0.780] \u2013", "class 2, n = 12 0.600",
-        "whether the pretraining helped it is shown by a study",
+        "a study shows whether the pretraining helped",
         "SimCLR: Dice 0.800 (95 % interval 0.790 to 0.810) on 12 test images (1 is perfect, 0 is none).",
     ):  # fmt: skip
         assert words in text, (words, text)
@@ -99,4 +100,4 @@ def test_what_a_training_said_of_its_validation_images_is_no_test_result(
     for name, value in (("segmentation" if evaluator == "segmentation" else "errors_of_numbers", 0.634), ("validation", 0.912)):
         assert pd.read_csv(next(tmp_path.rglob(f"tables/{name}.csv")))["value"].tolist() == [value]
     trained = page(tmp_path / "trained", [val])
-    assert "No classifier was evaluated on test images" in trained.text and not {"segmentation", "regression"} & set(trained.ids)
+    assert "No model was tested on test images" in trained.text and not {"segmentation", "regression"} & set(trained.ids)

@@ -10,7 +10,6 @@ with keys that it does not know among them, is shown in a plain table.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,7 +18,8 @@ import pandas as pd
 from scotoma.reporting.cells import Table, cell, count, is_same, line, missing, square
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import title_of
-from scotoma.reporting.results import MARKS, head, marked_cell, sign_of
+from scotoma.reporting.results import head, marked_cell
+from scotoma.reporting.verdicts import mark_of
 
 MOST = 200  # lines of a plain table; its sheet has all rows
 
@@ -70,36 +70,9 @@ def tabulate_shares(rows: pd.DataFrame, columns: Collection[float], group: str, 
         for fraction in columns:
             found = rows[(rows["label"] == label) & is_same(rows["fraction"], fraction)]
             if better and len(found):
-                cells.append(marked_cell(found.iloc[0], MARKS[better * sign_of(found.iloc[0])], True))
+                cells.append(marked_cell(found.iloc[0], mark_of(found.iloc[0], better), True))
             else:
                 cells.append(cell(found))
         lines.append(line(label, cells, group))
     heads = [" ".join(filter(None, head(f, rows))) for f in columns]
     return {"heads": heads, "lines": lines, "sheet": sheet} if lines else {}
-
-
-def nearest_tenth(shares: Collection[float]) -> float:
-    """The share of the labels at which the summary compares: that nearest to a tenth."""
-    return min(shares, key=lambda f: abs(math.log(f / 0.1)), default=math.nan)
-
-
-def find_verdicts(values: pd.DataFrame, differences: pd.DataFrame, fraction: float, better: int = 1) -> list[Table]:
-    """What the summary reports of each method at one share of the labels, beside random weights.
-
-    Args:
-        values: rows of the headline metric, each line's name in ``label``.
-        differences: from random weights, under the same names.
-        fraction: the share.
-        better: 1 where a higher value is better, -1 where a lower one is.
-    """
-    here, found = values[is_same(values["fraction"], fraction)], []
-    for label in dict.fromkeys(differences["label"]):
-        mine, own = differences[differences["label"] == label], here[here["label"] == label].iloc[0]
-        random = here[(here["method"] == "random") & (here["encoder"] == own["encoder"]) & is_same(here["use"], own["use"])]
-        signs = [better * sign_of(row) for _, row in mine.iterrows() if not missing(row["low"])]
-        difference = mine[is_same(mine["fraction"], fraction)].iloc[0]
-        found.append({
-            "label": label, "own": own, "random": random.iloc[0] if len(random) else None, "difference": difference,
-            "sign": None if missing(difference["low"]) else better * sign_of(difference), "signs": signs, "also": [],
-        })  # fmt: skip
-    return found

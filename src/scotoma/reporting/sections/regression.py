@@ -9,7 +9,8 @@ from scotoma.reporting import figures, svg
 from scotoma.reporting.cells import Table, at, interval, is_same, missing, point
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import CONTROL, USES
-from scotoma.reporting.sections.base import find_verdicts, nearest_tenth, tabulate_models, tabulate_shares
+from scotoma.reporting.sections.base import tabulate_models, tabulate_shares
+from scotoma.reporting.verdicts import find_verdicts, kinds_of, name_pairs, nearest_tenth
 
 HEADING = "Results: errors of the predicted number"
 ORDER = 2
@@ -36,9 +37,12 @@ TEXT = (
 KEY = "R²: share of the numbers' spread that the model explains; 0 for the mean, negative for worse. Bias: above 0 it is too high."
 KEY_OF_VALUES = "Lower is better. Means over the label draws. Brackets: 95 % interval."
 KEY_OF_DIFFERENCES = (
-    "Both models of a pair saw the same labels. ▲ interval below zero: pretraining helped, the error is smaller. ▼ interval above "
-    "zero: it harmed. ○ interval includes zero: no difference shown, which does not prove that there is none. p: two-sided; Holm: "
-    "corrected for the number of comparisons made."
+    "Both models of a pair saw the same labels. ▲ pretraining helped, the error is smaller (Holm below 0.05). ▼ it harmed. ○ no "
+    "difference shown, which does not prove that there is none. No mark: not tested. p: two-sided; Holm: corrected for the number "
+    "of comparisons made. Differences over fewer than three draws have no interval."
+)
+KEY_OF_OTHERS = (
+    "These pairs are no part of the comparisons that were corrected for: they have no verdict. Below zero the error is smaller."
 )
 
 
@@ -71,7 +75,7 @@ def _describe_study(study: pd.DataFrame, tables: list[tuple[str, Table, str]], s
     mae, differences = study[study["metric"] == "mae"], study[study["metric"] == "mae_difference"]
     shares = sorted(set(mae["fraction"]))
     tenth = nearest_tenth(shares)
-    pairs = differences.assign(label=differences["label"] + " minus random weights")
+    pairs, beside = name_pairs(differences, NAMES)
     others = study[is_same(study["fraction"], tenth) & ~study["metric"].isin(["mae", "mae_difference"])]
     found = (
         ("Mean absolute error by share of the labels", tabulate_shares(mae, shares, "", sheets.add("mae", mae)), KEY_OF_VALUES),
@@ -80,15 +84,21 @@ def _describe_study(study: pd.DataFrame, tables: list[tuple[str, Table, str]], s
             tabulate_shares(pairs, sorted(set(pairs["fraction"])), "", sheets.add("mae difference", pairs), better=-1),
             KEY_OF_DIFFERENCES,
         ),
+        (
+            "Difference from other controls, without verdict",
+            tabulate_shares(
+                beside, sorted(set(beside["fraction"])), "", sheets.add("mae difference from other controls", beside), -1
+            ),
+            KEY_OF_OTHERS,
+        ),
         (f"Other measures {at(tenth)}", tabulate_models(others, TITLES, "other errors", sheets), KEY),
     )
     tables += [(f"{caption}, with 95 % intervals", table, key) for caption, table, key in found if table]
     here = mae[is_same(mae["fraction"], tenth)]
-    verdicts = find_verdicts(mae, differences, tenth, better=-1)
+    findings = find_verdicts(mae.assign(kind=kinds_of(mae)), differences, tenth, better=-1)
+    for finding in findings:
+        finding["use"] = ""  # the line's name has it
     controls = {use: row for use in ("majority", "pixels", "header") for _, row in here[here["use"] == use].head(1).iterrows()}
-    for verdict in verdicts:
-        names = {"majority": "predicting the mean", "pixels": "the pixel control"}
-        verdict["also"] = [_compare(verdict["own"], controls[use], name) for use, name in names.items() if use in controls]
     told = {
         "majority": "Predicting the mean of the training labels errs by",
         "pixels": "A control that sees thumbnails of 32 pixels and uses no network errs by",
@@ -97,14 +107,7 @@ def _describe_study(study: pd.DataFrame, tables: list[tuple[str, Table, str]], s
     scope = f"What follows holds for the {n:,.0f} test images with a number in {target}, {at(tenth)} (n = {labels:,.0f} labelled "
     scope += f"training images), measured by the mean absolute error in the unit of {target} (0 is perfect, lower is better)."
     scope = " ".join([scope, *(f"{words} {_estimate(controls[use])}." for use, words in told.items() if use in controls)])
-    return {"scope": scope, "metric": TITLES["mae"], "unit": "labels", "findings": verdicts, "warning": _warn(controls)}
-
-
-def _compare(own: pd.Series, control: pd.Series, name: str) -> str:
-    """How an error stands to that of a control, read off their intervals."""
-    if own["high"] < control["low"]:
-        return f"better than {name}"
-    return f"{'not clearly better than' if own['value'] < control['value'] else 'did not beat'} {name}"
+    return {"scope": scope, "metric": TITLES["mae"], "unit": "labels", "findings": findings, "warning": _warn(controls)}
 
 
 def _warn(controls: dict[str, pd.Series]) -> str:
@@ -130,9 +133,7 @@ def _draw(mae: pd.DataFrame) -> list[Table]:
         return []
     control = mae["method"] == CONTROL
     named = mae.assign(label=mae["label"].where(~control, pd.Series(name_uses(mae), mae.index)))
-    kinds = [
-        "random" if m == "random" else use if m == CONTROL else "method" for m, use in zip(mae["method"], mae["use"], strict=True)
-    ]
+    kinds = kinds_of(mae)
     names = plugins.titles("evaluators") | USES | NAMES
     uses = dict.fromkeys(mae.loc[~control, "use"]) or {"": None}
     panels = [(names.get(use, "Controls"), named[control | (named["use"] == use)]) for use in uses]

@@ -20,7 +20,7 @@ TITLES = {
     "map_chance": "… by chance",
 }
 CAPTION = "How often the training images nearest to a test image carry its label, with 95 % intervals"
-KEY = "Nearest by the angle between features; never an image of the same patient. By chance: what images drawn at random give."
+KEY = "Nearest by the angle between features; never one of the same patient or group. By chance: what images drawn at random give."
 
 
 def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:

@@ -7,8 +7,8 @@ import pandas as pd
 from scotoma.reporting import figures, svg
 from scotoma.reporting.cells import Table, at, is_same
 from scotoma.reporting.csv_tables import Sheets
-from scotoma.reporting.naming import name_of_method
-from scotoma.reporting.sections.base import find_verdicts, nearest_tenth, tabulate_models, tabulate_shares
+from scotoma.reporting.sections.base import tabulate_models, tabulate_shares
+from scotoma.reporting.verdicts import find_verdicts, kinds_of, name_pairs, nearest_tenth
 
 HEADING = "Results: segmentation"
 ORDER = 1
@@ -32,7 +32,7 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     dice, differences = (study[(study["metric"] == name) & study["class"].isna()] for name in ("dice", "dice_difference"))
     columns = sorted(set(dice["fraction"]))
     names = dict.fromkeys(dice["label"], "method") | dict.fromkeys(dice.loc[dice["method"] == "random", "label"], "random")
-    pairs = differences.assign(label=[f"{n} minus {name_of_method('random').lower()}" for n in differences["label"]])
+    pairs, beside = name_pairs(differences)
     drawn = [("Segmenters", dice)] if len(columns) > 1 else []
     tenth = nearest_tenth(columns)
     others = study[
@@ -43,9 +43,11 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
         "unit": "masks",
         "scope": f"What follows holds for the test images with masks, {at(tenth).replace('labels', 'masks')}, measured by the Dice "
         "coefficient (1 is perfect, 0 is none).",
-        "findings": find_verdicts(dice, differences, tenth),
+        "findings": find_verdicts(dice.assign(kind=kinds_of(dice)), differences, tenth),
+        "warning": "",
         "main": tabulate_shares(dice, columns, "Segmenters", sheets.add("dice", dice)),
         "differences": tabulate_shares(pairs, columns, "", sheets.add("dice differences", pairs), better=1),
+        "beside": tabulate_shares(beside, columns, "", sheets.add("dice differences from other controls", beside), better=1),
         "curve": svg.uri(figures.curve(drawn, svg.styles(names), "Dice")) if drawn else "",
         "others": tabulate_models(others, TITLES, "other overlaps", sheets),
         "others_at": at(tenth).replace("labels", "masks"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from scotoma.reporting.cells import Table, cell, count, decimals, interval
+from scotoma.reporting.cells import TOO_FEW, Table, cell, count, decimals, interval, square
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import METRICS, title_of
 
@@ -25,10 +25,10 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
         metrics = [m for m in METRICS if m in known] + [m for m in known if m not in METRICS]
         lines = []
         for name, of_name in named.groupby("subgroup", sort=False):
-            first = of_name.iloc[0]
-            cells = [cell(of_name[of_name["metric"] == m]) for m in metrics]
+            first, n = of_name.iloc[0], count(of_name["n"].max(), None)
+            cells = [cell(of_name[of_name["metric"] == m]) or square(TOO_FEW) for m in metrics]
             small = bool((of_name["small"] == 1).any())
-            lines.append({"name": name, "patients": count(first["patients"], None), "cells": cells, "small": small})
+            lines.append({"name": name, "patients": count(first["patients"], None), "n": n, "cells": cells, "small": small})
         gaps = [
             {
                 "metric": title_of(m),
@@ -43,5 +43,7 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
         ]
         sheet = sheets.add(f"subgroups by {column}", part)
         heads = [title_of(m) for m in metrics]
-        found.append({"label": label, "column": column, "heads": heads, "lines": lines, "gaps": gaps, "sheet": sheet})
-    return {"tables": found}
+        whose = str(part["whose"].iloc[0] if "whose" in part else "patients").capitalize()
+        table = {"label": label, "column": column, "heads": heads, "lines": lines, "gaps": gaps, "sheet": sheet, "whose": whose}
+        found.append(table)
+    return {"tables": found, "small": bool((whole["small"] == 1).any())}
