@@ -339,7 +339,7 @@ def test_a_misspelt_flag_is_refused_before_anything_is_imported(capsys: pytest.C
 
 
 def test_what_is_missing_is_named_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "finetune") == "scotoma: name DATA and --target and --encoder; see scotoma finetune --help"
+    assert refused(capsys, "finetune") == "scotoma: name DATA and --target; see scotoma finetune --help"
     assert refused(capsys, "evaluate", "runs/a") == "scotoma: name DATA; see scotoma evaluate --help"
 
 

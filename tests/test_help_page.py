@@ -37,7 +37,7 @@ def test_every_argument_has_a_line_with_a_noun_phrase(verb: str, capsys: pytest.
 def test_values_of_an_argument_stand_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of("finetune", capsys)
     assert "--schedule {cosine,constant,one_cycle,plateau}" in text
-    assert "--steps N " in text and "(default: 100, above 0)" in text
+    assert "--steps N " in text and "(100 if no length is given) (above 0)" in " ".join(text.split())
     assert "--learning_rate X " in text and "(default: 0.0005, at least 0)" in text
     assert "\n  --frozen  " in text  # a switch takes no value
     assert "arguments of --method supervised:" in text

@@ -10,7 +10,7 @@ from scotoma.errors import UsageError
 from scotoma.run_folder import RESUMED, read_config, refuse_other, status
 
 ENCODER, MODEL = "encoder.safetensors", "model.safetensors"
-_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 def weights_file(source: str | Path) -> Path:
@@ -35,6 +35,17 @@ def require(source: str) -> None:
     """
     if ("/" in source or Path(source).suffix in _ENDINGS) and ":" not in source and not Path(source).exists():
         raise UsageError(f"{source}: there is no such folder or file; name a finished run, a weights file or a tag of timm's")
+
+
+def require_weights(source: str | Path) -> None:
+    """Refuse what is neither a finished run nor a weights file nor, by its point, a tag of timm's pretrained networks.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if Path(source).exists() or not ("." in str(source) or ":" in str(source)):
+        weights_file(source)
+    require(str(source))
 
 
 def refuse_folder(out: Path, command: str, overwrite: bool = False, resume: bool = False) -> None:

@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import timm
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from scotoma import cli
+from scotoma.cli import main
+from scotoma.commands.embed import embed
 from scotoma.commands.evaluate import evaluate
 from scotoma.commands.finetune import finetune
 from scotoma.commands.pretrain import pretrain
 from scotoma.data import encoder_header
 from scotoma.errors import UsageError
-from scotoma.models import encoders
+from scotoma.models import encoders, pretrained_weights
 from scotoma.run_folder import read_config, read_rows
+from scotoma.training.schedule import learning_rate_factor
 
 
 def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Path) -> None:
@@ -117,3 +126,83 @@ def test_tokens_are_dropped_in_training_only(grey_folder, tmp_path: Path) -> Non
         with pytest.raises(UsageError, match=message):
             finetune(data, ["label"], source, tmp_path / "no", method_args={"drop_tokens": share}, quiet=True)
     assert not (tmp_path / "no").exists()
+
+
+@pytest.fixture
+def tag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    """A tag of timm's whose weights lie in its cache, and these weights."""
+    weights = timm.create_model("resnet10t", num_classes=1000).state_dict()
+    torch.manual_seed(3)
+    weights = {k: v + 0.01 * torch.randn_like(v) if v.is_floating_point() and "running" not in k else v for k, v in weights.items()}
+    cache = tmp_path / "hub" / "models--timm--resnet10t.c3_in1k"
+    (cache / "snapshots" / "0").mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0")
+    save_file(weights, cache / "snapshots" / "0" / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    return "resnet10t.c3_in1k", weights
+
+
+def test_weights_from_elsewhere_are_taken_at_every_door(grey_folder, tmp_path: Path, tag, capsys) -> None:  # type: ignore[no-untyped-def]
+    """A tag, and the same weights as a file of another program, which does not state its network."""
+    name, weights = tag
+    data = grey_folder(count=16, splits=("train", "val", "test"))
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in weights.items()}, "best_acc1": np.float64(70)}, tmp_path / "theirs.pth.tar"
+    )
+    theirs = str(tmp_path / "theirs.pth.tar")
+    short = {"size": 32, "frozen": True, "quiet": True}
+    runs = [
+        finetune(data, ["label"], name, out=tmp_path / "a", **short),
+        finetune(data, ["label"], "resnet10t", out=tmp_path / "b", init=theirs, **short),
+    ]
+    said = f"theirs.pth.tar: state_dict: module., {len(weights) - 2} tensors; 2 others left out"
+    assert said in capsys.readouterr().err  # but for the head
+    made = [encoders.load(run) for run in runs]
+    for network, info, _ in made:
+        found = network.state_dict()
+        torch.testing.assert_close(found["layer4.0.conv1.weight"], weights["layer4.0.conv1.weight"])
+        assert (info.name, info.in_chans, info.image_size) == ("resnet10t", 1, 32)
+        assert info.mean != (0.485,)  # the data's own
+    assert [info.method["name"] for _, info, _ in made] == [name, "theirs.pth.tar"]
+    features = [embed(source, data, out=tmp_path / f"{k}.parquet", encoder=network, quiet=True)
+                for k, (source, network) in enumerate([(name, None), (theirs, "resnet10t")])]  # fmt: skip
+    first, second = (np.stack(pd.read_parquet(path)["embedding"].to_numpy()) for path in features)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    again = pretrain(
+        data, out=tmp_path / "c", init=name, steps=1, learning_rate=1e-12, weight_decay=0.0, size=32, batch_size=8, quiet=True
+    )
+    torch.testing.assert_close(encoders.load(again)[0].state_dict()["layer4.0.conv1.weight"], weights["layer4.0.conv1.weight"])
+    for arguments, message in (
+        ({"encoder": theirs}, r"it does not state its network: `encoder` NETWORK `init` theirs.pth.tar"),
+        ({"encoder": "resnet10u.c3_in1k"}, "neither a run, nor a file, nor one of timm's"),
+        ({"encoder": "runs/absent"}, "there is no such folder or file"),
+        ({"encoder": str(runs[0]), "init": theirs}, "one of them"),
+        ({"encoder": "resnet18", "init": str(runs[0])}, "are of a resnet10t"),
+        ({}, "name `encoder`"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            finetune(data, ["label"], out=tmp_path / "no", quiet=True, **arguments)
+        assert not (tmp_path / "no").exists()
+
+
+def test_public_weights_are_fine_tuned_by_one_command(grey_folder, tmp_path: Path, tag, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    data = grey_folder(count=8, splits=("train", "val", "test"))
+    monkeypatch.setattr(pretrained_weights, "image_size", lambda *_: 32)  # 176 of these weights
+    monkeypatch.chdir(tmp_path)
+    command = ["finetune", str(data), "--target", "label", "--encoder", tag[0], "--epochs", "3", "--batch_size", "8", "--quiet"]
+    assert main([*command, "--warmup", "0.5", "--final_learning_rate", "1e-5", "--precision", "32-true"]) == 0
+    config = read_config(tmp_path / "runs" / "finetune")
+    assert (config["steps"], config["epochs"], config["encoder"]) == (6, None, tag[0])
+    with (tmp_path / "runs" / "finetune" / "metrics.csv").open() as file:
+        rates = [float(line["lr"]) for line in csv.DictReader(file)]
+    assert rates == pytest.approx([5e-4 * learning_rate_factor(k, 6, 0.5, final=0.02) for k in range(1, 7)])
+    assert encoder_header.read_info(tmp_path / "runs" / "finetune").image_size == 32
+    for wrong, message in (
+        (["--steps", "5"], "give one of `steps` and `epochs`"),
+        (["--final_learning_rate", "1"], "at most the peak"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            cli._run("finetune", [*command[1:], *wrong])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -112,6 +113,10 @@ FORMS = {  # what is saved of weights w (and others, o), the place that is taken
         lambda w, o: {"model": w, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1.0}]},
                       "args": argparse.Namespace(lr=0.1)},
         "model", None, 0,
+    ),
+    "lightning": (
+        lambda w, o: {"state_dict": under("model.", w), "hyper_parameters": {"lr": np.float64(0.1)}},
+        "state_dict: model.", None, 0,
     ),
     "twice_the_same": (lambda w, o: {"a": w, "b": dict(w)}, "a", "b", 0),
 }  # fmt: skip
@@ -223,7 +228,7 @@ def test_a_tag_is_taken_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_path_at_which_nothing_lies_is_no_tag(tmp_path: Path) -> None:
-    for source in (str(tmp_path / "run"), "runs/simclr.old", "weights.pth"):
+    for source in (str(tmp_path / "run"), "runs/simclr.old", "weights.pth", "moco.pth.tar"):
         with pytest.raises(UsageError, match=r"there is no such folder or file"):
             preflight.require(source)
     (tmp_path / "run").mkdir()

@@ -19,6 +19,7 @@ def embed(
     out: str | Path = "embeddings.parquet",
     target: list[str] | None = None,
     rows: Literal["train", "val", "test", "all"] = "all",
+    encoder: str | None = None,
     strict: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -35,11 +36,14 @@ def embed(
     No split is drawn: ``split`` is the table's own, else the side that the run had an image or its patient on, else missing.
 
     Args:
-        run: finished pretraining or fine-tuning run, or an encoder or model file (of a model: the features before its head).
+        run: finished pretraining or fine-tuning run, or an encoder or model file (of a model: the features before its head); or
+            weights from elsewhere, at timm's input size and statistics: a file of another program, or a tag of timm's pretrained
+            networks, such as resnet18.a1_in1k.
         source: see `TableArgs`.
         out: Parquet file to write.
         target: columns of the table to copy beside the features; by default the model's targets.
         rows: images to embed: those of one part of the split, or all.
+        encoder: name of the network, for a file of another program, which does not state it.
         strict: stop at an unreadable image instead of leaving it out.
         overwrite: replace the file `out`.
         quiet: no progress bar.
@@ -63,10 +67,10 @@ def embed(
             raise UsageError(f"--target {name}: {reason.text} is written nowhere; join it by row in a table of your own")
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists: name another file with --out" + ("" if path.is_dir() else ", or use --overwrite"))
-    preflight.weights_file(run)
+    preflight.require_weights(run)
     stage("importing torch", quiet)
     from scotoma.data import sources
     from scotoma.models.embedding import write_features
 
-    write_features(path, run, sources.load(**vars(source)), target, rows, strict, quiet)
+    write_features(path, run, sources.load(**vars(source)), target, rows, strict, quiet, encoder)
     return path

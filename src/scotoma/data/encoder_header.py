@@ -200,7 +200,7 @@ def read_info(source: str | Path) -> EncoderInfo:
 def is_pickled(path: Path) -> bool:
     """Whether a file is no safetensors file but one of ``torch.save``."""
     with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02") or path.suffix in (".pt", ".pth", ".bin", ".ckpt")
+        return file.read(2) in (b"PK", b"\x80\x02") or path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 def info_or_none(source: str | Path) -> EncoderInfo | None:

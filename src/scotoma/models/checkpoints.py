@@ -14,16 +14,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scotoma.data.encoder_header import is_pickled
 from scotoma.errors import UsageError
+from scotoma.models import transformers_names
 
 COUNTER = "num_batches_tracked"  # of batch norm; files of before 2018 lack it, and nothing that Scotoma does reads it
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|target_encoder)([._]|$)")
 SECOND = re.compile(r"(^|[._])(student|encoder_k|momentum_encoder|target_network)([._]|$)")
 DEPTH = 3  # of tables within tables
+# Beside tensors and Python's own types: what training scripts save with them, read as data, none of which can run anything.
+_SCALAR = np.float64().__reduce__()[0]  # numpy's maker of numbers, whose module was renamed with numpy 2
+SAFE: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 @dataclass(frozen=True)
@@ -35,18 +45,21 @@ class CheckpointWeights:
         place: keys and prefix under which they were found; "" where they are the file.
         left_out: how many other tensors the file has.
         others: places of other networks that would fit, not taken.
+        mapped: whether they had transformers' names.
     """
 
     weights: dict[str, Tensor]
     place: str
     left_out: int
     others: tuple[str, ...] = ()
+    mapped: bool = False
 
     def sentence(self) -> str:
         """What was taken, in a line."""
         others = f"; not taken: {', '.join(self.others)}" if self.others else ""
         where = f"{self.place}, " if self.place else ""
-        return f"{where}{len(self.weights)} tensors; {self.left_out} others left out{others}"
+        mapped = ", transformers' names mapped to timm's" if self.mapped else ""
+        return f"{where}{len(self.weights)} tensors{mapped}; {self.left_out} others left out{others}"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -63,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if not is_pickled(path):
             return dict(load_file(path))
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(SAFE):
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
         object_in_it = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -94,6 +107,8 @@ def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str
     """
     needed = [n for n in wanted if not n.endswith(COUNTER)]
     tables = dict(_tables(content))
+    renamed = {table: found for table, weights in tables.items() if (found := transformers_names.rename(weights)) is not None}
+    tables |= renamed
     places = [(table, prefix) for table, weights in tables.items() for prefix in _prefixes(weights, needed)]
     whole = [(t, p) for t, p in places if all(p + n in tables[t] for n in needed)]
     if not whole:
@@ -113,7 +128,7 @@ def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str
         )
     left_out = sum(len(table) for table in tables.values()) - len(weights)
     others = tuple(_place(t, p) for t, p in whole if (t, p) != chosen)
-    return CheckpointWeights(weights, _place(*chosen), left_out, others)
+    return CheckpointWeights(weights, _place(*chosen), left_out, others, chosen[0] in renamed)
 
 
 def _tables(content: dict[Any, Any], path: str = "", depth: int = DEPTH) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -19,6 +19,7 @@ from scotoma.data.sources import IDENTIFIERS
 from scotoma.data.splits import splits
 from scotoma.data.store import store
 from scotoma.errors import RunError, UsageError, notice, stage
+from scotoma.models import pretrained_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,13 +39,14 @@ def write_features(
     rows: str,
     strict: bool,
     quiet: bool,
+    encoder: str | None = None,
 ) -> None:
     """Decode and embed; the other arguments are those of ``scotoma embed``.
 
     Raises:
         UsageError, RunError: with a line that states what to do; nothing was written.
     """
-    info = encoder_header.read_info(run)
+    info = pretrained_weights.header(str(run), encoder)
     dataset = replace(dataset, display=info.display)
     for name in set(target or ()) - set(store.FROM_HEADERS):
         dataset.column(name)  # a wrong column is found before anything is decoded
@@ -92,23 +94,32 @@ def _columns(dataset: dataset_.Dataset, opened: store.Store, sides: np.ndarray, 
     return found
 
 
+def _hash(run: str | Path, network: Any) -> str:
+    """Of the file of the weights; of a tag's, of their names and values."""
+    if Path(run).exists():
+        return hashlib.blake2b(encoder_header.find(run).read_bytes(), digest_size=16).hexdigest()
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in network.state_dict().items():
+        found.update(name.encode() + tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
 def _write(path: Path, columns: pd.DataFrame, run: str | Path, info: Any, opened: store.Store, provenance: dict[str, Any]) -> None:
     """Features block by block, so that no more than a block is in memory; the file appears under its name when it is whole."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    from scotoma.data import encoder_header
     from scotoma.models import encoders
     from scotoma.models.features import extract
 
-    network, _, _ = encoders.load(run)
+    network = pretrained_weights.open_network(str(run), info)
     width = encoders.width(network)
     metadata = {
         "encoder": info.name,
         "method": info.method["name"],
         "fingerprint": info.data,
         "image_size": info.image_size,
-        "weights": hashlib.blake2b(encoder_header.find(run).read_bytes(), digest_size=16).hexdigest(),
+        "weights": _hash(run, network),
         **provenance,
     }
     beside = pa.Schema.from_pandas(columns, preserve_index=False).remove_metadata()

@@ -26,6 +26,15 @@ DECODER = "decoder."  # before the names of a segmentation model's further weigh
 BESIDE = (*HEAD, DECODER)
 
 
+_PATCHED = re.compile(r"(vit_(?:tiny|small|base|large))_patch(\d+)(_avg)?")
+
+
+def timm_name(name: str) -> str:
+    """The name in timm of a network that a user names."""
+    match = _PATCHED.fullmatch(name)
+    return f"{match[1]}_patch16_224" if match else name
+
+
 def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
     """A user's name of a network -> timm's name and arguments.
 
@@ -41,9 +50,8 @@ def resolve(name: str, image_size: int) -> tuple[str, dict[str, Any]]:
     import timm
 
     kwargs: dict[str, Any] = {}
-    match = re.fullmatch(r"(vit_(?:tiny|small|base|large))_patch(\d+)(_avg)?", name)
-    if match:
-        name, kwargs = f"{match[1]}_patch16_224", {"patch_size": int(match[2])}
+    if match := _PATCHED.fullmatch(name):
+        name, kwargs = timm_name(name), {"patch_size": int(match[2])}
         if match[3]:
             kwargs |= {"global_pool": "avg", "fc_norm": False}
     if not timm.is_model(name):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scotoma import preflight
 from scotoma.data import encoder_header
 from scotoma.data.encoder_header import EncoderInfo, info_or_none, warn_unlike
 from scotoma.errors import UsageError, notice
@@ -18,11 +19,60 @@ from scotoma.models import checkpoints, encoder_shapes, encoders
 def network(source: str) -> str | None:
     """The name of the network that these weights are of; None where they do not state (a file of another program)."""
     if not Path(source).exists():
-        return source.split(".")[0].removeprefix("hf-hub:")
+        return source.removeprefix("hf-hub:").rpartition("/")[2].split(".")[0]
     info = info_or_none(source)
     if info is not None:
         _require_own(source, info)
     return info.name if info else None
+
+
+def network_of(source: str, name: str | None = None) -> str:
+    """The network of weights from elsewhere: the one that was named, else theirs.
+
+    Args:
+        source: a weights file or a tag.
+        name: of the network, where it was given.
+
+    Raises:
+        UsageError: no such file or tag; a file does not state its network, and nobody named it.
+    """
+    import timm
+
+    preflight.require(source)
+    found = name or network(source)
+    if found is None:
+        raise UsageError(f"{source}: it does not state of which network its weights are: name that network, too")
+    if not Path(source).exists() and not timm.is_model(network(source) or ""):
+        raise UsageError(f"{source}: neither a run, nor a file, nor one of timm's pretrained networks")
+    return found
+
+
+def image_size(source: str, name: str) -> int:
+    """The input size that weights from elsewhere were trained at, pixels: a tag's own, else the usual one of the network."""
+    import timm
+
+    tag = source if not Path(source).exists() and timm.is_model(source.split(".")[0]) else encoders.timm_name(name)
+    usual: Any = timm.get_pretrained_cfg(tag)
+    return int(usual.input_size[1])
+
+
+def header(source: str, name: str | None = None) -> EncoderInfo:
+    """The header of weights: their own, or for weights from elsewhere one of timm's input size, channels and statistics.
+
+    Raises:
+        UsageError: as ``network_of``.
+    """
+    import timm
+
+    if Path(source).exists() and (info := info_or_none(source)) is not None:
+        return info
+    name = network_of(source, name)
+    size = image_size(source, name)
+    timm_name, kwargs = encoders.resolve(name, size)
+    usual: Any = timm.get_pretrained_cfg(timm_name)
+    return EncoderInfo(
+        timm_name, kwargs, 3, size, tuple(usual.mean), tuple(usual.std), modality="colour", method={"name": Path(source).name}
+    )
 
 
 def _require_own(source: str | Path, info: EncoderInfo) -> None:
@@ -52,23 +102,27 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     encoder.load_state_dict(_fit_shapes(weights, encoder, info, source), strict=True)
 
 
-def adapt(source: str | Path, size: int | None = None, dilated: int = 0, **overrides: Any) -> tuple[nn.Module, EncoderInfo]:
+def adapt(
+    source: str | Path, size: int | None = None, dilated: int = 0, info: EncoderInfo | None = None, **overrides: Any
+) -> tuple[nn.Module, EncoderInfo]:
     """A pretrained network and its header, for images of another side or with a finer last map.
 
     Args:
-        source: a run folder or an encoder file.
+        source: a run folder, an encoder file, or weights from elsewhere: a file of another program, a tag of timm's.
         size: side of the images; by default as it was pretrained.
         dilated: of how many pixels a cell of the last map is to be; 0 leaves the network as it is.
+        info: header of the network to be; required for weights from elsewhere.
         **overrides: timm arguments that change training, not weights (``drop_path_rate``).
 
     Raises:
         UsageError: as ``encoders.load``; the network takes no other size, or cannot be dilated.
     """
-    info = encoder_header.read_info(source)
-    if size in (None, info.image_size) and not dilated:
-        encoder, info, _ = encoders.load(source, **overrides)
-        return encoder, info
-    _require_own(source, info)
+    if info is None:
+        info = encoder_header.read_info(source)
+        if size in (None, info.image_size) and not dilated:
+            encoder, info, _ = encoders.load(source, **overrides)
+            return encoder, info
+        _require_own(source, info)
     _, kwargs = encoders.resolve(info.name, size or info.image_size)
     kwargs = info.timm_kwargs | kwargs | ({"output_stride": dilated} if dilated else {})
     info = replace(info, image_size=size or info.image_size, timm_kwargs=kwargs)
@@ -78,6 +132,12 @@ def adapt(source: str | Path, size: int | None = None, dilated: int = 0, **overr
         raise UsageError(f"{info.name} cannot be dilated ({error}): use another --decoder") from error
     start(encoder, info, str(source))
     return encoder, info
+
+
+def open_network(source: str, info: EncoderInfo) -> nn.Module:
+    """The network of weights, their own or from elsewhere, as ``header`` describes it."""
+    is_own = Path(source).exists() and info_or_none(source) is not None
+    return encoders.load(source)[0] if is_own else adapt(source, info=info)[0]
 
 
 def _of_file(path: Path, encoder: nn.Module, info: EncoderInfo) -> dict[str, Tensor]:

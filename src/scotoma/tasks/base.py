@@ -59,6 +59,8 @@ class FineTuning:
         method_args: of ``Supervised``.
         decoder: of masks, or ``auto``.
         threshold: rule of a classifier's thresholds: ``youden`` or a sensitivity.
+        warmup: share of the steps over which the learning rate rises; None for the method's.
+        final_learning_rate: at the last step.
     """
 
     steps: int = 100
@@ -75,6 +77,8 @@ class FineTuning:
     method_args: dict[str, Any] = field(default_factory=dict)
     decoder: str = "auto"
     threshold: Literal["youden"] | float = "youden"
+    warmup: float | None = None
+    final_learning_rate: float = 0.0
 
     @property
     def encoder_args(self) -> dict[str, Any]:
@@ -103,6 +107,8 @@ class FineTuning:
             self.precision or automatic_precision(image_size),
             self.seed,
             self.schedule,
+            warmup=self.warmup,
+            final_learning_rate=self.final_learning_rate,
         )
         if not self.learning_rate:
             schedule = replace(schedule, learning_rate=choose_learning_rate(method, schedule, batches, run))
@@ -302,7 +308,7 @@ def choose_learning_rate(method: Method, schedule: Schedule, batches: Batches, r
         figure = plots.curve(rates, losses, "learning rate", "training loss, smoothed", chosen)
         caption = "Loss while the learning rate rises step by step; dashed, the rate that was taken: a tenth of the lowest point's."
         run.figure("learning_rate", figure, "Learning-rate finder", caption, "training")
-        run.save_config(learning_rate=chosen, resolved=["learning_rate"])
+        run.save_config(learning_rate=chosen, resolved=[*run.config.get("resolved", []), "learning_rate"])
     return chosen
 
 
