@@ -33,7 +33,7 @@ _SHARE = "above 0 and at most 1"
 RANGES = {  # of a number, or of each of several; the same in every verb
     **dict.fromkeys(("fractions", "label_fraction"), _SHARE),
     **dict.fromkeys(("steps", "epochs", "minutes", "batch_size", "finetune_steps", "finetune_batch_size"), "above 0"),
-    **dict.fromkeys(("devices", "accumulate", "seeds", "every", "images"), "at least 1"),
+    **dict.fromkeys(("devices", "accumulate", "seeds", "pretrainings", "every", "images"), "at least 1"),
     **dict.fromkeys(("learning_rate", "finetune_learning_rate", "final_learning_rate", "weight_decay", "patience"), "at least 0"),
     **dict.fromkeys(("size", "finetune_size"), "at least 16"),
     **dict.fromkeys(("warmup", "drop_path"), "at least 0 and below 1"),

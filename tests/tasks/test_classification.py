@@ -14,7 +14,7 @@ from scotoma.data.labels.targets import Target
 from scotoma.data.splits.label_draws import Draw, draw
 from scotoma.data.splits.splits import Split
 from scotoma.data.store.store import Store
-from scotoma.errors import UsageError
+from scotoma.errors import RunError, UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
@@ -84,17 +84,67 @@ def test_tuning_learns_and_repeats(made) -> None:
     assert not np.array_equal(go(1), first)
 
 
-def test_the_head_starts_as_the_probe_of_trained_weights_and_at_zero_with_random_ones(made) -> None:
+def test_without_validation_rows_the_head_starts_at_zero_for_random_weights_and_at_the_probe_for_trained_ones(made) -> None:
     network, info, store, rows, target, drawn = made
     start = {k: v.clone() for k, v in network.state_dict().items()}
+    drawn = replace(drawn, val=drawn.val[:0])
     trained = replace(info, method={"name": "simclr"})
     expected = task_of(store, rows, target).probe(network, trained, drawn)
-    for which, weight in ((trained, expected.weight), (info, torch.zeros_like(expected.weight))):
+    zero = torch.zeros_like(expected.weight)
+    for which, weight, head in ((trained, expected.weight, "probe"), (info, zero, "zero")):
         network.load_state_dict(start)
-        method, _ = task_of(store, rows, target).train(
+        method, costs = task_of(store, rows, target).train(
             network, which, drawn, FineTuning(1, learning_rate=1e-9, precision="32-true")
         )
         torch.testing.assert_close(method.head.weight, weight, atol=1e-6, rtol=0)
+        assert {row["head"] for row in costs} == {f"{head} (no validation rows)"}
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize("steps", [1, 25])
+def test_both_starts_of_the_head_are_tried_and_the_better_on_validation_rows_is_kept(
+    made, pretrained: bool, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, info, store, rows, target, drawn = made
+    task, tuning = task_of(store, rows, target), FineTuning(steps, 16, precision="32-true")
+    info = replace(info, method={"name": "simclr"}) if pretrained else info
+    start = {k: v.clone() for k, v in network.state_dict().items()}
+
+    def go() -> tuple[np.ndarray, float, dict[str, float], str]:
+        network.load_state_dict(start)
+        model, costs = task.train(network, info, drawn, tuning)
+        logits = model.head(torch.from_numpy(extract(model.network, info, store, rows[drawn.val]))).detach()
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(target.y[drawn.val])).item()
+        (head,) = {row["head"] for row in costs}
+        return logits.numpy(), loss, {row["metric"]: row["value"] for row in costs}, head
+
+    logits, loss, costs, head = go()
+    alone = {}
+    for one in ("zero", "probe"):
+        monkeypatch.setattr(module, "HEADS", (one,))
+        alone[one] = go()
+    assert head == min(alone, key=lambda one: alone[one][1]) and loss == pytest.approx(alone[head][1])
+    assert alone["zero"][1] != pytest.approx(alone["probe"][1])
+    np.testing.assert_array_equal(logits, alone[head][0])
+    assert costs["steps"] == steps and costs["images_seen"] == 2 * 16 * steps
+    assert costs["images_per_second"] == pytest.approx(costs["images_seen"] / costs["seconds"])
+
+
+def test_a_start_whose_loss_is_no_number_leaves_the_other(made, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, info, store, rows, target, drawn = made
+    task = task_of(store, rows, target)
+    monkeypatch.setattr(Classification, "probe", lambda *_: _filled(2, float("nan")))
+    _, costs = task.train(network, info, drawn, FineTuning(2, 16, precision="32-true"))
+    assert {row["head"] for row in costs} == {"zero"}
+    monkeypatch.setattr(module, "HEADS", ("probe",))
+    with pytest.raises(RunError, match="the loss became nan"):
+        task.train(network, info, drawn, FineTuning(2, 16, precision="32-true"))
+
+
+def _filled(outputs: int, value: float) -> torch.nn.Linear:
+    head = torch.nn.Linear(512, outputs)
+    torch.nn.init.constant_(head.weight, value)
+    return head
 
 
 def test_labels_outside_the_draw_are_not_seen(made) -> None:
@@ -126,8 +176,9 @@ def test_early_stopping_puts_the_best_weights_back(made, monkeypatch: pytest.Mon
     original = EarlyStopping.__init__
     monkeypatch.setattr(EarlyStopping, "__init__", lambda self, *a: (stoppers.append(self), original(self, *a))[1])
     monkeypatch.setattr(module, "classification", scripted)
+    monkeypatch.setattr(module, "HEADS", ("zero",))
     method, costs = task_of(store, rows, target).train(network, info, drawn, FineTuning(30, 8, precision="32-true", patience=2))
-    assert [value for value, _ in seen] == [0.7, 0.5, 0.6, 0.55]
+    assert [value for value, _ in seen[:4]] == [0.7, 0.5, 0.6, 0.55] and len(seen) == 5  # the last is that of the best weights
     assert {r["metric"]: r["value"] for r in costs}["steps"] == 12  # looks every 3 steps
     best = seen[1][1]
     assert all(torch.equal(v, best[f"encoder.{k}"]) for k, v in method.network.state_dict().items())
@@ -223,12 +274,13 @@ def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch:
         return -len(rates)  # worse and worse
 
     monkeypatch.setattr(Classification, "monitor", scripted)
+    monkeypatch.setattr(module, "HEADS", ("zero",))
     monkeypatch.setattr(EarlyStopping, "on_train_start", lambda self, trainer: trainers.append(trainer), raising=False)
     _, costs = task_of(store, rows, target).train(
         network, info, drawn, FineTuning(20, 8, 1e-3, precision="32-true", schedule="plateau")
     )
     assert {r["metric"]: r["value"] for r in costs}["steps"] == 20
-    assert [round(rate / 1e-3, 4) for rate in rates] == [1, 1, 1, 0.3, 0.3, 0.09, 0.09, 0.027, 0.027, 0.0081]
+    assert [round(rate / 1e-3, 4) for rate in rates[:10]] == [1, 1, 1, 0.3, 0.3, 0.09, 0.09, 0.027, 0.027, 0.0081]
 
 
 def test_the_range_test_finds_a_rate_and_leaves_no_trace(made) -> None:

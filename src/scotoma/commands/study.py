@@ -23,6 +23,7 @@ def study(
     out: str | Path = "runs/study",
     fractions: list[float] | None = None,
     seeds: int = 3,
+    pretrainings: int = 1,
     minutes: float | None = None,
     epochs: int | None = None,
     steps: int | dict[str, int] | None = None,
@@ -42,7 +43,7 @@ def study(
     resume: bool = False,
     quiet: bool = False,
 ) -> RunResult:
-    """Measure the benefit of pretraining: every method once, then models on nested label fractions, beside baselines.
+    """Measure the benefit of pretraining: methods, then models on nested label fractions, beside baselines.
 
     Pretraining uses the training set only. A method that requires labels is pretrained anew for each fraction and label draw.
 
@@ -53,7 +54,8 @@ def study(
             'mae?masking=block&mask_ratio=0.6'.
         out: run folder.
         fractions: label fractions, separated by commas; by default 0.01, 0.1, 1.
-        seeds: number of label draws at each fraction.
+        seeds: number of label draws at each fraction; each takes another initialisation of the untrained networks.
+        pretrainings: number of pretrainings of each method, with different seeds, which the label draws take in turn.
         minutes: length of each pretraining in minutes of wall clock (10 if no length is given).
         epochs: length of each pretraining in passes over the training images.
         steps: length of each pretraining in optimiser steps: one number, or one for each method.
@@ -61,8 +63,9 @@ def study(
         encoder: one network for all methods; by default each method's own.
         modes: use of the encoders: linear (frozen, a linear probe), finetune, or both; by default both (segmentation:
             finetune).
-        controls: baselines: random (the same network and budget from random weights), majority, pixels, header; and weights to
-            compare with: a run, a weights file, or a tag of timm's pretrained networks, such as resnet18.a1_in1k.
+        controls: baselines: random (the method's own network before its first step, with the same budget), majority, pixels,
+            header; and weights to compare with: a run, a weights file, or a tag of timm's pretrained networks, such as
+            resnet18.a1_in1k.
         finetune_steps: length of each fine-tuning in optimiser steps.
         finetune_learning_rate: peak learning rate of each fine-tuning.
         finetune_size: input image size of fine-tuning in pixels; by default that of the pretraining.
@@ -91,6 +94,8 @@ def study(
         raise UsageError("--methods: name each method once, separated by commas")
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
         raise UsageError("give one of --minutes, --epochs and --steps")
+    if pretrainings > seeds:
+        raise UsageError(f"--pretrainings {pretrainings}: each needs a label draw (--seeds {seeds})")
     if minutes is None and epochs is None and steps is None:
         minutes = 10.0
     stage("importing torch", quiet)

@@ -87,7 +87,7 @@ class FineTuning:
         return {k: v for k, v in self.method_args.items() if v != defaults[k]}
 
     def train(
-        self, method: Method, batches: Batches, image_size: int, score: Score, run: Run | None, quiet: bool
+        self, method: Method, batches: Batches, image_size: int, score: Score, run: Run | None, quiet: bool, within: str = ""
     ) -> tuple[Trained, Schedule]:
         """Train a method in place, keeping the weights that ``score`` is highest for where patience is limited.
 
@@ -98,6 +98,7 @@ class FineTuning:
             score: of the validation rows.
             run: for checkpoints, logs and the learning-rate finder's figure.
             quiet: no progress bar.
+            within: the folder of the run for checkpoints and logs; by default the run's own.
         """
         schedule = Schedule(
             self.steps,
@@ -115,7 +116,8 @@ class FineTuning:
         stopping = EarlyStopping(method, schedule.steps, self, score)
         callbacks = (stopping,) if self.patience or self.schedule == "plateau" else ()
         resume = bool(run and run.resumed)
-        trained = fit(method, schedule, batches, run.path if run else None, resume=resume, quiet=quiet, callbacks=callbacks)
+        folder = run.path / within if run else None
+        trained = fit(method, schedule, batches, folder, resume=resume, quiet=quiet, callbacks=callbacks)
         if self.patience:
             stopping.restore()
         return trained, schedule
@@ -283,7 +285,7 @@ class Task:
         """By which a study's rows say what was used: an encoder in a mode, or a control."""
         return {"evaluator": self.evaluator}
 
-    def protocol(self, is_pretrained: bool, tuning: FineTuning) -> Row:
+    def protocol(self, tuning: FineTuning) -> Row:
         """Of the protocol of a fine-tuning what this kind of target adds."""
         return {"head": "zero"}
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from scotoma import files
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.labels.targets import MASKS
 from scotoma.data.splits.label_draws import Draw
-from scotoma.errors import UsageError
+from scotoma.errors import RunError, UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
@@ -21,10 +26,13 @@ from scotoma.metrics import classification as metrics
 from scotoma.metrics.summaries import HEADLINE, SUMMARY, draw_rows, fraction_rows
 from scotoma.models import linear_probe
 from scotoma.models.features import extract
-from scotoma.run_folder import Row, Run
+from scotoma.run_folder import CHECKPOINTS, Row, Run
 from scotoma.tasks.base import FineTuning, Model, Task
-from scotoma.training.trainer import Batches, cost_rows
+from scotoma.training.callbacks import METRICS
+from scotoma.training.schedule import Schedule
+from scotoma.training.trainer import Batches, Trained, cost_rows
 
+HEADS = ("zero", "probe")  # where a head starts; the first is usual for random weights, the last for pretrained ones
 LOWER_IS_BETTER = ("loss", "brier", "ece")
 FEWEST_TO_CALIBRATE, MOST_TEMPERATURE = 20, 4.0
 
@@ -58,32 +66,54 @@ class Classification(Task):
     ) -> tuple[Model, list[Row]]:
         """Train network and head, or fit the head alone.
 
-        The head of a pretrained encoder starts as its linear probe (Kumar et al. 2022, "Fine-tuning can distort pretrained features
-        and underperform out-of-distribution", section 4: "linear probing then full fine-tuning"), so that the first steps do not
-        spoil the features for a head that knows nothing. With random weights it starts at 0: a probe's head makes worse
-        classifiers.
+        A head can start at zero, or as the linear probe of the network as it is given (Kumar et al. 2022, "Fine-tuning can distort
+        pretrained features and underperform out-of-distribution", section 4: "linear probing then full fine-tuning"). Which is
+        better depends on network, labels and weights: both are tried in full length, and the one with the lower loss on the draw's
+        validation rows is kept. Time and images seen are those of both, and the rows state the kept one under ``head``.
         """
         target = self.target
         info = replace(info, targets=target.columns, classes=target.classes)
         if tuning.frozen:
             return Model(network, info, self.probe(network, info, drawn)), []
-        torch.manual_seed(tuning.seed)
         seen, keys = self.sample(drawn, tuning)
         soft = target.shares is not None and not target.multilabel
         inputs = Inputs(
             info.image_size, info.in_chans, info.mean, info.std, info.modality, len(target.classes),
             target.weights(drawn.train) if tuning.balance == "weights" else (), soft, images=len(seen),
         )  # fmt: skip
-        method = Supervised(network, inputs, **tuning.method_args)
-        if info.method["name"] != "random":
-            method.head.load_state_dict(self.probe(network, info, drawn).state_dict())
         batches = Batches(self.store, self.rows[seen], target.aims[seen], keys=keys)
-
-        def score(device: torch.device) -> float:
-            return self.monitor(method, info, drawn, tuning.monitor, device)
-
-        trained, schedule = tuning.train(method, batches, info.image_size, score, run, self.quiet)
-        return Model(method.encoder.cpu(), info, method.head.cpu()), cost_rows(trained, schedule, method, len(drawn.seen), 0.0)
+        heads = HEADS if info.method["name"] == "random" else HEADS[::-1]
+        both = bool(len(drawn.val))  # without rows to choose by, the usual one
+        given = _copy(network)
+        starts: list[_Start] = []
+        failed: RunError | None = None
+        for head in heads if both else heads[:1]:
+            network.load_state_dict(given)
+            torch.manual_seed(tuning.seed)
+            method = Supervised(network, inputs, **tuning.method_args)
+            if head == "probe":
+                method.head.load_state_dict(self.probe(network, info, drawn).state_dict())
+            score = partial(self.monitor, method, info, drawn, tuning.monitor)
+            within = f"{CHECKPOINTS}/{head}" if both else ""
+            try:
+                trained, schedule = tuning.train(method, batches, info.image_size, score, run, self.quiet, within)
+            except RunError as error:  # its loss became no number
+                failed = error
+                continue
+            loss = -self.monitor(method, info, drawn, "loss", torch.device("cpu")) if both else 0.0
+            starts.append(_Start(head, loss if loss == loss else math.inf, _copy(method), trained, schedule))
+            tuning = replace(tuning, learning_rate=schedule.learning_rate)  # one that was found holds for both
+        if not starts:
+            assert failed is not None
+            raise failed
+        best = min(starts, key=lambda start: start.loss)
+        method.load_state_dict(best.weights)
+        if run is not None and both:
+            _keep_log(run.path, best.head)
+        costs = _costs(starts, best, method, len(drawn.seen))
+        return Model(method.encoder.cpu(), info, method.head.cpu()), [
+            {**row, "head": best.head if both else f"{best.head} (no validation rows)"} for row in costs
+        ]
 
     @torch.no_grad()
     def monitor(self, method: Supervised, info: EncoderInfo, drawn: Draw, name: str, device: torch.device) -> float:
@@ -203,6 +233,34 @@ class Classification(Task):
         """The mode, or the control, is an evaluator."""
         return {"evaluator": mode}
 
-    def protocol(self, is_pretrained: bool, tuning: FineTuning) -> Row:
+    def protocol(self, tuning: FineTuning) -> Row:
         """How the head starts."""
-        return {"head": "probe" if is_pretrained else "zero"}
+        return {"head": "the better of zero and probe"}
+
+
+class _Start(NamedTuple):
+    """A fine-tuning from one start of its head, and its loss on the validation rows."""
+
+    head: str
+    loss: float
+    weights: dict[str, Tensor]
+    trained: Trained
+    schedule: Schedule
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def _costs(starts: list[_Start], best: _Start, method: Supervised, images: int) -> list[Row]:
+    """What the training of all starts took, and where the kept one ended."""
+    seconds, steps = sum(start.trained.seconds for start in starts), sum(start.trained.steps for start in starts)
+    found = cost_rows(replace(best.trained, seconds=seconds, steps=steps), best.schedule, method, images, 0.0)
+    return [{**row, "value": float(best.trained.steps)} if row["metric"] == "steps" else row for row in found]
+
+
+def _keep_log(run: Path, head: str) -> None:
+    """Let the logs of the kept start be the run's."""
+    place = run / CHECKPOINTS / head
+    files.write(run / METRICS, (place / METRICS).read_bytes())
+    shutil.copytree(place / "logs", run / "logs", dirs_exist_ok=True)

@@ -283,7 +283,7 @@ class Segmentation(Task):
         first, second = ([p[:, :, 0] for p in side] for side in (scores, reference))
         return paired_difference(None, units, first, second, units)
 
-    def protocol(self, is_pretrained: bool, tuning: FineTuning) -> Row:
+    def protocol(self, tuning: FineTuning) -> Row:
         """The decoder, as it was named."""
         return {"decoder": tuning.decoder}
 

@@ -1,0 +1,125 @@
+"""The control of a method is its own network before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from scotoma import plugins
+from scotoma.commands.study import study
+from scotoma.data.datamodule import DataModule, gather
+from scotoma.models import encoders
+from scotoma.run_folder import read_rows
+from scotoma.studies import controls
+from scotoma.studies.arms import arms_of, pretraining_of
+from scotoma.training.pretraining import assemble
+from scotoma.training.schedule import Schedule
+from scotoma.training.trainer import fit
+
+SIZE = 32
+CONFIG = {"data": "phantom:60", "target": ["cardiomegaly"], "size": SIZE, "seed": 3, "controls": ["random"], "steps": 3}
+
+
+@pytest.fixture(scope="module")
+def data_module() -> DataModule:
+    return gather(data="phantom:60", target=["cardiomegaly"], size=SIZE, quiet=True)
+
+
+def run_of(folder: Path, methods: list[str], **more: Any) -> Any:
+    (folder / "pretrain").mkdir(parents=True)
+    return SimpleNamespace(path=folder, config=CONFIG | {"methods": methods, "encoder": None} | more)
+
+
+CASES = [(name, "vit_tiny_patch8" if plugins.method(name).needs_vit else "resnet10t") for name in plugins.names("methods")]
+
+
+@pytest.mark.parametrize(("name", "network"), CASES)
+def test_three_steps_at_a_rate_of_zero_leave_the_control(name: str, network: str, data_module: DataModule, tmp_path: Path) -> None:
+    run = run_of(tmp_path, [name], encoder=network)
+    control, info = controls.build(run, data_module, name, 2)
+    seed = CONFIG["seed"] + controls.FIRST_SEED + 2
+    parts = assemble(pretraining_of(run.config, name) | {"seed": seed}, data_module)
+    fit(parts.method, Schedule(3, 16, 0.0, 0.0, "32-true", seed), parts.batches, None, quiet=True)
+    trained = dict(parts.method.encoder.named_parameters())
+    own = dict(control.named_parameters())
+    assert own.keys() == trained.keys() and info.name == parts.info.name == network and info.seed == seed
+    assert [n for n in own if not torch.equal(own[n], trained[n])] == []
+    assert not control.training
+    norms = [m for m in control.modules() if isinstance(m, BatchNorm)]
+    assert bool(norms) == (network == "resnet10t")
+    for norm in norms:
+        assert norm.running_mean.isfinite().all() and norm.running_var.isfinite().all() and norm.momentum == 0.1
+        assert norm.running_mean.abs().max() > 0 and not torch.equal(norm.running_var, torch.ones_like(norm.running_var))
+
+
+def test_methods_with_the_same_untrained_network_share_their_control(data_module: DataModule, tmp_path: Path) -> None:
+    methods = ["mae", "mae?mask_ratio=0.6", "dino", "supervised", "ijepa"]
+    run = run_of(tmp_path, methods, encoder="vit_tiny_patch8")
+    first = {"mae": "mae", "mae?mask_ratio=0.6": "mae", "dino": "dino", "supervised": "dino", "ijepa": "ijepa"}
+    assert controls.share(run, data_module) == first  # DINO and supervised leave the network as timm makes it
+    assert sorted(p.name for p in (tmp_path / "pretrain").glob("random-*")) == [
+        "random-dino-s0",
+        "random-ijepa-s0",
+        "random-mae-s0",
+    ]
+    arms = list(arms_of(run.config | {"modes": ["linear"]}, dict.fromkeys(methods, "vit_tiny_patch8"), first))
+    assert [a.control_of for a in arms if a.method == "random"] == [
+        ("mae", "mae?mask_ratio=0.6"),
+        ("dino", "supervised"),
+        ("ijepa",),
+    ]
+
+
+def test_other_views_give_other_batch_statistics_and_another_control(data_module: DataModule, tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["simclr", "simclr?temperature=0.5", "simclr?jitter=0.1"], encoder="resnet10t")
+    first = {"simclr": "simclr", "simclr?temperature=0.5": "simclr", "simclr?jitter=0.1": "simclr?jitter=0.1"}
+    assert controls.share(run, data_module) == first
+    assert controls.share(run_of(tmp_path / "x", ["simclr"], controls=["header"]), data_module) == {}
+
+
+def test_batch_statistics_are_means_over_the_batches() -> None:
+    norm, batches = torch.nn.BatchNorm1d(2), torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    controls.estimate_statistics(norm, lambda: [norm(batch) for batch in batches])
+    torch.testing.assert_close(norm.running_mean, batches.mean((0, 1)))
+    torch.testing.assert_close(norm.running_var, batches.var(1).mean(0))
+    assert norm.momentum == 0.1
+
+
+def test_a_study_of_methods_that_learn_nothing_finds_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pretraining starts where its draw's control does: at a rate of almost 0 they end with the same classifiers."""
+    monkeypatch.setattr(controls, "FIRST_SEED", 0)
+    for name in ("mae", "simclr"):
+        monkeypatch.setattr(plugins.method(name), "learning_rate", 1e-12)
+    given = {"fractions": [1.0], "seeds": 3, "pretrainings": 3, "steps": 25, "size": 32, "modes": ["linear"], "quiet": True}
+    run = study("phantom:150", ["cardiomegaly"], ["mae", "simclr"], tmp_path / "run", controls=["random"], **given)
+    rows = pd.DataFrame(read_rows(run))
+    found = rows[rows["metric"] == "auroc_difference"].set_index("method")
+    assert len(found) == 2 and set(found["reference"]) == {"random"} and set(found["pretrainings"]) == {3}
+    assert abs(found.loc["mae", "value"]) < 0.01
+    assert abs(found.loc["simclr", "value"]) < 0.1  # its batch statistics are a moving average's
+    assert not (found["p_holm"] < 0.05).any()
+    assert sorted(p.name for p in (run / "pretrain").glob("mae*")) == ["mae", "mae-p1", "mae-p2"]
+    seeds = [encoders.load(run / "pretrain" / f"mae{k}")[1].seed for k in ("", "-p1", "-p2")]
+    assert seeds == [0, 1, 2]
+
+
+@pytest.mark.long
+def test_methods_that_learn_nothing_do_not_beat_their_untrained_networks_on_real_images(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With timm's initialisation as the control an MAE at this rate "beat random weights" at 3 of 3 shares."""
+    for name in ("mae", "simclr"):
+        monkeypatch.setattr(plugins.method(name), "learning_rate", 1e-12)
+    table = data_root / "brain_tumor_mri" / "table.csv"
+    given = {"fractions": [0.01, 0.05, 0.2], "seeds": 5, "pretrainings": 5, "steps": 100, "size": 48, "modes": ["linear"]}
+    run = study(table, ["label"], ["mae", "simclr"], tmp_path / "run", controls=["random"], quiet=True, **given)
+    rows = pd.DataFrame(read_rows(run))
+    found = rows[rows["metric"] == "auroc_difference"]
+    assert len(found) == 6 and not (found["p_holm"] < 0.05).any()
+    assert (found["value"].abs() < 0.02).all()
