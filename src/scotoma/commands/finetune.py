@@ -48,7 +48,8 @@ def finetune(
 ) -> RunResult:
     """Train a classifier, segmenter or regressor from an encoder and labels.
 
-    The validation set chooses stopping, thresholds and calibration; test the model with `scotoma evaluate`.
+    A classifier's head starts at zero and at a linear probe, one training each. The validation set chooses between them, and
+    stopping, thresholds and calibration; test the model with `scotoma evaluate`.
 
     Args:
         source: see `DataArgs`.
