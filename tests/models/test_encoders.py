@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -59,7 +60,7 @@ def test_the_file_loads_strictly_by_timm_alone(name: str, channels: int, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == [encoder_header.FILE]  # nothing half-written is left
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["scotoma"])
-    plain = timm.create_model(header["timm_name"], num_classes=0, in_chans=header["in_chans"], **header["timm_kwargs"]).eval()
+    plain = timm.create_model(header["timm_name"], **header["timm_kwargs"]).eval()
     plain.load_state_dict(load_file(path), strict=True)
     images = torch.randn(2, channels, 32, 32)
     torch.testing.assert_close(plain(images), network(images), atol=1e-5, rtol=1e-4)
@@ -81,6 +82,37 @@ def test_encoder_header_and_head_come_back(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(found_head(again.eval()(images)), logits)
     encoders.save(tmp_path / encoder_header.FILE, network, info)
     assert encoders.load(tmp_path / encoder_header.FILE)[2] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "output"),
+    [({"targets": ("label",), "classes": ("a", "b")}, "softmax"), ({"targets": ("a", "b"), "classes": ("a", "b")}, "sigmoid"),
+     ({"targets": ("age",), "classes": ()}, "number")],
+)  # fmt: skip
+def test_the_pages_example_loads_files_by_timm_alone(
+    changes: dict[str, Any], output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of ``docs/reference/encoder_file.md``, run where such files lie."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "encoder_file.md").read_text()
+    first, second = (block.partition("```")[0] for block in page.split("```python\n")[1:])
+    info = replace(info_of("convnext_atto"), temperature=2.0, **changes)  # which has weights of its own under head.
+    network, head = encoders.build(info).eval(), nn.Linear(320, 1 if info.numeric else 2)
+    for folder in ("encoder", "model"):
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+    encoders.save(tmp_path / "runs/encoder/encoder.safetensors", network, info_of("convnext_atto"))
+    encoders.save(tmp_path / "runs/model/model.safetensors", network, info, head)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {"images": torch.rand(2, 1, 32, 32)}
+    exec(first, found)
+    wanted = network((found["images"] - 0.4) / 0.2)
+    torch.testing.assert_close(found["features"], wanted)
+    assert "head" not in found["h"]
+    exec(second, found)
+    assert found["h"]["head"] == {
+        "kind": "linear", "weight": "head.weight", "bias": "head.bias", "input": "features", "output": output
+    }  # fmt: skip
+    torch.testing.assert_close(found["logits"], head(wanted) / 2)
+    assert encoder_header.read_info(tmp_path / "runs/model") == info  # a header that is read is the one that was written
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -243,6 +275,9 @@ HOSTILE = {
     "a threshold too few": {"classes": ["a", "b"], "thresholds": [0.5]},
     "an argument of another network": {"timm_kwargs": {"depth": 3}},
     "a network that timm lacks": {"timm_name": "resnet11x"},
+    "other channels": {"timm_kwargs": {"in_chans": 3}},
+    "a classifier of timm's": {"timm_kwargs": {"num_classes": 1000}},
+    "a head as text": {"head": "linear"},
     "a key that nobody knows": {"more": 1},
     "a missing field": {"mean": ...},
 }

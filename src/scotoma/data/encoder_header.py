@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,14 @@ LARGEST_SIDE, MOST_PATCHES = 4096, 256  # pixels; patches a side
 # ``checkpoint_path``, ``cache_dir``, ... would open a connection or a file, and are not here.
 TIMM: dict[str, type | tuple[type, ...]] = {
     "img_size": int, "patch_size": int, "embed_dim": int, "depth": int, "num_heads": int, "output_stride": int, "global_pool": str,
-    "fc_norm": bool,
+    "fc_norm": bool, "in_chans": int, "num_classes": int,
 }  # fmt: skip
 NUMBER = (int, float)
 LISTS = {"mean": NUMBER, "std": NUMBER, "targets": (str,), "classes": (str,), "thresholds": NUMBER}
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "timm_name": str, "timm_kwargs": dict, "in_chans": int, "image_size": int, **dict.fromkeys(LISTS, list), "pixels": dict,
     "modality": str, "method": dict, "seed": int, "versions": dict, "data": str, "temperature": NUMBER, "decoder": str,
-    "trained_on": (dict, type(None)),
+    "trained_on": (dict, type(None)), "head": dict,
 }  # fmt: skip
 
 
@@ -74,6 +74,8 @@ def require(fields: Any, name: str, outputs: int = 0) -> dict[str, Any]:
     channels = fields.get("in_chans", 1)
     if not 1 <= channels <= 64 or any(len(fields.get(f, [0] * channels)) != channels for f in ("mean", "std")):
         refuse("in_chans, mean and std do not go together")
+    if kwargs.get("in_chans", channels) != channels or kwargs.get("num_classes", 0):
+        refuse("in_chans and num_classes of timm_kwargs are another network's")
     if any(v <= 0 for v in fields.get("std", ())) or not 0 < fields.get("temperature", 1.0) < math.inf:
         refuse("std and temperature must be above 0")
     classes = fields.get("classes", ())
@@ -95,6 +97,7 @@ def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
 FILE = preflight.ENCODER
 find = preflight.weights_file
 HEADER = KEY
+DECODER = "decoder."  # before the names of a segmentation model's further weights
 HEAD = ("head.weight", "head.bias")  # a model file is an encoder file with these beside it; some networks have other names in head.
 
 
@@ -108,7 +111,7 @@ class EncoderInfo:
 
     Args:
         timm_name: the name ``timm.create_model`` knows.
-        timm_kwargs: its arguments.
+        timm_kwargs: its arguments; in the file ``in_chans`` and ``num_classes`` are among them.
         in_chans: channels of the input.
         image_size: side of the input, pixels.
         mean: mean a channel of pixels in [0, 1].
@@ -164,6 +167,22 @@ class EncoderInfo:
         return re.sub(r"_patch16_224$", f"_patch{patch}{pool}", self.timm_name) if patch else self.timm_name
 
 
+def write_info(info: EncoderInfo, has_head: bool) -> str:
+    """A header as it stands in a file, complete for plain timm: ``timm.create_model(h["timm_name"], **h["timm_kwargs"])``.
+
+    Args:
+        info: what it states.
+        has_head: whether the file has a head or a decoder beside the network; then how that is attached is stated, too.
+    """
+    fields = asdict(info) | {"timm_kwargs": {**info.timm_kwargs, "in_chans": info.in_chans, "num_classes": 0}}
+    if has_head:
+        output = "number" if info.numeric else "sigmoid" if info.classes == info.targets else "softmax"
+        linear = {"kind": "linear", "weight": HEAD[0], "bias": HEAD[1], "input": "features"}
+        decoder = {"kind": info.decoder, "weights": DECODER, "input": "maps"}
+        fields["head"] = (decoder if info.decoder else linear) | {"output": output}
+    return json.dumps(fields)
+
+
 def read_info(source: str | Path) -> EncoderInfo:
     """The header of an encoder or model file.
 
@@ -190,6 +209,9 @@ def read_info(source: str | Path) -> EncoderInfo:
                 f"{path}: its header has fields that are unknown to this version of Scotoma ({names}): install a newer one"
             )
         fields |= {name: tuple(fields[name]) for name in LISTS if name in fields}
+        fields.pop("head", None)  # for other programs: it follows from the rest
+        if "timm_kwargs" in fields:
+            fields["timm_kwargs"] = {k: v for k, v in fields["timm_kwargs"].items() if k not in ("in_chans", "num_classes")}
         info = EncoderInfo(**fields)
         _ = info.display  # is read from it
         return info

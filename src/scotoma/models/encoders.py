@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scotoma import files
-from scotoma.data.encoder_header import HEAD, HEADER, EncoderInfo, find, read_info
+from scotoma.data.encoder_header import DECODER, HEAD, HEADER, EncoderInfo, find, read_info, write_info
 from scotoma.errors import RunError, UsageError
 from scotoma.models import encoder_shapes
 from scotoma.transforms.masking import patchify
 
-DECODER = "decoder."  # before the names of a segmentation model's further weights
 BESIDE = (*HEAD, DECODER)
 
 
@@ -263,7 +260,7 @@ def save(path: Path, encoder: nn.Module, info: EncoderInfo, head: nn.Module | No
             "(--learning_rate of pretrain and finetune)"
         )
     with files.replacing(path) as temporary:  # one key: safetensors writes several in an order of chance
-        save_file(weights, temporary, metadata={HEADER: json.dumps(asdict(info))})
+        save_file(weights, temporary, metadata={HEADER: write_info(info, head is not None)})
 
 
 def _not_finite(weights: dict[str, Tensor]) -> str | None:
