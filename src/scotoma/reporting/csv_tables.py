@@ -14,7 +14,7 @@ from scotoma.run_folder import write_atomically
 
 INDEX = "index.csv"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-OWN = ("kind", "order", "use_order", "words", "whose")  # columns that the page adds
+OWN = ("kind", "order", "use_order", "words", "whose", "alone")  # columns that the page adds
 COLUMNS = ("label", "run", *TEXT, *NUMBERS)
 
 

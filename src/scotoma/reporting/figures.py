@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from scotoma.reporting import svg
 from scotoma.reporting.cells import at, is_same
 from scotoma.reporting.naming import title_of_use
-from scotoma.reporting.results import ENCODERS, group_by_use, uses_of
+from scotoma.reporting.results import ENCODERS, RULES, group_by_use, uses_of
 from scotoma.reporting.svg import FAINT, INK, RULE, Style
 
 
@@ -291,18 +291,24 @@ def shown_share(rows: pd.DataFrame, headline: float) -> float:
     return headline if is_same(rows["fraction"], headline).any() else float(rows["fraction"].max())
 
 
-def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, str]]:
-    """Matrices at the page's share of labels, or the greatest there is: a figure a use, as `roc_by_class` gives it."""
+def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, Any]]:
+    """Matrices at the page's share of labels, or the greatest there is: a figure a use, as `roc_by_class` gives it.
+
+    At the stored threshold first, and beside it the class of highest probability, where the rows have both (``rules``).
+    """
     found = []
     for title, _, mine in group_by_use(rows):
         mine = mine.assign(order=mine["kind"] != "method").sort_values("order", kind="stable")
         fraction = shown_share(mine, headline)
         here = mine[is_same(mine["fraction"], fraction)]
-        panels = []
-        for (target, label), one in here.groupby(["target", "label"], sort=False):
+        here = here.assign(rule=here["decision"].fillna("argmax"), later=here["decision"] != "threshold")
+        here = here.sort_values("later", kind="stable")
+        panels, rules = [], sorted(set(here["rule"]), key=lambda r: [*RULES, r].index(r))
+        for (target, label, decided), one in here.groupby(["target", "label", "rule"], sort=False):
             names = list(dict.fromkeys([*one["class"], *one["predicted"]]))
             square = one.pivot_table(index="class", columns="predicted", values="value")
             square = square.reindex(index=names, columns=names).fillna(0)
-            panels.append((f"{target}\n{label}" if here["target"].nunique() > 1 else str(label), square))
-        found.append({"use": title, "at": at(fraction), "uri": svg.uri(confusion(panels))})
+            name = f"{target}\n{label}" if here["target"].nunique() > 1 else str(label)
+            panels.append((f"{name}\n{RULES.get(str(decided), decided)}" if rules != ["argmax"] else name, square))
+        found.append({"use": title, "at": at(fraction), "uri": svg.uri(confusion(panels)), "rules": rules})
     return found

@@ -34,7 +34,7 @@ UNKNOWN_UNITS = "patients or groups of images"
 # keys that every row may have, and those of a value
 COMMON = ("run", "label", "kind", "evaluator", "metric", "split", "target", "class", "method", "encoder", "protocol", "overlap",
           "reason", "n", "patients", "fraction", "seed", "labels", "draws", "value", "low", "high", "few", "control_of",
-          "head", "pretrainings", "whose")  # fmt: skip
+          "head", "pretrainings", "whose", "alone")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read(runs: Sequence[Path]) -> list[Folder]:
 def frame(folders: Iterable[Folder]) -> pd.DataFrame:
     """All rows as a table, text as text and numbers as numbers; repeated rows once.
 
-    What each run's intervals are over stands in ``whose``.
+    What each run's intervals are over stands in ``whose``, and in ``alone`` whether each tested patient has one image.
     A key that nobody knows is a column as well: of numbers where all its values are numbers, else of text.
     """
     all_rows = [{**row, "run": f.top} for f in folders for row in f.rows]
@@ -101,7 +101,15 @@ def frame(folders: Iterable[Folder]) -> pd.DataFrame:
     few = rows["metric"].fillna("").str.endswith("_difference") & (rows["draws"] < DRAWS)
     rows.loc[few, ["low", "high", "p_value", "p_holm"]] = float("nan")  # which earlier versions wrote
     whose = {run: units_word(of_run) for run, of_run in rows.groupby("run", sort=False)}
-    return rows.drop_duplicates(ignore_index=True).assign(whose=lambda t: t["run"].map(whose))
+    alone = {run for run, of_run in rows.groupby("run", sort=False) if whose[run] == "patients" and has_one_image_each(of_run)}
+    rows = rows.drop_duplicates(ignore_index=True)
+    return rows.assign(whose=rows["run"].map(whose), alone=rows["run"].isin(alone))
+
+
+def has_one_image_each(rows: pd.DataFrame) -> bool:
+    """Whether as many patients as images were tested in one run, as its rows state it: rates of images are then of patients."""
+    tested = rows[(rows["evaluator"] == "data") & (rows["metric"] == "tested")]
+    return bool(len(tested) and (tested["value"] == tested["patients"]).all())
 
 
 def units_word(rows: pd.DataFrame) -> str:

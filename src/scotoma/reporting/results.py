@@ -61,7 +61,7 @@ def results(rows: pd.DataFrame, several: bool) -> pd.DataFrame:
     if len(found):
         alone = found.groupby(["target", "evaluator", "label"])["run"].transform("nunique") == 1
         found["label"] = found["label"].where(alone, found["label"] + ", " + found["run"])
-    return _over_draws(found)
+    return _drop_negative(_over_draws(found))
 
 
 def _over_draws(found: pd.DataFrame) -> pd.DataFrame:
@@ -83,12 +83,23 @@ def positive_class(found: pd.DataFrame, target: str) -> str:
     Classes stand in their order, of which the second is the positive one; where one alone has rows it is that.
     """
     names = list(dict.fromkeys(found.loc[(found["metric"] == "auroc") & found["class"].notna(), "class"]))
-    return finding(target, names[-1]) if names and len(names) < 3 and "," not in target else ""
+    classes = set(found.loc[found["metric"] == "confusion", "class"]) | set(names)
+    return str(names[-1]) if names and len(classes) < 3 and "," not in target else ""
+
+
+def _drop_negative(found: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of the class that is not positive, where there are two: they mirror the other's."""
+    positive = {target: positive_class(part, str(target)) for target, part in found.groupby("target", sort=False)}
+    mirrored = [
+        bool(positive[target]) and not missing(name) and name != positive[target]
+        for target, name in zip(found["target"], found["class"], strict=True)
+    ]
+    return found[(found["metric"] == "confusion") | ~pd.Series(mirrored, found.index, dtype=bool)]
 
 
 def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -> Table:
     """Tables and sentences about one target."""
-    positive = positive_class(found, target)
+    positive = finding(target, name) if (name := positive_class(found, target)) else ""
     whole = found[found["class"].isna()]
     auroc, differences = whole[whole["metric"] == "auroc"], whole[whole["metric"] == "auroc_difference"]
     classes = found[found["class"].notna() & ~found["metric"].isin(DRAWN)]
@@ -121,6 +132,7 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
             for m, rule, part in _each_rule(by_class) if len(titles) > 1 and not positive
         ],
     }  # fmt: skip
+    view["ece_alone"] = bool(here.loc[here["metric"] == "ece", "low"].isna().any())
     view["decided"] = bool(here["decision"].notna().any())
     return view | {"compared": _compare(auroc, differences, fraction, view, several)}
 

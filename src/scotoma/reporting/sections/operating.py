@@ -11,9 +11,17 @@ from scotoma.reporting.cells import Table, cell, count, decimals, line, missing,
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import METRICS, finding
 
+COUNTS = {"tp": "true positive", "fp": "false positive", "fn": "false negative", "tn": "true negative"}  # keys of a decision's rows
+OF = {
+    "sensitivity": ("tp", "fn"),
+    "specificity": ("tn", "fp"),
+    "ppv": ("tp", "fp"),
+    "npv": ("tn", "fn"),
+}  # right and wrong of a rate
+
 HEADING = "Operating points"
 ORDER = 3
-KEYS = ("threshold", "prevalence", "recalibrated", "confidence", "count", "unit", "aggregation")
+KEYS = ("threshold", "prevalence", "recalibrated", "confidence", "count", "unit", "aggregation", *COUNTS, "decision", "test")
 DRAWN = ("reliability", "net_benefit", "net_benefit_all")
 DECIDED = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
 WORDS = METRICS | {"ppv": "PPV", "npv": "NPV", "log_loss": "Log loss"}
@@ -24,7 +32,7 @@ CALIBRATED = {
 }
 ERRORS = ("brier", "ece", "log_loss")
 HOW = {"mean": "the mean of its images", "max": "its highest image", "noisy_or": "any image positive (noisy or)"}
-SUPPOSED, OF = 0.1, 1000  # prevalence and number of the patients of whom the page tells a story
+SUPPOSED, MANY = 0.1, 1000  # prevalence and number of those of whom the page tells a story
 PANELS = 9  # a figure
 
 
@@ -38,6 +46,7 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     return {
         "decided": _tabulate_decisions(rows[rows["prevalence"].isna() & rows["metric"].isin(DECIDED)], sheets),
         "stories": list(_stories(rows)),
+        "counted": bool(rows["tp"].notna().any()),
         "predictive": _predictive(rows[rows["prevalence"].notna()], sheets),
         "calibrated": _tabulate_calibration(rows[rows["metric"].isin(CALIBRATED)], sheets),
         "recalibrated": _tabulate_recalibration(rows[rows["metric"].isin([*ERRORS, *(f"{m}_change" for m in ERRORS)])], sheets),
@@ -60,24 +69,38 @@ def _panels(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _tabulate_decisions(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """One line per finding: what its threshold decides."""
-    lines = []
+    """One line per finding: what its threshold decides, each proportion with the counts that it is made of."""
+    lines, counted = [], rows[rows["tp"].notna()]
     for label, name, part in _group_by_name(rows):
-        cells = [cell(part[part["metric"] == m]) for m in DECIDED]
+        cells = [_rate(part[part["metric"] == m], m) for m in DECIDED]
+        numbers = part[part["tp"].notna()]
+        if len(counted):
+            cells = [square(count(numbers[c].iloc[0], None)) if len(numbers) else None for c in COUNTS] + cells
         lines.append(line(name, cells, label, f"positive from {decimals(part['threshold'].iloc[0])}"))
-    heads = [WORDS[m] for m in DECIDED]
+    heads = [*([words.capitalize() for words in COUNTS.values()] if len(counted) else []), *(WORDS[m] for m in DECIDED)]
     return {"heads": heads, "lines": lines, "sheet": sheets.add("decisions", rows)} if lines else {}
 
 
+def _rate(rows: pd.DataFrame, metric: str) -> Table | None:
+    """A proportion, with its numerator and denominator beneath where the row states them."""
+    found = cell(rows)
+    if found and metric in OF and not missing(rows.iloc[0].get("tp")):
+        right, wrong = (rows.iloc[0][c] for c in OF[metric])
+        found["note"] = "; ".join(filter(None, [f"{right:,.0f} of {right + wrong:,.0f}", found["note"]]))
+    return found
+
+
 def _stories(rows: pd.DataFrame) -> Iterator[Table]:
-    """What the threshold would do to so many patients, in whole people."""
+    """What the threshold would do to so many patients where rates are of patients, one image each; else to so many images."""
     for label, name, part in _group_by_name(rows[rows["metric"].isin(["sensitivity", "specificity"]) & rows["prevalence"].isna()]):
         rates = part.drop_duplicates("metric").set_index("metric")["value"]
+        whose = "patients" if bool(part["alone"].all()) else "images"
         if len(rates.dropna()) == 2:
-            ill = round(SUPPOSED * OF)
-            hit, alarms = round(rates["sensitivity"] * ill), round((1 - rates["specificity"]) * (OF - ill))
+            ill = round(SUPPOSED * MANY)
+            hit, alarms = round(rates["sensitivity"] * ill), round((1 - rates["specificity"]) * (MANY - ill))
             yield {
-                "label": label, "name": name, "of": count(OF, None), "ill": ill, "positive": hit + alarms, "hit": hit,
+                "label": label, "name": name, "of": count(MANY, None), "whose": whose, "ill": ill,
+                "positive": hit + alarms, "hit": hit,
                 "alarms": alarms, "missed": ill - hit,
             }  # fmt: skip
 
@@ -100,7 +123,8 @@ def _tabulate_calibration(rows: pd.DataFrame, sheets: Sheets) -> Table:
         line(name, [cell(part[part["metric"] == m], sign=True) for m in CALIBRATED], label)
         for label, name, part in _group_by_name(rows)
     ]
-    return {"heads": list(CALIBRATED.values()), "lines": lines, "sheet": sheets.add("calibration", rows)} if lines else {}
+    table = {"heads": list(CALIBRATED.values()), "lines": lines, "intervals": bool(rows["low"].notna().any())}
+    return table | {"sheet": sheets.add("calibration", rows)} if lines else {}
 
 
 def _tabulate_recalibration(rows: pd.DataFrame, sheets: Sheets) -> Table:
@@ -113,7 +137,7 @@ def _tabulate_recalibration(rows: pd.DataFrame, sheets: Sheets) -> Table:
             changed = cell(change, sign=True)
             if changed:
                 row = change.iloc[0]
-                changed["mark"] = "▼" if row["high"] < 0 else "▲" if row["low"] > 0 else "○"
+                changed["mark"] = "" if missing(row["low"]) else "▼" if row["high"] < 0 else "▲" if row["low"] > 0 else "○"
             lines.append(line(f"{name}: {WORDS[m]}", [*cells, changed], label))
     heads = ["As predicted", "Recalibrated here", "Change"]
     return {"heads": heads, "lines": lines, "sheet": sheets.add("local recalibration", rows)} if lines else {}
