@@ -169,20 +169,15 @@ def test_the_mean_is_that_of_the_draws_training_labels(rows: pd.DataFrame, teste
 
 def test_what_knows_the_images_beats_the_mean_and_nothing_beats_the_noise(rows: pd.DataFrame) -> None:
     mae = rows[(rows["metric"] == "mae") & rows["seed"].isna() & (rows["fraction"] == 1)].set_index(["use", "method"])
-    assert mae.loc[("linear", "random"), "high"] < mae.loc[("majority", "control"), "low"]
+    assert mae.loc[("linear", "simclr"), "high"] < mae.loc[("majority", "control"), "low"]
     assert mae["value"].min() > NOISE * np.sqrt(2 / np.pi) / 2, "a prediction so good has seen the answer"
 
 
 def test_the_page_says_who_won_as_the_rows_do(rows: pd.DataFrame, tested: pd.DataFrame, finished: Path) -> None:
     text = Page((finished / "report.html").read_text()).text.replace("\u00a0", " ")
-    differences = rows[
-        (rows["metric"] == "mae_difference") & (rows["fraction"] == 0.3) & (rows["reference"] == "random")
-    ].set_index("use")
     assert "What pretraining was worth" in text and "in the unit of diameter" in text
-    for use, name in (("linear", "ridge regression on the frozen encoder"), ("finetune", "fine-tuned network")):
-        row = differences.loc[use]
-        won = {True: "better than", False: "worse than"}[row["high"] < 0] if row["low"] > 0 or row["high"] < 0 else "did not beat"
-        assert f"SimCLR, {name}: {won} random weights" in text
+    for name in ("ridge regression on the frozen encoder", "fine-tuned network"):  # two draws give no interval
+        assert f"This one pretraining of SimCLR, {name}: no verdict against random weights" in text
     sizes, unknown = tested.groupby("split").size(), tested[tested["diameter"].isna()].groupby("split").size()
     counts = [(int(unknown.get(part, 0)), sizes[part]) for part in ("train", "val", "test")]
     assert "No number (images) " + " ".join(f"{n} ({100 * n / of:.0f} %)" for n, of in counts) in text

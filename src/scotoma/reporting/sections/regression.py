@@ -73,7 +73,6 @@ def name_uses(rows: pd.DataFrame) -> list[str]:
 def _describe_study(study: pd.DataFrame, tables: list[tuple[str, Table, str]], sheets: Sheets) -> Table:
     """Tables, figure and verdicts of a study."""
     mae, differences = study[study["metric"] == "mae"], study[study["metric"] == "mae_difference"]
-    differences = differences[differences["reference"] == "random"] if "reference" in differences else differences
     shares = sorted(set(mae["fraction"]))
     tenth = nearest_tenth(shares)
     pairs, beside = name_pairs(differences, NAMES)

@@ -30,7 +30,6 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     single = rows[rows["fraction"].isna()]
     study = rows[rows["fraction"].notna() & rows["seed"].isna()]
     dice, differences = (study[(study["metric"] == name) & study["class"].isna()] for name in ("dice", "dice_difference"))
-    differences = differences[differences["reference"] == "random"] if "reference" in differences else differences
     columns = sorted(set(dice["fraction"]))
     names = dict.fromkeys(dice["label"], "method") | dict.fromkeys(dice.loc[dice["method"] == "random", "label"], "random")
     pairs, beside = name_pairs(differences)
