@@ -105,7 +105,9 @@ def coded(secret: str) -> tuple[bytes, ...]:
 def leaks(root: Path) -> list[tuple[str, str]]:
     """(file, secret) for every secret found below a folder, in any usual encoding."""
     found, codes = [], {secret: coded(secret) for secret in NEEDLES}
-    for path in (p for p in root.rglob("*") if p.is_file() and p.name != "jobs.jsonl"):  # what is still to be decoded, see below
+    own = {p for p in root.rglob("*") if p.name == "jobs.jsonl" or p.match("cache/index/*.csv")}  # what names files, for its owner
+    assert all(p.stat().st_mode & 0o777 == 0o600 for p in own)
+    for path in (p for p in root.rglob("*") if p.is_file() and p not in own):
         for text in (str(path.relative_to(root)).encode(), *texts(path)):
             lower = text.lower()
             found += [(str(path.relative_to(root)), s) for s, code in codes.items() if any(c in lower for c in code)]
@@ -211,6 +213,7 @@ def test_nothing_that_names_a_patient_is_in_any_output(
             f"evaluate {out}/model --data {out}/store --target dx --out {out}/tested",
             f"evaluate {out}/model --data {data} --target dx --with explain,retrieval,subgroups --out {out}/explained {joined}",
             f"embed {out}/encoder --data {data} --out {out}/features.parquet {joined}",
+            f"evaluate {out}/model --data {data} --target dx --join_key --out {tmp_path}/apart {joined}",
             f"report {out}/encoder {out}/model {out}/tested {out}/explained",
         ],
         capfd,
@@ -230,6 +233,15 @@ def test_nothing_that_names_a_patient_is_in_any_output(
     }
     assert list(out.rglob("explain-*.dcm")), "explanations of DICOM images come as DICOM"
     assert leaks(out) == []
+    for path in (out / "cache" / "index").iterdir():
+        wrong = pd.read_csv(path).dropna(subset="error")["file"]
+        assert [name.rpartition("-")[2].partition(".")[0] for name in wrong] == [
+            "7",
+            "8",
+        ]  # unreadable files have their names there
+    asked_for = pd.read_parquet(tmp_path / "apart" / "predictions" / "metrics.parquet")  # on request alone, and in no other file
+    assert asked_for["join_key"].str.startswith("FILEQ55-").all()
+    assert {name for name, _ in leaks(tmp_path / "apart")} == {"predictions/metrics.parquet"}
     kept = pd.read_parquet(out / "store" / "table.parquet")
     assert kept["patient"].nunique() == 20
     assert {"sex", "age", "site", "dx", "dx_shares"} <= set(kept.columns)

@@ -41,16 +41,20 @@ def test_the_verbs_from_images_to_a_tested_classifier(grey_folder, tmp_path: Pat
         assert {"head.weight", "head.bias"} <= set(file.keys())
     rows = read_rows(frozen)
     auroc = next(r["value"] for r in rows if r["metric"] == "auroc")
-    first, data_line, device, following = frozen.summary.splitlines()
+    first, data_line, index, device, following = frozen.summary.splitlines()
     assert re.fullmatch(
         rf"validation: auroc {auroc:.3f} \(95 % interval \S+ to \S+, 32 images\); choices were made by these images: no test", first
     )
     parts = "32 training, 32 validation, 32 test (held out)"
     assert data_line == f"data: 96 images of 96 near-duplicate groups: {parts}; the table's own split"
-    assert device.startswith("device: ") and following == f"next: scotoma evaluate {frozen} {data}"
+    assert (
+        Path(index.split()[1]).is_file()
+        and device.startswith("device: ")
+        and following == f"next: scotoma evaluate {frozen} {data}"
+    )
     of_encoder = encoder.summary.splitlines()
     assert re.fullmatch(r"pretrained: resnet10t by simclr on 32 images, 2 steps of 8 in \d+\.\d minutes", of_encoder[0])
-    assert of_encoder[1] == data_line and of_encoder[3] == f"next: scotoma finetune {data} --target COLUMN --encoder {encoder}"
+    assert of_encoder[1] == data_line and of_encoder[4] == f"next: scotoma finetune {data} --target COLUMN --encoder {encoder}"
     assert {r["split"] for r in rows} == {"val"} and {r["n"] for r in rows} == {32} and {r["labels"] for r in rows} == {32}
 
     tuned = finetune(

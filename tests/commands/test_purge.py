@@ -25,7 +25,7 @@ from scotoma.data import encoder_header, provenance, sources, withdrawal
 from scotoma.data.evaluated_images import note
 from scotoma.data.patient_rows import rows_of
 from scotoma.data.pseudonyms import key_id, load_key, pseudonym
-from scotoma.data.store import store
+from scotoma.data.store import image_index, store
 from scotoma.errors import RunError, UsageError
 from scotoma.models import encoders
 from scotoma.reporting.build import build
@@ -81,8 +81,9 @@ def test_everything_that_holds_a_patient_is_named(left: Path, capsys: pytest.Cap
         "nameless": ("run", 1, {"test": 1}),
         "features.parquet": ("embeddings", 2, {}),
         cache: ("cache", 2, {}),
+        f"{cache}.csv": ("index", 2, {}),
     }
-    assert set(found([str(left / "runs" / "without")])) == {cache}
+    assert set(found([str(left / "runs" / "without")])) == {cache, f"{cache}.csv"}
     assert main(["find", PATIENT]) == 0
     printed = capsys.readouterr()
     assert "run         runs/with  2 images (1 train, 1 val)" in printed.out
@@ -99,7 +100,7 @@ def test_a_damaged_record_hides_no_other(left: Path, capsys: pytest.CaptureFixtu
 
 
 def test_an_identifier_is_read_from_standard_input(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for text, count in ((f"{PATIENT}\n", 5), (f"\n  {PATIENT} \np0\n", 6)):
+    for text, count in ((f"{PATIENT}\n", 6), (f"\n  {PATIENT} \np0\n", 7)):
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
         assert len(scotoma.find("-", quiet=True)) == count
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
@@ -150,6 +151,9 @@ def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: py
     assert done["cache"] == "removed"
     assert done["run"] == "marked as holding a withdrawn patient, pages and figures that may show the patient removed"
     assert not any((left / "cache" / "stores").iterdir())
+    (index,) = (left / "cache" / "index").iterdir()
+    assert done["index"] == "rewritten without the patient" and index.stat().st_mode & 0o777 == 0o600
+    assert image_index.read(index)["file"].tolist() == [str(left / f"{k}.png") for k in range(12) if k not in (4, 5)]
     dataset, opened = store.prepare(sources.load("runs/store"), 16, quiet=True)
     assert dataset.table["row"].tolist() == [0, 1, 2, 3, *range(6, 12)]
     others = np.isin(np.arange(12), (4, 5), invert=True)
@@ -205,7 +209,7 @@ def test_a_run_that_is_being_written_is_left_and_said(left: Path, capsys: pytest
     run = Run.open(Path("runs/with"), "pretrain", {"data": "table.csv"}, overwrite=True)
     pd.DataFrame({"row": [0], "patient": [pseudonym(PATIENT, load_key())], "split": "train"}).to_parquet(run.path / "used.parquet")
     assert main(["purge", PATIENT, "--yes", "--runs"]) == 1
-    assert "2 of 5 are in use (runs/with): purge again when those runs have ended" in capsys.readouterr().err
+    assert "2 of 6 are in use (runs/with): purge again when those runs have ended" in capsys.readouterr().err
     run.finish()
     assert main(["purge", PATIENT, "--yes", "--runs"]) == 0
     assert not Path("runs/with").exists()
@@ -363,7 +367,9 @@ def test_all_slices_of_a_volume_go_where_one_is_known_to_be_his(
     assert his.sum() == 7
     pixels = np.array(store.open_store(Path("stores/hip")).pixels)
     caches = {p.name for p in (tmp_path / "cache" / "stores").iterdir()}
-    known = {Path(r["path"]).name: (r["kind"], r["images"]) for r in scotoma.find("b", ["stores"], quiet=True)}
+    every = scotoma.find("b", ["stores"], quiet=True)
+    assert {r["images"] for r in every if r["kind"] == "index"} == {7, 1}
+    known = {Path(r["path"]).name: (r["kind"], r["images"]) for r in every if r["kind"] != "index"}
     assert {k: v for k, v in known.items() if k not in caches} == {
         "hip": ("store", 7), "e.parquet": ("embeddings", 7), "audit": ("run", 1),
     }  # fmt: skip
@@ -376,7 +382,8 @@ def test_all_slices_of_a_volume_go_where_one_is_known_to_be_his(
     assert sorted(pd.read_parquet("stores/hip/table.parquet")["row"]) == np.flatnonzero(~his).tolist()
     assert sorted(pd.read_parquet("stores/e.parquet")["row"]) == np.flatnonzero(~his).tolist()
     shutil.rmtree("stores/audit")  # where nothing names him, the volume's own path does
-    assert [r["images"] for r in scotoma.find("data/case_2.nii.gz", ["stores"], quiet=True)] == [7, 7]
+    by_path = scotoma.find("data/case_2.nii.gz", ["stores"], quiet=True)
+    assert [r["images"] for r in by_path if r["kind"] != "index"] == [7, 7]
 
 
 def test_what_belongs_to_a_row_of_his_is_his_unless_it_names_another_patient() -> None:

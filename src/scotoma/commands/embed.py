@@ -20,6 +20,7 @@ def embed(
     target: list[str] | None = None,
     rows: Literal["train", "val", "test", "all"] = "all",
     encoder: str | None = None,
+    join_key: bool = False,
     strict: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -44,6 +45,8 @@ def embed(
         target: columns of the table to copy beside the features; by default the model's targets.
         rows: images to embed: those of one part of the split, or all.
         encoder: name of the network, for a file of another program, which does not state it.
+        join_key: write a column `join_key`, what your own table calls each image (the value of `--on`, else the file's path); it
+            may name a patient.
         strict: stop at an unreadable image instead of leaving it out.
         overwrite: replace the file `out`.
         quiet: no progress bar.
@@ -72,5 +75,5 @@ def embed(
     from scotoma.data import sources
     from scotoma.models.embedding import write_features
 
-    write_features(path, run, sources.load(**vars(source)), target, rows, strict, quiet, encoder)
+    write_features(path, run, sources.load(**vars(source)), target, rows, strict, quiet, encoder, join_key)
     return path

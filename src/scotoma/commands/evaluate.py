@@ -24,6 +24,7 @@ def evaluate(
     fractions: list[float] | None = None,
     seeds: int = 3,
     keep_identity: bool = False,
+    join_key: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Rows:
@@ -41,6 +42,8 @@ def evaluate(
         fractions: label fractions for probes, separated by commas; by default 1.
         seeds: number of label draws at each fraction below 1.
         keep_identity: keep the patient's identity in explanations written as DICOM; by default a pseudonym replaces it.
+        join_key: write into the predictions what your own table calls each image (the value of `--on`, else the file's path); it
+            may name a patient.
         overwrite: replace the finished run in `out`.
         quiet: no progress bar.
 
@@ -63,6 +66,7 @@ def evaluate(
     stage("importing torch", quiet)
     from scotoma.data import encoder_header
     from scotoma.data.datamodule import data_rows, gather
+    from scotoma.data.store import image_index, store
     from scotoma.models import encoders
     from scotoma.studies.evaluation import (
         carry_out,
@@ -100,6 +104,8 @@ def evaluate(
     if data_module.target is None:
         raise UsageError("name what to predict with --target")
     label_columns.warn(data_module, info.method)
+    if join_key:  # that it can be told, before anything is computed
+        image_index.join_keys(store.cache_folder(), data_module.store.path, data_module.rows[:1])
     require_tested(data_module)
     if of_the_model and not numbers:
         warn_other_classes(data_module)
@@ -127,6 +133,7 @@ def evaluate(
         seeds,
         info.method["name"],
         keep_identity,
+        join_key,
     )
     chosen = evaluators or ["linear" if head is None else context.task.evaluator]
     notice(data_module.dataset.name, f"tested on {len(context.test)} labelled images: {data_module.rule}")
@@ -151,5 +158,7 @@ def evaluate(
             notice(data_module.dataset.name, f"--with {', '.join(faults)} failed{kept and '; ' + kept}")
             raise next(iter(faults.values()))
         raise UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
+    if (index := image_index.path_of(store.cache_folder(), data_module.store.path)).exists():
+        stage(f"row ids and files, on this machine alone: {index}", quiet)
     stage(f"{len(found)} rows are in {opened.path / 'rows.jsonl'}; a page of them: scotoma report {opened.path}", quiet)
     return Rows(found)

@@ -47,14 +47,15 @@ def purge(
     if patient is not None and cache:
         raise UsageError("--cache empties the whole cache and excludes a patient, of whom the cache is always searched")
     from scotoma.commands.find import located
-    from scotoma.data.store import caches
+    from scotoma.data.store import caches, image_index
     from scotoma.data.store.store import cache_folder
-    from scotoma.data.withdrawal import CACHE, RUN, UNFINISHED, Holding
+    from scotoma.data.withdrawal import CACHE, INDEX, RUN, UNFINISHED, Holding
     from scotoma.run_folder import REPLACED, read_config
 
     found, names = located(patient, where) if patient is not None else ([], set())
     if cache:
         found = [Holding(CACHE, path, 0) for path in caches.stores(cache_folder() / "stores")]
+        found += [Holding(INDEX, path, 0) for path in sorted((cache_folder() / image_index.FOLDER).glob("*.csv"))]
     found += [
         Holding(UNFINISHED, path, 0) for path in caches.list_unfinished(cache_folder() / "stores")
     ]  # whose images is not known
@@ -63,7 +64,7 @@ def purge(
         config = read_config(holding.path)
         config_file = holding.path / "config.yaml"
         retrain.append(f"scotoma {config.get('command', 'pretrain')} --config {config_file} --out {holding.path} --overwrite")
-    words = _words(yes, runs)
+    words = _words(yes, runs) | ({INDEX: "removed" if yes else "remove"} if cache else {})
     rows, busy = [], []
     caches.release()
     for holding in found:
@@ -91,13 +92,13 @@ def purge(
 
 def _words(done: bool, runs: bool) -> dict[str, str]:
     """What is to be done with each kind of finding, or what was done."""
-    from scotoma.data.withdrawal import CACHE, EMBEDDINGS, RUN, STORE, UNFINISHED, WEIGHTS
+    from scotoma.data.withdrawal import CACHE, EMBEDDINGS, INDEX, RUN, STORE, UNFINISHED, WEIGHTS
 
     removing, rewriting = ("removed", "rewritten without the patient") if done else ("remove", "rewrite without the patient")
     pages = "pages and figures that may show the patient"
     marking = f"marked as holding a withdrawn patient, {pages} removed" if done else ""
     marking = marking or f"mark as holding a withdrawn patient, and remove {pages}"
-    words = dict.fromkeys((CACHE, UNFINISHED), removing) | dict.fromkeys((STORE, EMBEDDINGS), rewriting)
+    words = dict.fromkeys((CACHE, UNFINISHED), removing) | dict.fromkeys((STORE, EMBEDDINGS, INDEX), rewriting)
     return words | {RUN: removing if runs else marking, WEIGHTS: removing if runs else "left: weights cannot forget"}
 
 
@@ -108,7 +109,7 @@ def _take_out(holding: Any, names: set[str], runs: bool) -> None:
         Busy: another process uses it.
     """
     from scotoma.data import withdrawal
-    from scotoma.data.store import caches
+    from scotoma.data.store import caches, image_index
 
     if not holding.path.exists():
         return  # went with the run that it lay in
@@ -116,6 +117,10 @@ def _take_out(holding: Any, names: set[str], runs: bool) -> None:
         caches.remove(holding.path)
     elif holding.kind == withdrawal.UNFINISHED:
         caches.remove_unfinished(holding.path)
+    elif holding.kind == withdrawal.INDEX and not names:
+        holding.path.unlink()
+    elif holding.kind == withdrawal.INDEX:
+        image_index.take_out(holding.path, holding.rows)
     elif holding.kind == withdrawal.EMBEDDINGS:
         withdrawal.take_out_of_embeddings(holding)
     elif holding.kind == withdrawal.STORE:

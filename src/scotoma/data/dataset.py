@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class Dataset:
     store: Path | None = None  # set where the images lie prepared already
     display: read.Display = read.AS_STORED  # how stored values become grey levels
     plain: bool = False  # identifiers are as they came, no hashes: inside ``load``, and for `scotoma split`
+    keys: Mapping[str, str] = field(default_factory=dict)  # image_path -> what the spreadsheet that was joined calls the image
     spelled: pd.DataFrame | None = None  # of a plain one: the file's own cells, for `scotoma split`, which writes them again
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from scotoma import files
 from scotoma.data.splits import splits, units
+from scotoma.data.store import image_index, store
 from scotoma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def save_predictions(folder: Path, name: str, context: Any) -> None:
         "content": splits.contents(context.dataset, context.store),
         "split": context.split.of,
     })  # fmt: skip
+    if context.join_key:
+        about["join_key"] = image_index.join_keys(store.cache_folder(), context.store.path, about["row"].to_numpy())
     parts = []
     for of_model in context.predictions:
         part = about.iloc[of_model.positions].reset_index(drop=True)

@@ -81,11 +81,11 @@ def read(
         combined = combine(dataset.name, dataset.table, named.to_numpy(), annotators)
         dataset = replace(dataset, table=combined, spelled=dataset.spelled if len(combined) == len(dataset) else None)
     if labels is not None:
-        joined, new = joining.join(
+        joined, new, keys = joining.join(
             dataset.name, dataset.table, dataset.plain, Path(labels).expanduser(), on, annotators, missing or ()
         )
         spelled = None if dataset.spelled is None else dataset.spelled.drop(columns=[*new], errors="ignore")
-        dataset = replace(dataset, table=joined, spelled=spelled)
+        dataset = replace(dataset, table=joined, keys=keys, spelled=spelled)
     elif on is not None:
         raise UsageError("--on names a column of the spreadsheet: give it with --labels")
     if dataset.table.empty:

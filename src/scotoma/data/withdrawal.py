@@ -22,7 +22,7 @@ from scotoma.data.dataset import TABLE
 from scotoma.data.evaluated_images import TESTED, take_out_predictions
 from scotoma.data.patient_rows import OF_TABLE, OWNER, PEOPLE, count_unnamed, rows_of
 from scotoma.data.provenance import Record
-from scotoma.data.store import caches
+from scotoma.data.store import caches, image_index
 from scotoma.data.store.store import MASK_ROW, MASKS_FOLDER
 from scotoma.errors import UsageError, notice, number
 from scotoma.run_folder import USED
@@ -30,7 +30,7 @@ from scotoma.run_folder import USED
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN, STORE, CACHE, EMBEDDINGS, WEIGHTS = "run", "store", "cache", "embeddings", "weights"
+RUN, STORE, CACHE, EMBEDDINGS, WEIGHTS, INDEX = "run", "store", "cache", "embeddings", "weights", "index"
 UNFINISHED = "unfinished"  # what a killed build left in the cache
 _LONGEST = 2**26  # bytes of a safetensors file's header
 PAGES = ("figures/*", "**/*.html", "**/*.png", "**/*.dcm")  # of a run: what may show his images, whatever evaluator made it
@@ -41,7 +41,8 @@ class Holding:
     """A file or folder that holds images of the patient, or what was made of them.
 
     Args:
-        kind: run, store, cache, embeddings, or weights (an encoder or model file whose record names him).
+        kind: run, store, cache, embeddings, weights (an encoder or model file whose record names him), or index (which file each
+            row of a store is).
         path: where it lies.
         images: how many of his there are; 0 where that is not known.
         splits: how many of them on which side, where it is known.
@@ -128,6 +129,13 @@ def _tables(root: Path, cache: bool) -> Iterable[tuple[str, Path, pd.DataFrame]]
     import pandas as pd
     from pyarrow import parquet
 
+    for path in (root / image_index.FOLDER).glob("*.csv") if cache else ():
+        try:
+            found = image_index.read(path)
+            key = identity.load_key()
+            yield INDEX, path, found.assign(file=[identity.pseudonym(name, key) for name in found["file"]])
+        except (OSError, ValueError, KeyError, UsageError):
+            notice(str(path), "damaged: whom it names cannot be searched")
     for folder, inner, names in os.walk(root):
         here = Path(folder)
         names = [name for name in names if name.endswith((".json", ".parquet")) and (here / name).is_file()]  # no pipes

@@ -45,6 +45,7 @@ class Context:
         seeds: label draws.
         name: of the method that made the encoder, ``random`` for none.
         keep_identity: whether DICOM results carry the patient's identity, and not a pseudonym.
+        join_key: whether predictions carry what the user's own table calls each image.
     """
 
     encoder: nn.Module
@@ -58,6 +59,7 @@ class Context:
     seeds: int = 1
     name: str = "random"
     keep_identity: bool = False
+    join_key: bool = False
     predictions: list[Predictions] = field(default_factory=list, init=False, repr=False)
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 

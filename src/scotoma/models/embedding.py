@@ -17,7 +17,7 @@ from scotoma.data.datamodule import Source
 from scotoma.data.dataset import SPLITS
 from scotoma.data.sources import IDENTIFIERS
 from scotoma.data.splits import splits
-from scotoma.data.store import store
+from scotoma.data.store import image_index, store
 from scotoma.errors import RunError, UsageError, notice, stage
 from scotoma.models import pretrained_weights
 
@@ -40,6 +40,7 @@ def write_features(
     strict: bool,
     quiet: bool,
     encoder: str | None = None,
+    join_key: bool = False,
 ) -> None:
     """Decode and embed; the other arguments are those of ``scotoma embed``.
 
@@ -63,7 +64,10 @@ def write_features(
     notice(dataset.name, overlap.sentence("embedded images", f"the encoder {Path(run).name}"))
     metadata = source.record.statement() | {"overlap": overlap.value, "overlap_reasons": list(overlap.reasons)}
     stage("extracting the features", quiet)
-    _write(path, _columns(dataset, opened, sides, wanted).iloc[chosen], run, info, opened, metadata)
+    columns = _columns(dataset, opened, sides, wanted)
+    if join_key:
+        columns["join_key"] = image_index.join_keys(store.cache_folder(), opened.path, columns["row"].to_numpy())
+    _write(path, columns.iloc[chosen], run, info, opened, metadata)
 
 
 def _sides(dataset: dataset_.Dataset, opened: store.Store, earlier: dict[str, str]) -> np.ndarray:

@@ -11,6 +11,7 @@ from scotoma.arguments import DataArgs
 from scotoma.data.datamodule import DataModule
 from scotoma.data.dataset import SPLITS
 from scotoma.data.splits.units import count_of
+from scotoma.data.store import image_index, store
 from scotoma.errors import number
 from scotoma.result import interval_text
 from scotoma.run_folder import Row, hardware
@@ -26,7 +27,9 @@ def describe(results: Sequence[str], data_module: DataModule, following: str) ->
         data_module: the images.
         following: the next command.
     """
-    return "\n".join([*results, f"data: {_split(data_module)}", f"device: {_device()}", f"next: {following}"])
+    index = image_index.path_of(store.cache_folder(), data_module.store.path)
+    where = [f"index: {index} (which file each row id is; on this machine alone)"] if index.exists() else []
+    return "\n".join([*results, f"data: {_split(data_module)}", *where, f"device: {_device()}", f"next: {following}"])
 
 
 def score(rows: Sequence[Row], metric: str) -> str:

@@ -25,7 +25,7 @@ SHOWN = 3  # rows that name no image, by their number
 
 def join(
     name: str, table: pd.DataFrame, plain: bool, path: Path, on: str | None, annotators: str | None, missing: Sequence[str] = ()
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
     """Join a spreadsheet to a table of images.
 
     A column of the table that is named ``on`` goes before the levels of the images' paths. Columns of the spreadsheet replace the
@@ -41,7 +41,7 @@ def join(
         missing: words that mean a missing cell.
 
     Returns:
-        The table, and the columns that it has of the spreadsheet.
+        The table, the columns that it has of the spreadsheet, and image_path -> what the spreadsheet calls the image.
 
     Raises:
         UsageError: no such column; an image that two rows name; a row that names images in two folders; no image is named.
@@ -108,7 +108,10 @@ def join(
     else:
         frame, groups = _one_row_each(path.name, on, frame.drop(columns="frame" if by_frame else []), groups)
     position = _positions(groups, place)
-    return _add_columns(table, frame, position, on, own, path.parent)
+    names = np.array([*keys, None], object)[found.keys]
+    paths = table["image_path"] if "image_path" in table.columns else ()
+    called = {str(image): str(name) for image, name in zip(paths, names, strict=False) if name is not None}
+    return *_add_columns(table, frame, position, on, own, path.parent), called
 
 
 def _column(path: Path, frame: pd.DataFrame, on: str) -> str:

@@ -28,7 +28,7 @@ from scotoma.data.dataset import Dataset
 from scotoma.data.io import read, text_detector
 from scotoma.data.io.sampling import spread
 from scotoma.data.io.text_detector import MISSING
-from scotoma.data.store import builder, caches, looking
+from scotoma.data.store import builder, caches, image_index, looking
 from scotoma.errors import RunError, UsageError, notice
 
 if TYPE_CHECKING:
@@ -365,8 +365,11 @@ def _readable(dataset: Dataset, store: Store, strict: bool, skip_empty: bool) ->
     facts = store.facts.iloc[table["row"]].reset_index(drop=True)
     bad = facts["error"].notna().to_numpy()
     message = builder.refuse_unreadable(facts, dataset.name, strict)
+    index = None
+    if dataset.store is None:
+        index = image_index.write(cache_folder(), store.path, dataset, facts)
     if message:
-        print(f"{message}; left out, listed in {store.path / 'facts.parquet'}", file=sys.stderr)
+        print(f"{message}; left out, listed in {index or store.path / 'facts.parquet'}", file=sys.stderr)
     for line in store.notices:
         notice(dataset.name, line)
     if dataset.store is None and (several := _several(table, facts[~bad])):
