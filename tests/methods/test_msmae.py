@@ -136,6 +136,11 @@ def test_what_the_class_token_looks_at_most_is_masked_the_next_thrown() -> None:
     assert torch.equal(method.draw(views, batch)[1].sort(1).values, (row * 4 + 3 - column)[:, :MASKED].sort(1).values)
 
 
+def test_the_published_preset() -> None:
+    paper = MSMAE.settings(MSMAE.reference["method_args"])
+    assert (paper["warmup_epochs"], paper["attention_interval"], paper["mask_ratio"], paper["throw_ratio"]) == (40, 40, 0.45, 0.3)
+
+
 def test_masks_are_drawn_in_proportion_and_anew_each_epoch() -> None:
     """The first of a draw: as often as its share of the weights."""
     method = msmae(inputs(images=4000), mask_ratio=0.07, throw_ratio=0.5)

@@ -171,6 +171,9 @@ def test_the_agent_learns_the_error_of_a_unit() -> None:
 def test_the_next_task_asks_for_pairs() -> None:
     assert SimMIM.requirements(SimMIM.settings({})).pairs == ""
     assert SimMIM.requirements(SimMIM.settings({"next_task": True})).pairs == "next:study"
+    named = SimMIM.settings({"next_task": True, "next_column": "patient"})
+    assert SimMIM.requirements(named).pairs == "next:patient"
+    assert SimMIM.requirements({"next_task": True}).pairs == "next:study"  # in the header of an earlier version
     assert "paired view" not in views_of(simmim())
 
 

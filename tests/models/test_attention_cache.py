@@ -51,9 +51,19 @@ def test_a_map_is_the_class_tokens_row_of_the_whole_attention_matrix() -> None:
         encoder.eval()(plain(images, SIZE, (0.4,), (0.2,)))
     q, k, _ = seen[0].view(3, 1 + GRID**2, 3, 3, 16).permute(2, 0, 3, 1, 4)
     matrix = (q @ k.transpose(2, 3) / math.sqrt(16)).softmax(3)  # (B, heads, tokens, tokens)
-    expected = matrix.mean(1)[:, 0, 1:]
+    heads = matrix[:, :, 0, 1:].reshape(9, -1)  # each head from 0 to 1, as published
+    expected = torch.stack([(row - min(row)) / (max(row) - min(row)) for row in heads]).view(3, 3, -1).mean(1)
     torch.testing.assert_close(found, expected / expected.mean(1, keepdim=True), atol=1e-5, rtol=1e-5)
     assert found.std() > 1e-3
+
+
+def test_a_head_that_attends_to_all_patches_alike_weighs_them_alike() -> None:
+    encoder = vit()
+    attention = encoder.blocks[-1].attn
+    with torch.no_grad():
+        attention.qkv.weight.zero_()
+        attention.qkv.bias.zero_()
+    torch.testing.assert_close(maps_of().take(encoder, draw_images(2)), torch.ones(2, GRID**2))
 
 
 def test_the_whole_image_gives_the_map_back() -> None:

@@ -218,6 +218,9 @@ def test_the_strength_of_jitter_bounds_what_is_sampled() -> None:
     assert stats.kstest(params["contrast"].numpy(), stats.uniform(0.7, 0.6).cdf).pvalue > 1e-3
     assert params["gamma"].min() >= 0.7 - 1e-6 and params["gamma"].max() <= 1 / 0.7 + 1e-5
     assert abs(params["gamma"].log().mean()) < 0.01  # as often darker as lighter
+    strong = raw(jitter=0.8).sample(KeyedRNG(0, 0, torch.arange(20_000)))  # gamma follows up to 0.4
+    assert 0.6 <= strong["gamma"].min() < 0.601 and 1.66 < strong["gamma"].max() <= 1 / 0.6 + 1e-5
+    assert strong["contrast"].min() < 0.21 and strong["contrast"].max() > 1.79
     blurred = params["sigma"] > 0
     assert abs(blurred.double().mean() - 0.25) < 0.015
     assert params["sigma"][blurred].min() >= 0.5 and params["sigma"].max() <= 1.0

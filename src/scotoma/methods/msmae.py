@@ -25,14 +25,15 @@ class MSMAE(Method):
 
     "Supervised attention-driven masking": labels teach the class token to look at lesions, and what it looks at is masked, so that
     the encoder has to learn the tissue there. An image's patches are drawn without replacement in proportion to the attention of
-    the last block's class token on the whole image, seen as the view is: the first are masked, to be predicted; the next are
-    thrown, neither seen nor predicted, at no cost to encoder or decoder; the rest is visible. Exports the online encoder.
+    the last block's class token on the whole image, each head's scaled from 0 to 1 before their mean, and seen as the view is: the
+    first are masked, to be predicted; the next are thrown, neither seen nor predicted, at no cost to encoder or decoder; the rest
+    is visible. Exports the online encoder.
 
     Args:
         mask_ratio: share of the patches masked once attention drives (published command: 0.45).
         throw_ratio: share thrown (published command: 0.3); before the warm-up is over these are masked too, at random (0.75).
         warmup_epochs: epochs of random masking, in which the attention learns (40 of 300 in the published settings).
-        attention_interval: epochs after which an image's map is taken anew (20).
+        attention_interval: epochs after which an image's map is taken anew (published code: 40 in pretraining).
         classification_weight: weight of the cross-entropy beside the reconstruction (0.1).
         label_free: leave out classifier and labels. The class token then learns only through what the decoder reads from it: its
             attention is that of a plain MAE, which need not be on lesions.
@@ -72,7 +73,7 @@ class MSMAE(Method):
         "epochs": 300,
         "method_args": {
             "warmup_epochs": 40,
-            "attention_interval": 20,
+            "attention_interval": 40,
             "decoder_dim": 512,
             "decoder_depth": 8,
             "decoder_heads": 16,

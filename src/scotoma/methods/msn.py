@@ -49,7 +49,8 @@ class MSN(Method):
         blur: probability of blurring a view (published code: half).
 
     Both networks know the columns, so images may be sorted by these alone: ask the probe whether the encoder learned anything
-    else. They are those of the anchors' image, also where the target view is of another.
+    else. They are those of the anchors' image, also where the target view is of another. They join the features of both: known
+    to one network alone, they could not help it to give what the other gives.
 
     Small data. The target network's memory, 1 / (1 - momentum) steps, must be short beside a run of some hundred steps: 0.99 makes
     it 100. 256 prototypes, for a few thousand images; the number matters little unless it is far too small (table 12). Sinkhorn

@@ -24,7 +24,8 @@ class SimCLR(Method):
         projection_dim: width of the projection that the loss sees (section 4.2: "output dimensionality 128").
         hidden_dim: width of the projector's hidden layer; 0 for the encoder's own (section 3: "MLP with one hidden layer").
         min_scale: smallest crop, as a fraction of the image area (appendix A: 0.08; small lesions must stay inside).
-        jitter: strength of brightness, contrast and gamma changes (section 3.3: strong intensity changes are needed).
+        jitter: strength of brightness, contrast and gamma changes (section 3.3: strong intensity changes are needed; appendix A:
+            0.8, of which gamma, that the paper has not, follows up to 0.4).
         blur: probability of blurring a view (appendix A: 50 %).
         positives: the second view is of another image with the same value in this column: patient, study, or a band such as
             age:10. Others of that value in the batch stay negatives, as the method does not know them: they are few for patients

@@ -63,10 +63,15 @@ class AttentionMaps(nn.Module):
             )
 
     def take(self, encoder: nn.Module, images: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 uncropped -> (B, N) float32 of mean 1, from the encoder in eval mode."""
+        """(B, C, H, W) uint8 uncropped -> (B, N) float32 of mean 1, from the encoder in eval mode.
+
+        Each head counts from its least to its most attended patch, as published, so that a head that looks at one place does not
+        drown the others.
+        """
         training = encoder.training
         encoder.eval()
-        found = class_attention(encoder, plain(images, self.augment.size, self.augment.mean, self.augment.std))
+        seen = plain(images, self.augment.size, self.augment.mean, self.augment.std)
+        found = class_attention(encoder, seen, rescaled=True)
         encoder.train(training)
         return found / found.mean(1, keepdim=True)  # in units of the mean: float16 has its digits there
 

@@ -191,15 +191,17 @@ def map_shape(encoder: nn.Module, in_chans: int, size: int) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def class_attention(encoder: nn.Module, images: Tensor) -> Tensor:
+def class_attention(encoder: nn.Module, images: Tensor, rescaled: bool = False) -> Tensor:
     """How strongly the class token attends to each patch in the last block, mean over heads; only that one row is computed.
 
     Args:
         encoder: a timm vision transformer with a class token, in the mode that it has.
         images: (B, C, H, W).
+        rescaled: scale each head's attention from its least, 0, to its most, 1, before the mean, as MSMAE's published code does; of
+            a head that attends to all patches alike each is 1.
 
     Returns:
-        (B, N) float32, non-negative; sums to 1 less what the prefix tokens get.
+        (B, N) float32, non-negative; if not rescaled it sums to 1 less what the prefix tokens get.
     """
     vit: Any = encoder
     tokens = vit.norm_pre(embed(encoder, images))
@@ -210,7 +212,11 @@ def class_attention(encoder: nn.Module, images: Tensor) -> Tensor:
     qkv = attention.qkv(x).view(batch, count, 3, attention.num_heads, -1)
     q, k = attention.q_norm(qkv[:, 0, 0]), attention.k_norm(qkv[:, :, 1])  # (B, heads, d), (B, tokens, heads, d)
     logits = torch.einsum("bhd,bthd->bht", q, k).float() * attention.scale
-    return logits.softmax(2).mean(1)[:, vit.num_prefix_tokens :]
+    heads = logits.softmax(2)[:, :, vit.num_prefix_tokens :]
+    if rescaled:
+        least, most = heads.amin(2, keepdim=True), heads.amax(2, keepdim=True)
+        heads = torch.where(most > least, (heads - least) / (most - least).clamp(min=torch.finfo(heads.dtype).tiny), 1.0)
+    return heads.mean(1)
 
 
 def stages(encoder: nn.Module) -> dict[str, int]:

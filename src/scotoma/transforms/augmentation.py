@@ -18,6 +18,7 @@ from scotoma.data.modalities import Modality
 from scotoma.errors import UsageError
 from scotoma.rng import KeyedRNG
 
+MOST_GAMMA = 0.4  # jitter of gamma
 NO_BLUR = 0.01  # standard deviation in pixels that leaves an image as it is, to the bit
 
 
@@ -33,7 +34,8 @@ class Augmentation:
         scale: smallest and largest share of the image's area that a crop keeps.
         ratio: smallest and largest width over height of a crop.
         jitter: largest change of brightness (added, in units of the full range, halved), contrast and gamma (factors 1 +- jitter);
-            in [0, 1).
+            in [0, 1). Gamma, which the papers' colour jitter has not, changes no more than at 0.4: at SimCLR's 0.8 it would be
+            from 0.2 to 5 and leave many images nearly black or white.
         blur: probability of blurring a view.
         blur_sigma: smallest and largest standard deviation of the blur, pixels of the view.
     """
@@ -78,12 +80,12 @@ class Augmentation:
             ],
             1,
         )
-        j = self.jitter
+        j, g = self.jitter, min(self.jitter, MOST_GAMMA)
         return {
             "theta": theta,
             "brightness": rng.uniform("brightness", low=-j / 2, high=j / 2),
             "contrast": rng.uniform("contrast", low=1 - j, high=1 + j),
-            "gamma": rng.uniform("gamma", low=math.log(1 - j), high=-math.log(1 - j)).exp(),
+            "gamma": rng.uniform("gamma", low=math.log(1 - g), high=-math.log(1 - g)).exp(),
             "hue": rng.uniform("hue", 3, low=1 - self.kind.hue, high=1 + self.kind.hue),
             "sigma": rng.uniform("sigma", low=self.blur_sigma[0], high=self.blur_sigma[1]) * (rng.uniform("blurred") < self.blur),
         }
