@@ -2,8 +2,8 @@
 
 Each side trains for the steps that its pace (results/peers_rates.json, measured alone) allows in the same wall-clock time, whatever
 else the machine does meanwhile. The same network and training images, lightly once with Scotoma's batch size, optimiser and
-schedule, and once with its examples'; linear probes on the same test rows with the same label draws; differences bootstrapped over
-near-duplicate groups and draws. Resumable: a network that lies under ``--runs`` is not trained again.
+schedule, and once with its examples'; linear probes on the same test rows with the same label draws; differences with intervals
+over near-duplicate groups and draws. Resumable: a network that lies under ``--runs`` is not trained again.
 """
 
 from __future__ import annotations
@@ -91,39 +91,35 @@ def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray
 
 
 def compare(names: list[str], runs: Path, draws: int) -> list[dict[str, Any]]:
-    """Rows of differences (Scotoma less lightly) a method, side and fraction, and of their mean over methods (joint resamples)."""
-    from scotoma.metrics.bootstrap import bootstrap_weights, interval
+    """Rows of differences (Scotoma less lightly) a method, side and fraction, and of their mean over methods."""
     from scotoma.metrics.classification import score
+    from scotoma.metrics.intervals import Support, leave_out, over_draws
 
     rows: list[dict[str, Any]] = []
-    samples: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
+    samples: dict[str, list[list[np.ndarray]]] = {side: [] for side in SIDES}
+
+    def of(differences: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+        found = over_draws(differences, "difference", Support.of(groups))
+        return {"difference": found["value"], "low": found["low"], "high": found["high"], "draws": found["draws"]}
+
     for name in names:
         ours, y, groups = probes(runs / name, draws)
-        weights = np.pad(bootstrap_weights(groups), ((1, 0), (0, 0)), constant_values=1)
+        weights = leave_out(groups, len(y))
         for side in SIDES:
             theirs, same, _ = probes(runs / f"{name}-{side}.safetensors", draws)
             assert np.array_equal(y, same)
-            of_name = []  # below, scores are (2, 1 + R, draws)
+            of_name = []  # below, scores are (2, 1 + B, draws)
             for fraction, a, b in zip(FRACTIONS, ours, theirs, strict=True):
                 scores = np.stack([np.stack([score("auroc", y, p, weights) for p in one], 1) for one in (a, b)])
-                picks = np.random.default_rng([0, 1]).integers(len(a), size=(len(weights) - 1, len(a)))
-                difference = scores[0] - scores[1]
-                of_name.append(np.append(difference[0].mean(), np.take_along_axis(difference[1:], picks, 1).mean(1)))
-                rows.append(
-                    {"method": name, "side": side, "fraction": fraction, "scotoma": float(scores[0, 0].mean()),
-                     "lightly": float(scores[1, 0].mean()), "draws": len(a), **told(of_name[-1], interval)}
-                )  # fmt: skip
-            samples[side].append(np.stack(of_name))
+                of_name.append(scores[0] - scores[1])
+                values = {"scotoma": float(scores[0, 0].mean()), "lightly": float(scores[1, 0].mean())}
+                rows.append({"method": name, "side": side, "fraction": fraction, **values, **of(of_name[-1], groups)})
+            samples[side].append(of_name)
     for side, of_side in samples.items():
-        for fraction, sample in zip(FRACTIONS, np.mean(of_side, 0), strict=True):
-            rows.append({"method": "mean", "side": side, "fraction": fraction, "draws": draws, **told(sample, interval)})
+        for k, fraction in enumerate(FRACTIONS):
+            mean = np.mean([of_name[k] for of_name in of_side], 0)
+            rows.append({"method": "mean", "side": side, "fraction": fraction, **of(mean, groups)})
     return rows
-
-
-def told(sample: np.ndarray, interval: Any) -> dict[str, float]:
-    """A difference, the first of a sample, and its interval by the rest."""
-    low, high = interval(sample[1:])
-    return {"difference": float(sample[0]), "low": low, "high": high}
 
 
 def quality(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from cells import NAMES, RESULTS, cell
@@ -292,7 +293,26 @@ def segmentation_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def coverage_table() -> str:
+    """Coverage of intervals by kind and metric over cells, and the most that were missed on the better side."""
+    titles = ("target", "metric", "patients", "cells", "held: least", "median", "most", "missed on the better side: most")
+    groups: dict[tuple[str, bool, str], list[dict[str, Any]]] = {}
+    for row in read("coverage"):
+        groups.setdefault((row["kind"], row["few"], row["metric"]), []).append(row)
+    order = list(dict.fromkeys(kind for kind, _, _ in groups))
+    lines = ["| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|\n"]
+    for (kind, few, metric), rows in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
+        counted = [{k: 100 * r[k] / (r["held"] + r["optimistic"] + r["pessimistic"]) for k in ("held", "optimistic")} for r in rows]
+        held = sorted(c["held"] for c in counted)
+        values = (held[0], median(held), held[-1], max(c["optimistic"] for c in counted))
+        words = " | ".join(f"{value:.1f} %" for value in values)
+        names = " | ".join((kind.replace("_", " "), metric.replace("_", " "), "too few" if few else "enough"))
+        lines.append(f"| {names} | {len(rows)} | {words} |\n")
+    return "".join(lines)
+
+
 TABLES = {
+    "coverage": coverage_table,
     "peers_rates": rates_table,
     "peers_quality": quality_table,
     "beside_lightly": beside_table,

@@ -18,7 +18,7 @@ import numpy as np
 from scotoma.data.datamodule import gather
 from scotoma.data.splits import altered_copies
 from scotoma.data.splits.units import link
-from scotoma.metrics import bootstrap
+from scotoma.metrics import intervals
 from scotoma.run_folder import read_config, read_rows
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,10 +42,10 @@ def main() -> None:
             continue
         mine = predictions(run, row["evaluator"], row["method"], row.get("encoder"), row["fraction"], config["seeds"], free)
         if row["metric"] == "auroc":
-            new = bootstrap.mean_over_draws("auroc", y, mine, units)
+            new = intervals.mean_over_draws("auroc", y, mine, units)
         else:
             base = predictions(run, row["evaluator"], "random", row["encoder"], row["fraction"], config["seeds"], free)
-            new = bootstrap.paired_difference("auroc", y, mine, base, units)
+            new = intervals.paired_difference("auroc", y, mine, base, units)
         found.append({k: v for k, v in row.items() if k != "p_holm"} | new | {"n": int(free.sum())})
     (RESULTS / f"{name}_without_copies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
 

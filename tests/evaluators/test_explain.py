@@ -71,7 +71,7 @@ def test_scores_of_a_classifier_that_looks_at_the_left_half(tmp_path: Path, caps
 
     # six masks of class 1 less the absent and the missing one; saliency is even over the left half and zero to the right
     pointing, iou = (one(rows, metric, "saliency") for metric in ("pointing_game", "mask_iou"))
-    assert pointing == {"metric": "pointing_game", "explanation": "saliency", "n": 4, "value": 1, "low": 1, "high": 1}
+    assert pointing == {"metric": "pointing_game", "explanation": "saliency", "n": 4, "value": 1, "low": 1, "high": 1, "few": True}
     assert (iou["value"], iou["n"]) == (1, 4)
     assert one(rows, "pointing_game", "occlusion")["value"] == 1
     assert one(rows, "mask_iou", "random map")["value"] == pytest.approx(1 / 3, abs=0.03)  # half of each other: 1/4 over 3/4

@@ -31,17 +31,18 @@ def test_rates_are_those_of_the_models_own_threshold(tmp_path: Path) -> None:
     p = metrics.probabilities(start)[start.test][:, 1]
     y = start.target.y[start.test]
     threshold = float(np.median(p[y == 1]))
-    rows = operating.evaluate(replace(start, info=replace(start.info, thresholds=(0.5, threshold))), resamples=200)
+    rows = operating.evaluate(replace(start, info=replace(start.info, thresholds=(0.5, threshold))))
     (tn, fp), (fn, tp) = confusion_matrix(y, p >= threshold)
     expected = {"sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp), "ppv": tp / (tp + fp), "npv": tn / (tn + fn)}
     for name, value in expected.items():
         row = only(rows, metric=name, threshold=threshold, prevalence=None)
-        assert row["value"] == pytest.approx(value) and row["low"] <= row["value"] <= row["high"]  # type: ignore[operator]
+        assert row["value"] == pytest.approx(value) and row["low"] <= row["value"] <= row["high"] > row["low"]  # type: ignore[operator]
+        assert [row[k] for k in ("tp", "fp", "fn", "tn")] == [tp, fp, fn, tn]
     sens, spec = expected["sensitivity"], expected["specificity"]
     at_tenth = only(rows, metric="ppv", prevalence=0.1)["value"]
     assert at_tenth == pytest.approx(0.1 * sens / (0.1 * sens + 0.9 * (1 - spec)))
     assert {r["class"] for r in rows if "class" in r} == {"class 1"}
-    assert {r["threshold"] for r in operating.evaluate(start, 50) if r["metric"] == "sensitivity"} == {0.5}
+    assert {r["threshold"] for r in operating.evaluate(start) if r["metric"] == "sensitivity"} == {0.5}
 
 
 def test_few_test_rows_of_which_some_resamples_have_one_class_only(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_few_test_rows_of_which_some_resamples_have_one_class_only(tmp_path: Pat
     split = np.where(np.isin(np.arange(len(start.split.of)), few), start.split.of, "")
     threshold = float(np.median(metrics.probabilities(start)[few, 1]))
     start = replace(start, split=replace(start.split, of=split), info=replace(start.info, thresholds=(0.5, threshold)))
-    rows = operating.evaluate(start, resamples=200)
+    rows = operating.evaluate(start)
     rates = {name: only(rows, metric=name, prevalence=None)["value"] for name in ("sensitivity", "specificity")}
     at_tenth = only(rows, metric="npv", prevalence=0.1)["value"]
     sens, spec = rates["sensitivity"], rates["specificity"]
@@ -61,7 +62,7 @@ def test_few_test_rows_of_which_some_resamples_have_one_class_only(tmp_path: Pat
 def test_the_decision_curve_and_calibration_in_closed_form(tmp_path: Path) -> None:
     start = made(tmp_path)
     p, y = metrics.probabilities(start)[start.test][:, 1], start.target.y[start.test]
-    rows = operating.evaluate(start, resamples=50)
+    rows = operating.evaluate(start)
     t = 0.3
     treated = p >= t
     expected = (treated & (y == 1)).mean() - (treated & (y == 0)).mean() * t / (1 - t)
@@ -79,7 +80,7 @@ def test_what_local_recalibration_would_bring(tmp_path: Path) -> None:
     p, y = metrics.probabilities(start)[start.test][:, 1], start.target.y[start.test]
     y = np.where(np.random.default_rng(0).random(len(y)) < 0.2, 1 - y, y)  # so that no cut parts the classes
     start.target.y[start.test] = y
-    rows = operating.evaluate(start, resamples=50)
+    rows = operating.evaluate(start)
     after = calibration.cross_recalibrate(y, p, start.split.units[start.test])
     for name, error in (("brier", brier_score_loss), ("log_loss", log_loss)):
         expected = {False: error(y, p), True: error(y, after)}
@@ -90,7 +91,7 @@ def test_what_local_recalibration_would_bring(tmp_path: Path) -> None:
         assert change["value"] == pytest.approx(expected[True] - expected[False])
     parted = made(tmp_path / "parted")
     parted.target.y[parted.test] = metrics.probabilities(parted)[parted.test].argmax(1)
-    assert not [r for r in operating.evaluate(parted, 50) if "recalibrated" in r], "nothing to fit where a cut parts the classes"
+    assert not [r for r in operating.evaluate(parted) if "recalibrated" in r], "nothing to fit where a cut parts the classes"
 
 
 def test_the_models_temperature_changes_probabilities_and_not_their_order(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_one_answer_a_patient(tmp_path: Path) -> None:
     table.loc[table.index[-1], "patient"] = None
     y = np.arange(len(table)) // 4 % 2  # alike for all images of a patient
     several = replace(start, dataset=replace(start.dataset, table=table), target=replace(start.target, y=y))
-    rows = operating.evaluate(several, resamples=100)
+    rows = operating.evaluate(several)
     p, test = metrics.probabilities(several)[:, 1], several.test
     ids = [str(v) if isinstance(v := table["patient"].iloc[i], str) else f"alone {i}" for i in test]
     names = sorted(set(ids))
@@ -117,7 +118,7 @@ def test_one_answer_a_patient(tmp_path: Path) -> None:
     assert row["value"] == pytest.approx(roc_auc_score(truth, mean)) and row["n"] == len(names)
     single = only(rows, metric="auroc", unit="image")
     assert single["value"] == pytest.approx(roc_auc_score(y[test], p[test])) and single["n"] == len(test)
-    assert not [r for r in operating.evaluate(start, 50) if "unit" in r], "no patients, nothing to bring together"
+    assert not [r for r in operating.evaluate(start) if "unit" in r], "no patients, nothing to bring together"
     labels = replace(made(tmp_path / "labels", multilabel=True), dataset=several.dataset)
-    found = {r["aggregation"]: r for r in operating.evaluate(labels, 50) if "unit" in r}
+    found = {r["aggregation"]: r for r in operating.evaluate(labels) if "unit" in r}
     assert set(found) == {"none", "mean", "max", "noisy_or"}

@@ -62,20 +62,20 @@ def test_a_rate_that_rests_on_one_patient_has_no_interval(tmp_path: Path) -> Non
     assert math.isnan(found["sensitivity"]["low"]) and not math.isnan(found["specificity"]["low"])
     whole = {r["metric"]: r for r in metrics.evaluate(start) if "class" not in r}
     assert math.isnan(whole["sensitivity"]["low"]) and not math.isnan(whole["accuracy"]["low"])
-    decided = {r["metric"]: r for r in operating.evaluate(start, 200) if "prevalence" not in r and "threshold" in r}
+    decided = {r["metric"]: r for r in operating.evaluate(start) if "prevalence" not in r and "threshold" in r}
     assert math.isnan(decided["sensitivity"]["low"]) and not math.isnan(decided["specificity"]["low"])
 
 
 def test_patients_with_images_of_several_classes_have_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = made(tmp_path, np.arange(40) // 8)  # images of all four classes each
-    rows = operating.evaluate(start, 50)
+    rows = operating.evaluate(start)
     assert {r["class"] for r in rows} == {f"class {k}" for k in range(CLASSES)} and not [r for r in rows if "unit" in r]
     assert capsys.readouterr().err == (
         "made: answers by patient leave out 5 of 5 with images of several classes, which leaves none\n"
     )
     y = start.target.y.copy()
     y[start.test[:24]] = np.arange(24) // 8 % 2  # three patients have one class
-    rows = operating.evaluate(replace(start, target=replace(start.target, y=y)), 50)
+    rows = operating.evaluate(replace(start, target=replace(start.target, y=y)))
     assert {r["n"] for r in rows if r.get("unit") == "patient"} == {3}
     assert capsys.readouterr().err == "made: answers by patient leave out 2 of 5 with images of several classes\n"
 

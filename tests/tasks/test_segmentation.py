@@ -263,14 +263,14 @@ def test_a_study_of_regions_compares_draw_by_draw(discs: Path, tmp_path: Path) -
 
 def test_a_study_compares_masks_by_dice() -> None:
     rng, task, test = np.random.default_rng(0), of_units(np.repeat(np.arange(10), 2), (1, 2)), np.arange(20)
-    ours, theirs = ([rng.uniform(low, 1, (20, 2, len(OVERLAPS))) for _ in range(2)] for low in (0.5, 0.0))
+    ours, theirs = ([rng.uniform(low, 1, (20, 2, len(OVERLAPS))) for _ in range(3)] for low in (0.5, 0.0))
     found = task.difference(ours, theirs, test)
     assert found["value"] == pytest.approx(
         np.mean([o[:, :, 0].mean() - t[:, :, 0].mean() for o, t in zip(ours, theirs, strict=True)])
     )
     assert found["low"] > 0 and found["p_value"] < 0.05
     rows = {(r["metric"], r.get("class")): r for r in task.summarise_fraction(ours, test, 0.1, 3)}
-    assert rows["iou", "2"]["value"] == pytest.approx(np.mean([o[:, 1, 1].mean() for o in ours])) and rows["iou", "2"]["draws"] == 2
+    assert rows["iou", "2"]["value"] == pytest.approx(np.mean([o[:, 1, 1].mean() for o in ours])) and rows["iou", "2"]["draws"] == 3
     single = {r["metric"]: r["value"] for r in task.summarise_draw(ours[1], test, Draw(0.1, 1, np.arange(3), np.arange(0)))}
     assert single["precision"] == pytest.approx(ours[1][:, :, OVERLAPS.index("precision")].mean())
 

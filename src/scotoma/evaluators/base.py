@@ -20,7 +20,7 @@ from scotoma.data.splits.units import plural
 from scotoma.data.store.store import Store
 from scotoma.errors import UsageError, notice
 from scotoma.metrics import calibration
-from scotoma.metrics.bootstrap import caution
+from scotoma.metrics.intervals import caution
 from scotoma.models import linear_probe
 from scotoma.models.features import extract
 from scotoma.tasks.base import Model, Task, task_of

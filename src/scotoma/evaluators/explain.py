@@ -25,7 +25,7 @@ from scotoma.evaluators.base import Context, Row, class_name, decisions_of, prob
 from scotoma.explain import dicom_secondary_capture
 from scotoma.explain import faithfulness as faith
 from scotoma.explain.attributions.base import Attribution, Classifier, centre, find_attributions
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means
+from scotoma.metrics.intervals import of_images
 from scotoma.models.encoders import build, width
 from scotoma.models.precision import full_precision
 from scotoma.rng import KeyedRNG
@@ -56,7 +56,7 @@ class ExplainedImages:
 
     Args:
         rows: (n,) row ids.
-        units: (n,) over which intervals are bootstrapped.
+        units: (n,) over which intervals are.
         images: (n, C, S, S) float32, normalised, on the classifier's device.
         target: (n,) int64, the column that is explained, there too.
         probability: (n,) of the target.
@@ -293,13 +293,8 @@ def _localisation(cases: ExplainedImages, name: str, pixels: Tensor, scores: dic
 
 
 def _row(metric: str, name: str, values: np.ndarray, units: np.ndarray) -> Row:
-    """The mean over images, bootstrapped over patients; images without a value are left out."""
-    known = ~np.isnan(values.astype(float))
-    row: Row = {"metric": metric, "explanation": name, "n": int(known.sum())}
-    if not known.any():
-        return row | {"value": np.nan, "low": np.nan, "high": np.nan}
-    weights = np.pad(bootstrap_weights(units[known]), ((1, 0), (0, 0)), constant_values=1)
-    return row | estimate(image_means(values[known], weights))
+    """The mean over images with its interval over patients; images without a value are left out."""
+    return {"metric": metric, "explanation": name} | of_images("mean", values, units)
 
 
 def _groups(cases: ExplainedImages) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Trained classifier: every metric on the test rows, with intervals bootstrapped over patients."""
+"""Trained classifier: every metric on the test rows, with intervals over patients."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import torch
 
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
-from scotoma.evaluators.base import Context, Row, own_head, probabilities_of
-from scotoma.metrics import bootstrap, classification
+from scotoma.evaluators.base import Context, Row, decisions_of, own_head, probabilities_of
+from scotoma.metrics import classification, intervals
+from scotoma.metrics.classification import METRICS
 from scotoma.metrics.summaries import ROC_GRID
 
-PROTOCOL = 1
+PROTOCOL = 2
+DECIDED = ("sensitivity", "specificity", "f1", "accuracy", "balanced_accuracy", "mcc")  # metrics of decisions, not of probabilities
 NEEDED = "--with metrics needs a classifier: name a finetune run, or use --with linear on an encoder"
 TRAINS = False  # it needs no training rows: an outside test table will do
 
@@ -36,19 +38,34 @@ def probabilities(context: Context) -> np.ndarray:
 
 
 def evaluate(context: Context) -> list[Row]:
-    """One row per metric, overall and per class; micro averages of several classes or labels; ROC curves; the confusion matrix."""
+    """One row per metric, overall and per class; micro averages of several classes or labels; ROC curves; the confusion matrix.
+
+    Metrics of decisions have the key ``decision``: ``threshold``, the model's own thresholds, and where classes exclude one another
+    ``argmax``, the most probable class. Of more than two classes a threshold decides one class against the rest, so that there are
+    sensitivity and specificity at it, and the other metrics and the confusion matrix are of the most probable class alone.
+    """
     test = context.test
     y, p, units = context.target.y[test], probabilities(context)[test], context.split.units[test]
     context.keep(p, test)
-    classes = context.target.classes
-    found = bootstrap.evaluate(y, p, units)
+    classes, exclusive = context.target.classes, y.ndim == 1
+    found = intervals.evaluate(y, p, units, [m for m in METRICS if m not in DECIDED])
+    decisions = {} if exclusive and not context.info.thresholds else {"threshold": decisions_of(context, p)}
+    if exclusive:
+        decisions["argmax"] = p.argmax(1)[:, None] == np.arange(p.shape[1])
+    for rule, decision in decisions.items():
+        names = [m for m in DECIDED if exclusive or m != "mcc"]
+        if rule == "threshold" and exclusive and len(classes) > 2:
+            names = ["sensitivity", "specificity"]
+        found += [row | {"decision": rule} for row in intervals.evaluate(y, p, units, names, decision)]
+        if exclusive and (rule == "argmax" or len(classes) == 2):
+            found += _confusion(classification.confusion(y, p, decision), classes, rule)
     for row in found:
-        if row.get("class") is not None:
-            row["class"] = classes[int(row["class"])]
+        if isinstance(row.get("class"), int):
+            row["class"] = classes[row["class"]]
     if p.shape[1] > (1 if context.target.multilabel else 2):
-        weights = np.pad(bootstrap.bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
+        weights, support = intervals.leave_out(units, len(y)), intervals.Support.of(units)
         for name in classification.MICRO:
-            values = bootstrap.estimate(classification.micro(name, y, p, weights))
+            values = intervals.estimate(np.asarray(classification.micro(name, y, p, weights)), name, support)
             found.append({"metric": f"{name}_micro", "n": len(y), **values})
     for k, label in enumerate(classes):
         truth = (y == k).astype(float) if y.ndim == 1 else y[:, k]
@@ -59,11 +76,13 @@ def evaluate(context: Context) -> list[Row]:
         found += [
             {"metric": "roc", "class": label, "fpr": float(x), "value": float(v)} for x, v in zip(ROC_GRID, curve, strict=True)
         ]
-    if y.ndim == 1:
-        matrix = classification.confusion(y, p)
-        found += [
-            {"metric": "confusion", "class": a, "predicted": b, "value": int(matrix[i, j])}
-            for i, a in enumerate(classes)
-            for j, b in enumerate(classes)
-        ]
     return found
+
+
+def _confusion(matrix: np.ndarray, classes: tuple[str, ...], rule: str) -> list[Row]:
+    """One row for each pair of a true and a predicted class."""
+    return [
+        {"metric": "confusion", "class": a, "predicted": b, "value": int(matrix[i, j]), "decision": rule}
+        for i, a in enumerate(classes)
+        for j, b in enumerate(classes)
+    ]

@@ -7,18 +7,20 @@ on the spot would bring is told by cross-fitting over the test patients, each co
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from scotoma.errors import notice
 from scotoma.evaluators.base import Context, Row
 from scotoma.evaluators.metrics import probabilities
 from scotoma.evaluators.metrics import require as require
-from scotoma.metrics import calibration, net_benefit, operating_points
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate
+from scotoma.metrics import calibration, intervals, net_benefit, operating_points
 from scotoma.metrics.classification import score
+from scotoma.metrics.intervals import Support, estimate
 from scotoma.metrics.summaries import HEADLINE
 
-PROTOCOL = 1
+PROTOCOL = 2
 TRAINS = False
 PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 TREATED = tuple(np.round(np.arange(0.05, 1, 0.05), 2).tolist())  # probabilities at which a treatment may begin
@@ -26,17 +28,18 @@ UNITS = ("study", "patient")
 FOLDS = 5  # of the local recalibration
 
 
-def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
+def evaluate(context: Context) -> list[Row]:
     """Rows of every class that has positive and negative test rows, and of every unit that has several images.
 
-    Keys beside the usual: ``threshold``; ``prevalence`` (of ppv and npv); ``confidence`` and ``count`` of the points of a
-    reliability diagram (metric ``reliability``); ``recalibrated`` of brier, ece and log_loss (their ``..._change`` is after less
-    before); ``unit`` (image, study, patient) of one answer and its ``aggregation``.
+    Keys beside the usual: ``threshold`` and ``tp, fp, fn, tn``, how many images were decided how; ``prevalence`` (of ppv and
+    npv); ``confidence`` and ``count`` of the points of a reliability diagram (metric ``reliability``); ``recalibrated`` of brier,
+    ece and log_loss (their ``..._change`` is after less before); ``unit`` (image, study, patient) of one answer and its
+    ``aggregation``.
     """
     test, target = context.test, context.target
     y, units = target.y[test], context.split.units[test]
     p = probabilities(context)[test]
-    weights = np.pad(bootstrap_weights(units, resamples), ((1, 0), (0, 0)), constant_values=1)
+    weights = intervals.leave_out(units, len(y))
     thresholds = context.info.thresholds or (0.5,) * len(target.classes)
     rows: list[Row] = []
     for k, label in enumerate(target.classes):
@@ -45,43 +48,65 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
         if (not target.multilabel and len(target.classes) == 2 and k == 0) or len(np.unique(truth[known])) < 2:
             continue
         common = {"class": label, "n": int(known.sum())}
-        found = _rate_decisions(truth, p[:, k], thresholds[k], weights, units) + _measure_calibration(truth, p[:, k], weights)
-        found += _measure_recalibration(truth, p[:, k], units, weights) + _worth(truth, p[:, k], weights)
+        found = _rate_decisions(truth, p[:, k], thresholds[k], weights, units) + _measure_calibration(
+            truth, p[:, k], units, weights
+        )
+        found += _measure_recalibration(truth, p[:, k], units, weights) + _worth(truth, p[:, k], units, weights)
         rows += [{**common, **row} for row in found]
-    together = [r for u in UNITS if u in context.dataset.table.columns for r in _by_unit(context, u, y, p, resamples)]
+    together = [r for u in UNITS if u in context.dataset.table.columns for r in _by_unit(context, u, y, p)]
     if together:
-        one = {"metric": HEADLINE, "unit": "image", "aggregation": "none", "n": len(y)}
-        rows.append({**one, **estimate(score(HEADLINE, y, p, weights))})
+        one = intervals.evaluate(y, p, units, [HEADLINE])[0]
+        rows.append({**one, "unit": "image", "aggregation": "none"})
     return rows + together
 
 
 def _rate_decisions(truth: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray, units: np.ndarray) -> list[Row]:
-    """Rates at the threshold, and predictive values at prevalences."""
+    """Rates at the threshold, with the counts behind them, and predictive values at prevalences."""
     rates = {name: np.asarray(values) for name, values in operating_points.rates(truth, p, threshold, weights).items()}
-    of = {"sensitivity": units[truth == 1], "specificity": units[truth == 0]}
-    common = {"threshold": threshold}
-    rows = [{"metric": name, **common, **estimate(v, of.get(name))} for name, v in rates.items() if not np.isnan(v[0])]
+    positive, negative, called = truth == 1, truth == 0, p >= threshold
+    known, of_all = positive | negative, _support(truth, units)
+    rests_on = {"sensitivity": positive, "specificity": negative, "ppv": called & known, "npv": ~called & known}
+    support = {name: Support.of(units[rests_on[name]]) if name in rests_on else of_all for name in rates}
+    counts = {"tp": positive & called, "fp": negative & called, "fn": positive & ~called, "tn": negative & ~called}
+    common: Row = {"threshold": threshold, **{name: int(chosen.sum()) for name, chosen in counts.items()}}
+    found = {name: estimate(values, name, support[name]) for name, values in rates.items() if not np.isnan(values[0])}
+    rows: list[Row] = [{"metric": name, **common, **row} for name, row in found.items()]
+    few = {"few": True} if of_all.few else {}
     for prevalence in PREVALENCES:
-        values = operating_points.predictive_values(rates["sensitivity"], rates["specificity"], prevalence)
-        for name, of_name in zip(("ppv", "npv"), values, strict=True):
-            if not np.isnan(of_name[0]):
-                rows.append({"metric": name, "threshold": threshold, "prevalence": prevalence, **estimate(of_name)})
+        ends = operating_points.predictive_intervals(found["sensitivity"], found["specificity"], prevalence)
+        rows += [
+            {"metric": name, "threshold": threshold, "prevalence": prevalence, **values, **few}
+            for name, values in ends.items()
+            if not np.isnan(values["value"])
+        ]
     return rows
 
 
-def _measure_calibration(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
+def _support(truth: np.ndarray, units: np.ndarray) -> Support:
+    """Of what rests on positive and negative images alike."""
+    sides = [Support.of(units[truth == side]) for side in (0, 1)]
+    return replace(Support.of(units[~np.isnan(truth)]), fewest=min(s.fewest for s in sides), few=any(s.few for s in sides))
+
+
+def _measure_calibration(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: np.ndarray) -> list[Row]:
     """Points of the reliability diagram, and the calibration's intercept and slope where they exist."""
     points = calibration.reliability(truth, p, weights=weights)
+    known = ~np.isnan(truth)
+    bins = calibration.bins_of(p)
     rows: list[Row] = [
-        {"metric": "reliability", "confidence": float(points["confidence"][0, i]), "count": int(n), **estimate(frequency)}
+        {
+            **{"metric": "reliability", "confidence": float(points["confidence"][0, i]), "count": int(n)},
+            **estimate(frequency, "frequency", Support.of(units[known & (bins == i)])),
+        }
         for i, (n, frequency) in enumerate(zip(points["count"][0], points["frequency"].T, strict=True))
         if n
     ]
     try:
-        found = calibration.recalibration(truth, p)
+        found = calibration.recalibrations(truth, p, weights)
     except ValueError:  # the classes are parted without error: no slope is finite
         return rows
-    return rows + [{"metric": f"calibration_{name}", "value": value} for name, value in found.items()]
+    support = _support(truth, units)
+    return rows + [{"metric": f"calibration_{name}", **estimate(v, "difference", support)} for name, v in found.items()]
 
 
 def _measure_recalibration(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: np.ndarray) -> list[Row]:
@@ -91,31 +116,35 @@ def _measure_recalibration(truth: np.ndarray, p: np.ndarray, units: np.ndarray, 
     except ValueError:
         return []
     rows: list[Row] = []
+    support = _support(truth, units)
     for name in ("brier", "ece", "log_loss"):
         before, after = (_error(name, truth, q, weights) for q in (p, corrected))
-        rows += [{"metric": name, "recalibrated": again, **estimate(v)} for again, v in ((False, before), (True, after))]
-        rows.append({"metric": f"{name}_change", **estimate(after - before)})
+        rows += [
+            {"metric": name, "recalibrated": again, **estimate(v, name, support)} for again, v in ((False, before), (True, after))
+        ]
+        scale = name if name in intervals.WITHOUT else "difference"
+        rows.append({"metric": f"{name}_change", **estimate(after - before, scale, support)})
     return rows
 
 
 def _error(name: str, truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(1 + R,) of one label."""
+    """(1 + B,) of one label."""
     found = calibration.log_loss(truth, p, weights) if name == "log_loss" else score(name, truth[:, None], p[:, None], weights)
     return np.asarray(found)
 
 
-def _worth(truth: np.ndarray, p: np.ndarray, weights: np.ndarray) -> list[Row]:
+def _worth(truth: np.ndarray, p: np.ndarray, units: np.ndarray, weights: np.ndarray) -> list[Row]:
     """The decision curve, beside treating all (treating none is 0)."""
     found = net_benefit.net_benefit(truth, p, TREATED, weights)
-    names = {"model": "net_benefit", "treat_all": "net_benefit_all"}
+    names, support = {"model": "net_benefit", "treat_all": "net_benefit_all"}, _support(truth, units)
     return [
-        {"metric": metric, "threshold": t, **estimate(found[name][:, i])}
+        {"metric": metric, "threshold": t, **estimate(found[name][:, i], metric, support)}
         for name, metric in names.items()
         for i, t in enumerate(TREATED)
     ]
 
 
-def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resamples: int) -> list[Row]:
+def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray) -> list[Row]:
     """AUROC of one answer per study or patient; none where each has one image. An image without that unit is one of its own."""
     column = context.dataset.table[unit].to_numpy()[context.test]
     ids = [f"image {i}" if value is None or value != value else f"unit {value}" for i, value in enumerate(column)]
@@ -134,10 +163,9 @@ def _by_unit(context: Context, unit: str, y: np.ndarray, p: np.ndarray, resample
         first = np.unique(ids, return_index=True)
         of_unit = dict(zip(first[0].tolist(), context.split.units[context.test][first[1]], strict=True))
         groups = np.array([of_unit[name] for name in dict.fromkeys(ids)])[known]
-        weights = np.pad(bootstrap_weights(groups, resamples), ((1, 0), (0, 0)), constant_values=1)
-        values = np.asarray(score(HEADLINE, labels[known], answers[known], weights))
-        if not np.isnan(values[0]):
-            rows.append({"metric": HEADLINE, "unit": unit, "aggregation": how, "n": int(known.sum()), **estimate(values)})
+        row = intervals.evaluate(labels[known], answers[known], groups, [HEADLINE])[0]
+        if not np.isnan(row["value"]):
+            rows.append({**row, "unit": unit, "aggregation": how})
     return rows
 
 

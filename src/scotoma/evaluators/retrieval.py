@@ -18,7 +18,7 @@ import torch
 
 from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, Row, class_name
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate
+from scotoma.metrics.intervals import of_images
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import Run
 from scotoma.visualization import embedding_map
@@ -56,14 +56,14 @@ class Neighbours:
     values: dict[str, np.ndarray]
 
 
-def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
+def evaluate(context: Context) -> list[Row]:
     """Means over queries, overall and per class (one without queries has no value), each with what random neighbours would reach.
 
     ``precision_at_1``, ``_5``, ``_10``: the share of right ones among the nearest (of a smaller gallery, among all);
     ``precision_chance``: their share in the gallery. ``map``: mean average precision over the whole ranking (Manning, Raghavan &
     Schütze 2008, Introduction to Information Retrieval, section 8.4; as torchmetrics' ``RetrievalMAP``); ``map_chance``: its exact
     expectation for a random order (Bestgen 2015). ``n`` counts queries; those with nothing to find in the gallery are left out.
-    Intervals are bootstrapped over the queries' patients.
+    Intervals are over the queries' patients.
 
     Raises:
         UsageError: masks are to be predicted and no classes; or no training image of another patient has a class of a test image.
@@ -78,12 +78,11 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     if not known.any():
         raise UsageError("--with retrieval: no training image of another patient has a class of a test image")
     units = context.split.units[queries]
-    weights = np.pad(bootstrap_weights(units, resamples), ((1, 0), (0, 0)), constant_values=1)
-    rows = _rows(values, weights, known, units)
+    rows = _rows(values, known, units)
     for k, of_class in enumerate(found):
         chosen = known & (labels == k)
         few = {} if chosen.any() else {"few": True}  # without a value: no query has this class, or none can be answered
-        rows += [{**row, "class": of_class.label, **few} for row in _rows(values, weights, chosen, units)]
+        rows += [{**row, "class": of_class.label, **few} for row in _rows(values, chosen, units)]
     return rows
 
 
@@ -143,12 +142,9 @@ def _block(cosine: np.ndarray, free: np.ndarray, relevant: np.ndarray) -> tuple[
     return first, np.pad(right[:, :SHOWN], ((0, 0), (0, SHOWN - shown.shape[1]))), values
 
 
-def _rows(values: dict[str, np.ndarray], weights: np.ndarray, chosen: np.ndarray, units: np.ndarray) -> list[Row]:
-    """The mean of each metric over the chosen queries; ``weights`` (1 + resamples, queries), the first all ones."""
-    drawn = weights[:, chosen].astype(float)
-    with np.errstate(invalid="ignore"):  # a resample without any of them has no value
-        means = {name: drawn @ v[chosen] / drawn.sum(1) for name, v in values.items()}
-    return [{"metric": name, **estimate(mean, units[chosen]), "n": int(chosen.sum())} for name, mean in means.items()]
+def _rows(values: dict[str, np.ndarray], chosen: np.ndarray, units: np.ndarray) -> list[Row]:
+    """The mean of each metric over the chosen queries."""
+    return [{"metric": name} | of_images("fraction", v[chosen], units[chosen]) for name, v in values.items()]
 
 
 def figures(context: Context, run: Run) -> None:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, probabilities_of
-from scotoma.metrics.bootstrap import estimate, samples
-from scotoma.metrics.classification import divide
+from scotoma.metrics.bootstrap import number_groups
+from scotoma.metrics.classification import check_cases, divide, score
+from scotoma.metrics.intervals import estimate, leave_out, support_of
 from scotoma.metrics.summaries import HEADLINE
 from scotoma.models.encoders import forward_visible, is_vit
 from scotoma.models.precision import full_precision
@@ -39,20 +40,25 @@ CLEAN: Condition = ("clean", 0)
 def evaluate(context: Context) -> list[Row]:
     """The metric under each corruption and severity, its relative drop, and the mean drop of each corruption and of all."""
     y, groups = context.target.y[context.test], context.split.units[context.test]
-    found = {c: samples(HEADLINE, y, p, groups) for c, p in _probabilities(context).items()}
+    weights, codes = leave_out(groups, len(y)), number_groups(groups)[1]
+    p = _probabilities(context)
+    found = {c: np.asarray(score(HEADLINE, y, of_condition, weights)) for c, of_condition in p.items()}
+    cases = check_cases(y, p[CLEAN])
+    support = support_of(HEADLINE, cases, codes, cases.columns(HEADLINE), float(found[CLEAN][0]))
     rows: list[Row] = []
     drops: dict[str, list[np.ndarray]] = {}
     for (name, severity), values in found.items():
         key = {"corruption": name, "severity": severity, "n": len(y)}
         drop = 1 - divide(values, found[CLEAN])
-        rows.append({"metric": HEADLINE, **key, **estimate(values)})
+        rows.append({"metric": HEADLINE, **key, **estimate(values, HEADLINE, support)})
         if name != CLEAN[0]:
-            rows.append({"metric": f"{HEADLINE}_relative_drop", **key, **estimate(drop)})
+            rows.append({"metric": f"{HEADLINE}_relative_drop", **key, **estimate(drop, "difference", support)})
             drops.setdefault(name, []).append(drop)
     means = {name: np.mean(of_name, 0) for name, of_name in drops.items()}
     means["all"] = np.mean([mean for name, mean in means.items() if name not in ("patches", "dropped_tokens")], 0)
     return rows + [
-        {"metric": f"mean_{HEADLINE}_relative_drop", "corruption": k, "n": len(y), **estimate(v)} for k, v in means.items()
+        {"metric": f"mean_{HEADLINE}_relative_drop", "corruption": k, "n": len(y), **estimate(v, "difference", support)}
+        for k, v in means.items()
     ]
 
 

@@ -3,7 +3,7 @@
 Of a classifier its own head is tested; of an encoder a linear probe on all training labels. Every column of 2 to 12 different
 values among the labelled test rows is taken, age in bands, unless it is a target or states whose image a row is; a missing value
 makes a subgroup of its own. Columns that identify patients are left out, and values that fewer than five patients have are one
-subgroup. All subgroups share one bootstrap over patients, so that they are compared on the same resamples.
+subgroup. Gaps are bootstrapped over patients, in all subgroups at once, so that they are compared on the same resamples.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from scotoma.data.sources import values
 from scotoma.errors import UsageError
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, decisions_of
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate
+from scotoma.metrics.bootstrap import bootstrap_weights, number_groups
 from scotoma.metrics.classification import Cases, check_cases, classwise
+from scotoma.metrics.intervals import estimate, leave_out, support_of
 
 PROTOCOL = 2
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
@@ -30,7 +31,7 @@ BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
 UNKNOWN = "unknown"
 MOST_VALUES = 12  # more is free text, a measurement or an identifier
 FEW_PATIENTS, FEW_OF_A_CLASS = 30, 10  # a subgroup with fewer patients is small: it has its values, but no part in a gap
-Samples = dict[tuple[str, int | None], np.ndarray]  # (1 + resamples,) of a metric and class; of None, over the classes
+Samples = dict[tuple[str, int | None], np.ndarray]  # of a metric and class under each line of weights; of None, over the classes
 
 
 def require_data(context: Context) -> None:
@@ -68,7 +69,9 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
     testable = [k for k in cases.columns("auroc") if _rarest(cases, units, [k])]
     if not testable:
         raise UsageError("no target has positive and negative test rows: there is nothing to compare subgroups by")
-    weights = np.pad(bootstrap_weights(units, resamples), ((1, 0), (0, 0)), constant_values=1)
+    left_out, codes = leave_out(units, len(test)), number_groups(units)[1]
+    lines = len(left_out)
+    weights = np.concatenate([left_out, bootstrap_weights(units, resamples)])
     rows: list[Row] = []
     for column, names in columns.items():
         gaps: dict[tuple[str, int | None], dict[str, np.ndarray]] = {}
@@ -80,10 +83,11 @@ def evaluate(context: Context, resamples: int = 1000) -> list[Row]:
                 patients, rarest = len(np.unique(people[known])), _rarest(part, people, testable if k is None else [k])
                 small = patients < FEW_PATIENTS or rarest < FEW_OF_A_CLASS
                 counts = {"n": int(known.sum()), "patients": patients, "small": small, "few": rarest < FEW_OF_A_CLASS}
-                estimates = estimate(found, people[known])
+                support = support_of(metric, part, codes[inside], testable if k is None else [k], float(found[0]))
+                estimates = estimate(found[:lines], metric, support)
                 rows.append({"metric": metric, "column": column, "subgroup": name, **_class(context, k), **estimates, **counts})
                 if not small:
-                    gaps.setdefault((metric, k), {})[name] = found
+                    gaps.setdefault((metric, k), {})[name] = found[[0, *range(lines, len(found))]]
         for (metric, k), by_name in gaps.items():
             if len(by_name) > 1:
                 rows.append({"metric": f"{metric}_gap", "column": column, **_class(context, k), **_gap(by_name), "n": len(test)})
@@ -130,7 +134,7 @@ def _rarest(cases: Cases, people: np.ndarray, columns: Sequence[int]) -> int:
 
 
 def _samples(part: Cases, weights: np.ndarray, columns: Sequence[int]) -> Samples:
-    """Every metric with its bootstrap; a subgroup, or a resample, without one of the classes has none (NaN)."""
+    """Every metric under the weights; a subgroup, or a resample, without one of the classes has none (NaN)."""
     area, sensitivity, specificity = (classwise(m, part, weights, columns) for m in ("auroc", "sensitivity", "specificity"))
     sensitivity, specificity = (np.where(np.isnan(area), np.nan, rate) for rate in (sensitivity, specificity))
     each = {

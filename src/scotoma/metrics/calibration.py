@@ -21,6 +21,7 @@ from scotoma.metrics.classification import (
 )
 
 TEMPERATURES = (0.01, 100.0)  # between which the best one is looked for
+LINES, NEWTON = 64, 6  # resamples fitted at a time, and steps of each
 SURE = 1e-7  # probabilities nearer to 0 or 1 count as this near: what a float32 softmax can tell from 1
 
 
@@ -77,6 +78,35 @@ def recalibration(y01: ArrayLike, p: ArrayLike) -> dict[str, float]:
     return {"intercept": float(fitted.intercept_[0]), "slope": float(fitted.coef_[0, 0]), "in_the_large": float(in_the_large)}
 
 
+def recalibrations(y01: ArrayLike, p: ArrayLike, weights: Array) -> dict[str, FloatArray]:
+    """`recalibration` under weights (R, n), the first line of which holds all rows: (R,) each, NaN where it does not exist.
+
+    Newton's method begins at the first line's solution, of which a line without one patient is not far.
+    """
+    truth, known, values = check_label(y01, check_probabilities(p))
+    first = recalibration(y01, p)
+    z, y = logit(np.clip(values, SURE, 1 - SURE)), truth.astype(np.float64)
+    counts = check_weights(weights, len(truth)) * known
+    found = {name: np.empty(len(counts)) for name in first}
+    for start in range(0, len(counts), LINES):
+        w = counts[start : start + LINES].astype(np.float64)
+        a, b = np.full(len(w), first["intercept"]), np.full(len(w), first["slope"])
+        shift = np.full(len(w), first["in_the_large"])
+        for _ in range(NEWTON):
+            fitted = expit(a[:, None] + b[:, None] * z)
+            error, spread = w * (y - fitted), w * fitted * (1 - fitted)
+            g0, g1 = error.sum(1), error @ z
+            h00, h01, h11 = spread.sum(1), spread @ z, spread @ z**2
+            determinant = h00 * h11 - h01**2
+            a, b = a + divide(h11 * g0 - h01 * g1, determinant), b + divide(h00 * g1 - h01 * g0, determinant)
+            fitted = expit(z + shift[:, None])
+            shift = shift + divide((w * (y - fitted)).sum(1), (w * fitted * (1 - fitted)).sum(1))
+        one_class = ((w @ y) == 0) | ((w @ y) == w.sum(1))
+        for name, of_lines in (("intercept", a), ("slope", b), ("in_the_large", shift)):
+            found[name][start : start + LINES] = np.where(one_class, np.nan, of_lines)
+    return {name: np.concatenate([[first[name]], v[1:]]) for name, v in found.items()}
+
+
 def recalibrate(p: ArrayLike, intercept: float, slope: float) -> FloatArray:
     """Probabilities of one label (or of each, any shape), corrected by what `recalibration` found: intercept + slope * logit(p)."""
     return np.asarray(expit(intercept + slope * logit(np.clip(check_probabilities(p), SURE, 1 - SURE))))
@@ -125,6 +155,11 @@ def log_loss(y01: ArrayLike, p: ArrayLike, weights: Array | None = None) -> floa
     return float(found[0]) if weights is None else found
 
 
+def bins_of(p: ArrayLike, bins: int = ECE_BINS) -> Array:
+    """The equal-width bin of each probability, 0 to bins - 1."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], np.asarray(p, dtype=np.float64), side="right")
+
+
 def reliability(y: ArrayLike, p: ArrayLike, bins: int = ECE_BINS, weights: Array | None = None) -> dict[str, Array]:
     """The points of a reliability diagram, in the equal-width bins by which ``metrics.score("ece")`` counts.
 
@@ -132,7 +167,7 @@ def reliability(y: ArrayLike, p: ArrayLike, bins: int = ECE_BINS, weights: Array
         y: (n,) class ids with p (n, C), of which the top probability and whether it is right count; or one label with p (n,).
         p: probabilities.
         bins: how many.
-        weights: bootstrap.
+        weights: of resamples.
 
     Returns:
         ``confidence`` (mean probability), ``frequency`` (share that is right, or positive) and ``count``, each (bins,), or
@@ -146,8 +181,7 @@ def reliability(y: ArrayLike, p: ArrayLike, bins: int = ECE_BINS, weights: Array
         confidence, known = values.max(1), np.ones(len(values), bool)
     else:
         outcome, known, confidence = check_label(truth, values)
-    place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="right")
-    member = (place[:, None] == np.arange(bins)) & known[:, None]
+    member = (bins_of(confidence, bins)[:, None] == np.arange(bins)) & known[:, None]
     parts = np.concatenate([member, member * confidence[:, None], member * outcome[:, None]], axis=1)
     count, total, right = np.split(check_weights(weights, len(known)) @ parts.astype(np.float64), 3, axis=1)
     found = {"confidence": divide(total, count), "frequency": divide(right, count), "count": count}

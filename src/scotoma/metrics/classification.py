@@ -5,8 +5,8 @@ A *prediction set* is two arrays of the same n rows:
 - ``y``: ``(n,)`` class ids 0..C-1 (categorical), or ``(n, K)`` 1 / 0 / NaN = unknown (multi-label);
 - ``p``: ``(n, C)`` or ``(n, K)`` finite probabilities.
 
-A bootstrap is a matrix of counts, ``weights`` ``(R, n)``: how often each of R resamples holds each row (see
-:mod:`scotoma.metrics.bootstrap`, which draws it over patients and makes intervals and paired tests of it). Every metric
+A resampling is a matrix of counts, ``weights`` ``(R, n)``: how often each of R resamples holds each row (see
+:mod:`scotoma.metrics.intervals`, which leaves patients out and makes intervals and paired tests of it). Every metric
 takes one and is computed for all resamples at once: one sort, then cumulative sums; or one matrix product. Without
 ``weights`` every row counts once and the result has no axis R.
 
@@ -52,8 +52,8 @@ class Cases:
         return [1] if self.categorical and count == 2 and name != "f1" else list(range(count))
 
 
-def check_cases(y: ArrayLike, p: ArrayLike) -> Cases:
-    """The two arrays, checked and in one form.
+def check_cases(y: ArrayLike, p: ArrayLike, decision: ArrayLike | None = None) -> Cases:
+    """The two arrays, checked and in one form; with ``decision`` (n, K) bool instead of the argmax or p > 0.5.
 
     Raises:
         ValueError: they disagree in shape, are empty, or hold anything but what the module states.
@@ -67,13 +67,22 @@ def check_cases(y: ArrayLike, p: ArrayLike) -> Cases:
         ids = np.arange(probability.shape[1])
         if len(ids) < 2 or not np.isin(truth, ids).all():
             raise ValueError(f"y must hold class ids 0..{len(ids) - 1}, one for each of the two or more columns of p")
-        one_hot, decision = truth[:, None] == ids, probability.argmax(1)[:, None] == ids
-        return Cases(one_hot, np.ones_like(one_hot), probability, decision, categorical=True)
+        one_hot, likeliest = truth[:, None] == ids, probability.argmax(1)[:, None] == ids
+        called = likeliest if decision is None else _check_decision(decision, probability)
+        return Cases(one_hot, np.ones_like(one_hot), probability, called, categorical=True)
     labels = truth.astype(np.float64)
     known = ~np.isnan(labels)
     if labels.shape != probability.shape or not np.isin(labels[known], (0.0, 1.0)).all():
         raise ValueError(f"multi-label y must be 1, 0 or NaN, shaped as p: y is {labels.shape}, p {probability.shape}")
-    return Cases(labels == 1, known, probability, (probability > 0.5) & known, categorical=False)
+    called = probability > 0.5 if decision is None else _check_decision(decision, probability)
+    return Cases(labels == 1, known, probability, called & known, categorical=False)
+
+
+def _check_decision(decision: ArrayLike, probability: FloatArray) -> NDArray[np.bool_]:
+    called = np.asarray(decision, dtype=bool)
+    if called.shape != probability.shape:
+        raise ValueError(f"decisions must be shaped as p: they are {called.shape}, p {probability.shape}")
+    return called
 
 
 def check_name(name: str, cases: Cases) -> None:
@@ -258,9 +267,12 @@ def roc_curve(y01: ArrayLike, score: ArrayLike, grid: ArrayLike) -> FloatArray:
     return np.interp(rates, fpr, tpr)  # which takes the last of several points at one false-positive rate
 
 
-def confusion(y: ArrayLike, p: ArrayLike) -> NDArray[np.int64]:
-    """Confusion matrix (C, C) of the argmax: counts, rows = truth. Raises ``ValueError`` for multi-label targets."""
-    cases = check_cases(y, p)
+def confusion(y: ArrayLike, p: ArrayLike, decision: ArrayLike | None = None) -> NDArray[np.int64]:
+    """Confusion matrix (C, C) of the argmax, or of decisions (n, C) of one class each: counts, rows = truth.
+
+    Raises ``ValueError`` for multi-label targets.
+    """
+    cases = check_cases(y, p, decision)
     if not cases.categorical:
         raise ValueError("a confusion matrix needs class ids, not multi-label targets")
     return cases.truth.T.astype(np.int64) @ cases.decision.astype(np.int64)

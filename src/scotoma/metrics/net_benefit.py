@@ -22,7 +22,7 @@ def net_benefit(y01: ArrayLike, p: ArrayLike, thresholds: ArrayLike, weights: Ar
         y01: one label.
         p: (n,) its calibrated probability.
         thresholds: (T,) in (0, 1): at t, one is ready to treat (1 - t) / t patients in vain to treat one rightly.
-        weights: bootstrap.
+        weights: of resamples.
 
     Returns:
         ``model`` (those with p >= t are treated), ``treat_all`` and ``treat_none`` (0), each (T,), or (R, T) with ``weights``.

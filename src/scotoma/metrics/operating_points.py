@@ -1,7 +1,7 @@
 """From probabilities to decisions: thresholds, calibration, net benefit, and one answer per patient.
 
 The conventions of ``metrics.classification`` hold: ``y`` ``(n,)`` class ids or ``(n, K)`` 1 / 0 / NaN = unknown, ``p`` ``(n, C)``
-or ``(n, K)``, bootstrap counts ``weights`` ``(R, n)``; ``y01`` ``(n,)`` is one label, 1 / 0 / NaN, whose unknown rows are left
+or ``(n, K)``, counts ``weights`` ``(R, n)`` of resamples; ``y01`` ``(n,)`` is one label, 1 / 0 / NaN, whose unknown rows are left
 out; a value that does not exist is NaN; wrong input raises ``ValueError``. A row is called positive where its score is at or
 above the threshold. Thresholds and temperatures are chosen on validation rows and used on test rows; what a local recalibration
 would bring is told by `cross_recalibrated`.
@@ -9,10 +9,13 @@ would bring is told by `cross_recalibrated`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from scotoma.metrics.bootstrap import Groups, number_groups
 from scotoma.metrics.classification import (
@@ -26,6 +29,7 @@ from scotoma.metrics.classification import (
 )
 
 Rule = Literal["youden"] | float
+Row = dict[str, float]
 How = Literal["mean", "max", "noisy_or"]
 
 
@@ -80,6 +84,40 @@ def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence
     sens, spec, share = np.broadcast_arrays(*rates_, check_probabilities(prevalence))
     hit, rejected = sens * share, spec * (1 - share)
     return divide(hit, hit + (1 - spec) * (1 - share)), divide(rejected, rejected + (1 - sens) * share)
+
+
+def predictive_intervals(sensitivity: Mapping[str, float], specificity: Mapping[str, float], prevalence: float) -> dict[str, Row]:
+    """PPV and NPV at a prevalence with their intervals, from those of sensitivity and specificity (``value, low, high`` each).
+
+    The two rates come from different patients. On the scale of log odds PPV is log(prevalence odds) + log(sensitivity) -
+    log(1 - specificity), so the distances of the rates' ends add as squares (MOVER: Zou and Donner 2008); where one of the rates
+    is 0 or 1 a logarithm has no end, and the worst (the best) of both ends is taken.
+
+    Returns:
+        ``ppv`` and ``npv``, each ``value, low, high``; NaN where no row is called positive (negative).
+    """
+    se, sp = sensitivity, specificity
+    return {
+        "ppv": _by_odds(se, {"value": 1 - sp["value"], "low": 1 - sp["high"], "high": 1 - sp["low"]}, prevalence),
+        "npv": _by_odds(sp, {"value": 1 - se["value"], "low": 1 - se["high"], "high": 1 - se["low"]}, 1 - prevalence),
+    }
+
+
+def _by_odds(right: Mapping[str, float], wrong: Mapping[str, float], share: float) -> Row:
+    """A predictive value: of what is ``share`` frequent and called with rate ``right``, the rest with rate ``wrong``."""
+
+    def at(a: float, b: float) -> float:
+        return float(divide(np.array(a * share), np.array(a * share + b * (1 - share))))
+
+    value, low, high = at(right["value"], wrong["value"]), at(right["low"], wrong["high"]), at(right["high"], wrong["low"])
+    ends = (right["value"], right["low"], right["high"], wrong["value"], wrong["low"], wrong["high"])
+    if all(end > 0 for end in ends):
+        a, b = ({k: math.log(v[k]) for k in ("value", "low", "high")} for v in (right, wrong))
+        odds = math.log(share / (1 - share)) + a["value"] - b["value"]
+        below = math.hypot(a["value"] - a["low"], b["high"] - b["value"])
+        above = math.hypot(a["high"] - a["value"], b["value"] - b["low"])
+        low, high = float(expit(odds - below)), float(expit(odds + above))
+    return {"value": value, "low": low, "high": high}
 
 
 def aggregate(p: ArrayLike, groups: Groups, how: How, multilabel: bool = False) -> tuple[list[Any], FloatArray]:

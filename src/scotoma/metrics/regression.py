@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means, two_level, with_original
 from scotoma.metrics.classification import FloatArray
+from scotoma.metrics.intervals import FEW_NUMBERS, NUMBERS, Support, estimate, image_means, leave_out, over_draws
 from scotoma.run_folder import Row
 
-METRICS = ("mae", "rmse", "bias", "r2", "pearson")
+METRICS = NUMBERS
 
 
 def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[str, FloatArray]:
@@ -38,18 +38,19 @@ def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[st
 
 def rows_of(truth: np.ndarray, found: np.ndarray, units: np.ndarray) -> list[Row]:
     """One row per metric, with its interval over patients."""
-    weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
-    return [{"metric": name, "n": len(truth), **estimate(values)} for name, values in errors(truth, found, weights).items()]
+    support, values = Support.of(units, FEW_NUMBERS), errors(truth, found, leave_out(units, len(truth)))
+    return [{"metric": name, "n": len(truth), **estimate(value, name, support)} for name, value in values.items()]
 
 
-def means_over_draws(truth: np.ndarray, draws: list[np.ndarray], units: np.ndarray) -> dict[str, dict[str, float]]:
-    """Of every metric what `bootstrap.mean_over_draws` gives, of models trained on different draws of the labels.
+def means_over_draws(truth: np.ndarray, draws: list[np.ndarray], units: np.ndarray) -> dict[str, Row]:
+    """Of every metric what `intervals.mean_over_draws` gives, of models trained on different draws of the labels.
 
     Args:
         truth: (n,).
         draws: (n,) found by each draw's model.
-        units: (n,) over which intervals are bootstrapped.
+        units: (n,) over which intervals are.
     """
-    weights = with_original(units, len(truth), 1000, 0)
+    weights, support = leave_out(units, len(truth)), Support.of(units, FEW_NUMBERS)
     found = [errors(truth, numbers, weights) for numbers in draws]
-    return {name: two_level([np.stack([e[name] for e in found], 1)], len(truth), 0)[0] for name in METRICS}
+    scores = {name: np.stack([errors_[name] for errors_ in found], 1) for name in METRICS}
+    return {name: over_draws(values, name, support) | {"n": len(truth)} for name, values in scores.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scotoma.data.splits.label_draws import Draw
-from scotoma.metrics import bootstrap, classification
+from scotoma.metrics import classification, intervals
 from scotoma.run_folder import Row
 
 HEADLINE = "auroc"
@@ -20,23 +20,22 @@ def draw_rows(y: np.ndarray, p: np.ndarray, drawn: Draw) -> list[Row]:
 
 
 def fraction_rows(y: np.ndarray, predictions: list[np.ndarray], groups: np.ndarray, classes: tuple[str, ...],
-                  fraction: float, labels: int, resamples: int = 1000) -> list[Row]:  # fmt: skip
+                  fraction: float, labels: int) -> list[Row]:  # fmt: skip
     """What the classifiers of all draws of one fraction show together.
 
     Args:
         y: (n,) or (n, K), labels of the test rows.
         predictions: (n, C) probabilities of each draw's classifier.
-        groups: (n,) unit of each test row, over which intervals are bootstrapped.
+        groups: (n,) unit of each test row, over which intervals are.
         classes: names of the classes or 0/1 targets.
         fraction: of the labels.
         labels: how many that were.
-        resamples: of the bootstrap.
 
     Returns:
         Means over draws with intervals, overall and per class; the ROC curve of each class; the confusion matrix.
     """
     common = {"fraction": fraction, "labels": labels}
-    found = [{**common, "metric": name, **bootstrap.mean_over_draws(name, y, predictions, groups, resamples)} for name in SUMMARY]
+    found = [{**common, "metric": name, **intervals.mean_over_draws(name, y, predictions, groups)} for name in SUMMARY]
     two = y.ndim == 1 and len(classes) == 2
     for k, label in enumerate(classes):
         if two and k == 0:
@@ -50,7 +49,7 @@ def fraction_rows(y: np.ndarray, predictions: list[np.ndarray], groups: np.ndarr
             counted = {"n": int(known.sum()), "draws": len(predictions), "few": True}
             found.append({**common, "metric": HEADLINE, "class": label, **nothing, **counted})
             continue
-        one = bootstrap.mean_over_draws(HEADLINE, truth[known][:, None], scores, groups[known], resamples)
+        one = intervals.mean_over_draws(HEADLINE, truth[known][:, None], scores, groups[known])
         found.append({**common, "metric": HEADLINE, "class": label, **one})
         curves = np.stack([classification.roc_curve(truth[known], s[:, 0], ROC_GRID) for s in scores])
         found += [

@@ -10,7 +10,7 @@ from PIL import Image
 from scotoma.data.dataset import Dataset
 from scotoma.data.labels.targets import Target
 from scotoma.data.store.store import Store
-from scotoma.metrics import bootstrap
+from scotoma.metrics import intervals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,15 +76,14 @@ def small(pixels: np.ndarray) -> np.ndarray:
     return shrunk if shrunk.ndim == 3 else shrunk[..., None]
 
 
-def predictability(x: np.ndarray, target: Target, groups: np.ndarray, trees: bool, resamples: int = 1000) -> dict[str, Any] | None:
+def predictability(x: np.ndarray, target: Target, groups: np.ndarray, trees: bool) -> dict[str, Any] | None:
     """Cross-validated AUROC with its 95 % interval.
 
     Args:
         x: (n, D) what is predicted from.
         target: one categorical column.
-        groups: (n,) int: a group (patient, near-duplicates) lies in one fold; the bootstrap resamples groups.
+        groups: (n,) int: a group (patient, near-duplicates) lies in one fold; and in the interval.
         trees: a forest (few features, in which exact values count) or else 30 principal components and logistic regression.
-        resamples: of the bootstrap.
 
     Returns:
         ``value, low, high, n``; more than two classes: the mean over classes. None where a class has fewer than ``FOLDS`` groups or
@@ -103,7 +102,7 @@ def predictability(x: np.ndarray, target: Target, groups: np.ndarray, trees: boo
     for train, test in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(x, y, groups):
         model = (_forest() if trees else _logistic(min(COMPONENTS, len(train) - 1, x.shape[1]))).fit(x[train], y[train])
         p[np.ix_(test, model.classes_)] = model.predict_proba(x[test])
-    row = bootstrap.evaluate(y, p, groups, names=["auroc"], resamples=resamples)[0]
+    row = intervals.evaluate(y, p, groups, names=["auroc"])[0]
     return {k: row[k] for k in ("value", "low", "high", "n")}
 
 

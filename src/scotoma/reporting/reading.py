@@ -20,7 +20,7 @@ from scotoma.run_folder import REPLACED, parse_config, read_config, read_rows, s
 TEXT = (
     "evaluator", "metric", "split", "target", "class", "predicted", "method", "encoder", "protocol", "reference", "corruption",
     "column", "subgroup", "explanation", "other", "highest", "lowest", "unit", "aggregation", "use", "overlap", "reason",
-    "rule", "what", "control_of", "decision", "head",
+    "rule", "what", "control_of", "decision", "head", "over",
 )  # fmt: skip
 NUMBERS = (
     "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
@@ -34,7 +34,7 @@ UNKNOWN_UNITS = "patients or groups of images"
 # keys that every row may have, and those of a value
 COMMON = ("run", "label", "kind", "evaluator", "metric", "split", "target", "class", "method", "encoder", "protocol", "overlap",
           "reason", "n", "patients", "fraction", "seed", "labels", "draws", "value", "low", "high", "few", "control_of",
-          "head", "pretrainings", "whose", "alone")  # fmt: skip
+          "head", "pretrainings", "whose", "alone", "over")  # fmt: skip
 
 
 @dataclass(frozen=True)

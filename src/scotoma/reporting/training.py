@@ -9,7 +9,7 @@ import pandas as pd
 
 from scotoma import plugins
 from scotoma.data.splits.units import plural
-from scotoma.metrics.bootstrap import caution
+from scotoma.metrics.intervals import caution
 from scotoma.reporting.cells import Table, count, missing
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import COSTS, METRICS, label_of, method_of, title_of

@@ -12,7 +12,7 @@ from scotoma import plugins
 from scotoma.data import encoder_header
 from scotoma.data.datamodule import DataModule, data_rows
 from scotoma.data.splits.label_draws import Draw
-from scotoma.metrics import bootstrap, learning_curves
+from scotoma.metrics import intervals, learning_curves
 from scotoma.models import encoders
 from scotoma.models.features import extract
 from scotoma.run_folder import Row, Run, read_rows
@@ -99,7 +99,7 @@ def _references(arm: Arm, arms: list[Arm], networks: Collection[str]) -> Iterato
 def _correct(differences: list[Row], networks: Collection[str]) -> list[Row]:
     """Differences, with p-values corrected over one family: all methods, uses and shares against the untrained network (Holm)."""
     family = [i for i, row in enumerate(differences) if row["method"] in networks and row["reference"] == RANDOM]
-    adjusted = bootstrap.holm([differences[i].get("p_value", math.nan) for i in family])
+    adjusted = intervals.holm([differences[i].get("p_value", math.nan) for i in family])
     corrected = {i: {"p_holm": float(p)} for i, p in zip(family, adjusted, strict=True)}
     return [{**row, **corrected.get(i, {})} for i, row in enumerate(differences)]
 

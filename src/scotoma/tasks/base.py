@@ -270,7 +270,7 @@ class Task:
         raise NotImplementedError
 
     def difference(self, scores: list[np.ndarray], reference: list[np.ndarray], positions: np.ndarray) -> dict[str, Any]:
-        """The headline metric less that of other models of the same draws, by paired bootstrap."""
+        """The headline metric less that of other models of the same draws, paired by patient."""
         raise NotImplementedError
 
     def extrapolate(self, labels: list[int], values: list[list[float]]) -> list[Row]:

@@ -21,7 +21,7 @@ from scotoma.errors import RunError, UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
-from scotoma.metrics import bootstrap, calibration, learning_curves, operating_points
+from scotoma.metrics import calibration, intervals, learning_curves, operating_points
 from scotoma.metrics import classification as metrics
 from scotoma.metrics.summaries import HEADLINE, SUMMARY, draw_rows, fraction_rows
 from scotoma.models import linear_probe
@@ -200,8 +200,8 @@ class Classification(Task):
             return []
         p = calibration.apply_temperature(self.outputs(model, val), model.info.temperature, self.target.multilabel)
         y, units = self.target.y[val], self.split.units[val]
-        intervals = {name: bootstrap.mean_over_draws(name, y, [p], units) for name in SUMMARY}
-        ends = {name: {end: found[end] for end in ("low", "high")} for name, found in intervals.items()}
+        estimates = {name: intervals.mean_over_draws(name, y, [p], units) for name in SUMMARY}
+        ends = {name: {end: found[end] for end in ("low", "high")} for name, found in estimates.items()}
         return [{**row, **ends[row["metric"]]} for row in self.summarise_draw(p, val, drawn)]
 
     def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:
@@ -215,7 +215,7 @@ class Classification(Task):
     def difference(self, scores: list[np.ndarray], reference: list[np.ndarray], positions: np.ndarray) -> dict[str, Any]:
         """Of AUROC."""
         y, units = self.target.y[positions], self.split.units[positions]
-        return bootstrap.paired_difference(self.headline, y, scores, reference, units)
+        return intervals.paired_difference(self.headline, y, scores, reference, units)
 
     def extrapolate(self, labels: list[int], values: list[list[float]]) -> list[Row]:
         """AUROC with more labels."""

@@ -14,7 +14,7 @@ from scotoma.data.splits.label_draws import Draw
 from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.supervised import Supervised
-from scotoma.metrics import bootstrap, regression
+from scotoma.metrics import intervals, regression
 from scotoma.models import linear_probe
 from scotoma.models.features import extract
 from scotoma.run_folder import Row, Run
@@ -122,7 +122,7 @@ class Regression(Task):
         """Of the mean absolute error: below 0 where these models are better."""
         truth, units = self.truth(positions), self.split.units[positions]
         errors, others = ([np.abs(p - truth) for p in side] for side in (scores, reference))
-        return bootstrap.paired_difference(None, units, errors, others, units)
+        return intervals.paired_difference(None, units, errors, others, units)
 
     def row_keys(self, mode: str) -> Row:
         """Rows of every mode and control are those of one evaluator."""

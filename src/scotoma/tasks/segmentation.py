@@ -23,7 +23,7 @@ from scotoma.methods.base import Batch, Method, Views, decay_groups
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import segmentation
 from scotoma.methods.supervised import Supervised, still
-from scotoma.metrics.bootstrap import bootstrap_weights, estimate, image_means, mean_over_draws, paired_difference
+from scotoma.metrics.intervals import image_means, mean_over_draws, of_images, paired_difference
 from scotoma.metrics.segmentation import OVERLAPS, scores
 from scotoma.models import segmentation_decoders
 from scotoma.models.encoders import freeze, layer_groups
@@ -250,14 +250,11 @@ class Segmentation(Task):
         Where patients have several images there are also means over patients (``unit`` patient), each counting once.
         """
         units = self.split.units[positions]
-        weights = np.pad(bootstrap_weights(units), ((1, 0), (0, 0)), constant_values=1)
         rows: list[Row] = []
         for m, metric in enumerate(OVERLAPS):
-            for unit, values, w, people in (("image", found[:, :, m], weights, units), *_by_patient(found[:, :, m], units)):
+            for unit, values, people in (("image", found[:, :, m], units), *_by_patient(found[:, :, m], units)):
                 for label, part in _by_class(values, self.masks.classes):
-                    known = (~np.isnan(part)).any(1)
-                    counted = {"metric": metric, "unit": unit, "n": int(known.sum())}
-                    rows.append({**counted, **label, **estimate(image_means(part, w), people[known])})
+                    rows.append({"metric": metric, "unit": unit, **label, **of_images(metric, part, people)})
         return rows
 
     def summarise_draw(self, scores: np.ndarray, positions: np.ndarray, drawn: Draw) -> list[Row]:
@@ -272,7 +269,7 @@ class Segmentation(Task):
         """Means with intervals, over classes and of each."""
         common, units = {"fraction": fraction, "labels": labels}, self.split.units[positions]
         return [
-            {**common, "metric": metric, **label, **mean_over_draws(None, units, list(parts), units)}
+            {**common, "metric": metric, **label, **mean_over_draws(None, units, list(parts), units, metric)}
             for m, metric in enumerate(OVERLAPS)
             for label, parts in _by_class(np.stack(scores)[:, :, :, m], self.masks.classes)
         ]
@@ -294,10 +291,10 @@ def _by_class(values: np.ndarray, classes: tuple[str, ...]) -> list[tuple[dict[s
     return [({}, values), *(({"class": name}, values[..., k : k + 1]) for k, name in enumerate(several))]
 
 
-def _by_patient(values: np.ndarray, units: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Means of each patient's images, the bootstrap over patients, and who they are; nothing where each has one."""
+def _by_patient(values: np.ndarray, units: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Means of each patient's images, and who they are; nothing where each has one."""
     different, of = np.unique(units, return_inverse=True)
     if len(different) == len(units):
         return []
     of_patient = np.stack([image_means(column, of == np.arange(len(different))[:, None]) for column in values.T], 1)
-    return [("patient", of_patient, np.pad(bootstrap_weights(different), ((1, 0), (0, 0)), constant_values=1), different)]
+    return [("patient", of_patient, different)]

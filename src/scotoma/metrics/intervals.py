@@ -1,0 +1,420 @@
+"""95 % intervals of metrics over patients and label draws, and paired comparisons of two models.
+
+A metric is computed once with all images and once without those of each group (a patient, or near-duplicates): the jackknife, whose
+variance holds images of one patient to be what they are, no independent evidence (for an AUROC it is that of Obuchowski 1997,
+"Nonparametric analysis of clustered ROC curve data"). The interval is symmetric on a scale that suits the metric:
+
+- proportions (sensitivity, specificity, predictive values, accuracy): Clopper and Pearson's (1934) interval of so many images as
+  would give that variance, at most of all of them (Korn and Graubard 1998, "Confidence intervals for proportions with small
+  expected number of positive counts estimated from survey data"); where no error was made, of the groups, each counted as one
+  image;
+- other fractions (AUROC, average precision, Dice, ...): Wilson's (1927) interval with that number of images;
+- errors (mean absolute error, Brier score, log loss): of the logarithm; R squared: of the logarithm of 1 - R²; correlations:
+  Fisher's z;
+- differences and anything else: as it is.
+
+The quantile is Student's t. Its degrees of freedom follow from how unequal the groups' influences are (2 / (kurtosis - 1) of
+their number) and are at most those of the rarer side, as 5 positive patients among 500 are 5. How often such intervals hold the
+truth is measured in ``benchmarks/coverage.py``.
+
+To the arrays ``y`` and ``p`` of ``metrics.classification`` comes ``groups``: ``(n,)`` of anything hashable. Its conventions hold
+here
+too: class ids or multi-label targets, NaN for what has no value, ``ValueError`` for wrong input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta, norm
+from scipy.stats import t as student
+
+from scotoma.metrics.bootstrap import Groups, number_groups
+from scotoma.metrics.classification import (
+    METRICS,
+    PER_CLASS_METRICS,
+    Array,
+    Cases,
+    FloatArray,
+    check_cases,
+    check_name,
+    check_weights,
+    classwise,
+    mean_of_known,
+    overall,
+    score,
+)
+
+Predictions = Sequence[Array]
+Names = Sequence[str] | None
+LEVEL = 0.95
+FEW, FEW_NUMBERS = 10, 30  # groups of the rarer class, or with a number, below which an interval is marked
+MOST_BLOCKS = 500  # groups are left out one by one up to so many, then several at a time
+LEAST_DRAWS = 3  # label draws; the spread of two states too little of that of all
+PROPORTIONS = ("sensitivity", "specificity", "accuracy", "ppv", "npv", "frequency", "precision")
+FRACTIONS = ("auroc", "average_precision", "f1", "balanced_accuracy", "dice", "iou", "fraction")
+ERRORS = ("mae", "rmse", "brier", "log_loss", "hausdorff95")
+NUMBERS = ("mae", "rmse", "bias", "r2", "pearson")
+WITHOUT = ("ece",)  # it is above 0 by chance alone, so that no interval around it holds the truth: see `calibration`
+SHARPER = 1.5  # times as many images as those count that an AUROC or average precision may seem to rest on: measured, see above
+TINY = 1e-12  # a variance that is rounding error
+
+
+@dataclass(frozen=True)
+class Support:
+    """On how much a value rests.
+
+    Args:
+        images: as how many images at most it can count.
+        groups: as how many at most if all images of a group are alike.
+        fewest: groups of the rarer side (the positive or negative patients, of the rarest class), summed over the classes averaged.
+        few: whether the rarer side of any class is too small for an interval that holds.
+    """
+
+    images: float
+    groups: float
+    fewest: int
+    few: bool
+
+    @classmethod
+    def of(cls, groups: Groups, least: int = FEW) -> Support:
+        """Of a mean over images, whose groups these are."""
+        count = len(set(number_groups(groups)[1].tolist()))
+        return cls(len(groups), count, count, count < least)
+
+
+def leave_out(groups: Groups, rows: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Which rows each line of the jackknife holds, (1 + B, n) of 0 and 1: all of them in the first, then all but a group's.
+
+    Above ``MOST_BLOCKS`` groups, blocks of them are left out, to which they are assigned at random. One group alone gives no
+    other line.
+
+    Raises:
+        ValueError: ``groups`` do not cover ``rows`` rows, or one is missing.
+    """
+    names, codes = number_groups(groups)
+    blocks = min(len(names), MOST_BLOCKS)
+    weights = np.ones((1 + (blocks if blocks > 1 else 0), len(codes)), dtype=np.uint8)
+    if blocks > 1:
+        block = np.random.default_rng(seed).permutation(len(names)) % blocks if len(names) > blocks else np.arange(blocks)
+        weights[1 + block[codes], np.arange(len(codes))] = 0
+    return check_weights(weights, rows)
+
+
+def estimate(values: ArrayLike, name: str, support: Support) -> dict[str, Any]:
+    """``value, low, high`` (95 %) of a metric, and ``few`` where the interval rests on too few groups.
+
+    Args:
+        values: (1 + B,) the metric under the lines of `leave_out`, or anything computed from it elementwise.
+        name: of the metric, by which the scale is chosen.
+        support: on what it rests.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    variance, freedom, centre = _jackknife(found, name, support)
+    return _ends(name, float(found[0]), centre, variance, freedom, support) | ({"few": True} if support.few else {})
+
+
+def _jackknife(values: FloatArray, name: str, support: Support) -> tuple[float, float, float]:
+    """Variance and its degrees of freedom, and the centre of the interval; NaN where there is none."""
+    value = float(values[0])
+    if name == "specificity":  # which has no value without positive rows by convention, though it does not rest on them
+        values = np.where(np.isnan(values), value, values)
+    moving = values[1:][values[1:] != value]  # what is the same without a group does not rest on it
+    if name in WITHOUT or len(values) < 2 or np.isnan(values).any() or support.groups < 2:
+        return np.nan, np.nan, value
+    if len(moving) < 2:
+        return 0.0, max(1.0, support.fewest - 1.0), value
+    count, mean = len(moving), moving.mean()
+    second, fourth = (float(((moving - mean) ** power).sum()) for power in (2, 4))
+    variance, kurtosis = (count - 1) / count * second, count * fourth / second**2 if second > 0 else np.inf
+    freedom = 2 * count / (kurtosis - 1) if kurtosis > 1 + TINY else count - 1
+    if name in PROPORTIONS:  # whose influences are as unequal as the proportion makes them
+        freedom = count - 1
+    freedom = max(1.0, min(freedom, count - 1, support.fewest - 1))
+    # Average precision is too high of few positive rows: the jackknife's estimate of that is taken off (Quenouille 1956).
+    bias = (count - 1) * (mean - value) if name == "average_precision" else 0.0
+    return variance, freedom, value - bias
+
+
+def _ends(name: str, value: float, centre: float, variance: float, freedom: float, support: Support) -> dict[str, Any]:
+    """The interval on the scale of the metric."""
+    low = high = np.nan
+    if not np.isnan(value) and not np.isnan(variance):
+        reach = float(student.ppf((1 + LEVEL) / 2, freedom))
+        step = reach * np.sqrt(variance)
+        with np.errstate(over="ignore"):
+            if name in PROPORTIONS:
+                low, high = _clopper_pearson(float(np.clip(centre, 0, 1)), variance, reach, support)
+            elif name in FRACTIONS:
+                low, high = _wilson(float(np.clip(centre, 0, 1)), variance, reach, support)
+            elif name == "mcc":
+                low, high = (2 * end - 1 for end in _wilson((centre + 1) / 2, variance / 4, reach, support))
+            elif name in ERRORS and value > 0:
+                low, high = value * np.exp(-step / value), value * np.exp(step / value)
+            elif name == "r2" and value < 1:
+                low, high = (1 - (1 - value) * np.exp(sign * step / (1 - value)) for sign in (1, -1))
+            elif name == "pearson" and abs(value) < 1:
+                low, high = (np.tanh(np.arctanh(value) + sign * step / (1 - value**2)) for sign in (-1, 1))
+            else:
+                low, high = value - step, value + step
+    return {"value": value, "low": float(min(low, value)), "high": float(max(high, value))}
+
+
+def _images(share: float, variance: float, support: Support) -> float:
+    """As how many independent images of a proportion a value counts that varies so."""
+    known = variance > TINY and 0 < share < 1
+    return min(share * (1 - share) / variance, support.images) if known else support.groups
+
+
+def _clopper_pearson(share: float, variance: float, reach: float, support: Support) -> tuple[float, float]:
+    """Clopper and Pearson's interval with an effective number of images."""
+    images = _images(share, variance, support) * (float(norm.ppf((1 + LEVEL) / 2)) / reach) ** 2
+    right, tail = share * images, (1 - LEVEL) / 2
+    low = float(beta.ppf(tail, right, images - right + 1)) if right > 0 else 0.0
+    return low, float(beta.ppf(1 - tail, right + 1, images - right)) if right < images else 1.0
+
+
+def _wilson(share: float, variance: float, reach: float, support: Support) -> tuple[float, float]:
+    """Wilson's interval with an effective number of images."""
+    images = _images(share, variance, support)
+    square = reach**2 / images
+    middle, half = share + square / 2, reach * np.sqrt(share * (1 - share) / images + square / images / 4)
+    return (middle - half) / (1 + square), (middle + half) / (1 + square)
+
+
+def effective_pairs(auroc: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> FloatArray:
+    """As how many images of a proportion so many positive and negative ones count: A (1 - A) over Hanley and McNeil's variance.
+
+    Equal numbers are put for both in the terms of the ranks, as Newcombe (2006, "Confidence intervals for an effect size measure
+    based on the Mann-Whitney statistic", method 5) does. Arguments are broadcast.
+    """
+    a, m, n = (np.asarray(v, dtype=np.float64) for v in (auroc, positive, negative))
+    others = (m + n) / 2 - 1
+    return np.asarray(m * n / (1 + others * ((1 - a) / (2 - a) + a / (1 + a))))
+
+
+def support_of(name: str, cases: Cases, codes: Array, columns: Sequence[int], value: float) -> Support:
+    """On what a metric rests over some classes.
+
+    Args:
+        name: one of ``METRICS``.
+        cases: the prediction set.
+        codes: (n,) number of each row's group.
+        columns: the classes averaged.
+        value: the metric, on which an AUROC's support depends.
+    """
+    sides = {"positive": cases.known & cases.truth, "negative": cases.known & ~cases.truth}
+    images = {side: rows[:, columns].sum(0) for side, rows in sides.items()}
+    groups = {side: np.array([len(np.unique(codes[rows[:, k]])) for k in columns]) for side, rows in sides.items()}
+    has_both = (groups["positive"] > 0) & (groups["negative"] > 0)
+    one = {"sensitivity": "positive", "specificity": "negative"}.get(name)
+    rarer = groups[one] if one else np.minimum(groups["positive"], groups["negative"])
+    rarer = rarer[rarer > 0] if rarer.any() else rarer
+    if name == "auroc":
+        limits = [float(effective_pairs(value, n["positive"], n["negative"])[has_both].sum()) for n in (images, groups)]
+        limits[0] *= SHARPER
+    elif name == "average_precision":
+        limits = [SHARPER * float(images["positive"].sum()), float(groups["positive"].sum())]
+    elif one:
+        limits = [float(n[one].sum()) for n in (images, groups)]
+    else:
+        any_known = cases.known[:, columns].any(1)
+        limits = [float(any_known.sum()), float(len(np.unique(codes[any_known])))]
+        if name in ("f1", "balanced_accuracy", "mcc"):  # on the rarer side rests at least a third of them
+            least = [np.minimum(n["positive"], n["negative"]).sum() for n in (images, groups)]
+            limits = [min(limit, 3.0 * float(rare)) for limit, rare in zip(limits, least, strict=True)]
+    if name == "accuracy":  # of all classes together, however rare
+        rarer = np.array([limits[1]], dtype=int)
+    freedom = int(np.maximum(rarer - 1, 1).sum()) + 1
+    return Support(limits[0], limits[1], freedom, bool((rarer < FEW).any()))
+
+
+def evaluate(
+    y: ArrayLike, p: ArrayLike, groups: Groups, names: Names = None, decision: Array | None = None
+) -> list[dict[str, Any]]:
+    """Metrics of one prediction set with their 95 % intervals over groups, as rows.
+
+    ``names`` None is all of `METRICS` that the target allows. A row is ``metric, value, low, high, n, patients``, the
+    last two counting rows and groups whose target is known: one per metric and, with the key ``class`` (the column of p),
+    one per class for AUROC, average precision, sensitivity and specificity. ``few`` marks what rests on fewer than
+    ``FEW`` groups. ``decision``: (n, K) bool of other decisions than `classification`'s.
+    """
+    cases = check_cases(y, p, decision)
+    chosen = [m for m in METRICS if m != "mcc" or cases.categorical] if names is None else list(names)
+    for name in chosen:
+        check_name(name, cases)
+    weights, codes = leave_out(groups, len(cases.truth)), number_groups(groups)[1]
+    every = list(range(cases.truth.shape[1]))
+
+    def row(name: str, values: FloatArray, columns: list[int]) -> dict[str, Any]:
+        known = cases.known[:, columns].any(1)
+        counts = {"n": int(known.sum()), "patients": len(np.unique(codes[known]))}
+        found = estimate(values, name, support_of(name, cases, codes, columns, float(values[0])))
+        return {"metric": name, **found, **counts}
+
+    rows: list[dict[str, Any]] = []
+    for name in chosen:
+        columns = cases.columns(name)
+        if name == "f1" or name not in PER_CLASS_METRICS:
+            rows.append(row(name, overall(name, cases, weights), columns if name == "brier" else every))
+            continue
+        # The overall value is a mean of the classes' values, so that each is computed once.
+        values = classwise(name, cases, weights, every)
+        rows.append(row(name, mean_of_known(values[:, columns]), columns))
+        rows += [{**row(name, values[:, k], [k]), "class": k} for k in every]
+    return rows
+
+
+def image_means(values: ArrayLike, weights: Array) -> FloatArray:
+    """Means of numbers that each image has under weights (R, n): (R,); NaN where none has one.
+
+    Args:
+        values: (n,), or (n, K) of K classes, whose means are averaged; NaN for none.
+        weights: (R, n).
+    """
+    each = np.asarray(values, dtype=np.float64)
+    each = each[:, None] if each.ndim == 1 else each
+    known = ~np.isnan(each)
+    total = weights.astype(np.float64) @ known
+    sums = weights.astype(np.float64) @ np.where(known, each, 0.0)
+    return mean_of_known(np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0))
+
+
+def of_images(name: str, values: ArrayLike, groups: Groups) -> dict[str, Any]:
+    """Mean over images of a number (n,), or of K classes' (n, K) averaged, with its interval over groups.
+
+    Images without a value (NaN) are left out; ``name`` is as in `estimate`. Returns ``value, low, high, n``, all NaN where none
+    has one.
+    """
+    each = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(each.reshape(len(each), -1)).all(1) if len(each) else np.zeros(0, bool)
+    if not known.any():
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
+    codes = number_groups(groups)[1][known]
+    means = image_means(each[known], leave_out(codes, len(codes)))
+    return estimate(means, name, Support.of(codes)) | {"n": int(known.sum())}
+
+
+def over_draws(scores: FloatArray, name: str, support: Support) -> dict[str, Any]:
+    """Mean of a metric over the models of several label draws, with its interval.
+
+    The variance over patients (of the mean over draws) and that over draws are added, their degrees of freedom by Satterthwaite
+    (1946). Fewer than ``LEAST_DRAWS`` draws, or draws that are all alike, leave the patients alone in the interval.
+
+    Args:
+        scores: (1 + B, D) of D draws under the lines of `leave_out`.
+        name: of the metric.
+        support: on what it rests.
+
+    Returns:
+        ``value, low, high, draws``, ``over``, what the interval is over (patients, or patients and draws), and ``few`` as
+        `estimate`.
+    """
+    means = scores.mean(1)
+    variance, freedom, centre = _jackknife(means, name, support)
+    found: dict[str, Any] = {"draws": scores.shape[1], "over": "patients"}
+    spread = _spread(scores[0])
+    if spread > 0 and not np.isnan(variance):
+        variance, freedom = _add(variance, freedom, spread, scores.shape[1] - 1)
+        found["over"] = "patients and draws"
+    return _ends(name, float(means[0]), centre, variance, freedom, support) | found | ({"few": True} if support.few else {})
+
+
+def _spread(values: FloatArray) -> float:
+    """Variance of the mean of so many draws; 0 where there are too few."""
+    return float(values.var(ddof=1) / len(values)) if len(values) >= LEAST_DRAWS and np.ptp(values) > TINY else 0.0
+
+
+def _add(variance: float, freedom: float, spread: float, draws: int) -> tuple[float, float]:
+    """Sum of two variances and its degrees of freedom (Satterthwaite 1946)."""
+    both = variance + spread
+    return both, both**2 / (variance**2 / freedom + spread**2 / draws)
+
+
+def _scores(name: str | None, y: ArrayLike, predictions: Predictions, weights: Array) -> FloatArray:
+    """(1 + B, D) of the metric, or where ``name`` is None of `image_means` of what each model gives each image."""
+    return np.stack([image_means(p, weights) if name is None else np.asarray(score(name, y, p, weights)) for p in predictions], 1)
+
+
+def _support(name: str | None, y: ArrayLike, models: Sequence[Predictions], groups: Groups, value: float) -> Support:
+    """Of a metric, or of means over the images that have a number in any model."""
+    if name is not None:
+        cases = check_cases(y, models[0][0])
+        return support_of(name, cases, number_groups(groups)[1], cases.columns(name), value)
+    each = [np.asarray(p, dtype=np.float64).reshape(len(p), -1) for model in models for p in model]
+    valued = np.any([~np.isnan(p).all(1) for p in each], axis=0)
+    return Support.of(number_groups(groups)[1][valued])
+
+
+def mean_over_draws(
+    name: str | None, y: ArrayLike, predictions: Predictions, groups: Groups, scale: str = "fraction"
+) -> dict[str, Any]:
+    """Mean of a metric over models trained on different draws of the labels: what `over_draws` gives, and ``n``.
+
+    ``predictions`` holds one p per label draw (seed), all on the test rows of ``y``; with ``name`` None each is what
+    `image_means` takes (a Dice coefficient of each image, say), a number of the kind ``scale``.
+
+    Raises:
+        ValueError: no prediction set; shapes that disagree.
+    """
+    if not len(predictions):
+        raise ValueError("give one prediction set per label draw, not 0")
+    scores = _scores(name, y, predictions, leave_out(groups, len(np.asarray(y))))
+    support = _support(name, y, [predictions], groups, float(scores[0].mean()))
+    return over_draws(scores, name or scale, support) | {"n": len(np.asarray(y))}
+
+
+def paired_difference(
+    name: str | None, y: ArrayLike, predictions_a: Predictions, predictions_b: Predictions, groups: Groups
+) -> dict[str, Any]:
+    """Difference of two models, score(a) - score(b), on the same test rows and label draws.
+
+    The lists hold one p per label draw (seed), in the same order for both; ``name`` as in `mean_over_draws`. The sign is not turned
+    for metrics of which lower is better.
+
+    Returns:
+        What `mean_over_draws` does, and ``p_value``, two-sided, of the same t distribution: below 0.05 just where the interval
+        leaves out 0. From one or two draws that could have come out otherwise there is neither interval nor p-value (NaN); where
+        nothing but the patients varies (the same two models in every draw), they alone are in the interval (``over``).
+    """
+    draws = len(predictions_a)
+    if not draws or draws != len(predictions_b):
+        raise ValueError(f"give one prediction set per label draw, not {draws} and {len(predictions_b)}")
+    weights = leave_out(groups, len(np.asarray(y)))
+    scores = _scores(name, y, predictions_a, weights) - _scores(name, y, predictions_b, weights)
+    support = _support(name, y, [predictions_a, predictions_b], groups, 0.5)
+    found = over_draws(scores, "difference", support) | {"n": len(np.asarray(y))}
+    if np.isnan(found["low"]) or draws < LEAST_DRAWS:
+        return found | {"low": np.nan, "high": np.nan, "p_value": np.nan}
+    return found | {"p_value": _p_value(found, scores, support)}
+
+
+def _p_value(found: dict[str, Any], scores: FloatArray, support: Support) -> float:
+    """The level at which the interval of a difference touches 0."""
+    variance, freedom, _ = _jackknife(scores.mean(1), "difference", support)
+    if (spread := _spread(scores[0])) > 0:
+        variance, freedom = _add(variance, freedom, spread, scores.shape[1] - 1)
+    if variance == 0:
+        return float(found["value"] == 0)
+    return float(2 * student.sf(abs(found["value"]) / np.sqrt(variance), freedom))
+
+
+def holm(p_values: ArrayLike) -> FloatArray:
+    """P-values (m,) adjusted for several tests, step-down (Holm 1979), in the given order; NaN stay, uncounted."""
+    given = np.asarray(p_values, dtype=np.float64)
+    tests = np.flatnonzero(~np.isnan(given))
+    order = tests[np.argsort(given[tests], kind="stable")]
+    adjusted = np.full(given.shape, np.nan)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)))
+    return adjusted
+
+
+def caution(units: int, unit: str, several: str) -> str:
+    """What is reported of intervals over so few units, of which one is called ``unit``; empty where they are enough."""
+    if units == 1:
+        return f"all test images are of one {unit}, which gives no interval"
+    return f"intervals over {units} {several} are unreliable" if units < FEW else ""
