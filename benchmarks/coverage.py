@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from helpers import simulated_cohorts as cohorts  # noqa: E402
 
 from scotoma.metrics import calibration, classification, intervals, operating_points, regression  # noqa: E402
-from scotoma.metrics.intervals import Support  # noqa: E402
+from scotoma.metrics.support import FEW, Support  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.jsonl"
 AUROCS, PREVALENCES, PATIENTS, IMAGES = (0.7, 0.9, 0.98), (0.1, 0.3, 0.5), (30, 60, 200), (1, 5)
@@ -104,7 +104,7 @@ def has_few(cell: Cell) -> bool:
         "four_classes": cell["patients"] * (1 - cell["prevalence"]) / 3,
         "three_labels": cell["patients"] * min(cell["prevalence"], 0.3),
     }.get(cell["kind"], cell["patients"] * min(cell["prevalence"], 1 - cell["prevalence"]))
-    return rarest < intervals.FEW
+    return rarest < FEW
 
 
 def measure(cell: Cell, repeats: int) -> Iterator[dict[str, Any]]:

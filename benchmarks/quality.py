@@ -93,7 +93,8 @@ def probes(source: Path, draws: int) -> tuple[list[list[np.ndarray]], np.ndarray
 def compare(names: list[str], runs: Path, draws: int) -> list[dict[str, Any]]:
     """Rows of differences (Scotoma less lightly) a method, side and fraction, and of their mean over methods."""
     from scotoma.metrics.classification import score
-    from scotoma.metrics.intervals import Support, leave_out, over_draws
+    from scotoma.metrics.intervals import leave_out, over_draws
+    from scotoma.metrics.support import Support
 
     rows: list[dict[str, Any]] = []
     samples: dict[str, list[list[np.ndarray]]] = {side: [] for side in SIDES}

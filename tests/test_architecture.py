@@ -89,7 +89,6 @@ TESTED_BY = {
     "reporting.page": "reporting/test_build.py",
     "reporting.provenance": "reporting/test_model_card.py",
     "reporting.reading": "reporting/test_build.py",
-    "reporting.results": "reporting/test_build.py",
     "reporting.sections.base": "reporting/test_plugins.py",
     "reporting.parts": "reporting/test_plugins.py",
     "reporting.sections.explain": "reporting/sections/test_robustness.py",

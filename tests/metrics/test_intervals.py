@@ -12,7 +12,7 @@ from scipy.stats import binomtest, t, ttest_1samp
 from sklearn import metrics as sk
 
 from scotoma.metrics import calibration, classification, intervals
-from scotoma.metrics.intervals import Support
+from scotoma.metrics.support import Support
 
 ROWS = 157
 

@@ -59,6 +59,6 @@ def test_few_patients_are_told_by_run() -> None:
     )
     assert training.cautions(rows) == [
         "a: all test images are of one patient, which gives no interval.",
-        "b: intervals over 4 patients are unreliable, mostly too narrow.",
+        "b: intervals over 4 patients are unreliable.",
     ]
     assert training.cautions(rows[:1]) == ["All test images are of one patient, which gives no interval."]

@@ -11,6 +11,7 @@ from scotoma.evaluators.base import Context, Row, decisions_of, own_head, probab
 from scotoma.metrics import classification, intervals
 from scotoma.metrics.classification import METRICS
 from scotoma.metrics.summaries import ROC_GRID
+from scotoma.metrics.support import Support
 
 PROTOCOL = 2
 DECIDED = ("sensitivity", "specificity", "f1", "accuracy", "balanced_accuracy", "mcc")  # metrics of decisions, not of probabilities
@@ -63,7 +64,7 @@ def evaluate(context: Context) -> list[Row]:
         if isinstance(row.get("class"), int):
             row["class"] = classes[row["class"]]
     if p.shape[1] > (1 if context.target.multilabel else 2):
-        weights, support = intervals.leave_out(units, len(y)), intervals.Support.of(units)
+        weights, support = intervals.leave_out(units, len(y)), Support.of(units)
         for name in classification.MICRO:
             values = intervals.estimate(np.asarray(classification.micro(name, y, p, weights)), name, support)
             found.append({"metric": f"{name}_micro", "n": len(y), **values})

@@ -17,8 +17,9 @@ from scotoma.evaluators.metrics import probabilities
 from scotoma.evaluators.metrics import require as require
 from scotoma.metrics import calibration, intervals, net_benefit, operating_points
 from scotoma.metrics.classification import score
-from scotoma.metrics.intervals import Support, estimate
+from scotoma.metrics.intervals import estimate
 from scotoma.metrics.summaries import HEADLINE
+from scotoma.metrics.support import Support
 
 PROTOCOL = 2
 TRAINS = False

@@ -18,8 +18,9 @@ from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, probabilities_of
 from scotoma.metrics.bootstrap import number_groups
 from scotoma.metrics.classification import check_cases, divide, score
-from scotoma.metrics.intervals import estimate, leave_out, support_of
+from scotoma.metrics.intervals import estimate, leave_out
 from scotoma.metrics.summaries import HEADLINE
+from scotoma.metrics.support import support_of
 from scotoma.models.encoders import forward_visible, is_vit
 from scotoma.models.precision import full_precision
 from scotoma.rng import KeyedRNG

@@ -22,7 +22,8 @@ from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context, Row, decisions_of
 from scotoma.metrics.bootstrap import bootstrap_weights, number_groups
 from scotoma.metrics.classification import Cases, check_cases, classwise
-from scotoma.metrics.intervals import estimate, leave_out, support_of
+from scotoma.metrics.intervals import estimate, leave_out
+from scotoma.metrics.support import support_of
 
 PROTOCOL = 2
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted

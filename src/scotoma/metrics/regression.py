@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from scotoma.metrics.classification import FloatArray
-from scotoma.metrics.intervals import FEW_NUMBERS, NUMBERS, Support, estimate, image_means, leave_out, over_draws
+from scotoma.metrics.intervals import NUMBERS, estimate, image_means, leave_out, over_draws
+from scotoma.metrics.support import FEW_NUMBERS, Support
 from scotoma.run_folder import Row
 
 METRICS = NUMBERS
