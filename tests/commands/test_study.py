@@ -251,6 +251,27 @@ def test_weights_of_one_name_and_of_a_methods_name_stand_beside_each_other(tmp_p
     }  # fmt: skip
 
 
+def test_a_users_own_list_of_labels_is_a_share_of_the_study(finished: Path, tmp_path: Path) -> None:
+    used = pd.read_parquet(finished / "used.parquet")
+    train = used.loc[used["split"] == "train", "row"].sort_values().tolist()
+    listed, place = sorted(train[::3]), tmp_path / "train33F.txt"
+    place.write_text("\n".join(map(str, listed)))
+    given = SMALL | {"fractions": [0.2], "modes": ["linear"], "controls": ["random"], "label_lists": [str(place)]}
+    run = study("phantom:150", methods=["simclr"], out=tmp_path / "run", encoder="resnet10t", **given)
+    share = float(f"{len(listed) / len(train):.4g}")
+    rows, labels = pd.DataFrame(read_rows(run)), pd.read_csv(run / "labels.csv")
+    auroc = rows[(rows["metric"] == "auroc") & (rows["method"] == "simclr") & rows["seed"].isna() & rows["class"].isna()]
+    drawn = labels[labels["split"] == "train"]
+    expected = {0.2: len(drawn[(drawn["fraction"] == 0.2) & (drawn["seed"] == 0)]), share: len(listed)}
+    assert auroc.set_index("fraction")["labels"].to_dict() == expected
+    for _, one in drawn[drawn["fraction"] == share].groupby("seed"):
+        assert one["row"].tolist() == listed
+    place.write_text("nothing.png\n")
+    with pytest.raises(UsageError, match="name no image"):
+        study("phantom:150", methods=["simclr"], out=tmp_path / "x", **given)
+    assert not (tmp_path / "x").exists()
+
+
 def test_several_targets_with_missing_labels_are_one_study(tmp_path: Path) -> None:
     from scotoma.data.phantom.phantom import table
 

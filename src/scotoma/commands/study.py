@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from scotoma import plugins, preflight
 from scotoma.arguments import DataArgs, Decoder, Modality, check_arguments, configuration
@@ -22,6 +22,7 @@ def study(
     methods: list[str],
     out: str | Path = "runs/study",
     fractions: list[float] | None = None,
+    label_lists: list[str] | None = None,
     seeds: int = 3,
     pretrainings: int = 1,
     minutes: float | None = None,
@@ -54,6 +55,8 @@ def study(
             'mae?masking=block&mask_ratio=0.6'.
         out: run folder.
         fractions: label fractions, separated by commas; by default 0.01, 0.1, 1.
+        label_lists: text files, separated by commas, that name the labelled training images of one more fraction each: a path, a
+            file name, a value of the column `on` or a row id on each line. Validation labels are drawn at the same fraction.
         seeds: number of label draws at each fraction; each takes another initialisation of the untrained networks.
         pretrainings: number of pretrainings of each method, with different seeds, which the label draws take in turn.
         minutes: length of each pretraining in minutes of wall clock (10 if no length is given).
@@ -131,8 +134,15 @@ def study(
         quiet=quiet,
     )
     from scotoma.data.labels.targets import require_classes
+    from scotoma.data.splits import label_lists as label_list
 
     assert data_module.target is not None
+    lists: dict[float, Any] = {}
+    for path in label_lists or ():
+        share, listed = label_list.read(path, data_module.dataset, data_module.split, data_module.target, source.on)
+        if share in (*fractions, *lists):
+            raise UsageError(f"--label_lists {path}: {share:g} of the labels are already a fraction or another list of this study")
+        lists[share] = listed
     for name in ("train", "test"):
         require_classes(data_module.target, data_module.split.rows(name), f"split {name}", trains=name == "train")
     from scotoma.training import label_columns, resuming
@@ -149,7 +159,7 @@ def study(
     run = Run.open(Path(out), "study", arguments, overwrite, resume)
     try:
         resuming.check(run, data_module, not task.is_of_images, compared)
-        carry_out(run, data_module, task, quiet)
+        carry_out(run, data_module, task, lists, quiet)
         run.finish()
     finally:
         run.close()

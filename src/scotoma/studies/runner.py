@@ -7,7 +7,7 @@ again when the study is taken up; all rows are then derived from those files in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from scotoma import files, plugins
 from scotoma.data import encoder_header, provenance
 from scotoma.data.datamodule import DataModule
 from scotoma.data.splits.label_draws import Draw, draw
+from scotoma.data.splits.label_lists import draw_listed
+from scotoma.errors import UsageError
 from scotoma.evaluators.base import Context, warn_few_units
 from scotoma.models import encoders, pretrained_weights, segmentation_decoders
 from scotoma.run_folder import Row, Run, read_config, status
@@ -39,14 +41,23 @@ from scotoma.tasks.base import Task
 from scotoma.training.pretraining import assemble, describe, train
 
 
-def carry_out(run: Run, data_module: DataModule, task: Task, quiet: bool = False) -> None:
-    """Do what is not done yet, then write all rows and figures."""
+def carry_out(run: Run, data_module: DataModule, task: Task, lists: Mapping[float, np.ndarray], quiet: bool = False) -> None:
+    """Do what is not done yet, then write all rows and figures.
+
+    Args:
+        run: the study.
+        data_module: its images.
+        task: the kind of its target.
+        lists: share of the labels -> positions of the training images that a user's own list names.
+        quiet: no progress bar.
+    """
     config = run.config
     # a wrong one is refused before the first is trained
     networks = {method: assemble(pretraining_of(config, method), data_module).info.name for method in config["methods"]}
     warn_few_units(data_module)
     (run.path / "predictions").mkdir(exist_ok=True)
-    draws = [draw(task.target, task.split, f, s) for f in config["fractions"] for s in range(config["seeds"])]
+    shares = sorted({*config["fractions"], *lists})
+    draws = [_draw(task, lists, share, seed) for share in shares for seed in range(config["seeds"])]
     _save_draws(run, task, draws)
     data_module.save_used(run.path)
     for method in (m for m in config["methods"] if not reads_labels(m, task.target)):
@@ -67,6 +78,12 @@ def carry_out(run: Run, data_module: DataModule, task: Task, quiet: bool = False
     run.replace_rows(summary.rows_of(run, data_module, task, arms, draws, networks))
     if task.is_of_images:
         summary.draw_features(run, task, arms, networks)
+
+
+def _draw(task: Task, lists: Mapping[float, np.ndarray], share: float, seed: int) -> Draw:
+    if share in lists:
+        return draw_listed(task.target, task.split, share, lists[share], seed)
+    return draw(task.target, task.split, share, seed)
 
 
 def _pretrain(run: Run, data_module: DataModule, method: str, folder: Path, number: int, quiet: bool) -> None:
@@ -173,4 +190,7 @@ def _save_draws(run: Run, task: Task, draws: list[Draw]) -> None:
         if d.fraction < 1
     ]
     if parts:
-        files.write(run.path / "labels.csv", pd.concat(parts).to_csv(index=False))
+        text, place = pd.concat(parts).to_csv(index=False), run.path / "labels.csv"
+        if run.resumed and place.exists() and place.read_text() != text:
+            raise UsageError("--resume: the label lists are not as they were when the study was started: use --overwrite")
+        files.write(place, text)

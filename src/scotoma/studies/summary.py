@@ -55,7 +55,7 @@ def rows_of(
                 looked.add((arm.method, arm.encoder))
                 rows.append(data_module.overlap(source).row(method=arm.method, encoder=arm.encoder))
         curve: dict[int, list[float]] = {}
-        for fraction in run.config["fractions"]:
+        for fraction in sorted({d.fraction for d in draws}):
             chosen = [d for d in draws if d.fraction == fraction]
             scores, labels = _load(run, arm, chosen), len(chosen[0].train)
             of_draws = [row for d, one in zip(chosen, scores, strict=True) for row in _of_draw(run, task, arm, d, one, test)]
