@@ -69,7 +69,8 @@ class DataArgs(TableArgs):
 
     Args:
         separator: text between several findings in a cell of the target, such as |; each finding becomes a 0/1 target.
-        classes: classes of one categorical target to distinguish, separated by commas; other values count as unlabelled.
+        classes: classes of one categorical target to distinguish, separated by commas; other values count as unlabelled. Of
+            masks: VALUE=NAME of each (1=tumour,2=edema), or names alone in the order of the values.
         seed: random seed of split, label draws, weights, order and augmentation.
         strict: stop at an unreadable image instead of leaving it out.
         allow_leakage: continue although a patient or image is in two parts of the split, or was in the encoder's pretraining.

@@ -196,6 +196,19 @@ def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatc
         evaluate(run, str(discs / "table.csv"), ["metrics"], quiet=True)
     with pytest.raises(UsageError, match="needs a segmenter"):
         evaluate(discs, str(discs / "table.csv"), ["segmentation"], ["mask_path"], out=tmp_path / "other", quiet=True)
+    named = finetune(
+        str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "named", classes=["2=tumour", "1=disc"], steps=1, batch_size=4,
+        quiet=True,
+    )  # fmt: skip
+    info = encoder_header.read_info(named)
+    assert (info.classes, info.mask_values) == (("background", "tumour", "disc"), (0, 2, 1))
+    found = evaluate(named, str(discs / "table.csv"), quiet=True)
+    assert {r.get("class") for r in found if r["metric"] == "dice"} == {None, "tumour", "disc"}
+    kept = pd.read_parquet(named / "predictions" / "segmentation.parquet")
+    (dice,) = [r["value"] for r in found if (r["metric"], r.get("class"), r.get("unit")) == ("dice", "tumour", "image")]
+    assert dice == pytest.approx(kept["dice_tumour"].mean())
+    with pytest.raises(UsageError, match="leave `classes` out"):
+        evaluate(named, str(discs / "table.csv"), classes=["1=disc"], quiet=True)
     larger = finetune(
         str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "larger", size=48, decoder="deeplabv3plus", steps=1,
         batch_size=4, quiet=True,

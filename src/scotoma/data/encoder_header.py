@@ -27,7 +27,7 @@ TIMM: dict[str, type | tuple[type, ...]] = {
     "fc_norm": bool, "in_chans": int, "num_classes": int,
 }  # fmt: skip
 NUMBER = (int, float)
-LISTS = {"mean": NUMBER, "std": NUMBER, "targets": (str,), "classes": (str,), "thresholds": NUMBER}
+LISTS = {"mean": NUMBER, "std": NUMBER, "targets": (str,), "classes": (str,), "thresholds": NUMBER, "mask_values": (int,)}
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "timm_name": str, "timm_kwargs": dict, "in_chans": int, "image_size": int, **dict.fromkeys(LISTS, list), "pixels": dict,
     "modality": str, "method": dict, "seed": int, "versions": dict, "data": str, "temperature": NUMBER, "decoder": str,
@@ -81,6 +81,9 @@ def require(fields: Any, name: str, outputs: int = 0) -> dict[str, Any]:
     classes = fields.get("classes", ())
     if len(set(classes)) < len(classes) or len(fields.get("thresholds", ())) not in (0, len(classes)):
         refuse("classes and thresholds do not go together")
+    values = fields.get("mask_values", ())
+    if values and (len(values) != len(classes) or len(set(values)) < len(values) or not all(0 <= v < 256 for v in values)):
+        refuse("classes and mask_values do not go together")
     if outputs > 1 and fields.get("targets") and not classes:
         refuse(f"it names no class for a head of {outputs} outputs")
     if not isinstance(fields.get("method", {"name": ""}).get("name"), str):
@@ -127,6 +130,7 @@ class EncoderInfo:
         temperature: for a model: its logits are divided by this before they are probabilities (chosen on validation rows).
         thresholds: for a model: the probability from which on each class is called positive, chosen on validation rows; () for 0.5.
         decoder: for a segmentation model: the name of its decoder.
+        mask_values: for a segmentation model: the value of each class in label maps; () where classes are named by their values.
         trained_on: what it was trained on, through every step (``provenance.Record``); None in files of older versions.
     """
 
@@ -147,7 +151,15 @@ class EncoderInfo:
     temperature: float = 1.0
     thresholds: tuple[float, ...] = ()
     decoder: str = ""
+    mask_values: tuple[int, ...] = ()
     trained_on: dict[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def mask_classes(self) -> tuple[str, ...]:
+        """Of a segmentation model: its classes as ``masks.parse`` takes them; () of any other."""
+        if not self.decoder or not self.mask_values:
+            return self.classes if self.decoder else ()
+        return tuple(f"{value}={name}" for value, name in zip(self.mask_values, self.classes, strict=True))
 
     @property
     def numeric(self) -> bool:
@@ -175,6 +187,8 @@ def write_info(info: EncoderInfo, has_head: bool) -> str:
         has_head: whether the file has a head or a decoder beside the network; then how that is attached is stated, too.
     """
     fields = asdict(info) | {"timm_kwargs": {**info.timm_kwargs, "in_chans": info.in_chans, "num_classes": 0}}
+    if not info.mask_values:
+        del fields["mask_values"]
     if has_head:
         output = "number" if info.numeric else "sigmoid" if info.classes == info.targets else "softmax"
         linear = {"kind": "linear", "weight": HEAD[0], "bias": HEAD[1], "input": "features"}

@@ -81,8 +81,7 @@ class Context:
     @cached_property
     def task(self) -> Task:
         """The kind of the target."""
-        classes = self.info.classes if self.info.decoder else ()
-        return task_of(self.dataset, self.store, self.split, self.target, classes)
+        return task_of(self.dataset, self.store, self.split, self.target, self.info.mask_classes)
 
     @property
     def model(self) -> Model:

@@ -61,6 +61,8 @@ def _parts(context: Context) -> tuple[Segmentation, np.ndarray]:
     task = context.task
     if not isinstance(task, Segmentation):
         raise UsageError("--with segmentation predicts masks: leave --target out, or use --target mask_path")
+    if context.target.mask_classes:
+        raise UsageError("the model knows its classes: leave --classes out")
     test = task.examples_with_maps("test")
     if not len(test):
         raise UsageError("no test row has a mask that can be read")

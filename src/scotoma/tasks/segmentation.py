@@ -129,7 +129,7 @@ class Segmentation(Task):
     @cached_property
     def masks(self) -> Masks:
         """The label maps of all rows."""
-        return masks.read(self.dataset, self.store.side, self.classes, quiet=self.quiet)
+        return masks.read(self.dataset, self.store.side, self.classes or self.target.mask_classes, quiet=self.quiet)
 
     def require(self, tuning: FineTuning, network: nn.Module, info: EncoderInfo, drawn: Draw) -> None:
         """Refuse a decoder that does not go with this network, and a draw without a mask that can be read."""
@@ -160,6 +160,7 @@ class Segmentation(Task):
         drawn = self.readable(drawn)
         name = segmentation_decoders.choose(tuning.decoder, network)
         info = replace(info, targets=(MASKS,), classes=self.masks.classes, decoder=name)
+        info = replace(info, mask_values=self.masks.values if self.masks.names else ())
         torch.manual_seed(tuning.seed)
         decoder = self.decoder(tuning, network, info)
         model = Model(network, info, decoder)

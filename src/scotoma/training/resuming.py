@@ -103,7 +103,7 @@ def state(data_module: DataModule, masks: bool = False, weights: Iterable[str | 
     settings = {
         k: v for k, v in json.loads((data_module.store.path / "store.json").read_text()).items() if k not in ("name", "fingerprint")
     }
-    classes = list(target.classes) if target is not None else []
+    classes = [*target.classes, *target.mask_classes] if target is not None else []
     frame.attrs[_SHOWN] = json.dumps([settings, [pseudonyms.pseudonym(name, key) for name in classes]], sort_keys=True)
     frame.attrs[_WEIGHTS] = {str(source): _of_file(source) for source in weights if Path(source).exists()}
     return frame

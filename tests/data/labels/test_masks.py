@@ -45,6 +45,35 @@ def test_every_value_becomes_a_class(scans: Path) -> None:
     assert fewer.maps(np.array([1]))[0, -1, -1] == masks.UNKNOWN, "a value that a model does not know is no background"
 
 
+def test_classes_have_names(scans: Path) -> None:
+    dataset, images = store.prepare(sources.load(scans), 32, quiet=True)
+    plain = masks.read(dataset, images.side)
+    for classes in (
+        ["liver", "tumour"],
+        ["background", "liver", "tumour"],
+        ["3=liver", "7=tumour"],
+        ["0=air", "3=liver", "7=tumour"],
+    ):
+        found = masks.read(dataset, images.side, classes)
+        assert found.classes == ("background", "liver", "tumour") and found.values == (0, 3, 7)
+        np.testing.assert_array_equal(found.maps(np.arange(4)), plain.maps(np.arange(4)))
+    one = masks.read(dataset, images.side, ["7=tumour"])
+    assert one.classes == ("background", "tumour")
+    assert one.maps(np.array([1]))[0, -1, -1] == 1 and one.maps(np.array([1]))[0, 0, 0] == masks.UNKNOWN
+    for wrong, said in (
+        (["liver"], r"names 1 beside the background, and the masks hold 2 values \(3, 7\)"),
+        (["1=liver"], r"no mask has a pixel of 1: their values are 3, 7"),
+        (["3=liver", "tumour"], "VALUE=NAME"),
+        (["3=liver", "3=tumour"], "a name and a value of its own"),
+        (["3=liver", "7=liver"], "a name and a value of its own"),
+        (["300=liver"], "from 1 to 255"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            masks.read(dataset, images.side, wrong)
+    with pytest.raises(UsageError, match="from 1 to 255"):
+        targets.read(dataset, ["mask_path"], ["300=liver"])
+
+
 def test_a_prepared_store_keeps_its_maps(scans: Path, tmp_path: Path) -> None:
     dataset, images = store.prepare(sources.load(scans), 32, quiet=True)
     before = masks.read(dataset, images.side)
@@ -68,7 +97,6 @@ def test_what_is_no_label_map_is_refused(scans: Path, tmp_path: Path) -> None:
             masks.read(dataset, images.side)
     with pytest.raises(UsageError, match="stands alone"):
         targets.read(dataset, ["mask_path", "split"])
-    with pytest.raises(UsageError, match="stands alone"):
-        targets.read(dataset, ["mask_path"], ["3"])
+    assert targets.read(dataset, ["mask_path"], ["3"]).mask_classes == ("3",)
     with pytest.raises(UsageError, match="'mask_path' is empty"):
         targets.read(sources.load(frame.assign(mask_path=None)), ["mask_path"])

@@ -12,6 +12,7 @@ import numpy as np
 from scotoma.data import phi
 from scotoma.data.dataset import Dataset
 from scotoma.data.io.dicom_headers import age_in_years
+from scotoma.data.labels import masks
 from scotoma.data.labels.annotators import SHARES, label_text
 from scotoma.data.store.store import MASK_ROW
 from scotoma.errors import UsageError
@@ -32,6 +33,7 @@ class Target:
         y: (n,) int64 class ids, -1 unknown; or (n, K) float32 0/1, NaN unknown. Of several annotators, the majority.
         shares: (n, C) or (n, K) float32: the share of annotators for each class, or for 1, NaN unknown; what training aims at where
             labels are soft. None where they are not.
+        mask_classes: of ``mask_path``: the classes that the user names (``masks.parse``).
         numbers: (n,) float32, NaN unknown, of a column to be predicted as a number; ``y`` and ``classes`` are its bands then, by
             which splits and draws are balanced. None where classes are predicted.
     """
@@ -41,6 +43,7 @@ class Target:
     y: np.ndarray
     shares: np.ndarray | None = None
     numbers: np.ndarray | None = None
+    mask_classes: tuple[str, ...] = ()
 
     @property
     def aims(self) -> np.ndarray:
@@ -118,13 +121,15 @@ def read(dataset: Dataset, names: Sequence[str], classes: Sequence[str] = (), nu
 
 
 def _masks(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> Target:
-    if len(names) > 1 or classes:
-        raise UsageError(f"--target {MASKS} stands alone, without other targets and --classes")
+    if len(names) > 1:
+        raise UsageError(f"--target {MASKS} stands alone, without other targets")
+    if classes:
+        masks.parse(classes)
     kept = dataset.store is not None and MASK_ROW in dataset.table.columns
     given = dataset.table[MASK_ROW].to_numpy() >= 0 if kept else dataset.column(MASKS).notna().to_numpy()
     if not given.any():
         raise UsageError(f"{dataset.name}: column {MASKS!r} is empty")
-    return Target((MASKS,), ("mask",), np.where(given, 0, -1))
+    return Target((MASKS,), ("mask",), np.where(given, 0, -1), mask_classes=tuple(classes))
 
 
 def _numbers(dataset: Dataset, names: Sequence[str], classes: Sequence[str]) -> Target:
