@@ -134,7 +134,7 @@ def _headline(evaluator: str, rows: Iterable[Row]) -> Callable[[Row], bool]:
 
 def _words(row: Row) -> str:
     """A metric and what it is of: a class, a subgroup, a share of the labels, one answer per patient."""
-    parts = ("class", "column", "subgroup", "corruption", "severity", "explanation", "other")
+    parts = ("class", "decision", "column", "subgroup", "corruption", "severity", "explanation", "other")
     of = [str(row[key]) for key in parts if row.get(key)]
     if row.get("unit") and (row["unit"], row.get("aggregation", "none")) != ("image", "none"):
         of.append(f"by {row['unit']}" + (f" ({row['aggregation']})" if row.get("aggregation", "none") != "none" else ""))

@@ -59,7 +59,10 @@ def test_a_condition_equals_images_corrupted_one_by_one(
 
 def test_clean_images_are_as_the_linear_probe_finds_them(made: Context, rows: list[dict[str, object]]) -> None:
     clean = next(r for r in linear.evaluate(made) if r["metric"] == "auroc" and "seed" not in r and "class" not in r)
-    assert value(rows, "auroc", "clean", 0) == pytest.approx(clean["value"], abs=1e-9)
+    (found,) = [r for r in rows if r["corruption"] == "clean"]
+    assert [found[key] for key in ("value", "low", "high")] == pytest.approx(
+        [clean[key] for key in ("value", "low", "high")], abs=1e-9
+    )
 
 
 def test_a_classifier_has_one_value_of_clean_images_whoever_tests_it(tmp_path: Path) -> None:
@@ -69,7 +72,7 @@ def test_a_classifier_has_one_value_of_clean_images_whoever_tests_it(tmp_path: P
     found = robustness.evaluate(made)
     (clean,) = [r for r in found if r["corruption"] == "clean"]
     (whole,) = [r for r in metrics.evaluate(made) if r["metric"] == "auroc" and "class" not in r]
-    assert clean["value"] == whole["value"]
+    assert [clean[key] for key in ("value", "low", "high", "n")] == [whole[key] for key in ("value", "low", "high", "n")]
     made.dataset = replace(made.dataset, table=made.dataset.table.assign(site=np.where(np.arange(160) % 4 < 2, "a", "b")))
     groups = {r["subgroup"]: r for r in subgroups.evaluate(made, resamples=10) if r["metric"] == "auroc" and "class" not in r}
     p, test = metrics.probabilities(made), made.test

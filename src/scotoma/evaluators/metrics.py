@@ -87,3 +87,8 @@ def _confusion(matrix: np.ndarray, classes: tuple[str, ...], rule: str) -> list[
         for i, a in enumerate(classes)
         for j, b in enumerate(classes)
     ]
+
+
+def is_headline(row: Row) -> bool:
+    """Whether a row stands in the short table: ranking, and the decisions, over all classes."""
+    return row["metric"] in ("auroc", "average_precision", "sensitivity", "specificity") and "class" not in row
