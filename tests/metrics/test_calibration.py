@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.labels import NAN, classes, one_label, with_unknown
+from scipy.optimize import minimize
 from scipy.special import expit, logit, softmax
 from sklearn import metrics as sk
 
@@ -157,3 +158,34 @@ def test_a_diagram_of_a_resample_is_that_of_its_rows():
         rows = np.repeat(np.arange(len(y)), counts)
         for name, values in calibration.reliability(y[rows], p[rows]).items():
             np.testing.assert_allclose(found[name][r], values)
+
+
+def test_offsets_bring_mean_probabilities_to_their_shares() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(3000, 3))
+    y = (softmax(z, 1).cumsum(1) < rng.random((3000, 1))).sum(1)
+    added = calibration.offsets(y, z + np.array([0.8, 0.0, -0.4]))
+    assert added - added.mean() == pytest.approx(np.array([-0.8, 0.0, 0.4]) + 0.4 / 3, abs=0.12)
+    few = calibration.offsets(y[:60], z[:60])
+    slow = minimize(
+        lambda free: (
+            -np.log(softmax(z[:60] + free, 1)[np.arange(60), y[:60]]).sum() + (free**2).sum() / (2 * calibration.OFFSET**2)
+        ),
+        np.zeros(3),
+        bounds=[(None, None) if (y[:60] == k).sum() >= calibration.FEWEST_FOR_OFFSET else (0, 0) for k in range(3)],
+    ).x
+    assert few == pytest.approx(slow, abs=1e-3)
+    assert (calibration.offsets(np.repeat([0, 1, 2], 19), rng.normal(size=(57, 3))) == 0).all()
+    labels = np.stack([rng.random(400) < 0.7, rng.random(400) < 0.01], 1).astype(float)
+    first, second = calibration.offsets(labels, np.zeros((400, 2)))
+    assert first == pytest.approx(np.log(0.7 / 0.3), abs=0.25) and second == 0
+
+
+def test_recalibrations_under_weights_are_those_of_the_rows_left() -> None:
+    y, p = with_unknown(*one_label(rows=60))
+    codes = np.arange(len(y)) // 7
+    weights = (codes != np.arange(-1, codes.max() + 1)[:, None]).astype(np.uint8)
+    found = calibration.recalibrations(y, p, weights)
+    for line, kept in enumerate(weights == 1):
+        expected = calibration.recalibration(y[kept], p[kept])
+        assert {k: v[line] for k, v in found.items()} == pytest.approx(expected, abs=1e-4)

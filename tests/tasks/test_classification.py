@@ -195,7 +195,7 @@ def test_the_validation_loss_is_that_of_the_plain_images(made) -> None:
     expected = classification(
         method.head(torch.from_numpy(extract(method.encoder, info, store, rows[drawn.val]))), torch.from_numpy(target.y[drawn.val])
     )
-    found = task.monitor(method, info, drawn, "loss", torch.device("cpu"))
+    found = task.monitor(method, info, drawn, FineTuning(), "loss", torch.device("cpu"))
     assert -found == pytest.approx(expected.item(), rel=1e-5)
     stopper = EarlyStopping(method.eval(), 10, FineTuning(patience=1), lambda _: found)
 
@@ -257,10 +257,10 @@ def test_the_metric_that_is_monitored_is_that_of_the_validation_rows(made) -> No
     torch.nn.init.normal_(method.head.weight)
     p = task.outputs(Model(method.encoder, info, method.head), drawn.val)
     for name, sign in (("auroc", 1), ("balanced_accuracy", 1), ("brier", -1)):
-        found = task.monitor(method, info, drawn, name, torch.device("cpu"))
+        found = task.monitor(method, info, drawn, FineTuning(), name, torch.device("cpu"))
         assert found == pytest.approx(sign * metrics.score(name, target.y[drawn.val], p), abs=1e-5)
     alone = replace(drawn, val=drawn.val[target.y[drawn.val] == 0])
-    assert task.monitor(method, info, alone, "auroc", torch.device("cpu")) == -float("inf")
+    assert task.monitor(method, info, alone, FineTuning(), "auroc", torch.device("cpu")) == -float("inf")
 
 
 def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,6 +346,46 @@ def test_temperature_and_thresholds_are_chosen_on_validation_rows(made) -> None:
     assert chosen(Draw(1.0, 0, drawn.train, drawn.val[:0]), 0.9) == (1.0, ())
     alone = Draw(1.0, 0, drawn.train, drawn.val[target.y[drawn.val] == 1])
     assert chosen(alone, "youden")[1] == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("balance", ["weights", "oversample", "undersample"])
+def test_balancing_is_taken_back_in_the_probabilities(made, balance: str) -> None:
+    """Without a step a head of zeros gives each class its share of the training labels, and a probe's what the probe gives."""
+    network, info, store, rows, target, _ = made
+    train = np.concatenate([np.flatnonzero(target.y[:40] == 0)[:5], np.flatnonzero(target.y[:40] == 1)[:15]])
+    task, tuning = task_of(store, rows, target), FineTuning(1, 8, 1e-12, weight_decay=0.0, balance=balance, precision="32-true")
+    drawn = Draw(1.0, 0, train, np.zeros(0, int))
+    model, _ = task.train(network, info, drawn, tuning)
+    assert task.outputs(model, np.arange(40, 60)) == pytest.approx(np.tile([0.25, 0.75], (20, 1)), abs=1e-4)
+    pretrained = replace(info, method={"name": "simclr"})
+    probe = task.probe(network, pretrained, drawn)
+    model, _ = task.train(network, pretrained, drawn, tuning)
+    for found, expected in zip(model.head.parameters(), probe.parameters(), strict=True):
+        assert found.detach().numpy() == pytest.approx(expected.detach().numpy(), abs=1e-5)
+
+
+def test_weights_of_several_targets_are_taken_back(made) -> None:
+    network, info, store, rows, _, _ = made
+    y = np.stack([np.arange(N) % 5 == 0, np.arange(N) % 2 == 0], 1).astype(float)
+    task = task_of(store, rows, Target(("a", "b"), ("a", "b"), y))
+    tuning = FineTuning(1, 8, 1e-12, weight_decay=0.0, precision="32-true")
+    model, _ = task.train(network, info, Draw(1.0, 0, np.arange(40), np.zeros(0, int)), tuning)
+    assert task.outputs(model, np.arange(40, 60)) == pytest.approx(np.tile([0.2, 0.5], (20, 1)), abs=1e-4)
+
+
+def test_offsets_are_added_to_the_head(made) -> None:
+    network, info, store, rows, target, _ = made
+    task, tuning = task_of(store, rows, target), FineTuning()
+    head = torch.nn.Linear(512, 2)
+    torch.nn.init.zeros_(head.weight)
+    head.bias.data[:] = torch.tensor([1.0, -1.0])  # far too sure of class 0
+    model = Model(network, info, head)
+    val = np.arange(0, 60)
+    found = task.calibrate(model, Draw(1.0, 0, np.arange(0), val), tuning)
+    p = calibration.apply_temperature(task.outputs(found, val), found.info.temperature, False)
+    before = calibration.apply_temperature(task.outputs(model, val), found.info.temperature, False)
+    assert abs(p[:, 1].mean() - 0.5) < 0.05 < abs(before[:, 1].mean() - 0.5)
+    assert head.bias.tolist() == [1.0, -1.0], "the model that was given is left as it is"
 
 
 def test_a_task_is_chosen_by_its_target() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, logit, logsumexp, softmax
 
 from scotoma.metrics.bootstrap import Groups, number_groups
@@ -21,6 +21,7 @@ from scotoma.metrics.classification import (
 )
 
 TEMPERATURES = (0.01, 100.0)  # between which the best one is looked for
+FEWEST_FOR_OFFSET, OFFSET = 20, 0.5  # validation rows of a class, and how far its logits are expected to be off
 LINES, NEWTON = 64, 6  # resamples fitted at a time, and steps of each
 SURE = 1e-7  # probabilities nearer to 0 or 1 count as this near: what a float32 softmax can tell from 1
 
@@ -43,6 +44,39 @@ def temperature(y: ArrayLike, logits: ArrayLike) -> float:
         raise ValueError("no label is known: there is nothing to calibrate on")
     # The loss is convex in 1 / T, so it has one minimum in log T too.
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-8}).x))
+
+
+def offsets(y: ArrayLike, logits: ArrayLike) -> FloatArray:
+    """What to add to each class's (or label's) logits so that its mean probability is nearer to its share: (C,).
+
+    The offsets of the lowest log loss, drawn to 0 by a normal prior of standard deviation ``OFFSET``; of a class with fewer than
+    ``FEWEST_FOR_OFFSET`` positive (of labels, or negative) rows 0.
+
+    Args:
+        y: (n,) class ids, or (n, K) labels.
+        logits: (n, C), at their temperature.
+    """
+    cases = check_cases(y, logits)
+    z, sides = cases.probability, [cases.known & cases.truth, cases.known & ~cases.truth]
+    enough = np.min([side.sum(0) for side in (sides[:1] if cases.categorical else sides)], axis=0) >= FEWEST_FOR_OFFSET
+    if not enough.any():
+        return np.zeros(z.shape[1])
+
+    def loss(free: FloatArray) -> tuple[float, FloatArray]:
+        added = np.zeros(z.shape[1])
+        added[enough] = free
+        moved = z + added
+        p = softmax(moved, axis=1) if cases.categorical else expit(moved)
+        if cases.categorical:
+            total = float((logsumexp(moved, axis=1) - moved[cases.truth]).sum())
+        else:
+            total = float(np.logaddexp(0, np.where(cases.truth, -moved, moved))[cases.known].sum())
+        gradient = np.where(cases.known, p - cases.truth, 0.0).sum(0)[enough] + free / OFFSET**2
+        return total + float((free**2).sum()) / (2 * OFFSET**2), gradient
+
+    found = np.zeros(z.shape[1])
+    found[enough] = minimize(loss, np.zeros(int(enough.sum())), jac=True, method="L-BFGS-B").x
+    return found
 
 
 def apply_temperature(p: ArrayLike, temperature: float, multilabel: bool) -> FloatArray:

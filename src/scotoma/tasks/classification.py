@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 from dataclasses import replace
@@ -70,6 +71,9 @@ class Classification(Task):
         pretrained features and underperform out-of-distribution", section 4: "linear probing then full fine-tuning"). Which is
         better depends on network, labels and weights: both are tried in full length, and the one with the lower loss on the draw's
         validation rows is kept. Time and images seen are those of both, and the rows state the kept one under ``head``.
+
+        Balanced classes give probabilities as if all were equally frequent. The head takes that back, so that they are those of the
+        training labels' shares (Elkan 2001, "The foundations of cost-sensitive learning", theorem 2).
         """
         target = self.target
         info = replace(info, targets=target.columns, classes=target.classes)
@@ -93,14 +97,15 @@ class Classification(Task):
             method = Supervised(network, inputs, **tuning.method_args)
             if head == "probe":
                 method.head.load_state_dict(self.probe(network, info, drawn).state_dict())
-            score = partial(self.monitor, method, info, drawn, tuning.monitor)
+                _add_to_bias(method.head, self.shift_of_priors(drawn, tuning))  # as the balanced loss would have it
+            score = partial(self.monitor, method, info, drawn, tuning, tuning.monitor)
             within = f"{CHECKPOINTS}/{head}" if both else ""
             try:
                 trained, schedule = tuning.train(method, batches, info.image_size, score, run, self.quiet, within)
             except RunError as error:  # its loss became no number
                 failed = error
                 continue
-            loss = -self.monitor(method, info, drawn, "loss", torch.device("cpu")) if both else 0.0
+            loss = -self.monitor(method, info, drawn, tuning, "loss", torch.device("cpu")) if both else 0.0
             starts.append(_Start(head, loss if loss == loss else math.inf, _copy(method), trained, schedule))
             tuning = replace(tuning, learning_rate=schedule.learning_rate)  # one that was found holds for both
         if not starts:
@@ -108,6 +113,7 @@ class Classification(Task):
             raise failed
         best = min(starts, key=lambda start: start.loss)
         method.load_state_dict(best.weights)
+        _add_to_bias(method.head, -self.shift_of_priors(drawn, tuning))
         if run is not None and both:
             _keep_log(run.path, best.head)
         costs = _costs(starts, best, method, len(drawn.seen))
@@ -116,15 +122,23 @@ class Classification(Task):
         ]
 
     @torch.no_grad()
-    def monitor(self, method: Supervised, info: EncoderInfo, drawn: Draw, name: str, device: torch.device) -> float:
+    def monitor(
+        self, method: Supervised, info: EncoderInfo, drawn: Draw, tuning: FineTuning, name: str, device: torch.device
+    ) -> float:
         """What is monitored of a draw's validation rows, higher being better; a metric without value is the worst."""
         y = self.target.y[drawn.val]
         features = extract(method.encoder, info, self.store, self.rows[drawn.val])
-        logits = method.head(torch.from_numpy(features).to(device)).float().cpu()
+        logits = method.head(torch.from_numpy(features).to(device)).float().cpu() - self.shift_of_priors(drawn, tuning)
         if name == "loss":
             return -classification(logits, torch.from_numpy(y)).item()
         value = float(metrics.score(name, y, linear_probe.probabilities(logits.double().numpy(), y.ndim == 2)))
         return -float("inf") if np.isnan(value) else -value if name in LOWER_IS_BETTER else value
+
+    def shift_of_priors(self, drawn: Draw, tuning: FineTuning) -> torch.Tensor:
+        """(C,) by how much balancing raises each class's logits: the logarithms of the weights, of drawing as of the loss."""
+        if tuning.balance == "none":
+            return torch.zeros(len(self.target.classes))
+        return torch.tensor(self.target.weights(drawn.train)).log()
 
     def sample(self, drawn: Draw, tuning: FineTuning) -> tuple[np.ndarray, np.ndarray | None]:
         """Positions to train on, and what their random numbers are keyed by where an image stands among them several times.
@@ -146,21 +160,26 @@ class Classification(Task):
         return linear_probe.layer(*linear_probe.fit(self.draw_features(network, info, drawn), self.target, drawn))
 
     def calibrate(self, model: Model, drawn: Draw, tuning: FineTuning) -> Model:
-        """The model with temperature and thresholds, chosen on the validation labels of a draw.
+        """The model with temperature, offsets and thresholds, chosen on the validation labels of a draw.
 
         The temperature is 1 where validation labels are fewer than 20, and between 1/4 and 4: few rows can all be right, and none
-        of them argues for certainty. There is a threshold for each class (against the rest) or label, on tempered probabilities:
-        0.5 where validation rows lack one side. Of two classes both have theirs, that of the first as if it were the finding.
+        of them argues for certainty. Offsets of the classes with 20 validation rows or more are added to the head. There is a
+        threshold for each class (against the rest) or label, on these probabilities: 0.5 where validation rows lack one side. Of
+        two classes both have theirs, that of the first as if it were the finding.
         """
         target, y = self.target, self.target.y[drawn.val]
         if not len(drawn.val):
             return model
         p = self.outputs(model, drawn.val).clip(calibration.SURE, 1 - calibration.SURE)
+        logits = np.log(p / (1 - p)) if target.multilabel else np.log(p)
         temperature = 1.0
         if len(drawn.val) >= FEWEST_TO_CALIBRATE:
-            fitted = calibration.temperature(y, np.log(p / (1 - p)) if target.multilabel else np.log(p))
-            temperature = float(np.clip(fitted, 1 / MOST_TEMPERATURE, MOST_TEMPERATURE))
-        p = calibration.apply_temperature(p, temperature, target.multilabel)
+            temperature = float(np.clip(calibration.temperature(y, logits), 1 / MOST_TEMPERATURE, MOST_TEMPERATURE))
+        added = calibration.offsets(y, logits / temperature)
+        head = copy.deepcopy(model.head)
+        _add_to_bias(head, torch.from_numpy(added * temperature))
+        model = model._replace(head=head)
+        p = calibration.apply_temperature(self.outputs(model, drawn.val), temperature, target.multilabel)
         thresholds = []
         for k in range(len(target.classes)):
             truth = y[:, k] if target.multilabel else (y == k).astype(float)
@@ -264,3 +283,10 @@ def _keep_log(run: Path, head: str) -> None:
     place = run / CHECKPOINTS / head
     files.write(run / METRICS, (place / METRICS).read_bytes())
     shutil.copytree(place / "logs", run / "logs", dirs_exist_ok=True)
+
+
+@torch.no_grad()
+def _add_to_bias(head: nn.Module, values: torch.Tensor) -> None:
+    """Raise a linear layer's outputs by (C,) values, in place."""
+    assert isinstance(head, nn.Linear)
+    head.bias.add_(values.to(head.bias))
