@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from helpers.labels import auroc
 from scipy.optimize import curve_fit
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
+from scotoma.metrics.bootstrap import bootstrap_weights
 from scotoma.metrics.learning_curves import (
     TIMES,
     WANTED,
@@ -89,7 +91,7 @@ def test_three_label_counts_are_needed(labels: list[int]) -> None:
     with pytest.raises(ValueError, match=f"three different label counts are needed, not {len(set(labels))}"):
         fit(labels, scores)
     with pytest.raises(ValueError, match="three different label counts are needed"):
-        extrapolate(labels, [scores, scores], [0.9])
+        extrapolate(labels, [[scores] * 3] * 2, [0.9])
 
 
 def test_wrong_curves_are_refused() -> None:
@@ -101,8 +103,8 @@ def test_wrong_curves_are_refused() -> None:
         ("finite and at most 1", lambda: fit([1, 2, 3], [0.6, 0.7, math.nan])),
         ("finite and at most 0.75", lambda: fit([1, 2, 3], y, bound=0.75)),
         ("at least 1", lambda: fit([0, 2, 3], y)),
-        ("two or more draws", lambda: extrapolate([1, 2, 3], [y], [0.9])),
-        ("draws, label counts", lambda: extrapolate([1, 2, 3], y, [0.9])),
+        ("3 or more draws", lambda: extrapolate([1, 2, 3], [[y, y]] * 2, [0.9])),
+        ("resamples, draws, label counts", lambda: extrapolate([1, 2, 3], [y], [0.9])),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
@@ -110,7 +112,7 @@ def test_wrong_curves_are_refused() -> None:
 
 def test_draws_that_agree_leave_no_doubt() -> None:
     curve = Curve(0.95, 0.8, 0.5)
-    found = extrapolate(COUNTS, [curve.at(COUNTS)] * 3, [0.94], resamples=100)
+    found = extrapolate(COUNTS, [[curve.at(COUNTS)] * 3] * 20, [0.94])
     (needed,) = found["needed"]
     assert needed["value"] == needed["low"] == needed["high"] == pytest.approx(6400, abs=2)  # (0.8 / 0.01)^2
     assert (needed["wanted"], needed["never"]) == (0.94, 0)
@@ -119,12 +121,12 @@ def test_draws_that_agree_leave_no_doubt() -> None:
         assert (row["low"], row["value"], row["high"]) == pytest.approx([float(curve.at(row["labels"]))] * 3, abs=1e-6)
 
 
-def test_intervals_are_those_of_refitting_resampled_draws() -> None:
-    curves = Curve(0.95, 0.8, 0.4).at(COUNTS) + np.random.default_rng(0).normal(0, 0.015, (4, 5))
-    found = extrapolate(COUNTS, curves, [0.9, 0.8], resamples=60, seed=3)
-    first = found["needed"][0]
-    picks = np.random.default_rng(3).integers(4, size=(60, 4))
-    refitted = [fit(COUNTS, curves[pick].mean(0)) for pick in picks]
+def test_intervals_are_those_of_refitting_resampled_patients_and_draws() -> None:
+    rng = np.random.default_rng(0)
+    curves = Curve(0.95, 0.8, 0.4).at(COUNTS) + rng.normal(0, 0.015, (4, 5)) + rng.normal(0, 0.01, (61, 1, 1))
+    found = extrapolate(COUNTS, curves, [0.9, 0.8], seed=3)
+    first, draws = found["needed"][0], np.random.default_rng(3)
+    refitted = [fit(COUNTS, of_patients[draws.integers(4, size=4)].mean(0)) for of_patients in curves[1:]]
     needed = sorted(labels_needed(curve, 0.9) or math.inf for curve in refitted)
     ends = [needed[1], needed[29], needed[58]]  # 60 * 0.025 = 1.5, the second smallest; the 30th; the 59th
     assert [first["low"], first["value"], first["high"]] == [None if math.isinf(n) else n for n in ends]
@@ -132,20 +134,39 @@ def test_intervals_are_those_of_refitting_resampled_draws() -> None:
     for row in found["predicted"]:
         values = [curve.at(row["labels"]) for curve in refitted]
         assert (row["low"], row["high"]) == pytest.approx(np.quantile(values, [0.025, 0.975]))
-        assert row["value"] == pytest.approx(fit(COUNTS, curves.mean(0)).at(row["labels"]))
+        assert row["value"] == pytest.approx(fit(COUNTS, curves[0].mean(0)).at(row["labels"]))
     values = [row["value"] for row in found["predicted"]]
-    assert values == sorted(values) and found == extrapolate(COUNTS, curves, [0.9, 0.8], resamples=60, seed=3)
+    assert values == sorted(values) and found == extrapolate(COUNTS, curves, [0.9, 0.8], seed=3)
+    curves[7] = np.nan  # a resample of patients without one of the classes
+    assert extrapolate(COUNTS, curves, [0.9])["needed"][0]["value"] is not None
 
 
 def test_more_doubt_the_more_is_wanted() -> None:
     # Two of four draws flatten out at 0.85: a mean of draws reaches 0.9 only where enough of the others are among them.
-    curves = np.stack([Curve(a, 0.8, 0.5).at(COUNTS) for a in (0.85, 0.85, 0.97, 0.97)])
-    found = extrapolate(COUNTS, curves, (0.8, 0.9, 0.99), resamples=400)["needed"]
+    curves = np.stack([[Curve(a, 0.8, 0.5).at(COUNTS) for a in (0.85, 0.85, 0.97, 0.97)]] * 401)
+    found = extrapolate(COUNTS, curves, (0.8, 0.9, 0.99))["needed"]
     # At 0.9 the asymptote is above only with two good draws or more of four: 1 - 5/16 of the resamples.
     assert [f["never"] for f in found] == pytest.approx([0, 5 / 16, 1], abs=0.07)
     assert found[0]["low"] < found[0]["value"] < found[0]["high"]
     assert found[1]["low"] > found[0]["value"] and found[1]["high"] is None
     assert (found[2]["low"], found[2]["value"], found[2]["high"]) == (None, None, None)
+
+
+@pytest.mark.long
+def test_continued_curves_hold_the_truth() -> None:
+    """The law is true, draws scatter, the patients are those of one test: 34 or more of 40 with a probability of 99.5 %."""
+    law, counts, rng, held = Curve(0.95, 0.6, 0.4), [10, 100, 1000], np.random.default_rng(0), np.zeros(3)
+    for _ in range(40):
+        y, shared = (np.arange(100) < 40).astype(int), rng.normal(size=100)
+        weights = np.pad(bootstrap_weights(np.arange(100), 100, int(rng.integers(1 << 30))), ((1, 0), (0, 0)), constant_values=1)
+        areas = []
+        for count in counts:
+            true = np.clip(law.at(count) + 0.03 * np.sqrt(10 / count) * rng.normal(size=3), 0.51, 0.995)
+            scores = [np.sqrt(0.7) * shared + np.sqrt(0.3) * rng.normal(size=100) + np.sqrt(2) * norm.ppf(a) * y for a in true]
+            areas.append([auroc(y, score, weights) for score in scores])
+        rows = [r for r in curve_rows(counts, np.transpose(areas, (2, 1, 0))) if r["metric"] == "auroc_predicted"]
+        held += [r["low"] <= law.at(r["labels"]) <= r["high"] for r in rows]
+    assert held.min() >= 34, held
 
 
 def auroc_error(auroc: float, positives: float, negatives: float) -> float:
@@ -190,14 +211,15 @@ def test_rare_findings_need_more_patients() -> None:
 
 def test_the_rows_of_a_study_are_those_of_its_curves() -> None:
     curves = Curve(0.95, 0.8, 0.4).at(COUNTS) + np.random.default_rng(0).normal(0, 0.015, (4, 5))
+    curves = np.stack([curves, curves - 0.01, curves + 0.01])
     rows, found = curve_rows(COUNTS.tolist(), curves), extrapolate(COUNTS, curves, WANTED)
     by = {m: [r for r in rows if r["metric"] == m] for m in ("labels_for_auroc", "auroc_predicted", "misfit")}
     for row, expected in zip(by["labels_for_auroc"], found["needed"], strict=True):
         assert expected.items() <= row.items() and row["labels"] == 1000
     assert [r["labels"] for r in by["auroc_predicted"]] == [t * 1000 for t in TIMES]
-    assert by["misfit"][0]["value"] == pytest.approx(np.abs(found["curve"].at(COUNTS) - curves.mean(0)).max())
+    assert by["misfit"][0]["value"] == pytest.approx(np.abs(found["curve"].at(COUNTS) - curves[0].mean(0)).max())
     assert all((r["points"], r["draws"]) == (5, 4) for r in rows)
-    assert curve_rows([10, 10, 100], curves[:, :3]) == [] == curve_rows(COUNTS.tolist(), curves[:1])
+    assert curve_rows([10, 10, 100], curves[:, :, :3]) == [] == curve_rows(COUNTS.tolist(), curves[:, :2])
 
 
 def test_the_rows_of_a_class_are_those_of_its_prevalence() -> None:

@@ -2,7 +2,7 @@
 
 A learning curve is taken to be an inverse power law, score = a - b n^(-c) of n labels (Figueroa et al. 2012, "Predicting sample
 size required for classification performance"): a is what it tends to, b and c say how far below it starts and how fast it gets
-there. A continued curve is a guess: its interval states what the draws of the labels leave open, not that the law holds.
+there. A continued curve is a guess: its interval states what test patients and label draws leave open, not that the law holds.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar, nnls
 from scipy.stats import norm
 
-from scotoma.metrics.classification import Array, FloatArray
+from scotoma.metrics.classification import FloatArray
 
-PROTOCOL = 1  # of the rows that a study writes
+PROTOCOL = 2  # of the rows that a study writes
 WANTED = (0.8, 0.85, 0.9, 0.95, 0.99)  # AUROCs for which the number of labels is extrapolated
 WIDTHS = (0.05, 0.1)  # of an AUROC's interval
 LEAST_POINTS = 3  # as many as the law has parameters
+LEAST_DRAWS = 3  # label draws; the spread of two states too little
+RESAMPLES = 200  # of the test patients
 DECAYS = (1e-3, 10.0)  # between which c is looked for
 STARTS = 24  # values of c from which the best is refined
 MOST_LABELS = 10**10  # more than there are people: out of reach
@@ -94,44 +96,44 @@ def labels_needed(curve: Curve, wanted: float) -> int | None:
     return max(1, math.ceil(math.exp(exponent) * (1 - 1e-12)))  # a whole number stays it where rounding errs upwards
 
 
-def extrapolate(
-    labels: ArrayLike, curves: ArrayLike, wanted: Sequence[float], resamples: int = 1000, seed: int = 0, bound: float = 1.0
-) -> dict[str, Any]:
-    """How many labels some scores need, and what more labels would give, with intervals over the draws of the labels.
+def extrapolate(labels: ArrayLike, curves: ArrayLike, wanted: Sequence[float], seed: int = 0, bound: float = 1.0) -> dict[str, Any]:
+    """How many labels some scores need, and what more labels would give, with 95 % intervals over test patients and label draws.
 
-    Every resample draws label draws with replacement, whole curves as smaller fractions lie inside larger ones, and fits their
-    mean. Few draws make intervals too narrow, as in `comparisons.mean_over_draws`; the test patients are taken as given.
+    Every resample has its own patients and draws label draws with replacement, whole curves as smaller fractions lie inside larger
+    ones; the law is fitted to their mean.
 
     Args:
         labels: (k,) label counts.
-        curves: (draws, k) scores; where all labels can be drawn in one way only, the same value in every draw.
+        curves: (1 + R, draws, k) scores: of all test patients first, then of each resample of them (`bootstrap_weights`); where all
+            labels can be drawn in one way only, the same value in every draw.
         wanted: the scores to be reached.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        seed: of the label draws of the resamples.
         bound: the best score there can be.
 
     Returns:
-        ``needed``, of each score ``wanted``: ``value`` (median), ``low, high`` (95 %) of the labels, each None where it is out of
+        ``needed``, of each score ``wanted``: ``value`` (median), ``low, high`` of the labels, each None where it is out of
         reach, and ``never``, the share of resamples in which it is; ``curve``, fitted to all draws; ``predicted``, of 2, 5 and 10
         times the most labels ``labels, value, low, high``.
 
     Raises:
-        ValueError: as `fit`; fewer than two draws, of which there is no interval.
+        ValueError: as `fit`; fewer than three draws, which leave too much of their spread unseen.
     """
     n, scores = np.asarray(labels, dtype=np.float64), np.asarray(curves, dtype=np.float64)
-    if scores.ndim != 2 or scores.shape[1:] != n.shape:
-        raise ValueError(f"curves must be (draws, label counts): {scores.shape} for {n.shape} label counts")
-    whole = fit(n, scores.mean(0), bound=bound)
-    if len(scores) < 2:
-        raise ValueError("an interval needs two or more draws of the labels; with one, fit a curve and take it as a guess")
-    picks = np.sort(np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores))), axis=1)
-    different, place = np.unique(picks, axis=0, return_inverse=True)  # few draws can be drawn in few ways
-    fitted = [fit(n, scores[pick].mean(0), bound=bound) for pick in different]
-    place, most = place.reshape(-1), int(n.max())
-    further = np.array([curve.at(most * np.array(TIMES)) for curve in fitted])[place]
+    if scores.ndim != 3 or scores.shape[2:] != n.shape:
+        raise ValueError(f"curves must be (1 + resamples, draws, label counts): {scores.shape} for {n.shape} label counts")
+    whole = fit(n, scores[0].mean(0), bound=bound)
+    if scores.shape[1] < LEAST_DRAWS:
+        raise ValueError(
+            f"an interval needs {LEAST_DRAWS} or more draws of the labels; with fewer, fit a curve and take it as a guess"
+        )
+    rng, draws = np.random.default_rng(seed), scores.shape[1]
+    means = [of_patients[rng.integers(draws, size=draws)].mean(0) for of_patients in scores[1:]]
+    fitted = [fit(n, mean, bound=bound) for mean in means if np.isfinite(mean).all()]
+    most = int(n.max())
+    further = np.array([curve.at(most * np.array(TIMES)) for curve in fitted])
     lows, highs = np.quantile(further, [0.025, 0.975], axis=0)
     return {
-        "needed": [{"wanted": w, **_needed(fitted, place, w)} for w in wanted],
+        "needed": [{"wanted": w, **_needed(fitted, w)} for w in wanted],
         "curve": whole,
         "predicted": [
             {"labels": t * most, "value": float(whole.at(t * most)), "low": float(lows[i]), "high": float(highs[i])}
@@ -140,38 +142,37 @@ def extrapolate(
     }
 
 
-def _needed(fitted: Sequence[Curve], place: Array, wanted: float) -> dict[str, Any]:
-    """Median and 95 % interval of the labels that resamples need, ``place`` naming each one's curve."""
-    found = (labels_needed(curve, wanted) for curve in fitted)
-    needed = np.array([np.inf if count is None else count for count in found])[place]
+def _needed(fitted: Sequence[Curve], wanted: float) -> dict[str, Any]:
+    """Median and 95 % interval of the labels that resamples need."""
+    needed = np.array([np.inf if count is None else count for count in (labels_needed(curve, wanted) for curve in fitted)])
     # Order statistics, as no mean can be taken of a number and infinity.
     low, middle, high = np.quantile(needed, [0.025, 0.5, 0.975], method="inverted_cdf")
     ends = (("value", middle), ("low", low), ("high", high))
     return {key: int(v) if np.isfinite(v) else None for key, v in ends} | {"never": float(np.isinf(needed).mean())}
 
 
-def curve_rows(labels: Sequence[int], aurocs: ArrayLike) -> list[dict[str, Any]]:
-    """What a study writes of one classifier's curve: none with fewer than three label counts or two draws.
+def curve_rows(labels: Sequence[int], curves: ArrayLike) -> list[dict[str, Any]]:
+    """What a study writes of one classifier's curve: none with fewer than three label counts or draws.
 
     Args:
         labels: (k,) label counts.
-        aurocs: (draws, k).
+        curves: (1 + R, draws, k) AUROCs, as `extrapolate` takes them.
 
     Returns:
         Rows ``labels_for_auroc`` (of ``wanted``; ``never``), ``auroc_predicted`` (with so many ``labels``) and ``misfit``, the
         farthest that the mean curve lies from the law; each with ``points``, the label counts, and ``draws``.
     """
-    scores = np.asarray(aurocs, dtype=np.float64)
-    if len(set(labels)) < LEAST_POINTS or len(scores) < 2:
+    scores = np.asarray(curves, dtype=np.float64)
+    if len(set(labels)) < LEAST_POINTS or scores.shape[1] < LEAST_DRAWS or not np.isfinite(scores[0]).all():
         return []
     found = extrapolate(labels, scores, WANTED)
-    misfit = float(np.abs(found["curve"].at(labels) - scores.mean(0)).max())
+    misfit = float(np.abs(found["curve"].at(labels) - scores[0].mean(0)).max())
     rows = [
         *({"metric": "labels_for_auroc", "labels": max(labels), **row} for row in found["needed"]),
         *({"metric": "auroc_predicted", **row} for row in found["predicted"]),
         {"metric": "misfit", "value": misfit},
     ]
-    return [{**row, "points": len(set(labels)), "draws": len(scores)} for row in rows]
+    return [{**row, "points": len(set(labels)), "draws": scores.shape[1]} for row in rows]
 
 
 def width_rows(name: str, prevalence: float) -> list[dict[str, Any]]:

@@ -54,12 +54,12 @@ def rows_of(
             if arm.method != RANDOM and (arm.method, arm.encoder) not in looked:
                 looked.add((arm.method, arm.encoder))
                 rows.append(data_module.overlap(source).row(method=arm.method, encoder=arm.encoder))
-        curve: dict[int, list[float]] = {}
+        curve: dict[int, list[np.ndarray]] = {}
         for fraction in sorted({d.fraction for d in draws}):
             chosen = [d for d in draws if d.fraction == fraction]
             scores, labels = _load(run, arm, chosen), len(chosen[0].train)
             of_draws = [row for d, one in zip(chosen, scores, strict=True) for row in _of_draw(run, task, arm, d, one, test)]
-            curve[labels] = [row["value"] for row in of_draws if row["metric"] == task.headline]
+            curve[labels] = scores
             of_all: Row = {}
             if arm.method in networks:
                 of_all["pretrainings"] = len({folder_of(run, task.target, arm, d) for d in chosen})
@@ -71,7 +71,7 @@ def rows_of(
                 differences.append({**common, **of_all, "reference": name, **found})
         if arm.method != "control":
             of_curve = {**common, **guess, "use": arm.evaluator}
-            rows += [{**of_curve, **row} for row in task.extrapolate(list(curve), list(curve.values()))]
+            rows += [{**of_curve, **row} for row in task.extrapolate(list(curve), list(curve.values()), test)]
     return rows + _correct(differences, networks)
 
 

@@ -273,8 +273,8 @@ class Task:
         """The headline metric less that of other models of the same draws, paired by patient."""
         raise NotImplementedError
 
-    def extrapolate(self, labels: list[int], values: list[list[float]]) -> list[Row]:
-        """What more labels would give, out of the headline metric of each draw at each number of labels."""
+    def extrapolate(self, labels: list[int], scores: list[list[np.ndarray]], positions: np.ndarray) -> list[Row]:
+        """What more labels would give, out of the models of each draw at each number of labels."""
         return []
 
     def sample_size(self, positions: np.ndarray) -> list[Row]:

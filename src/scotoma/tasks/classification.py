@@ -24,6 +24,7 @@ from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
 from scotoma.metrics import calibration, intervals, learning_curves, operating_points
 from scotoma.metrics import classification as metrics
+from scotoma.metrics.bootstrap import bootstrap_weights
 from scotoma.metrics.summaries import HEADLINE, SUMMARY, draw_rows, fraction_rows
 from scotoma.models import linear_probe
 from scotoma.models.features import extract
@@ -236,9 +237,14 @@ class Classification(Task):
         y, units = self.target.y[positions], self.split.units[positions]
         return intervals.paired_difference(self.headline, y, scores, reference, units)
 
-    def extrapolate(self, labels: list[int], values: list[list[float]]) -> list[Row]:
-        """AUROC with more labels."""
-        return learning_curves.curve_rows(labels, np.transpose(values))
+    def extrapolate(self, labels: list[int], scores: list[list[np.ndarray]], positions: np.ndarray) -> list[Row]:
+        """AUROC with more labels, patients and label draws resampled together."""
+        if len(labels) < learning_curves.LEAST_POINTS or min(map(len, scores)) < learning_curves.LEAST_DRAWS:
+            return []
+        y, weights = self.target.y[positions], bootstrap_weights(self.split.units[positions], learning_curves.RESAMPLES)
+        weights = np.pad(weights, ((1, 0), (0, 0)), constant_values=1)
+        areas = [[metrics.score(self.headline, y, p, weights) for p in of_count] for of_count in scores]
+        return learning_curves.curve_rows(labels, np.transpose(np.asarray(areas), (2, 1, 0)))
 
     def sample_size(self, positions: np.ndarray) -> list[Row]:
         """Of an AUROC's interval, for every class that has positive and negative rows."""

@@ -34,7 +34,6 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     grown = curves.groupby(["label", "use"], sort=False, as_index=False)["value"].agg(lambda v: v.max() - v.min())
     return parts | {
         "points": int(misfits["points"].min()) if len(misfits) else 0,
-        "draws": int(misfits["draws"].min()) if len(misfits) else 0,
         "unchecked": bool((misfits["points"] <= NOTHING_CHECKS).any()),
         "loose": [f"{_line(row)} ({decimals(row['value'])})" for _, row in misfits[misfits["value"] > LOOSE].iterrows()],
         "flat": [_line(row) for _, row in grown[grown["value"] < FLAT].iterrows()],
