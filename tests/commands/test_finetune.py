@@ -20,8 +20,10 @@ from scotoma.commands.finetune import finetune
 from scotoma.commands.pretrain import pretrain
 from scotoma.data import encoder_header
 from scotoma.errors import UsageError
+from scotoma.methods.supervised import Supervised
 from scotoma.models import encoders, pretrained_weights
 from scotoma.run_folder import read_config, read_rows
+from scotoma.training import trainer
 from scotoma.training.schedule import learning_rate_factor
 
 
@@ -210,3 +212,31 @@ def test_public_weights_are_fine_tuned_by_one_command(grey_folder, tmp_path: Pat
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
             cli._run("finetune", [*command[1:], *wrong])
+
+
+@pytest.mark.parametrize("interrupted", [3, 9])  # in the first start of the head, and in the second
+def test_an_interrupted_fine_tuning_goes_on_in_either_start_of_its_head(
+    interrupted: int, grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    data = grey_folder(count=16, splits=("train", "val"))
+    encoder = pretrain(data, out=tmp_path / "encoder", size=16, encoder="resnet10t", batch_size=8, steps=1, quiet=True)
+    short = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "precision": "32-true", "quiet": True}
+    alone = finetune(data, ["label"], encoder, tmp_path / "alone", **short)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
+    taken = iter(range(1, 100))
+
+    def after_step(self: Supervised, progress: float) -> None:
+        if next(taken) == interrupted:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Supervised, "after_step", after_step)
+        finetune(data, ["label"], encoder, tmp_path / "resumed", **short)
+    resumed = finetune(data, ["label"], encoder, tmp_path / "resumed", resume=True, **short)
+    assert (resumed / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
+    timed = ("seconds", "images_per_second", "peak_memory_bytes")
+    assert [r for r in read_rows(resumed) if r["metric"] not in timed] == [r for r in read_rows(alone) if r["metric"] not in timed]
+    heads = {row["head"] for row in read_rows(alone) if row["split"] == "train"}
+    assert len(heads) == 1 and heads < {"zero", "probe"}
+    steps = [[row["step"] for row in csv.DictReader((run / "metrics.csv").open())] for run in (alone, resumed)]
+    assert steps[0] == steps[1] == [str(i) for i in range(1, 7)] and not (alone / "checkpoints").exists()

@@ -118,7 +118,7 @@ def test_methods_that_learn_nothing_do_not_beat_their_untrained_networks_on_real
     for name in ("mae", "simclr"):
         monkeypatch.setattr(plugins.method(name), "learning_rate", 1e-12)
     table = data_root / "brain_tumor_mri" / "table.csv"
-    given = {"fractions": [0.01, 0.05, 0.2], "seeds": 5, "pretrainings": 5, "steps": 100, "size": 48, "modes": ["linear"]}
+    given = {"fractions": [0.01, 0.05, 0.2], "seeds": 5, "pretrainings": 5, "steps": 60, "size": 48, "modes": ["linear"]}
     run = study(table, ["label"], ["mae", "simclr"], tmp_path / "run", controls=["random"], quiet=True, **given)
     rows = pd.DataFrame(read_rows(run))
     found = rows[rows["metric"] == "auroc_difference"]

@@ -9,7 +9,7 @@ from scotoma.arguments import check_arguments
 
 @check_arguments
 def demo(
-    out: str | Path = "runs/demo", images: int = 1500, minutes: float = 1.25, overwrite: bool = True, quiet: bool = False
+    out: str | Path = "runs/demo", images: int = 1200, minutes: float = 1.0, overwrite: bool = True, quiet: bool = False
 ) -> Path:
     """Run a study on synthetic chest radiographs: pretraining, classifiers of cardiomegaly with few labels, report.
 
@@ -27,6 +27,6 @@ def demo(
 
     path = study(
         f"phantom:{images}", ["cardiomegaly"], ["simclr", "mae"], out, fractions=[0.02, 0.1, 1.0], seeds=3, minutes=minutes,
-        size=64, finetune_steps=20, modality="xray", overwrite=overwrite, quiet=quiet,
+        size=64, finetune_steps=10, modality="xray", overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     return path / "report.html"
