@@ -84,7 +84,7 @@ def scores(method: str, given: dict[str, Any] | None) -> dict[str, Any]:
     chosen = plugins.method(method)
     if given is None:
         torch.manual_seed(0)
-        info = describe({"size": 96, "seed": 0}, data_module, chosen.default_encoder)
+        info = describe({"size": 96, "seed": 0}, data_module, chosen.encoder_at(96))
         encoder = encoders.build(info)
     else:
         images = IMAGES[method] // (5 if given.get("encoder") else 1)

@@ -117,7 +117,7 @@ def costs(options: argparse.Namespace) -> None:
 
     found = {}
     for name in plugins.names("methods"):
-        network = plugins.method(name).default_encoder
+        network = plugins.method(name).encoder_at(options.size)
         both = step_of(name, network), step_of("supervised", network)
         seconds = np.array([[step() for step in both] for _ in range(options.rounds + 2)])[2:]
         mine, reference = np.median(seconds, 0)

@@ -99,7 +99,7 @@ def be(side: str, case: str, options: argparse.Namespace) -> None:
 
     name, query, network = parts(case)
     chosen, given = plugins.variant(f"{name}?{query}")
-    timm_name, kwargs = encoders.resolve(network or chosen.default_encoder, options.size)
+    timm_name, kwargs = encoders.resolve(network or chosen.encoder_at(options.size), options.size)
     kwargs |= {"dynamic_img_size": True} if timm_name.startswith("vit") and side.startswith("lightly") else {}
     encoder = encoders.build(encoder_header.EncoderInfo(timm_name, kwargs, 3, options.size, (0.4,) * 3, (0.2,) * 3))
     with DATA.open() as file:

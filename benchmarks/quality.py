@@ -34,7 +34,7 @@ def network(name: str, size: int) -> tuple[Any, ...]:
 
     chosen = plugins.method(name)
     material = gather(data=str(DATA), size=size, channels=3, quiet=True)
-    info = describe({"size": size, "seed": 0}, material, chosen.default_encoder)
+    info = describe({"size": size, "seed": 0}, material, chosen.encoder_at(size))
     info.timm_kwargs |= {"dynamic_img_size": True} if info.name.startswith("vit") else {}
     torch.manual_seed(0)
     return encoders.build(info), info, material, chosen

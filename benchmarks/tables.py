@@ -181,7 +181,7 @@ def methods_page() -> str:
         parts.append(f"## {name}\n\n{told[0].upper()}{told[1:]}\n\nNeeds: {needs}.")
         extra = " --target COLUMN" if chosen.needs_labels else ""
         parts.append(
-            f"Small preset: {chosen.default_encoder}, batches of {chosen.batch_size}, learning rate {chosen.learning_rate:g}.\n"
+            f"Small preset: {chosen.encoder_at(96)}, batches of {chosen.batch_size}, learning rate {chosen.learning_rate:g}.\n"
             f"\n```\nscotoma pretrain DATA --method {name}{extra} --minutes 5 --size 96 --out RUN\n```"
         )
         if mine:

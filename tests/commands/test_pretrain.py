@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from scotoma import plugins
 from scotoma.commands.pretrain import pretrain
 from scotoma.data import encoder_header
 from scotoma.data.encoder_header import EncoderInfo
@@ -196,6 +197,20 @@ def test_the_papers_preset_stands_where_nothing_else_was_said(grey_folder, tmp_p
     assert config["method_args"] == SimSiam.settings(paper["method_args"] | {"jitter": 0.1})
     with pytest.raises(UsageError, match="preset='large': must be small or reference"):
         pretrain(data, out=tmp_path / "b", preset="large", **SHORT)
+
+
+@pytest.mark.parametrize(("size", "method", "network"), [(32, "mae", "vit_tiny_patch4"), (64, "ijepa", "vit_tiny_patch8_avg")])
+def test_the_default_vision_transformer_has_patches_for_its_size(  # type: ignore[no-untyped-def]
+    size: int, method: str, network: str, grey_folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = pretrain(grey_folder(count=4), method, tmp_path / "run", size=size, steps=1, batch_size=4, quiet=True)
+    assert f"scans: `encoder` {network}: the default at {size} pixels\n" in capsys.readouterr().err
+    assert read_config(run)["encoder"] == network == encoder_header.read_info(run).name
+    assert (plugins.method(method).encoder_at(128), plugins.method("simclr").encoder_at(64)) == (
+        network.replace("patch4", "patch16").replace("patch8", "patch16"), "resnet18",
+    )  # fmt: skip
+    pretrain(grey_folder(count=4), method, tmp_path / "named", size=size, steps=1, batch_size=4, quiet=True, encoder=network)
+    assert "the default" not in capsys.readouterr().err
 
 
 def test_activations_computed_again_change_nothing(grey_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

@@ -195,7 +195,9 @@ def test_the_papers_preset_is_made_of_arguments(name: str) -> None:
     assert {k: type(v) for k, v in settings.items()} == {k: type(defaults[k]) for k in settings}
     if "encoder" in preset:
         encoders.resolve(preset["encoder"], preset["size"])
-    encoders.resolve(chosen.default_encoder, 96)
+    for size in (16, 32, 64, 96, 128, 224):
+        timm_name, kwargs = encoders.resolve(chosen.encoder_at(size), size)
+        assert not timm_name.startswith("vit") or size // kwargs["patch_size"] >= 8
     assert plugins.needs(name) == [
         word for word, needed in (("labels", chosen.needs_labels), ("ViT", chosen.needs_vit), ("CNN", chosen.needs_cnn),
                                   ("metadata", bool(wants_of(name).columns))) if needed

@@ -12,6 +12,7 @@ from scotoma.errors import UsageError
 from scotoma.methods.parts.inputs import Inputs, Requirements
 from scotoma.rng import KeyedRNG
 
+PATCHES = ((16, 128), (8, 64), (4, 32), (2, 0))  # side of a patch, from which input size on: at least 8 x 8 tokens
 Views = dict[str, Tensor]
 Batch = dict[str, Tensor]
 
@@ -29,7 +30,7 @@ class Method(nn.Module):
         inputs: what the images are.
     """
 
-    default_encoder: ClassVar[str] = "resnet18"
+    default_encoder: ClassVar[str] = "resnet18"  # in a vision transformer's name, {patch} stands for the patch at the input size
     needs_labels: ClassVar[bool] = False
     needs_vit: ClassVar[bool] = False
     needs_cnn: ClassVar[bool] = False
@@ -48,6 +49,11 @@ class Method(nn.Module):
         if settings.get("positives", "").startswith("next:"):
             raise UsageError("--method.positives: what follows an image need not look alike; name a column, such as patient")
         return Requirements(cls.needs_labels, columns=tuple(settings.get("columns", ())), pairs=settings.get("positives", ""))
+
+    @classmethod
+    def encoder_at(cls, size: int) -> str:
+        """The default network at an input size, pixels."""
+        return cls.default_encoder.format(patch=next(patch for patch, least in PATCHES if size >= least))
 
     @classmethod
     def settings(cls, given: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class IJEPA(Method):
     rise from 0.04 to 0.4).
     """
 
-    default_encoder = "vit_tiny_patch8_avg"
+    default_encoder = "vit_tiny_patch{patch}_avg"
     needs_vit = True
     batch_size = 64
     learning_rate = 5e-4

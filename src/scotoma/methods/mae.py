@@ -38,7 +38,7 @@ class MAE(Method):
     on validation rows (``docs/decisions.md``); the paper's is for a million images.
     """
 
-    default_encoder = "vit_tiny_patch16"
+    default_encoder = "vit_tiny_patch{patch}"
     needs_vit = True
     batch_size = 64
     learning_rate = 2.5e-4

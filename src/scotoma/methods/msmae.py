@@ -53,7 +53,7 @@ class MSMAE(Method):
     adds a fifth to the time and one of 1 would double it.
     """
 
-    default_encoder = "vit_tiny_patch16"
+    default_encoder = "vit_tiny_patch{patch}"
     needs_labels = True
     needs_vit = True
     batch_size = 64

@@ -60,7 +60,7 @@ class MSN(Method):
     gradient clipping at 3.
     """
 
-    default_encoder = "vit_tiny_patch16"
+    default_encoder = "vit_tiny_patch{patch}"
     needs_vit = True
     batch_size = 64
     learning_rate = 5e-4

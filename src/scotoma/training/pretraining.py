@@ -57,7 +57,7 @@ def assemble(config: dict[str, Any], data_module: DataModule) -> Parts:
     chosen = plugins.method(config["method"])
     init = config.get("init")
     name = config["encoder"] or (init and pretrained_weights.network(init)) or preset(chosen, config.get("preset")).encoder
-    name = name or chosen.default_encoder
+    name = name or chosen.encoder_at(config["size"])
     info = describe(config, data_module, name)
     settings = chosen.settings(config["method_args"])
     requirements = chosen.requirements(settings)
@@ -125,6 +125,9 @@ def train(run: Run, data_module: DataModule, parts: Parts, quiet: bool = False) 
         "final_learning_rate": schedule.final_learning_rate, "precision": schedule.precision, "channels": info.in_chans,
         "modality": info.modality, "method_args": method.settings(config["method_args"]),
     }  # fmt: skip
+    by_size = method.encoder_at(config["size"])
+    if info.name == by_size != method.default_encoder and not (config["encoder"] or config.get("init") or run.resumed):
+        notice(data_module.dataset.name, f"--encoder {by_size}: the default at {config['size']} pixels")
     scaled = describe_scaling(preset(method, config.get("preset")), schedule.batch_size, schedule.learning_rate, len(positions))
     if scaled and not run.resumed:
         notice(data_module.dataset.name, scaled)
