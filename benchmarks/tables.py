@@ -297,7 +297,7 @@ def coverage_table() -> str:
     """Coverage of intervals by kind and metric over cells, and the most that were missed on the better side."""
     titles = ("target", "metric", "patients", "cells", "held: least", "median", "most", "missed on the better side: most")
     groups: dict[tuple[str, bool, str], list[dict[str, Any]]] = {}
-    for row in read("coverage"):
+    for row in read("coverage") if (RESULTS / "coverage.jsonl").exists() else []:
         groups.setdefault((row["kind"], row["few"], row["metric"]), []).append(row)
     order = list(dict.fromkeys(kind for kind, _, _ in groups))
     lines = ["| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|\n"]
