@@ -84,6 +84,7 @@ TESTED_BY = {
     "quality.shortcuts": "quality/test_findings.py",
     "reporting.audit": "commands/test_audit.py",
     "reporting.cells": "reporting/test_build.py",
+    "reporting.training": "reporting/test_build.py",
     "reporting.figures": "reporting/test_build.py",
     "reporting.naming": "reporting/test_build.py",
     "reporting.page": "reporting/test_build.py",

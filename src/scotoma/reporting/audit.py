@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.reporting.cells import decimals, missing, p_value
+from scotoma.reporting.cells import decimals
+from scotoma.reporting.cohorts import composition
 from scotoma.reporting.page import templates
 from scotoma.run_folder import write_atomically
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 THUMBNAIL = 96  # pixels
 GROUPS, IN_GROUP, SINGLES = 12, 7, 14  # shown of each problem; the rows name all
-SIDES = {"train": "Training", "val": "Validation", "test": "Test"}
 MEANING = {
     "error": "Errors make results wrong. Mend them before training.",
     "warning": "Look at these before training: each can be harmless or spoil the results.",
@@ -78,7 +78,7 @@ def write(path: Path, names: tuple[str, str | None], findings: Sequence[Finding]
         "counts": {s: sum(f.severity == s for f in findings) for s in MEANING},
         "images": {p: _uri(stores[p[0]], p[1]) for p in sorted(shown)},
         "shortcuts": [_shortcut(r) for r in rows if r["metric"] == "auroc"],
-        "cohort": _cohort(rows),
+        "cohort": composition(rows),
         "classes": _classes(rows),
     }
     write_atomically(path, environment.get_template("audit.html.jinja").render(**content))
@@ -117,42 +117,6 @@ def _shortcut(row: Row) -> dict[str, str]:
     bounds = f"{decimals(row['low'])} to {decimals(row['high'])}"
     verdict = "predicts it" if row["low"] > 0.5 else "no evidence"
     return {"target": row["target"], "from": what, "value": decimals(row["value"]), "bounds": bounds, "verdict": verdict}
-
-
-def _cohort(rows: Sequence[Row]) -> dict[str, Any]:
-    """The cohort table: one line per column or category, one cell per split; empty without a split."""
-    own = [r for r in rows if r["evaluator"] == "cohort"]
-    splits = [s for s in SIDES if any(r["split"] == s for r in own)]
-    others = [s for s in splits if s != "train" and "train" in splits]
-    by = {(r["metric"], r.get("column"), r.get("class"), r["split"]): r for r in own}
-    lines = []
-    for metric, word in (("patients", "Patients"), ("images", "Images")):
-        if (metric, None, None, splits[0] if splits else "") in by:
-            cells = [f"{by[metric, None, None, s]['value']:,}" for s in splits]
-            lines.append({"name": word, "cells": cells, "inner": False, "tests": [("", "") for _ in others]})
-    for column in dict.fromkeys(r["column"] for r in own if r.get("column")):
-        tests = [_test(by.get(("difference", column, None, s)), by.get(("p_value", column, None, s))) for s in others]
-        if ("median", column, None, splits[0]) in by:
-            cells = [_median(by["median", column, None, s]) for s in splits]
-            lines.append({"name": f"{column}, median (quartiles)", "cells": cells, "inner": False, "tests": tests})
-            continue
-        lines.append({"name": column, "cells": ["" for _ in splits], "inner": False, "tests": tests})
-        for label in dict.fromkeys(r["class"] for r in own if r.get("column") == column and r["metric"] == "share"):
-            found = [by["share", column, label, s] for s in splits]
-            cells = [f"{r['count']:,} ({100 * r['value']:.0f} %)" if r["n"] else "\u2013" for r in found]
-            lines.append({"name": label, "cells": cells, "inner": True, "tests": [("", "") for _ in others]})
-    return {"splits": [SIDES[s] for s in splits], "others": [SIDES[s].lower() for s in others], "lines": lines}
-
-
-def _median(row: Row) -> str:
-    return f"{row['value']:.4g} ({row['lower_quartile']:.4g} to {row['upper_quartile']:.4g})" if row["n"] else "\u2013"
-
-
-def _test(difference: Row | None, p: Row | None) -> tuple[str, str]:
-    """The standardised difference and the p-value, as they are written."""
-    if difference is None or p is None or missing(difference["value"]):
-        return "\u2013", "\u2013"
-    return decimals(difference["value"]), p_value(p["value"]).removeprefix("= ")
 
 
 def _classes(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, int]]]]:

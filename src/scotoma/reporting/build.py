@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from scotoma.errors import UsageError, notice
-from scotoma.reporting import figures, summary, svg, training
+from scotoma.reporting import cohorts, figures, summary, svg, training
 from scotoma.reporting.cells import interval, p_value, point
 from scotoma.reporting.checklist import checklist
 from scotoma.reporting.csv_tables import Sheets
@@ -65,7 +65,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     kinds = dict(zip(found["label"], found["kind"], strict=True))
     kinds = dict(sorted(kinds.items(), key=lambda item: next((i for i, k in enumerate(FIRST) if k == item[1]), len(FIRST))))
     style = svg.styles(kinds | {label: "method" for label, _ in curves if label not in kinds})
-    cohorts = training.cohorts(rows, sheets, {f.top for f in folders if f.config.get("allow_leakage")})
+    counted = cohorts.cohorts(rows, sheets, {f.top for f in folders if f.config.get("allow_leakage")})
     whole = found[found["class"].isna()]
     auroc, targets = whole[whole["metric"] == "auroc"], list(dict.fromkeys(found["target"]))
     views = [target_view(found[found["target"] == t], t, len(targets) > 1, sheets) for t in targets]
@@ -89,13 +89,15 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "runs": [describe_run(f) for f in runs],
         "several_runs": len(runs) > 1,
         "unfinished": [f.top for f in runs if f.state == "running"],
-        "cohorts": cohorts,
-        "few": training.cautions(rows),
+        "cohorts": counted,
+        "compositions": cohorts.compositions(rows, sheets),
+        "few": cohorts.cautions(rows),
         "withdrawn": gone,
         "title": summary.title(comparisons, rows, [f.config for f in folders]),
         "comparisons": comparisons,
         "compares": any(f["random"] is not None for c in comparisons for f in c["findings"]),
         "headlines": summary.list_headlines(rows, comparisons),
+        "once": not any(f["own"].get("pretrainings") and f["own"]["pretrainings"] > 1 for c in comparisons for f in c["findings"]),
         "untested": summary.untested(folders, rows),
         "contradictions": summary.find_contradictions(rows),
         "origins": origins(rows, tested=bool(found["kind"].eq("method").any())),

@@ -1,4 +1,4 @@
-"""Reporting checklists, filled in as far as a run can: TRIPOD+AI (Collins et al. 2024) and CLAIM (Tejani et al., 2024 update).
+"""Reporting checklists, filled in as far as a run can: TRIPOD+AI (Collins 2024), CLAIM (Tejani, 2024 update), STARD-AI (2025).
 
 Topics are told in words of this project, not of the guidelines: keep the published checklists beside it. The last column names the
 fact (see :mod:`scotoma.reporting.statements`) that answers an item; without one, or where the run does not know it, it stays open.
@@ -14,7 +14,9 @@ from scotoma.reporting.statements import TO_FILL
 SOURCES = {
     "TRIPOD+AI": "Collins GS et al., BMJ 2024;385:e078378: 27 items for studies that develop or evaluate a prediction model.",
     "CLAIM": "Tejani AS et al., Radiology: Artificial Intelligence 2024;6(4):e240300: 44 items for AI in medical imaging.",
+    "STARD-AI": "Sounderajah V et al., Nature Medicine 2025;31:3283: 40 items for diagnostic accuracy studies of AI.",
 }
+YEARS = {"STARD-AI": 2025}  # others: 2024
 ITEMS: tuple[tuple[str, str, str, str, str], ...] = (
     ("TRIPOD+AI", "Title and abstract", "1", "title: develops or evaluates a model, for whom, of what outcome", ""),
     ("TRIPOD+AI", "Title and abstract", "2", "abstract in the structure that the guideline has for abstracts", ""),
@@ -27,7 +29,7 @@ ITEMS: tuple[tuple[str, str, str, str, str], ...] = (
     ("TRIPOD+AI", "Methods", "6a", "setting: kind of care, number and place of centres", ""),
     ("TRIPOD+AI", "Methods", "6b", "who was eligible", ""),
     ("TRIPOD+AI", "Methods", "6c", "treatments received, and how they were handled", ""),
-    ("TRIPOD+AI", "Methods", "7", "preparation and quality checks of the data, alike for all groups", "pixels"),
+    ("TRIPOD+AI", "Methods", "7", "preparation and quality checks of the data, alike for all groups", "quality"),
     ("TRIPOD+AI", "Methods", "8a", "the outcome: definition, time, how it was assessed", "outcome"),
     ("TRIPOD+AI", "Methods", "8b", "who assessed it, where judgement was needed", ""),
     ("TRIPOD+AI", "Methods", "8c", "whether assessors were blinded", ""),
@@ -55,12 +57,12 @@ ITEMS: tuple[tuple[str, str, str, str, str], ...] = (
     ("TRIPOD+AI", "Open science", "18e", "whether the data can be had", ""),
     ("TRIPOD+AI", "Open science", "18f", "whether the code can be had", "code"),
     ("TRIPOD+AI", "Patients and the public", "19", "how patients and the public took part", ""),
-    ("TRIPOD+AI", "Results", "20a", "how patients flowed through the study, with and without the outcome", "counts"),
+    ("TRIPOD+AI", "Results", "20a", "how patients flowed through the study, with and without the outcome", "flow"),
     ("TRIPOD+AI", "Results", "20b", "who the patients were, by data source", ""),
-    ("TRIPOD+AI", "Results", "20c", "test patients beside training patients", ""),
+    ("TRIPOD+AI", "Results", "20c", "test patients beside training patients", "composition"),
     ("TRIPOD+AI", "Results", "21", "patients and outcome events in each analysis", "counts"),
     ("TRIPOD+AI", "Results", "22", "the whole model, so that others can predict with it", "model"),
-    ("TRIPOD+AI", "Results", "23a", "performance with intervals, in subgroups too", "performance"),
+    ("TRIPOD+AI", "Results", "23a", "performance with intervals, in subgroups too", "by_subgroup"),
     ("TRIPOD+AI", "Results", "23b", "how performance differs between clusters", ""),
     ("TRIPOD+AI", "Results", "24", "what updating the model brought", "updating"),
     ("TRIPOD+AI", "Discussion", "25", "what the results mean, fairness included", ""),
@@ -75,7 +77,7 @@ ITEMS: tuple[tuple[str, str, str, str, str], ...] = (
     ("CLAIM", "Methods: design", "5", "prospective or retrospective", ""),
     ("CLAIM", "Methods: design", "6", "goal of the study", "aim"),
     ("CLAIM", "Methods: data", "7", "where the data come from", ""),
-    ("CLAIM", "Methods: data", "8", "who and what was included and excluded", "counts"),
+    ("CLAIM", "Methods: data", "8", "who and what was included and excluded", "exclusions"),
     ("CLAIM", "Methods: data", "9", "preprocessing", "pixels"),
     ("CLAIM", "Methods: data", "10", "subsets of the data that were used", "subsets"),
     ("CLAIM", "Methods: data", "11", "de-identification", "identity"),
@@ -102,8 +104,8 @@ ITEMS: tuple[tuple[str, str, str, str, str], ...] = (
     ("CLAIM", "Methods: evaluation", "32", "evaluation on data of the same source", "internal"),
     ("CLAIM", "Methods: evaluation", "33", "testing on data from elsewhere", "external"),
     ("CLAIM", "Methods: evaluation", "34", "registration as a clinical trial", ""),
-    ("CLAIM", "Results: data", "35", "how many were included and excluded", "counts"),
-    ("CLAIM", "Results: data", "36", "demography and clinical facts of each set", ""),
+    ("CLAIM", "Results: data", "35", "how many were included and excluded", "exclusions"),
+    ("CLAIM", "Results: data", "36", "demography and clinical facts of each set", "composition"),
     ("CLAIM", "Results: performance", "37", "performance and its uncertainty", "performance"),
     ("CLAIM", "Results: performance", "38", "diagnostic performance and its precision", "decisions"),
     ("CLAIM", "Results: performance", "39", "what went wrong where the model erred", ""),
@@ -112,11 +114,83 @@ ITEMS: tuple[tuple[str, str, str, str, str], ...] = (
     ("CLAIM", "Other information", "42", "protocol or further technical details", "training"),
     ("CLAIM", "Other information", "43", "whether software, model and data can be had", "code"),
     ("CLAIM", "Other information", "44", "funding and the funders' part", ""),
+    ("STARD-AI", "Title and abstract", "1", "title or abstract: diagnostic accuracy of an AI, with one measure of it", ""),
+    ("STARD-AI", "Title and abstract", "2", "structured abstract", ""),
+    ("STARD-AI", "Introduction", "3", "background, intended use, whether the test is new, and its place in the work", ""),
+    ("STARD-AI", "Introduction", "4", "aims and hypotheses", "aim"),
+    ("STARD-AI", "Methods: design", "5", "whether data were planned before or after the tests (prospective, retrospective)", ""),
+    ("STARD-AI", "Methods: ethics", "6", "approval by an ethics committee, or why none was needed", ""),
+    (
+        "STARD-AI",
+        "Methods: participants",
+        "7",
+        "which patients and data were eligible, criteria in their order",
+        "exclusions",
+    ),
+    ("STARD-AI", "Methods: participants", "8", "by what candidates were found (symptoms, earlier tests, a registry)", ""),
+    ("STARD-AI", "Methods: participants", "9", "setting, places and dates", ""),
+    ("STARD-AI", "Methods: participants", "10", "consecutive, random or convenience series", ""),
+    ("STARD-AI", "Methods: data", "11", "source: routine, collected for the study, or public", ""),
+    ("STARD-AI", "Methods: data", "12", "who annotated, with what experience, and when", ""),
+    ("STARD-AI", "Methods: data", "13", "devices that took the images; software of the test, with versions", "devices"),
+    ("STARD-AI", "Methods: data", "14", "acquisition and preprocessing", "acquisition"),
+    ("STARD-AI", "Methods: test", "15a", "the index test in detail", "model"),
+    ("STARD-AI", "Methods: test", "15b", "how it was developed: training, validation, test, sample sizes", "development"),
+    ("STARD-AI", "Methods: test", "15c", "its cut-offs, and whether they were set beforehand", "thresholds"),
+    ("STARD-AI", "Methods: test", "15d", "who shall use it, and with what skill", ""),
+    ("STARD-AI", "Methods: test", "16a", "the reference standard in detail", "outcome"),
+    ("STARD-AI", "Methods: test", "16b", "why that reference standard", ""),
+    ("STARD-AI", "Methods: test", "16c", "cut-offs of the reference standard", ""),
+    (
+        "STARD-AI",
+        "Methods: test",
+        "17a",
+        "whether the index test knew clinical facts or the reference results",
+        "predictors",
+    ),
+    (
+        "STARD-AI",
+        "Methods: test",
+        "17b",
+        "whether assessors of the reference knew clinical facts or the index test",
+        "",
+    ),
+    ("STARD-AI", "Methods: analysis", "18", "how accuracy was estimated and compared", "uncertainty"),
+    ("STARD-AI", "Methods: analysis", "19", "how indeterminate results were handled", ""),
+    ("STARD-AI", "Methods: analysis", "20", "how missing data were handled", "missing"),
+    ("STARD-AI", "Methods: analysis", "21", "analyses of variability, planned and exploratory", "variability"),
+    ("STARD-AI", "Methods: analysis", "22", "intended sample size, and how it was arrived at", "size"),
+    ("STARD-AI", "Methods: analysis", "23", "analysis of errors, bias and fairness", "fairness"),
+    ("STARD-AI", "Results: participants", "24", "flow of participants, as a diagram", "flow"),
+    (
+        "STARD-AI",
+        "Results: participants",
+        "25",
+        "who is in each set: demographic, clinical, technical facts",
+        "composition",
+    ),
+    ("STARD-AI", "Results: participants", "26a", "severity of disease in those with the condition", ""),
+    ("STARD-AI", "Results: participants", "26b", "other diagnoses in those without it", ""),
+    ("STARD-AI", "Results: participants", "27", "time and treatment between index test and reference standard", ""),
+    ("STARD-AI", "Results: participants", "28", "whether the test set is like those for whom the test is meant", ""),
+    ("STARD-AI", "Results: participants", "29", "how external data differ from those of development", "external"),
+    ("STARD-AI", "Results: test", "30", "results of the index test against the reference standard, as counts", "cross_table"),
+    ("STARD-AI", "Results: test", "31", "accuracy with its precision", "performance"),
+    ("STARD-AI", "Results: test", "32", "harm done by either test", ""),
+    ("STARD-AI", "Discussion", "33", "limits: bias, uncertainty, how far it holds elsewhere", "limits"),
+    ("STARD-AI", "Discussion", "34", "what follows for practice", ""),
+    ("STARD-AI", "Discussion", "35", "ethical questions and fairness of its use", ""),
+    ("STARD-AI", "Other information", "36", "registration", ""),
+    ("STARD-AI", "Other information", "37", "where the protocol can be read", ""),
+    ("STARD-AI", "Other information", "38", "funding and the funders' part", ""),
+    ("STARD-AI", "Other information", "39", "commercial interests", ""),
+    ("STARD-AI", "Other information", "40a", "whether data and code can be had, and under which terms", "code"),
+    ("STARD-AI", "Other information", "40b", "whether outputs are stored and can be audited", "stored"),
 )
 
 
 def checklist(name: str, facts: Mapping[str, str]) -> str:
-    """Both checklists as Markdown: a ticked line where the run answers an item, an open one where something is to be filled in."""
+    """The checklists as Markdown: a ticked line where the run answers an item, an open one where something is to be filled in."""
     lines = [
         f"# Reporting checklists: {plain(name)}",
         "",
@@ -125,7 +199,7 @@ def checklist(name: str, facts: Mapping[str, str]) -> str:
     last = ("", "")
     for guideline, section, number, topic, key in ITEMS:
         if guideline != last[0]:
-            lines += ["", f"## {guideline} (2024)", "", SOURCES[guideline]]
+            lines += ["", f"## {guideline} ({YEARS.get(guideline, 2024)})", "", SOURCES[guideline]]
         if (guideline, section) != last:
             lines += ["", f"### {section}", ""]
         last = (guideline, section)

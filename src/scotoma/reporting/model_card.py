@@ -64,7 +64,7 @@ def card(name: str, folders: Sequence[Folder], facts: Mapping[str, str], results
     lines += [
         "## Data",
         "",
-        *_list_facts(facts, "counts", "split", "subsets", "missing", "outcome", "identity"),
+        *_list_facts(facts, "counts", "exclusions", "composition", "split", "subsets", "missing", "outcome", "identity"),
         *_open("data"),
         "",
     ]

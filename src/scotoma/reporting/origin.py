@@ -25,7 +25,8 @@ def origins(rows: pd.DataFrame, tested: bool) -> list[str]:
 
 
 def _sentence(row: pd.Series, label: str) -> str:
-    of, reason = f"of {row['n']:,.0f} test images (or their patients)", row["reason"]
+    patients = " (or their patients)" if row.get("whose") == "patients" else ""
+    of, reason = f"of {row['n']:,.0f} test images{patients}", row["reason"]
     if row["overlap"] == NOT_CHECKED:
         return f"{label}: whether it was trained on test images is {NOT_CHECKED} ({reason}), which does not mean that it was not."
     rest = f"; of the others that is {NOT_CHECKED} in full ({reason})" if isinstance(reason, str) else ""

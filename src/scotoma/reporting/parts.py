@@ -19,7 +19,7 @@ from scotoma.reporting.reading import has_unknown_keys
 from scotoma.reporting.sections.base import plain_table
 
 PLAIN = "sections/plain.html.jinja"
-RECORDS = ("data", "pretrain", "finetune")  # of data and of trainings, which have parts of their own
+RECORDS = ("data", "cohort", "pretrain", "finetune")  # of data and of trainings, which have parts of their own
 
 
 @dataclass

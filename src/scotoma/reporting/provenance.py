@@ -140,9 +140,9 @@ def _tuning(config: Config) -> dict[str, str]:
     """What a fine-tuning decided, and on what."""
     patience, balance = config.get("patience"), str(config.get("balance"))
     stopped = f"Validation rows were checked by {config.get('monitor')}; {patience} checks without improvement ended the training."
-    calibrated = "Probabilities were then calibrated by a temperature on validation rows."
+    calibrated = "Probabilities were then calibrated on validation images, where these were enough."
     return {
         "choice": stopped if patience else "The last of a fixed number of steps.",
         "imbalance": f"{BALANCES.get(balance, balance).capitalize()}. {calibrated}" if config.get("balance") else "",
-        "prediction": "The network's output for images prepared as for training, at the temperature chosen on validation rows.",
+        "prediction": "The network's output for images prepared as for training, calibrated as chosen on validation images.",
     }

@@ -1,4 +1,4 @@
-"""What a run knows of itself, in sentences: the data_module of the model card and of the checklists.
+"""What a run knows of itself, in sentences: the facts of the model card and of the checklists.
 
 Everything comes from ``config.yaml``, ``rows.jsonl`` and the headers of the networks; a fact that they do not hold is missing.
 """
@@ -6,18 +6,18 @@ Everything comes from ``config.yaml``, ``rows.jsonl`` and the headers of the net
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from scotoma.reporting.cells import decimals, interval, is_same, point
+from scotoma.reporting.cohorts import cautions
 from scotoma.reporting.naming import data_name, finding, label_of, phrase_of_use, title_of
 from scotoma.reporting.origin import origins
 from scotoma.reporting.provenance import describe_configuration, describe_training
-from scotoma.reporting.reading import Folder
-from scotoma.reporting.results import DRAWN, headlines
-from scotoma.reporting.training import cautions
+from scotoma.reporting.reading import Folder, units_of_page
+from scotoma.reporting.results import DRAWN, headlines, select_test
 from scotoma.run_folder import WITHDRAWN, withdrawal_sentence, withdrawn
 
 TO_FILL = "TO FILL"
@@ -38,13 +38,14 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
     targets = ", ".join(dict.fromkeys(str(t) for c in configs for t in (c.get("target") or [])))
     aim = next((words for verb, words in VERBS.items() if verb in {c.get("command") for c in configs}), "")
     annotators = ", ".join(sorted({str(c["annotators"]) for c in configs if c.get("annotators")}))
-    tested = ", ".join(dict.fromkeys(data_name(f.config) for f in tops))
+    named = ", ".join(dict.fromkeys(data_name(f.config) for f in tops))
+    tested = select_test(rows)
     found = {
         **describe_configuration(folders, tops, rows),
         **_data(rows, any(c.get("allow_leakage") for c in configs), origins(rows, bool(results["kind"].eq("method").any()))),
         **(_of_tasks(rows) | _describe_measures(rows, results)),
-        **_decisions(rows[rows["evaluator"] == "operating"]),
-        **_parts(rows),
+        **_decisions(tested[tested["evaluator"] == "operating"]),
+        **_parts(tested),
         "aim": f"{aim} of {describe_training(configs)} of {targets or 'images'}. {TO_FILL}: hypotheses" if aim else "",
         "outcome": f"Labels: {targets}. {TO_FILL}: how and by whom they were made" if targets else "",
         "annotators": f"Several annotators' labels became one ({annotators}). {TO_FILL}: agreement" if annotators else "",
@@ -52,15 +53,38 @@ def facts(folders: Sequence[Folder], rows: pd.DataFrame, results: pd.DataFrame) 
         "identity": f"Rows and reports name images by number, patients by keyed hashes. {_withdrawn(folders)}{TO_FILL}: "
         "de-identification of input",
         "limits": (
-            f"Tested on {tested}; intervals cover chance in the test patients, not other hospitals, scanners or years, nor wrong "
-            f"labels. {TO_FILL}: limits of data and labels"
+            f"Tested on {named}; intervals cover chance in which {units_of_page(rows)} were tested, not other hospitals, scanners "
+            f"or years, nor wrong labels. {TO_FILL}: limits of data and labels"
         ),
         "code": f"Scotoma is free software (MIT licence). {TO_FILL}: whether model and data can be had",
+        "composition": _composition(rows),
+        "cross_table": _cross_table(tested),
         "predictors": "Pixels alone: no measurement and no judgement enters the model.",
         "ensembles": "No ensemble: one network gives each answer.",
         "external": f"{TO_FILL}: whether the test data come from elsewhere (`scotoma evaluate` tests on data of another source)",
     }
-    return {key: text for key, text in found.items() if text}
+    return {key: text for key, text in (found | _combine(found, folders)).items() if text}
+
+
+def _combine(found: Mapping[str, str], folders: Sequence[Folder]) -> dict[str, str]:
+    """Sentences of several facts: what an item requires together, with what is left to fill in where a part is missing."""
+
+    def fact(key: str) -> str:
+        return found.get(key, "")
+
+    kept = any((f.path / "predictions").is_dir() for f in folders)
+    by_subgroup = f"{TO_FILL}: subgroups (scotoma evaluate --with subgroups)"
+    several = [fact(key) for key in ("subgroups", "robustness") if fact(key)]
+    return {
+        "quality": f"{fact('pixels')} {TO_FILL}: quality checks of the data (scotoma audit)" if fact("pixels") else "",
+        "acquisition": f"{fact('pixels')} {TO_FILL}: how the images were acquired" if fact("pixels") else "",
+        "devices": f"{fact('software')} {TO_FILL}: devices" if fact("software") else "",
+        "development": f"{fact('training')} {fact('counts')}" if fact("counts") else "",
+        "flow": f"{fact('counts')} {TO_FILL}: who was left out before these data" if fact("counts") else "",
+        "by_subgroup": f"{fact('performance')} {fact('subgroups') or by_subgroup}" if fact("performance") else "",
+        "variability": f"{' '.join(several)} {TO_FILL}: which of these were planned" if several else "",
+        "stored": "Predictions of every test image lie in the run folder, with keyed hashes in the place of names." if kept else "",
+    }
 
 
 def _withdrawn(folders: Sequence[Folder]) -> str:
@@ -93,8 +117,39 @@ def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str
         "counts": f"{'; '.join(parts.values()).capitalize()}. Unreadable files left out: {unreadable:,.0f}.",
         "split": " ".join([f"By {unit}{'; but the run allows leakage' if leaking else ': none is in two sets'}.", *origin]),
         "size": f"{TO_FILL}: how the size was planned" + (f" (there were: {test})" if test else ""),
-        "internal": "Test images were kept apart from the start and used once, at the end." if test else "",
+        "internal": f"{test[0].upper()}{test[1:]}, kept apart from training and validation." if test else "",
+        "exclusions": f"Unreadable files left out: {unreadable:,.0f}.{_unlabelled(data)} {TO_FILL}: criteria of inclusion and "
+        "exclusion, and what was left out before these data",
     }
+
+
+def _unlabelled(data: pd.DataFrame) -> str:
+    """How many of the test images had no label, in a sentence; empty where the rows do not state it."""
+    tested = data[(data["metric"] == "tested") & data["n"].notna()]
+    if tested.empty:
+        return ""
+    row = tested.iloc[-1]
+    return f" Test images without a label, not tested: {row['n'] - row['value']:,.0f} of {row['n']:,.0f}."
+
+
+def _composition(rows: pd.DataFrame) -> str:
+    """Of which columns the composition of the sets is known."""
+    own = rows[(rows["evaluator"] == "cohort") & rows["column"].notna()]
+    columns = ", ".join(dict.fromkeys(own["column"]))
+    return f"The report's table of the sets' composition has, beside counts: {columns}." if columns else ""
+
+
+def _cross_table(tested: pd.DataFrame) -> str:
+    """Results against the truth as counts, where rows have them."""
+    counted = tested[(tested["evaluator"] == "operating") & tested["tp"].notna()].drop_duplicates(["run", "target", "class"])
+    words = [
+        f"{finding(r['target'], r['class'])}: {r['tp']:,.0f} true positive, {r['fp']:,.0f} false positive, {r['fn']:,.0f} false "
+        f"negative, {r['tn']:,.0f} true negative"
+        for _, r in counted.iterrows()
+    ]
+    if words:
+        return "; ".join(words) + "."
+    return "Confusion matrices stand in the report." if "confusion" in set(tested["metric"]) else ""
 
 
 def _unit(data: pd.DataFrame) -> str:
@@ -121,9 +176,7 @@ def _describe_measures(rows: pd.DataFrame, results: pd.DataFrame) -> dict[str, s
         parts += [f"{before}{r['label']}, {phrase_of_use(r['evaluator'])}: AUROC {_format_estimate(r)}" for _, r in here.iterrows()]
     return {
         "measures": ", ".join(measures) + ".",
-        "uncertainty": " ".join(
-            ["95 % intervals: bootstrap over patients (or the split's other units); Holm-corrected p-values.", *cautions(rows)]
-        ),
+        "uncertainty": " ".join([_intervals(rows), *cautions(rows)]),
         "performance": "; ".join(parts) + "." if parts else "",
     }
 
@@ -138,9 +191,15 @@ def _of_tasks(rows: pd.DataFrame) -> dict[str, str]:
         "measures": "Overlap of predicted masks with the annotators'."
         if "dice" in set(found["metric"])
         else "Errors of the predicted number.",
-        "uncertainty": " ".join(["95 % intervals: bootstrap over patients (or the split's other units).", *cautions(rows)]),
+        "uncertainty": " ".join([_intervals(rows), *cautions(rows)]),
         "performance": "; ".join(parts) + ".",
     }
+
+
+def _intervals(rows: pd.DataFrame) -> str:
+    """Over what the intervals are, and whether p-values were corrected."""
+    corrected = "; p-values corrected by Holm" if rows["p_holm"].notna().any() else ""
+    return f"95 % intervals over {units_of_page(rows)}{corrected}."
 
 
 def _format_estimate(row: Any, sign: bool = False) -> str:
