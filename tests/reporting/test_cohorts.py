@@ -63,7 +63,7 @@ def test_few_patients_are_told_by_run() -> None:
     )
     assert cautions(rows) == [
         "a: all test images are of one patient, which gives no interval.",
-        "b: intervals over 4 patients are unreliable, mostly too narrow.",
+        "b: intervals over 4 patients are unreliable.",
     ]
     assert cautions(rows[:1]) == ["All test images are of one patient, which gives no interval."]
 
