@@ -64,6 +64,8 @@ def test_the_short_table_has_the_headlines_of_each_evaluator() -> None:
     ]
     assert len({line.index("0.800") for line in rows.summary.splitlines() if "0.800" in line}) == 1  # in columns
     assert rows.summary.splitlines()[-1] == "operating  and 2 more"
+    rows.note = "rows: 30"
+    assert rows.summary.splitlines()[-2:] == ["operating  and 2 more", "rows: 30"]
 
 
 def test_metrics_are_those_of_the_test_set_where_there_is_one() -> None:

@@ -70,9 +70,11 @@ class Rows(list[Row]):
         {'auroc': 0.8}
     """
 
+    note: str = ""  # lines below the short table: where all rows are
+
     @property
     def summary(self) -> str:
-        """A short table: the headline metrics of each evaluator with interval and count.
+        """A short table: the headline metrics of each evaluator with interval and count, and where the rest is.
 
         Which of its rows are headlines an evaluator's module states (``is_headline(row)``); else its first metrics over all
         classes.
@@ -87,7 +89,8 @@ class Rows(list[Row]):
             if len(chosen) > _LINES:
                 lines.append((name, f"and {len(chosen) - _LINES} more", "", "", ""))
         widths = [max(len(line[i]) for line in lines) for i in range(5)]
-        return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+        table = ["  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        return "\n".join([*table, *filter(None, [self.note])])
 
     @property
     def table(self) -> pd.DataFrame:

@@ -114,6 +114,20 @@ def test_maps_are_those_of_the_network_as_it_was_given() -> None:
     assert (method.attention.take(method.encoder, batch["images"]) - expected).abs().max() > 0.01
 
 
+def test_random_dropping_takes_patches_alike_and_keeps_no_maps() -> None:
+    """The patches with the highest of the image's own numbers go, whatever the network attends to."""
+    images, _ = bars(8)
+    method = Supervised(vit(), replace(inputs_of(images, 2), images=8), drop_tokens=0.75, drop_by="random", mixup=0.2)
+    assert method.attention is None and {name.split(".")[0] for name in method.state_dict()} == {"encoder", "head"}
+    views = method.views(images, KeyedRNG(0, 0, torch.arange(8)))
+    visible = views["noise"].argsort(1)[:, :4]
+    expected = forward_visible(method.encoder, views["view"], visible)[:, 0]
+    torch.testing.assert_close(method.features(views, {}), expected, atol=1e-5, rtol=1e-5)
+    many = method.views(images[:1].expand(2000, -1, -1, -1), KeyedRNG(0, 0, torch.arange(2000)))["noise"].argsort(1)[:, :4]
+    counts = torch.bincount(many.flatten(), minlength=16)
+    assert (counts - 500).abs().max() < 5 * (2000 * 0.25 * 0.75) ** 0.5  # each patch is seen in a quarter of the draws
+
+
 def test_without_dropping_nothing_is_added() -> None:
     method, batch = dropping(0.0)
     views = method.views(batch["images"], KeyedRNG(0, 0, batch["positions"]))
@@ -129,6 +143,8 @@ def test_only_tokens_can_be_dropped() -> None:
         Supervised(encoder(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), drop_tokens=0.75)
     with pytest.raises(UsageError, match="at least 0 and below 1"):
         Supervised(vit(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), drop_tokens=1.0)
+    with pytest.raises(UsageError, match="drop_by saliency: attention or random"):
+        Supervised(vit(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), drop_tokens=0.5, drop_by="saliency")
 
 
 def test_it_learns_from_a_quarter_of_the_patches_and_uses_all() -> None:

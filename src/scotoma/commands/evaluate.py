@@ -158,7 +158,9 @@ def evaluate(
             notice(data_module.dataset.name, f"--with {', '.join(faults)} failed{kept and '; ' + kept}")
             raise next(iter(faults.values()))
         raise UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
-    if (index := image_index.path_of(store.cache_folder(), data_module.store.path)).exists():
-        stage(f"row ids and files, on this machine alone: {index}", quiet)
-    stage(f"{len(found)} rows are in {opened.path / 'rows.jsonl'}; a page of them: scotoma report {opened.path}", quiet)
-    return Rows(found)
+    result = Rows(found)
+    index = image_index.path_of(store.cache_folder(), data_module.store.path)
+    result.note = f"rows: {len(found)} in {opened.path / 'rows.jsonl'}, predictions beside them\n"
+    result.note += f"index: {index} (which file each row id is; on this machine alone)\n" if index.exists() else ""
+    result.note += f"next: scotoma report {opened.path}"
+    return result

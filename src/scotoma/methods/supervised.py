@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,10 @@ class Supervised(Method):
     Args:
         min_scale: smallest crop, as a fraction of the image area.
         jitter: strength of brightness, contrast and gamma changes.
-        drop_tokens: share of the patches of a vision transformer that training leaves out, drawn in proportion to the class token's
-            attention (MSMAE, arXiv 2305.05871, which fine-tunes as it pretrains: 0.45 masked + 0.30 thrown = 0.75); inference
-            sees all.
+        drop_tokens: share of the patches of a vision transformer that training leaves out (MSMAE, arXiv 2305.05871, which
+            fine-tunes as it pretrains: 0.45 masked + 0.30 thrown = 0.75); inference sees all.
+        drop_by: how these patches are drawn: in proportion to the class token's attention (attention, as MSMAE), or all alike
+            (random, the comparison that shows what the attention is worth).
         trained_stages: train only so many of the last stages (of a vision transformer: blocks) beside the head; 0 trains all.
         layer_decay: factor on the learning rate from each layer to the one before it (0.75 in MAE, table 9); 1 for none.
         mixup: alpha of mixup, 0 for none (MAE, table 9: 0.8).
@@ -63,7 +64,8 @@ class Supervised(Method):
     class_weights: Tensor | None
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, min_scale: float = 0.5, jitter: float = 0.2,
-                 drop_tokens: float = 0.0, trained_stages: int = 0, layer_decay: float = 1.0, mixup: float = 0.0,
+                 drop_tokens: float = 0.0, drop_by: Literal["attention", "random"] = "attention",
+                 trained_stages: int = 0, layer_decay: float = 1.0, mixup: float = 0.0,
                  cutmix: float = 0.0, erasing: float = 0.0, smoothing: float = 0.0, focal: float = 0.0) -> None:  # fmt: skip
         super().__init__(encoder, inputs)
         for name, value in (("drop_tokens", drop_tokens), ("smoothing", smoothing)):
@@ -74,8 +76,13 @@ class Supervised(Method):
                 raise UsageError(f"--method.{name} {value}: must be at least 0")
         if not 0 <= erasing <= 1 or not 0 < layer_decay <= 1:
             raise UsageError("--method.erasing must lie between 0 and 1, --method.layer_decay above 0 and at most 1")
-        if drop_tokens and (mixup or cutmix):
-            raise UsageError("--method.drop_tokens drops by one image's attention: leave --method.mixup and --method.cutmix at 0")
+        if drop_by not in ("attention", "random"):
+            raise UsageError(f"--method.drop_by {drop_by}: attention or random")
+        if drop_tokens and drop_by == "attention" and (mixup or cutmix):
+            raise UsageError(
+                "--method.drop_tokens drops by one image's attention: leave --method.mixup and --method.cutmix at 0, or use "
+                "--method.drop_by random"
+            )
         self.mixup, self.cutmix, self.erasing, self.smoothing, self.focal = mixup, cutmix, erasing, smoothing, focal
         self.layer_decay = layer_decay
         if trained_stages:
@@ -89,11 +96,14 @@ class Supervised(Method):
         self.attention: AttentionMaps | None = None
         # The attention is that of a frozen copy of the network as given, taken once per image: with random weights it is nearly
         # uniform, and under mean pooling the class token of the trained network would not be trained.
+        self.patches = self.visible = 0
         if drop_tokens:
             patch = patch_side(encoder, "drop_tokens")
-            self.given = momentum_copy(encoder)
-            self.attention = AttentionMaps(inputs.images, patch, self.augment)
-            self.visible = visible_count(self.attention.grid**2, drop_tokens)
+            self.patches = (self.augment.size // patch) ** 2
+            self.visible = visible_count(self.patches, drop_tokens)
+            if drop_by == "attention":
+                self.given = momentum_copy(encoder)
+                self.attention = AttentionMaps(inputs.images, patch, self.augment)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The head starts at 0 beside an encoder that may be trained already: it learns ten times as fast."""
@@ -112,19 +122,21 @@ class Supervised(Method):
         found = {"view": self.augment.apply(images, sampled)}
         if self.erasing:
             found["view"] = erase(found["view"], rng, self.erasing)
-        if self.attention is not None:
-            found |= {"theta": sampled["theta"], "noise": rng.uniform("mask", self.attention.grid**2)}
+        if self.visible:
+            found |= {"theta": sampled["theta"], "noise": rng.uniform("mask", self.patches)}
         if self.mixup or self.cutmix:
             found["mix"] = rng.uniform("mix", 4)
         return found
 
     def features(self, views: Views, batch: Batch) -> Tensor:
         """(B, D) of the view, or of those of its patches that are not drawn to be dropped."""
-        if self.attention is None:
+        if not self.visible:
             return self.encoder(views["view"])
-        self.attention.refresh(self.given, batch["images"], batch["positions"], batch["epochs"])
-        weights = self.attention.weights(batch["positions"], views["theta"])
-        order = weighted_scores(weights, views["noise"]).argsort(1)  # drawn first comes last
+        scores = views["noise"]
+        if self.attention is not None:
+            self.attention.refresh(self.given, batch["images"], batch["positions"], batch["epochs"])
+            scores = weighted_scores(self.attention.weights(batch["positions"], views["theta"]), scores)
+        order = scores.argsort(1)  # drawn first comes last
         encoder: Any = self.encoder
         return encoder.forward_head(forward_visible(encoder, views["view"], order[:, : self.visible]))
 
