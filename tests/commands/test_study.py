@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -179,6 +180,19 @@ def test_a_killed_study_goes_on_where_it_stopped(finished: Path, tmp_path: Path)
     study("phantom:150", methods=["simclr", "supervised"], out=out, encoder="resnet10t", resume=True, **SMALL)
     assert untimed(out) == untimed(finished)
     assert all(p.stat().st_mtime_ns == at for p, at in done.items())  # nothing that was done is done again
+
+
+def test_a_study_that_an_earlier_version_began_is_not_gone_on_with(finished: Path, tmp_path: Path) -> None:
+    """Its control was another one; finished, it stays as it is."""
+    out = tmp_path / "old"
+    shutil.copytree(finished, out)
+    config = [line for line in (out / "config.yaml").read_text().splitlines() if not line.startswith("pretrainings")]
+    (out / "config.yaml").write_text("\n".join(config))
+    given = {"methods": ["simclr", "supervised"], "out": out, "encoder": "resnet10t", "resume": True, **SMALL}
+    assert read_rows(study("phantom:150", **given)) == read_rows(finished)
+    (out / "status.json").write_text(json.dumps({"state": "running"}))
+    with pytest.raises(UsageError, match="an earlier version started this study"):
+        study("phantom:150", **given)
 
 
 def test_an_encoder_of_a_study_is_not_tested_on_its_training_images(finished: Path, tmp_path: Path) -> None:

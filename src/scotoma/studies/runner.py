@@ -52,6 +52,8 @@ def carry_out(run: Run, data_module: DataModule, task: Task, lists: Mapping[floa
         quiet: no progress bar.
     """
     config = run.config
+    if run.resumed and "pretrainings" not in config:
+        raise UsageError("--resume: an earlier version started this study, with other controls: use --overwrite to start anew")
     # a wrong one is refused before the first is trained
     networks = {method: assemble(pretraining_of(config, method), data_module).info.name for method in config["methods"]}
     warn_few_units(data_module)
