@@ -127,6 +127,15 @@ def test_masks_are_of_positives_that_were_seen(tmp_path: Path) -> None:
     assert int(explain.gather(made, explain._classifier(made), cases[[0, 2, 4]]).masks.sum()) == 0
 
 
+def test_where_no_mask_can_be_used_that_is_a_row(tmp_path: Path) -> None:
+    made = judged(tmp_path, 16)
+    made.target.y[made.test] = 0  # the finding is in no image
+    rows = explain.evaluate(made)
+    for metric in ("pointing_game", "mask_iou", "pointing_game_random_weights"):
+        row = one(rows, metric, "saliency")
+        assert np.isnan(row["value"]) and (row["n"], row["few"]) == (0, True)
+
+
 def test_chosen_cases_are_of_all_classes_and_the_same_in_any_order_of_the_table(tmp_path: Path) -> None:
     made = context(tmp_path, 80, classes=2)
     made.target.y[made.test] = np.arange(20) < 5

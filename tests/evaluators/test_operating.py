@@ -45,6 +45,18 @@ def test_rates_are_those_of_the_models_own_threshold(tmp_path: Path) -> None:
     assert {r["threshold"] for r in operating.evaluate(start) if r["metric"] == "sensitivity"} == {0.5}
 
 
+def test_a_class_that_all_have_is_there_with_its_count(tmp_path: Path) -> None:
+    start = made(tmp_path, multilabel=True)
+    y = start.target.y.copy()
+    y[start.test, 0] = 1
+    start = replace(start, target=replace(start.target, y=y), info=replace(start.info, thresholds=(0.6, 0.5)))
+    rows = [r for r in operating.evaluate(start) if r.get("class") == "bright"]
+    assert [r["metric"] for r in rows] == ["sensitivity", "specificity"]
+    assert all(r["few"] and r["n"] == len(start.test) and np.isnan(r["low"]) and r["threshold"] == 0.6 for r in rows)
+    p = metrics.probabilities(start)[start.test][:, 0]
+    assert rows[0]["value"] == pytest.approx((p >= 0.6).mean()) and np.isnan(rows[1]["value"])
+
+
 def test_few_test_rows_of_which_some_resamples_have_one_class_only(tmp_path: Path) -> None:
     start = made(tmp_path)
     y = start.target.y[start.test]

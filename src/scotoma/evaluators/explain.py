@@ -63,6 +63,7 @@ class ExplainedImages:
         is_positive: (n,) bool, whether the classifier decides for it: always, but for 0/1 targets below their threshold.
         truth: (n,) of the target: 1, 0 or NaN.
         masks: (n, S, S) bool, there too; empty where there is none, or where the finding is not both present and seen.
+        is_masked: whether the table has masks at all.
     """
 
     rows: np.ndarray
@@ -73,6 +74,7 @@ class ExplainedImages:
     is_positive: np.ndarray
     truth: np.ndarray
     masks: Tensor
+    is_masked: bool
 
 
 def evaluate(context: Context) -> list[Row]:
@@ -148,7 +150,8 @@ def gather(context: Context, classifier: Classifier, positions: np.ndarray) -> E
     # of two classes the second is the finding; of more, whichever has a mask
     positive = (truth == 1) & is_positive & ((column == 1) | context.target.multilabel | (len(context.target.classes) > 2))
     masks = torch.from_numpy(_masks(context, positions, positive)).to(device)
-    return ExplainedImages(rows, context.split.units[positions], images, target, values, is_positive, truth, masks)
+    is_masked = "mask_path" in context.dataset.table.columns
+    return ExplainedImages(rows, context.split.units[positions], images, target, values, is_positive, truth, masks, is_masked)
 
 
 def explain(classifier: Classifier, cases: ExplainedImages, methods: dict[str, Attribution]) -> dict[str, Tensor]:
@@ -286,8 +289,9 @@ def _scores(context: Context, classifier: Classifier, cases: ExplainedImages, na
 
 def _localisation(cases: ExplainedImages, name: str, pixels: Tensor, scores: dict[str, Score]) -> list[Row]:
     present = cases.masks.flatten(1).any(1)
-    if not bool(present.any()):
-        return []
+    if not bool(present.any()):  # of a table with masks it is said that none could be used
+        nothing = np.full(len(cases.units), np.nan)
+        return [{**_row(k, name, nothing, cases.units), "few": True} for k in scores if cases.is_masked]
     units = cases.units[present.cpu().numpy()]
     return [_row(k, name, f(pixels[present], cases.masks[present]).cpu().numpy(), units) for k, f in scores.items()]
 

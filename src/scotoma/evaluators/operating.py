@@ -30,7 +30,7 @@ FOLDS = 5  # of the local recalibration
 
 
 def evaluate(context: Context) -> list[Row]:
-    """Rows of every class that has positive and negative test rows, and of every unit that has several images.
+    """Rows of every class, and of every unit that has several images; a class all of whose test rows are alike has one rate.
 
     Keys beside the usual: ``threshold`` and ``tp, fp, fn, tn``, how many images were decided how; ``prevalence`` (of ppv and
     npv); ``confidence`` and ``count`` of the points of a reliability diagram (metric ``reliability``); ``recalibrated`` of brier,
@@ -46,9 +46,12 @@ def evaluate(context: Context) -> list[Row]:
     for k, label in enumerate(target.classes):
         truth = y[:, k] if target.multilabel else (y == k).astype(float)
         known = ~np.isnan(truth)
-        if (not target.multilabel and len(target.classes) == 2 and k == 0) or len(np.unique(truth[known])) < 2:
+        if not target.multilabel and len(target.classes) == 2 and k == 0:
             continue
         common = {"class": label, "n": int(known.sum())}
+        if len(np.unique(truth[known])) < 2:
+            rows += [{**common, **row} for row in _rate_one_side(truth, p[:, k], thresholds[k])]
+            continue
         found = _rate_decisions(truth, p[:, k], thresholds[k], weights, units) + _measure_calibration(
             truth, p[:, k], units, weights
         )
@@ -81,6 +84,13 @@ def _rate_decisions(truth: np.ndarray, p: np.ndarray, threshold: float, weights:
             if not np.isnan(values["value"])
         ]
     return rows
+
+
+def _rate_one_side(truth: np.ndarray, p: np.ndarray, threshold: float) -> list[Row]:
+    """Sensitivity and specificity where all rows are positive, or all negative: one has no value, and neither an interval."""
+    rates = operating_points.rates(truth, p, threshold) if (~np.isnan(truth)).any() else {}
+    nothing = {"low": np.nan, "high": np.nan, "threshold": threshold, "few": True}
+    return [{"metric": name, "value": rates.get(name, np.nan), **nothing} for name in ("sensitivity", "specificity")]
 
 
 def _support(truth: np.ndarray, units: np.ndarray) -> Support:
