@@ -173,6 +173,9 @@ def test_weights_from_elsewhere_are_taken_at_every_door(grey_folder, tmp_path: P
         assert (info.name, info.in_chans, info.image_size) == ("resnet10t", 1, 32)
         assert info.mean != (0.485,)  # the data's own
     assert [info.method["name"] for _, info, _ in made] == [name, "theirs.pth.tar"]
+    evaluate(runs[0], data, quiet=True)
+    assert main(["report", str(runs[0]), "--out", str(tmp_path / "page.html")]) == 0
+    assert name in (tmp_path / "page.html").read_text()
     features = [embed(source, data, out=tmp_path / f"{k}.parquet", encoder=network, quiet=True)
                 for k, (source, network) in enumerate([(name, None), (theirs, "resnet10t")])]  # fmt: skip
     first, second = (np.stack(pd.read_parquet(path)["embedding"].to_numpy()) for path in features)

@@ -55,7 +55,8 @@ def pretrain(
         source: see `DataArgs`.
         method: pretraining method, see `scotoma list methods`.
         out: run folder.
-        encoder: network: a timm name, or vit_tiny_patch8 and the like; by default the method's own.
+        encoder: network: a timm name, or vit_tiny_patch8 and the like; by default the method's own (of a vision transformer with
+            patches for the input size: 16 pixels from 128 on, 8 from 64, 4 from 32).
         init: initial weights: a run, a weights file with timm's names, or a tag of timm's pretrained networks; by default
             random.
         preset: hyperparameters: small (the method's defaults, for small data sets) or reference (the paper's: network, input
