@@ -331,6 +331,8 @@ def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
         ({"fractions": [0.0]}, "fractions"),
         ({"controls": ["chance"]}, "unknown control"),
         ({"minutes": 1.0}, "one of"),
+        ({"pretrainings": 3}, "each needs a label draw"),
+        ({"pretrainings": 0}, "at least 1"),
     ):
         with pytest.raises(UsageError, match=match):
             study("phantom:20", out=tmp_path / "x", **({**SMALL, "methods": ["simclr"]} | change))

@@ -121,7 +121,7 @@ def test_both_starts_of_the_head_are_tried_and_the_better_on_validation_rows_is_
     logits, loss, costs, head = go()
     alone = {}
     for one in ("zero", "probe"):
-        monkeypatch.setattr(module, "HEADS", (one,))
+        monkeypatch.setattr(module, "HEADS", {one: one})
         alone[one] = go()
     assert head == min(alone, key=lambda one: alone[one][1]) and loss == pytest.approx(alone[head][1])
     assert alone["zero"][1] != pytest.approx(alone["probe"][1])
@@ -136,7 +136,7 @@ def test_a_start_whose_loss_is_no_number_leaves_the_other(made, monkeypatch: pyt
     monkeypatch.setattr(Classification, "probe", lambda *_: _filled(2, float("nan")))
     _, costs = task.train(network, info, drawn, FineTuning(2, 16, precision="32-true"))
     assert {row["head"] for row in costs} == {"zero"}
-    monkeypatch.setattr(module, "HEADS", ("probe",))
+    monkeypatch.setattr(module, "HEADS", {"probe": "probe"})
     with pytest.raises(RunError, match="the loss became nan"):
         task.train(network, info, drawn, FineTuning(2, 16, precision="32-true"))
 
@@ -176,7 +176,7 @@ def test_early_stopping_puts_the_best_weights_back(made, monkeypatch: pytest.Mon
     original = EarlyStopping.__init__
     monkeypatch.setattr(EarlyStopping, "__init__", lambda self, *a: (stoppers.append(self), original(self, *a))[1])
     monkeypatch.setattr(module, "classification", scripted)
-    monkeypatch.setattr(module, "HEADS", ("zero",))
+    monkeypatch.setattr(module, "HEADS", {"zero": "zero"})
     method, costs = task_of(store, rows, target).train(network, info, drawn, FineTuning(30, 8, precision="32-true", patience=2))
     assert [value for value, _ in seen[:4]] == [0.7, 0.5, 0.6, 0.55] and len(seen) == 5  # the last is that of the best weights
     assert {r["metric"]: r["value"] for r in costs}["steps"] == 12  # looks every 3 steps
@@ -274,7 +274,7 @@ def test_a_plateau_lowers_the_learning_rate_and_does_not_stop(made, monkeypatch:
         return -len(rates)  # worse and worse
 
     monkeypatch.setattr(Classification, "monitor", scripted)
-    monkeypatch.setattr(module, "HEADS", ("zero",))
+    monkeypatch.setattr(module, "HEADS", {"zero": "zero"})
     monkeypatch.setattr(EarlyStopping, "on_train_start", lambda self, trainer: trainers.append(trainer), raising=False)
     _, costs = task_of(store, rows, target).train(
         network, info, drawn, FineTuning(20, 8, 1e-3, precision="32-true", schedule="plateau")

@@ -18,7 +18,7 @@ from scotoma import files
 from scotoma.data.encoder_header import EncoderInfo
 from scotoma.data.labels.targets import MASKS
 from scotoma.data.splits.label_draws import Draw
-from scotoma.errors import RunError, UsageError
+from scotoma.errors import RunError, UsageError, stage
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.methods.parts.losses import classification
 from scotoma.methods.supervised import Supervised
@@ -34,7 +34,8 @@ from scotoma.training.callbacks import METRICS
 from scotoma.training.schedule import Schedule
 from scotoma.training.trainer import Batches, Trained, cost_rows
 
-HEADS = ("zero", "probe")  # where a head starts; the first is usual for random weights, the last for pretrained ones
+# where a head starts, with its words; the first is usual for random weights, the last for pretrained ones
+HEADS = {"zero": "zero", "probe": "its linear probe"}
 LOWER_IS_BETTER = ("loss", "brier", "ece")
 FEWEST_TO_CALIBRATE, MOST_TEMPERATURE = 20, 4.0
 
@@ -87,12 +88,13 @@ class Classification(Task):
             target.weights(drawn.train) if tuning.balance == "weights" else (), soft, images=len(seen),
         )  # fmt: skip
         batches = Batches(self.store, self.rows[seen], target.aims[seen], keys=keys)
-        heads = HEADS if info.method["name"] == "random" else HEADS[::-1]
+        heads = list(HEADS) if info.method["name"] == "random" else list(HEADS)[::-1]
         both = bool(len(drawn.val))  # without rows to choose by, the usual one
         given = _copy(network)
         starts: list[_Start] = []
         failed: RunError | None = None
         for head in heads if both else heads[:1]:
+            stage(f"fine-tuning with a head that starts at {HEADS[head]}", self.quiet)
             network.load_state_dict(given)
             torch.manual_seed(tuning.seed)
             method = Supervised(network, inputs, **tuning.method_args)
