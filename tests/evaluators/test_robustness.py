@@ -108,6 +108,18 @@ def test_hiding_more_costs_more_and_magnetic_corruptions_are_for_magnetic_resona
     assert any(r["corruption"] == "ghosting" for r in robustness.evaluate(magnetic))
 
 
+@pytest.mark.parametrize(("side", "patch"), [(32, 16), (32, 8), (64, 16), (96, 16)])
+def test_no_share_of_hidden_patches_is_none_or_all(made: Context, side: int, patch: int) -> None:
+    x, rng = torch.rand(3, 1, side, side), KeyedRNG(0, 0, torch.arange(3))
+    info = replace(made.info, image_size=side, mean=(0.3,))
+    for (name, share), images, keep in robustness._conditions(x, info, rng, patch, drop=True):
+        hidden = (images == torch.tensor(0.3)).float().mean((1, 2, 3))
+        if name == "patches":
+            assert ((hidden > 0) & (hidden < 1)).all(), share
+        if keep is not None:
+            assert 1 <= keep.shape[1] < (side // patch) ** 2, share
+
+
 def test_tokens_are_dropped_and_pixels_painted_alike(made: Context) -> None:
     """A ViT sees the same patches either way, but painted ones still speak: the two must differ, and each equal its definition."""
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ WHERE = ["runs"]
 
 @check_arguments
 def find(patient: str, where: list[str] | None = None, quiet: bool = False) -> list[Row]:
-    """List every run, store, cache and embeddings file that contains images of a patient, by the keyed hash of the identifier.
+    """List every run, store, cache, index and embeddings file with images of a patient, by the keyed hash of the identifier.
 
     Files made with another key cannot be searched.
 
@@ -26,7 +26,7 @@ def find(patient: str, where: list[str] | None = None, quiet: bool = False) -> l
         quiet: print nothing.
 
     Returns:
-        A row for each finding: kind (run, store, cache, embeddings, weights), path, images, and splits (side -> images).
+        A row for each finding: kind (run, store, cache, embeddings, weights, index), path, images, and splits (side -> images).
 
     Raises:
         UsageError: no identifier is given, or a folder is not there.

@@ -103,8 +103,8 @@ def _conditions(
     cells = max(1, x.shape[2] // patch)
     order = order_of_patches(cells**2, rng)
     fill = torch.tensor(info.mean, device=x.device)
-    for share in SHARES:
-        count = round(share * cells**2)
+    for share in SHARES if cells > 1 else ():
+        count = min(max(1, round(share * cells**2)), cells**2 - 1)  # of few patches one at least, and never all
         yield ("patches", share), hide_patches(x, order[:, :count], cells, fill), None
         if drop:
             yield ("dropped_tokens", share), x, order[:, count:].sort(1).values
