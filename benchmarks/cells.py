@@ -1,11 +1,18 @@
-"""What the tables share: names of methods, and how a value with its interval is written."""
+"""What the tables share: rows, names of methods, how a value with its interval is written, and what is said of older rows."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+OLDER = RESULTS / "older.json"  # files of results -> day of their last commit; who measures one anew takes it out
+FILES = {table: f"evidence_{table}" for table in ("robustness", "proxies", "next", "explanations", "segmentation")} | {
+    "methods_page": "methods",
+    "beside_lightly": "peers_quality",
+}
+OWN_START = ("mae", "msmae", "ijepa")  # methods that replace initial weights of a vision transformer in their constructors
 NAMES = {
     "simclr": "SimCLR",
     "mae": "MAE",
@@ -31,3 +38,53 @@ NAMES = {
 def cell(row: dict[str, Any] | None, sign: str) -> str:
     """A value with its interval."""
     return "" if row is None else f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    """The kept rows of a study, but those of a control that was none."""
+    return [row for row in read_all(name) if not has_false_control(row)]
+
+
+def read_all(name: str) -> list[dict[str, Any]]:
+    """The rows of a file of results."""
+    lines, whole = RESULTS / f"{name}.jsonl", RESULTS / f"{name}.json"
+    if lines.exists():
+        return [json.loads(line) for line in lines.read_text().splitlines()]
+    return list(json.loads(whole.read_text())["rows"]) if whole.exists() else []
+
+
+def has_false_control(row: dict[str, Any]) -> bool:
+    """Whether a row rests on random weights that are not its method's network before training.
+
+    The control was timm's initialisation once. MAE, MSMAE and I-JEPA replace positions (MAE and MSMAE the patch embedding, too) as
+    they are built; all other methods leave a network's parameters as timm makes them. Rows of today's control state ``control_of``,
+    and today's differences what they are ``over``. The settings of `choose.py` and the kinds of `hiding.py` name no network: theirs
+    is the vision transformer wherever the method is a masked one.
+    """
+    if "control_of" in row or ("over" in row and row.get("reference")):
+        return False
+    method = str(row.get("method", "mae")).partition("?")[0]
+    if row.get("reference") == "random":
+        return method in OWN_START
+    is_random = method == "random" or "random weights" in (row.get("setting"), row.get("kind"))
+    return is_random and (str(row["encoder"]).startswith("vit") if "encoder" in row else method in OWN_START)
+
+
+def note(table: str) -> str:
+    """Which version made older rows of a table, how their intervals were computed, and what is left out."""
+    name, older = FILES.get(table, table), json.loads(OLDER.read_text())
+    if name not in older["files"]:
+        return ""
+    rows = read_all(name)
+    words = [f"Measured with Scotoma {older['version']} of {older['files'][name]}"]
+    if any("low" in row for row in rows) and table != "methods_page":
+        words.append("intervals are percentile bootstraps, which are too narrow where patients are few")
+    false = [row for row in rows if has_false_control(row)]
+    if false:
+        compared = ", ".join(NAMES[m] for m in dict.fromkeys(row["method"] for row in false if row.get("reference")))
+        also = f" and differences from them ({compared})" if compared and table != "methods_page" else ""
+        words.append(
+            f"random weights of vision transformers{also} are left out, as these weights were timm's initialisation and not each "
+            "method's network before its first step"
+        )
+    return "\n" + "; ".join(words) + ".\n"

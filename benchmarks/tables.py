@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cells import NAMES, RESULTS, cell
+from cells import NAMES, OLDER, RESULTS, cell, note, read
 from speed_tables import beside_table, limits_table, quality_table, rates_table
 
 ROOT = Path(__file__).parent.parent
@@ -23,17 +23,15 @@ KINDS = {"jpeg": "JPEG", "png": "PNG", "dicom": "DICOM, 12 bits, raw", "dicom_jp
 
 
 def keep(name: str, run: Path) -> None:
-    """Copy a study's summary rows and configuration."""
+    """Copy a study's summary rows and configuration; they are no older ones then."""
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
     kept = [r for r in rows if r["metric"] in KEPT and r.get("seed") is None and r.get("class") is None]
     (RESULTS / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     data = str(Path(os.environ.get("SCOTOMA_DATA", "../shared/data")).resolve())
     (RESULTS / f"{name}.yaml").write_text((run / "config.yaml").read_text().replace(data, "$SCOTOMA_DATA"))
-
-
-def read(name: str) -> list[dict[str, Any]]:
-    """The kept rows of a study."""
-    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+    older = json.loads(OLDER.read_text())
+    older["files"].pop(name, None)
+    OLDER.write_text(json.dumps(older, indent=1) + "\n")
 
 
 def label(row: dict[str, Any]) -> str:
@@ -166,7 +164,7 @@ def methods_page() -> str:
     """What each method needs, its two presets as commands, what they should give and cost."""
     from scotoma import plugins
 
-    rows = read("methods") if (RESULTS / "methods.jsonl").exists() else []
+    rows = read("methods")
     costs, parts = plugins.costs(), []
     for name, text in plugins.summaries("methods").items():
         chosen = plugins.method(name)
@@ -185,10 +183,9 @@ def methods_page() -> str:
             f"\n```\nscotoma pretrain DATA --method {name}{extra} --minutes 5 --size 96 --out RUN\n```"
         )
         if mine:
-            found = ", ".join(
-                f"{r['value']:.3f} (random weights {random[r['fraction']]['value']:.3f}) at {r['fraction']:.0%}" for r in mine
-            )
-            parts.append(f"Linear probe, Brain MR, macro AUROC: {found} of the labels.")
+            beside = {f: f" (random weights {r['value']:.3f})" for f, r in random.items()}
+            found = ", ".join(f"{r['value']:.3f}{beside.get(r['fraction'], '')} at {r['fraction']:.0%}" for r in mine)
+            parts.append(f"Linear probe, Brain MR, {mine[0]['encoder']}, macro AUROC: {found} of the labels.")
         if name in costs:
             parts.append(f"A step costs {costs[name]:.1f} times one of supervised training of the same network.")
         if chosen.reference:
@@ -297,7 +294,7 @@ def coverage_table() -> str:
     """Coverage of intervals by kind and metric over cells, and the most that were missed on the better side."""
     titles = ("target", "metric", "patients", "cells", "held: least", "median", "most", "missed on the better side: most")
     groups: dict[tuple[str, bool, str], list[dict[str, Any]]] = {}
-    for row in read("coverage") if (RESULTS / "coverage.jsonl").exists() else []:
+    for row in read("coverage"):
         groups.setdefault((row["kind"], row["few"], row["metric"]), []).append(row)
     order = list(dict.fromkeys(kind for kind, _, _ in groups))
     lines = ["| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|\n"]
@@ -337,7 +334,8 @@ def filled(text: str) -> str:
     for part in parts[1:]:
         name, _, rest = part.partition(" -->")
         _, _, after = rest.partition("<!-- end -->")
-        done.append(f"<!-- table {name} -->\n{TABLES[name]() if name in TABLES else study_table(name)}<!-- end -->{after}")
+        table = TABLES[name]() if name in TABLES else study_table(name)
+        done.append(f"<!-- table {name} -->\n{table}{note(name)}<!-- end -->{after}")
     return "".join(done)
 
 
