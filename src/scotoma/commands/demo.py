@@ -27,6 +27,6 @@ def demo(
 
     path = study(
         f"phantom:{images}", ["cardiomegaly"], ["simclr", "mae"], out, fractions=[0.02, 0.1, 1.0], seeds=3, minutes=minutes,
-        size=64, finetune_steps=10, modality="xray", overwrite=overwrite, quiet=quiet,
+        size=64, finetune_steps=10, finetune_batch_size=16, modality="xray", overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     return path / "report.html"
