@@ -253,4 +253,4 @@ def test_ages_of_real_radiographs(data_root: Path, tmp_path: Path, capsys: pytes
         "value"
     ].item()
     assert 5 < mean < 30 and f"Predicting the mean of the training labels errs by {mean:.2f}" in text
-    assert "in the unit of age" in text and "better than random weights" not in text and "SimCLR, fine-tuned network" in text
+    assert "in the unit of age" in text and ": better than random weights" not in text and "SimCLR, fine-tuned network" in text
