@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -26,3 +27,26 @@ def test_the_script_for_a_gpu_measures_both_sides(tmp_path: Path) -> None:
     least = 3 * depth * (24 * tokens * width**2 + 4 * tokens**2 * width) / 1e9
     assert least < mae["gflops_a_image"] < 2 * least
     assert (tmp_path / "gpu_profile.txt").read_text().count("\n") > 20
+
+
+@pytest.mark.parametrize(
+    ("row", "false"),
+    [
+        ({"method": "random", "encoder": "vit_tiny_patch16", "value": 0.7}, True),
+        ({"method": "random", "encoder": "vit_tiny_patch16", "value": 0.7, "control_of": "mae"}, False),
+        ({"method": "random", "encoder": "resnet18", "value": 0.7}, False),
+        ({"method": "mae?masking=block", "encoder": "vit_tiny_patch16", "value": 0.1, "reference": "random"}, True),
+        ({"method": "mae", "encoder": "vit_tiny_patch16", "value": 0.1, "reference": "random", "over": "patients"}, False),
+        ({"method": "simmim", "encoder": "vit_tiny_patch16", "value": 0.1, "reference": "random"}, False),
+        ({"method": "mae", "encoder": "vit_tiny_patch16", "value": 0.8}, False),
+        ({"method": "mae", "setting": "random weights"}, True),
+        ({"method": "simclr", "setting": "random weights"}, False),
+        ({"kind": "random weights", "value": 0.7}, True),
+        ({"kind": "random", "value": 0.7}, False),
+    ],
+)
+def test_tables_leave_out_rows_of_a_control_that_was_no_network_before_training(
+    row: dict[str, object], false: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    assert importlib.import_module("cells").has_false_control(row) is false
