@@ -61,3 +61,8 @@ def test_features_carry_the_join_key_on_request_and_of_a_prepared_store_too(scan
     with pytest.raises(UsageError, match=r"which was written where .* was prepared, is not there"):
         scotoma.embed(encoder, scans / "prepared", scans / "y.parquet", join_key=True, quiet=True)
     assert not (scans / "y.parquet").exists()
+
+
+def test_images_of_one_file_are_told_by_their_frame(scans: Path) -> None:
+    _, opened = store.prepare(sources.load("phantom:3"), 16, quiet=True)
+    assert image_index.join_keys(scans / "cache", opened.path, np.array([2, 0])) == ["phantom:0 frame 2", "phantom:0 frame 0"]

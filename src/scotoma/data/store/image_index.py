@@ -66,7 +66,7 @@ def write(cache: Path, store: Path, dataset: Dataset, facts: pd.DataFrame) -> Pa
 
 
 def join_keys(cache: Path, store: Path, rows: np.ndarray) -> list[str]:
-    """What the user's own table calls these images: the value by which a spreadsheet was joined, else the file's path.
+    """What the user's own table calls these images: the value by which a spreadsheet was joined, else the file's path (and frame).
 
     Raises:
         UsageError: the index is not on this machine, or cannot be read.
@@ -76,7 +76,8 @@ def join_keys(cache: Path, store: Path, rows: np.ndarray) -> list[str]:
         found = read(path).set_index("row").loc[rows]
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"--join_key: {path}, which was written where {store} was prepared, is not there or not whole") from error
-    return [str(value) for value in found["join_key"].fillna(found["file"])]
+    frames = ["" if frame != frame else f" frame {int(frame)}" for frame in found["frame"].astype(float)]
+    return [str(value) for value in found["join_key"].fillna(found["file"] + frames)]
 
 
 def read(path: Path) -> pd.DataFrame:
