@@ -46,7 +46,7 @@ def test_an_older_run_is_evaluated_with_the_same_rows(
     out = runs / "again"
     assert main(["evaluate", str(runs / name), "--data", "phantom:80", "--out", str(out), "--quiet", *more]) == 0
     assert "in the training of" not in capsys.readouterr().err  # the images by which it made its choices are no news
-    found, expected = rows(out), rows(runs / f"tested_{name}")
+    found, expected = [row for row in rows(out) if row["evaluator"] != "cohort"], rows(runs / f"tested_{name}")
     assert [named(row) for row in found] == [named(row) for row in expected]
     for row, old in zip(found, expected, strict=True):
         if name == "model" and row["evaluator"] == "metrics" and row["metric"] not in ("brier", "ece"):

@@ -79,7 +79,7 @@ class Rows(list[Row]):
         Which of its rows are headlines an evaluator's module states (``is_headline(row)``); else its first metrics over all
         classes.
         """
-        shown = [row for row in self if row["evaluator"] != "data" and row.get("seed") is None and "low" in row]
+        shown = [row for row in self if row["evaluator"] not in ("data", "cohort") and row.get("seed") is None and "low" in row]
         lines = [("evaluator", "metric", "value", "95 % interval", "n")]
         for name in dict.fromkeys(row["evaluator"] for row in shown):
             of_name = [row for row in shown if row["evaluator"] == name]
@@ -106,7 +106,7 @@ class Rows(list[Row]):
         Raises:
             UsageError: a metric has several values, of several methods, evaluators or label fractions.
         """
-        whole = [row for row in self if row["evaluator"] != "data" and all(row.get(key) is None for key in _PARTS)]
+        whole = [row for row in self if row["evaluator"] not in ("data", "cohort") and all(row.get(key) is None for key in _PARTS)]
         sets = [[row for row in whole if row.get("split") == name] for name in ("test", "val", "train", None)]
         found: dict[str, Any] = {}
         for row in next(filter(None, sets), []):

@@ -73,9 +73,9 @@ def test_decisions_at_the_threshold_stand_beside_those_of_the_highest_probabilit
     matrices = confusion("argmax", (0, 30, 0, 70)) + confusion("threshold", (24, 6, 35, 35))
     text = text_of(page(tmp_path, binary(threshold=0.976) + argmax + matrices))
     assert [v for _, v in seen] == [0.5, 1.0], "the matrix at the threshold first"
-    assert [t for t in titles if "\n" in t] == ["SimCLR\nat the threshold", "SimCLR\nhighest probability"]
-    assert "at the threshold stored in the model, chosen on validation images, and by the highest probability." in text
-    assert "Sensitivity at the threshold Sensitivity highest probability Specificity at the threshold" in text
+    assert [t for t in titles if "\n" in t] == ["SimCLR\nat the threshold", "SimCLR\nmost probable"]
+    assert "at the threshold stored in the model, chosen on validation images, and by the most probable class." in text
+    assert "Sensitivity at the threshold Sensitivity most probable Specificity at the threshold" in text
     assert "0.900 [0.880, 0.920] positive from 0.976 0.500 [0.880, 0.920] 0.600" in text
 
 

@@ -56,8 +56,8 @@ def test_summaries_of_masks_and_numbers_hold_value_interval_and_n_beside_a_class
     summary = text_of(tmp_path, [*TESTED, *rows]).partition("Contents")[0]
     for words in (
         "SimCLR, trained classifier: AUROC 0.800 (95 % interval 0.780 to 0.820), on 60 test images.",
-        "SimCLR: Dice 0.249 (95 % interval 0.229 to 0.269) on 100 test images of 50 patients (1 is perfect, 0 is none).",
-        "SimCLR: Mean absolute error 12.07 (95 % interval 10.07 to 14.07) on 90 test images; always predicting the mean of the "
+        "SimCLR: Dice 0.249 (95 % interval 0.229 to 0.269) on 100 test images of 50 patients. 1 is perfect, 0 is none.",
+        "SimCLR: Mean absolute error 12.07 (95 % interval 10.07 to 14.07) on 90 test images. Always predicting the mean of the "
         "training images errs by 11.59 (95 % interval 9.59 to 13.59).",
     ):
         assert words in summary, (words, summary)

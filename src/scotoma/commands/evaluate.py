@@ -68,6 +68,7 @@ def evaluate(
     from scotoma.data.datamodule import data_rows, gather
     from scotoma.data.store import image_index, store
     from scotoma.models import encoders
+    from scotoma.quality.cohort import compare_sets
     from scotoma.studies.evaluation import (
         carry_out,
         refuse_another_test,
@@ -114,7 +115,7 @@ def evaluate(
     from scotoma.models import segmentation_decoders
 
     stamp = stamp_of(Path(run))
-    about = data_rows(data_module)
+    about = [*data_rows(data_module), *compare_sets(data_module)]
     if out is None:
         refuse_another_test(Path(run), about)
     network, info, linear = encoders.load(run)
@@ -151,7 +152,7 @@ def evaluate(
     finally:
         opened.give_up()
     if failed:
-        there = list(dict.fromkeys(row["evaluator"] for row in found if row["evaluator"] != "data"))
+        there = list(dict.fromkeys(row["evaluator"] for row in found if row["evaluator"] not in ("data", "cohort")))
         kept = f"the rows of {', '.join(there)} are in {opened.path}" if found else ""
         faults = {name: error for name, error in failed.items() if not isinstance(error, UsageError)}
         if faults:

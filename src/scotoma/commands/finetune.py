@@ -143,6 +143,7 @@ def finetune(
     from scotoma.data.splits.label_draws import draw
     from scotoma.methods.supervised import Supervised
     from scotoma.models import segmentation_decoders
+    from scotoma.quality.cohort import describe_sets
     from scotoma.tasks.base import FineTuning, task_of
     from scotoma.training import ending, resuming
     from scotoma.training.pretraining import describe
@@ -202,6 +203,7 @@ def finetune(
             "split": "val",
         }
         run.replace_rows([])  # without those of a run that was killed between its rows and its end
+        run.add_rows(describe_sets(data_module))
         run.add_rows(costs, **{**common, "evaluator": "finetune", "split": "train"})
         validated = task.validate(model, drawn)
         run.add_rows(validated, **common, evaluator=task.row_keys("linear" if frozen else "finetune")["evaluator"])

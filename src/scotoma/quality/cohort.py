@@ -87,6 +87,26 @@ def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = N
     return [{"evaluator": "cohort", **row} for row in rows]
 
 
+def compare_sets(data_module: Any) -> list[Row]:
+    """`compare` of the table, split and patients that a verb uses; without what fewer than ``phi.FEW`` patients would state."""
+    from scotoma.data.splits.units import codes_of
+
+    table, split = data_module.dataset.table, data_module.split
+    patients = codes_of(data_module.dataset, "patient") if "patient" in split.unit.split(" + ") else None
+    targets = [c for c in (data_module.target.columns if data_module.target else ()) if c in table.columns]
+    return [row for row in compare(table, split.of, patients, targets) if "n" not in row or row["n"] >= phi.FEW]
+
+
+def describe_sets(data_module: Any) -> list[Row]:
+    """Images, patients and classes of each set, files that could not be read, and `compare_sets`: of a verb that tests nothing."""
+    from scotoma.data.splits.splits import cohort
+
+    target = data_module.target
+    counts = cohort(data_module.split, target.y if target else None, target.classes if target else ())
+    unreadable = int(data_module.store.facts["error"].notna().sum())
+    return [*counts, {"evaluator": "data", "metric": "unreadable", "value": unreadable}, *compare_sets(data_module)]
+
+
 def _one_a_unit(pairs: pd.DataFrame, kind: str) -> pd.DataFrame:
     """One row for each split and unit: the median of its numbers, or its most frequent category (the first of equals)."""
     if kind == "number":

@@ -51,7 +51,10 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
             "lines": [*_counts(mine, splits, images), *_without(mine, of_run, splits, images)],
             "unreadable": sum(unread["value"].dropna()),
         }
-        if table not in found:
+        same = [other for other in found if all(other[key] == table[key] for key in ("apart", "splits", "lines", "unreadable"))]
+        if same:  # of a model and of its test
+            same[0]["tested"] = " ".join(dict.fromkeys(filter(None, [same[0]["tested"], table["tested"]])))
+        else:
             found.append(table)
             shown.append(mine)
     names = [str(part["run"].iloc[0]) if len(found) > 1 else "" for part in shown]
@@ -156,20 +159,23 @@ def composition(rows: Sequence[Row]) -> Table:
             lines.append({"name": word, "cells": cells, "inner": False, "tests": [("", "") for _ in others]})
     for column in dict.fromkeys(r["column"] for r in own if r.get("column")):
         tests = [_test(by.get(("difference", column, None, s)), by.get(("p_value", column, None, s))) for s in others]
-        if ("median", column, None, splits[0]) in by:
-            cells = [_median(by["median", column, None, s]) for s in splits]
+        if any(("median", column, None, s) in by for s in splits):
+            cells = [_median(by.get(("median", column, None, s))) for s in splits]
             lines.append({"name": f"{column}, median (quartiles)", "cells": cells, "inner": False, "tests": tests})
             continue
         lines.append({"name": column, "cells": ["" for _ in splits], "inner": False, "tests": tests})
         for label in dict.fromkeys(r["class"] for r in own if r.get("column") == column and r["metric"] == "share"):
-            found = [by["share", column, label, s] for s in splits]
-            cells = [f"{r['count']:,.0f} ({100 * r['value']:.0f} %)" if r["n"] else "\u2013" for r in found]
+            found = [by.get(("share", column, label, s)) for s in splits]
+            cells = [f"{r['count']:,.0f} ({100 * r['value']:.0f} %)" if r and r["n"] else "\u2013" for r in found]
             lines.append({"name": label, "cells": cells, "inner": True, "tests": [("", "") for _ in others]})
     return {"splits": [SIDES[s] for s in splits], "others": [SIDES[s].lower() for s in others], "lines": lines}
 
 
-def _median(row: Row) -> str:
-    return f"{row['value']:.4g} ({row['lower_quartile']:.4g} to {row['upper_quartile']:.4g})" if row["n"] else "\u2013"
+def _median(row: Row | None) -> str:
+    """The median with its quartiles; a dash where nobody, or too few, have a value."""
+    if not row or not row["n"]:
+        return "\u2013"
+    return f"{row['value']:.4g} ({row['lower_quartile']:.4g} to {row['upper_quartile']:.4g})"
 
 
 def _test(difference: Row | None, p: Row | None) -> tuple[str, str]:

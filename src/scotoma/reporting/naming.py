@@ -22,7 +22,7 @@ METRICS = {
     "average_precision": "Average precision",
     "auroc_micro": "Micro AUROC",
     "average_precision_micro": "Micro average precision",
-    "f1": "F1",
+    "f1": "Macro F1",
     "mcc": "Matthews correlation",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",

@@ -30,7 +30,7 @@ DRAWN = ("roc", "confusion")
 DECIDED = ("sensitivity", "specificity", "accuracy", "balanced_accuracy", "f1", "mcc")  # what a rule of decision makes of scores
 KEYS = ("reference", "predicted", "fpr", "p_value", "p_holm", "threshold", "decision", "tp", "fp", "fn", "tn")
 CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr", "decision"]
-RULES = {"threshold": "at the threshold", "argmax": "highest probability"}
+RULES = {"threshold": "at the threshold", "argmax": "most probable"}
 
 
 def select_test(rows: pd.DataFrame) -> pd.DataFrame:
@@ -154,7 +154,8 @@ def _each_rule(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 def _by_rule(rows: pd.DataFrame, metrics: list[str]) -> tuple[pd.DataFrame, str, list[tuple[Any, tuple[str, str]]]]:
     """The rows with a key of metric and rule of decision, its name, and the columns that show both."""
     keyed = rows.assign(use_order=rows["metric"] + "|" + rows["decision"].fillna(""))
-    columns = [(f"{m}|{r}", (title_of(m), RULES.get(r, r))) for m, r, _ in _each_rule(rows) if m in metrics]
+    pairs = sorted(((m, r) for m, r, _ in _each_rule(rows) if m in metrics), key=lambda pair: ["", *RULES, pair[1]].index(pair[1]))
+    columns = [(f"{m}|{r}", (title_of(m), RULES.get(r, r))) for m, r in pairs]
     return keyed, "use_order", columns
 
 

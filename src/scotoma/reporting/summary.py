@@ -58,11 +58,11 @@ def list_headlines(rows: pd.DataFrame, comparisons: Sequence[Table]) -> list[Tab
     for _, row in headlines(rows).iterrows():
         if (row["run"], row["evaluator"]) in compared and not missing(row["fraction"]):
             continue
-        note = " (1 is perfect, 0 is none)" if row["metric"] == "dice" else ""
+        note = "1 is perfect, 0 is none" if row["metric"] == "dice" else ""
         beside = select_test(rows[(rows["run"] == row["run"]) & (rows["metric"] == f"{row['metric']}_of_mean")])
         if len(beside):
             mean = beside.iloc[0]
-            note = f"; always predicting the mean of the training images errs by {point(mean)} ({interval(mean)})"
+            note = f"Always predicting the mean of the training images errs by {point(mean)} ({interval(mean)})"
         found.append({"label": row["label"], "words": row["words"], "row": row, "on": tested_on(row, rows), "note": note})
     return found
 

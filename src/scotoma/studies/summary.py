@@ -15,6 +15,7 @@ from scotoma.data.splits.label_draws import Draw
 from scotoma.metrics import intervals, learning_curves
 from scotoma.models import encoders
 from scotoma.models.features import extract
+from scotoma.quality import cohort
 from scotoma.run_folder import Row, Run, read_rows
 from scotoma.studies.arms import RANDOM, Arm, folder_of, folder_of_control, slug, tuning_of, weights_of
 from scotoma.tasks.base import Task
@@ -35,7 +36,7 @@ def rows_of(
         networks: method -> name of its network.
     """
     test = task.examples("test")
-    rows: list[Row] = data_rows(data_module)
+    rows: list[Row] = [*data_rows(data_module), *cohort.compare_sets(data_module)]
     for method in networks:
         rows += [{**row, "method": method} for row in read_rows(run.path / "pretrain" / slug(method))]
     about: Row = {"target": ",".join(task.target.columns), "split": "test"}

@@ -56,7 +56,7 @@ def test_one_segmenter_is_told_by_region_and_patient(tmp_path: Path) -> None:
         "How well the segmenter does", "Results: segmentation", "n = 12 0.800 [0.790, 0.810] 4.500 [4.490, 4.510]",
         "a patient, n = 5 0.770 [0.760, 0.780] \u2013", "class 2, n = 12 0.600",
         "a study shows whether the pretraining helped",
-        "SimCLR: Dice 0.800 (95 % interval 0.790 to 0.810) on 12 test images (1 is perfect, 0 is none).",
+        "SimCLR: Dice 0.800 (95 % interval 0.790 to 0.810) on 12 test images. 1 is perfect, 0 is none.",
     ):  # fmt: skip
         assert words in text, (words, text)
     assert not list(tmp_path.rglob("tables/dice*.csv")), "a study's tables, of which there are no rows"

@@ -48,7 +48,8 @@ def tabulate_models(rows: pd.DataFrame, titles: Mapping[str, str], sheet: str, s
     lines = []
     for key, part in rows.groupby(keys, sort=False, dropna=False):
         of: dict[str, Any] = dict(zip(keys, key, strict=True))
-        words = ["" if missing(of["class"]) else f"class {of['class']}", "" if of["unit"] in (None, "image") else f"a {of['unit']}"]
+        name = "" if missing(of["class"]) else str(of["class"])
+        words = [f"class {name}" if name.isdecimal() else name, "" if of["unit"] in (None, "image") else f"a {of['unit']}"]
         words = [*(w for w in words if w and w != "a nan"), f"n = {part['n'].max():,.0f}"]
         lines.append(line(str(of["label"]), [cell(part[part["metric"] == m]) for m in columns], note=", ".join(words)))
     return {"heads": [title_of(m, titles) for m in columns], "lines": lines, "sheet": sheets.add(sheet, rows)}

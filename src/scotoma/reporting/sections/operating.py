@@ -24,7 +24,7 @@ ORDER = 3
 KEYS = ("threshold", "prevalence", "recalibrated", "confidence", "count", "unit", "aggregation", *COUNTS, "decision", "test")
 DRAWN = ("reliability", "net_benefit", "net_benefit_all")
 DECIDED = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
-WORDS = METRICS | {"ppv": "PPV", "npv": "NPV", "log_loss": "Log loss"}
+WORDS = METRICS | {"f1": "F1", "ppv": "PPV", "npv": "NPV", "log_loss": "Log loss"}
 CALIBRATED = {
     "calibration_in_the_large": "On average (0 is right)",
     "calibration_slope": "Slope (1 is right)",
