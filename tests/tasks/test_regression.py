@@ -145,7 +145,7 @@ def test_the_best_weights_are_kept(ages: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_from_files_to_rows_and_a_figure(ages: Path, tmp_path: Path) -> None:
     data = str(ages / "table.csv")
     run = finetune(data, ["age"], ages, tmp_path / "run", regression=True, steps=2, batch_size=8, quiet=True)
-    assert {row["evaluator"] for row in read_rows(run)} == {"finetune", "regression"}
+    assert {row["evaluator"] for row in read_rows(run)} == {"data", "cohort", "finetune", "regression"}
     rows = {row["metric"]: row for row in evaluate(run, data, quiet=True) if row["evaluator"] == "regression"}
     assert {*metrics_regression.METRICS, "mae_of_mean"} == set(rows) and rows["mae"]["n"] == 11 and rows["mae"]["split"] == "test"
     frame = pd.read_csv(ages / "table.csv")

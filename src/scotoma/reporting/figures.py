@@ -294,7 +294,7 @@ def shown_share(rows: pd.DataFrame, headline: float) -> float:
 def confusions(rows: pd.DataFrame, headline: float) -> list[dict[str, Any]]:
     """Matrices at the page's share of labels, or the greatest there is: a figure a use, as `roc_by_class` gives it.
 
-    At the stored threshold first, and beside it the class of most probable, where the rows have both (``rules``).
+    At the stored threshold first, and beside it the most probable class, where the rows have both (``rules``).
     """
     found = []
     for title, _, mine in group_by_use(rows):

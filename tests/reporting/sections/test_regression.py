@@ -73,7 +73,7 @@ def test_a_study_says_which_encoder_errs_less_and_by_how_much(tmp_path: Path) ->
         "MAE, fine-tuned network: did not beat random weights; no better than pixels alone (10.00).",
         "p-values marked Holm allow for it",
         "was read off the two intervals, not tested in pairs",
-        "(3 draws)",
+        "(3 here)",
     ):
         assert words in text, (words, text)
     for words in ("AUROC", "99.0", "is shown by a study", "control:", "Possible confounding", "Further rows"):
