@@ -77,13 +77,13 @@ def test_the_summary_gives_verdicts_of_both_kinds_equal_weight(html, text):
         "What follows holds for 1,370 test images, with 10 % of the labels (n = 496 labelled",
         "This one pretraining of SimCLR, linear classifier on the frozen encoder: better than random weights. Macro AUROC 0.912 "
         "(95 % interval 0.892 to 0.932) with pretraining, 0.821 without (difference +0.091, 95 % interval +0.076 to +0.106, "
-        "Holm-corrected p = 0.012). Shares of labels tried: better than random weights at 4 of 4, no difference shown at 0",
+        "Holm-corrected p = 0.012). Shares of labels tried: better at 4 of 4, no difference shown at 0",
         "MAE, linear classifier on the frozen encoder: worse than random weights; no better than pixels alone (0.852). Macro",
         "worse at 1. At other shares it is no better than pixels alone (at 1 %, 50 %, 100 %).",
         "This one pretraining of MAE, fine-tuned network: did not beat random weights; not shown to be better than pixels alone "
         "(0.852). Macro AUROC 0.889 (95 % interval 0.869 to 0.909) with pretraining, 0.878 without (difference +0.011, 95 % "
         "interval -0.004 to +0.026, Holm-corrected p = 1.000).",
-        "Shares of labels tried: better than random weights at 1 of 4, no difference shown at 2, worse at 1.",
+        "Shares of labels tried: better at 1 of 4, no difference shown at 2, worse at 1.",
     ):
         assert words in text, words
 

@@ -63,7 +63,7 @@ def test_a_study_says_which_encoder_errs_less_and_by_how_much(tmp_path: Path) ->
         "SimCLR, ridge regression on the frozen encoder: better than random weights. Mean absolute error 7.250 (95 % interval "
         "6.750 to 7.750) with pretraining, 9.000 without (difference -1.750, 95 % interval -2.250 to -1.250, Holm-corrected p = "
         "0.016). "
-        "Shares of labels tried: better than random weights at 1 of 2, no difference shown at 1, worse at 0.",
+        "Shares of labels tried: better at 1 of 2, no difference shown at 1, worse at 0.",
         "MAE, ridge regression on the frozen encoder: did not beat random weights; not shown to be better than pixels alone "
         "(10.00). Mean absolute error 9.50 (95 % interval 9.00 to 10.00)",
         "no difference shown at 1, worse at 1. At other shares it is no better than pixels alone (at 100 %).",
