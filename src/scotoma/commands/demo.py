@@ -9,7 +9,7 @@ from scotoma.arguments import check_arguments
 
 @check_arguments
 def demo(
-    out: str | Path = "runs/demo", images: int = 1200, minutes: float = 1.0, overwrite: bool = True, quiet: bool = False
+    out: str | Path = "runs/demo", images: int = 900, minutes: float = 0.75, overwrite: bool = True, quiet: bool = False
 ) -> Path:
     """Run a study on synthetic chest radiographs: pretraining, classifiers of cardiomegaly with few labels, report.
 
