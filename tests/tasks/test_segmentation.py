@@ -183,7 +183,7 @@ def test_summaries_are_means_of_images_and_of_patients() -> None:
 def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finetune(str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "run", steps=3, batch_size=4, quiet=True)
     rows = read_rows(run)
-    assert {"finetune", "segmentation"} == {r["evaluator"] for r in rows}
+    assert {r["evaluator"] for r in rows} == {"finetune", "segmentation", "data", "cohort"}
     assert all(r["split"] == "val" for r in rows if r["evaluator"] == "segmentation")
     scored, measure = [], Segmentation.measure
     monkeypatch.setattr(Segmentation, "measure", lambda *given: scored.append(measure(*given)) or scored[-1])
