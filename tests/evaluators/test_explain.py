@@ -175,6 +175,8 @@ def test_shown_are_the_surest_and_the_least_sure(tmp_path: Path) -> None:
         "right_confident": set(right[:2]), "right_unsure": {right[2]},
         "wrong_confident": {wrong[0]}, "wrong_unsure": {wrong[1]},
     }  # fmt: skip
+    for case in found:  # the true class is stated where it is another
+        assert bool(case.truth) == case.group.startswith("wrong") and case.truth != case.label
 
 
 def test_figures_are_sheets_and_a_folder_of_overlays_in_place_of_those_before(tmp_path: Path) -> None:

@@ -177,9 +177,9 @@ def figures(context: Context, run: Run) -> None:
         if of_group:
             caption = (
                 f"Test images of which the classifier was {words}, in a row each: the image, then what of it each method "
-                "finds to speak for the class beneath (with its probability). Orange speaks for it and purple against, where a "
-                "method can tell; else yellow is more. A map that does not change with the network's weights explains nothing: see "
-                "the scores. Not for diagnostic use."
+                "finds to speak for the class beneath (with its probability, and the true class where that is another). Orange "
+                "speaks for it and purple against, where a method can tell; else yellow is more. A map that does not change with "
+                "the network's weights explains nothing: see the scores. Not for diagnostic use."
             )
             run.figure(f"{FOLDER}-{group}", overlays.sheet(of_group), f"Explanations: {words}", caption, "explanations")
 
@@ -192,15 +192,30 @@ def choose_shown(context: Context, positions: np.ndarray) -> list[overlays.Case]
     names = [name for name, members in groups.items() for _ in members]
     if not names:
         return []
-    cases = gather(context, classifier, positions[np.array([i for members in groups.values() for i in members])])
+    chosen = positions[np.array([i for members in groups.values() for i in members])]
+    cases = gather(context, classifier, chosen)
     mean, std = (cases.images.new_tensor(v).view(1, -1, 1, 1) for v in (context.info.mean, context.info.std))
     images = (cases.images * std + mean).mean(1).clamp(0, 1).cpu().numpy()
     maps = {k: m.cpu().numpy() for k, m in explain(classifier, cases, find_attributions(classifier, cases.images[:1])).items()}
     labels = [class_name(context.target, k) for k in cases.target.tolist()]
+    truths = [
+        _truth(context, i, k) if name.startswith("wrong") else ""
+        for i, k, name in zip(chosen, cases.target.tolist(), names, strict=True)
+    ]
     return [
-        overlays.Case(row, names[i], labels[i], float(cases.probability[i]), images[i], {k: m[i] for k, m in maps.items()})
+        overlays.Case(
+            row, names[i], labels[i], float(cases.probability[i]), images[i], {k: m[i] for k, m in maps.items()}, truths[i]
+        )
         for i, row in enumerate(cases.rows.tolist())
     ]
+
+
+def _truth(context: Context, position: int, column: int) -> str:
+    """The true class of an image, or of one of several 0/1 targets whether it is present."""
+    target = context.target
+    if target.multilabel:
+        return "present" if target.y[position, column] == 1 else "absent"
+    return class_name(target, int(target.y[position]))
 
 
 def _captures(context: Context, cases: list[overlays.Case], folder: Path) -> None:

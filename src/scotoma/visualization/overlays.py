@@ -28,6 +28,7 @@ class Case:
         probability: of it.
         image: (H, W) in [0, 1].
         maps: of each method, (H, W).
+        truth: the true class in words, where the classifier is wrong.
     """
 
     row: int
@@ -36,6 +37,7 @@ class Case:
     probability: float
     image: np.ndarray
     maps: dict[str, np.ndarray]
+    truth: str = ""
 
     @property
     def title(self) -> str:
@@ -96,6 +98,7 @@ def sheet(cases: list[Case]) -> Figure:
             if i == 0:
                 axis.set_title((name or "image").replace("_", "\n"), fontsize=8)
         words = [f"row {case.row}", *textwrap.wrap(case.title, 20, max_lines=2)]
+        words += textwrap.wrap(f"true: {case.truth}", 20, max_lines=2) if case.truth else []
         axes[0].set_xlabel("\n".join(words), fontsize=7, parse_math=False)
     return figure
 
