@@ -9,8 +9,18 @@ from scipy.special import softmax
 from scotoma.metrics import classification
 
 NAN = float("nan")
+ROWS = 157
 SCORES = np.array([0.9, 0.8, 0.8, 0.7, 0.6, 0.4, 0.4, 0.2])
 TRUTH = np.array([1.0, 1, 0, 1, 0, 1, 0, 0])
+
+
+def categorical(classes: int, seed: int = 0, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids and probabilities with many ties (multiples of 1/12), related but imperfect."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(classes, size=rows)
+    y[:classes] = np.arange(classes)
+    p = np.array([rng.multinomial(12, np.where(np.arange(classes) == c, 2.0, 1.0) / (classes + 1)) for c in y]) / 12
+    return y, p
 
 
 def one_label(seed: int = 0, rows: int = 200) -> tuple[np.ndarray, np.ndarray]:

@@ -7,22 +7,12 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers.labels import auroc, average_precision, per_class
+from helpers.labels import ROWS, auroc, average_precision, categorical, per_class
 from sklearn import metrics as sk
 
 from scotoma.metrics import bootstrap, classification
 
-ROWS = 157
 MULTILABEL_METRICS = [name for name in classification.METRICS if name != "mcc"]
-
-
-def categorical(classes: int, seed: int = 0, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids and probabilities with many ties (multiples of 1/12), related but imperfect."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(classes, size=rows)
-    y[:classes] = np.arange(classes)
-    p = np.array([rng.multinomial(12, np.where(np.arange(classes) == c, 2.0, 1.0) / (classes + 1)) for c in y]) / 12
-    return y, p
 
 
 def multilabel(labels: int = 4, seed: int = 0, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:

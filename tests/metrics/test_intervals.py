@@ -7,23 +7,12 @@ import math
 import numpy as np
 import pytest
 from helpers import simulated_cohorts as cohorts
-from helpers.labels import auroc, per_class
+from helpers.labels import ROWS, auroc, categorical, per_class
 from scipy.stats import binomtest, t, ttest_1samp
 from sklearn import metrics as sk
 
 from scotoma.metrics import calibration, classification, intervals
 from scotoma.metrics.support import Support
-
-ROWS = 157
-
-
-def categorical(classes: int, seed: int = 0, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids and probabilities with many ties (multiples of 1/12), related but imperfect."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(classes, size=rows)
-    y[:classes] = np.arange(classes)
-    p = np.array([rng.multinomial(12, np.where(np.arange(classes) == c, 2.0, 1.0) / (classes + 1)) for c in y]) / 12
-    return y, p
 
 
 def of(rows: list[dict], metric: str, label: int | None = None) -> dict:
@@ -51,6 +40,16 @@ def test_the_interval_of_a_mean_is_students() -> None:
     expected = ttest_1samp(values, 0).confidence_interval()
     assert found["value"] == pytest.approx(values.mean()) and found["n"] == 400
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), rel=2e-3)  # normal: kurtosis near 3
+
+
+def test_few_groups_and_unequal_ones_have_a_wider_quantile() -> None:
+    """Degrees of freedom: those of the groups; 2 / (kurtosis - 1) of their number; those of the rarer side. The least counts."""
+    even = np.array([-1.0, 1.0] * 4)  # kurtosis 1
+    for values, fewest, freedom in ((even, 8, 7), (even, 3, 2), (np.array([0.0] * 7 + [8.0]), 8, 2 * 8 / (43 / 7 - 1))):
+        lines = [values.mean(), *((values.sum() - v) / 7 for v in values)]
+        found = intervals.estimate(lines, "mean", Support(8, 8, fewest, few=True))
+        half = t.ppf(0.975, freedom) * values.std(ddof=1) / math.sqrt(8)
+        assert (found["high"] - found["low"]) / 2 == pytest.approx(half)
 
 
 def test_the_variance_over_patients_is_that_of_their_sums() -> None:
@@ -209,6 +208,14 @@ def test_model_against_itself() -> None:
     draws = [p, p[:, [1, 0, 2]], p[:, [2, 1, 0]]]
     result = intervals.paired_difference("auroc", y, draws, draws, np.arange(ROWS) // 3)
     assert (result["value"], result["low"], result["high"], result["p_value"]) == (0, 0, 0, 1)
+
+
+def test_a_difference_without_any_spread_is_no_certainty() -> None:
+    """All 12 images ranked rightly, beside a constant: 0.5 without any patient, too, which is no interval of width 0."""
+    y = np.arange(12) % 2
+    right, constant = np.eye(2)[y], np.full((12, 2), 0.5)
+    found = intervals.paired_difference("auroc", y, [right] * 3, [constant] * 3, np.arange(12))
+    assert found["value"] == 0.5 and np.isnan([found["low"], found["high"], found["p_value"]]).all()
 
 
 def test_the_two_variances_add() -> None:

@@ -18,8 +18,7 @@ their number) and are at most those of the rarer side, as 5 positive patients am
 truth is measured in ``benchmarks/coverage.py``.
 
 To the arrays ``y`` and ``p`` of ``metrics.classification`` comes ``groups``: ``(n,)`` of anything hashable. Its conventions hold
-here
-too: class ids or multi-label targets, NaN for what has no value, ``ValueError`` for wrong input.
+here too: class ids or multi-label targets, NaN for what has no value, ``ValueError`` for wrong input.
 """
 
 from __future__ import annotations
@@ -305,7 +304,8 @@ def paired_difference(
 
     Returns:
         What `mean_over_draws` does, and ``p_value``, two-sided, of the same t distribution: below 0.05 just where the interval
-        leaves out 0. From one or two draws that could have come out otherwise there is neither interval nor p-value (NaN); where
+        leaves out 0. There is neither interval nor p-value (NaN) from fewer than ``LEAST_DRAWS`` draws, nor where the difference is
+        the same without any patient but not 0 (a model without an error beside a constant one): that says nothing of chance. Where
         nothing but the patients varies (the same two models in every draw), they alone are in the interval (``over``).
     """
     draws = len(predictions_a)
@@ -315,7 +315,8 @@ def paired_difference(
     scores = _scores(name, y, predictions_a, weights) - _scores(name, y, predictions_b, weights)
     support = _support(name, y, [predictions_a, predictions_b], groups, 0.5)
     found = over_draws(scores, "difference", support) | {"n": len(np.asarray(y))}
-    if np.isnan(found["low"]) or draws < LEAST_DRAWS:
+    no_spread = found["low"] == found["high"] != 0
+    if np.isnan(found["low"]) or draws < LEAST_DRAWS or no_spread:
         return found | {"low": np.nan, "high": np.nan, "p_value": np.nan}
     return found | {"p_value": _p_value(found, scores, support)}
 
@@ -325,8 +326,8 @@ def _p_value(found: dict[str, Any], scores: FloatArray, support: Support) -> flo
     variance, freedom, _ = _jackknife(scores.mean(1), "difference", support)
     if (spread := _spread(scores[0])) > 0:
         variance, freedom = _add(variance, freedom, spread, scores.shape[1] - 1)
-    if variance == 0:
-        return float(found["value"] == 0)
+    if variance == 0:  # of a difference of 0
+        return 1.0
     return float(2 * student.sf(abs(found["value"]) / np.sqrt(variance), freedom))
 
 
