@@ -305,7 +305,7 @@ def paired_difference(
     Returns:
         What `mean_over_draws` does, and ``p_value``, two-sided, of the same t distribution: below 0.05 just where the interval
         leaves out 0. There is neither interval nor p-value (NaN) from fewer than ``LEAST_DRAWS`` draws, nor where the difference is
-        the same without any patient but not 0 (a model without an error beside a constant one): that says nothing of chance. Where
+        the same without any patient but not 0 (a model without an error beside a constant one). Where
         nothing but the patients varies (the same two models in every draw), they alone are in the interval (``over``).
     """
     draws = len(predictions_a)
