@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import simulated_cohorts as cohorts
 from helpers.labels import ROWS, auroc, categorical, per_class
-from scipy.stats import binomtest, t, ttest_1samp
+from scipy.stats import binomtest, skew, t, ttest_1samp
 from sklearn import metrics as sk
 
 from scotoma.metrics import calibration, classification, intervals
@@ -216,6 +216,29 @@ def test_a_difference_without_any_spread_is_no_certainty() -> None:
     right, constant = np.eye(2)[y], np.full((12, 2), 0.5)
     found = intervals.paired_difference("auroc", y, [right] * 3, [constant] * 3, np.arange(12))
     assert found["value"] == 0.5 and np.isnan([found["low"], found["high"], found["p_value"]]).all()
+
+
+def test_the_upper_end_of_an_error_removes_skewness_as_hall_does() -> None:
+    error = np.random.default_rng(5).exponential(size=40) ** 2
+    found = intervals.of_images("mae", error, np.arange(40))
+    n, se = 40, error.std(ddof=1) / np.sqrt(40)
+    a = skew(error, bias=False) / np.sqrt(n)
+    kurtosis = ((error - error.mean()) ** 4).mean() / error.var() ** 2
+    reach = t.ppf(0.975, 2 * n / (kurtosis - 1))
+    end = (error.mean() - found["high"]) / se
+    assert end + a * end**2 / 3 + a**2 * end**3 / 27 + a / 6 == pytest.approx(-reach)  # Hall 1992, equation 2.2
+    assert found["high"] > error.mean() * np.exp(reach * se / error.mean())
+    assert found["low"] == pytest.approx(error.mean() * np.exp(-reach * se / error.mean()))
+
+
+def test_log_loss_of_a_good_classifier_is_not_missed_on_its_better_side() -> None:
+    rng, missed = np.random.default_rng(2), 0
+    y, p, _ = cohorts.binary(rng, 200_000, 1, 0.5, 0.98)
+    truth = -np.log(p[np.arange(len(y)), y]).mean()
+    for _ in range(500):
+        y, p, patients = cohorts.binary(rng, 30, 1, 0.5, 0.98)
+        missed += intervals.of_images("log_loss", -np.log(p[np.arange(30), y]), patients)["high"] < truth
+    assert missed <= 26  # 5.2 %: two standard errors above 3.5 %; of the logarithm alone 7 to 9 %
 
 
 def test_the_two_variances_add() -> None:

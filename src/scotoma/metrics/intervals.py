@@ -9,8 +9,9 @@ variance holds images of one patient to be what they are, no independent evidenc
   expected number of positive counts estimated from survey data"); where no error was made, of the groups, each counted as one
   image;
 - other fractions (AUROC, average precision, Dice, ...): Wilson's (1927) interval with that number of images;
-- errors (mean absolute error, Brier score, log loss): of the logarithm; R squared: of the logarithm of 1 - R²; correlations:
-  Fisher's z;
+- errors (mean absolute error, Brier score, log loss): of the logarithm, the upper end at least that of Hall (1992, "On the removal
+  of skewness by transformation"), as a few large errors may be in no sample; R squared: the same of 1 - R²; correlations: Fisher's
+  z;
 - differences and anything else: as it is.
 
 The quantile is Student's t. Its degrees of freedom follow from how unequal the groups' influences are (2 / (kurtosis - 1) of
@@ -24,7 +25,7 @@ here too: class ids or multi-label targets, NaN for what has no value, ``ValueEr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,6 +61,15 @@ WITHOUT = ("ece",)  # it is above 0 by chance alone, so that no interval around 
 TINY = 1e-12  # a variance that is rounding error
 
 
+class Spread(NamedTuple):
+    """How an estimate varies: its variance and third moment, the variance's degrees of freedom; the centre of its interval."""
+
+    variance: float
+    third: float
+    freedom: float
+    centre: float
+
+
 def leave_out(groups: Groups, rows: int, seed: int = 0) -> NDArray[np.uint8]:
     """Which rows each line of the jackknife holds, (1 + B, n) of 0 and 1: all of them in the first, then all but a group's.
 
@@ -87,34 +97,35 @@ def estimate(values: ArrayLike, name: str, support: Support) -> dict[str, Any]:
         support: on what it rests.
     """
     found = np.asarray(values, dtype=np.float64)
-    variance, freedom, centre = _jackknife(found, name, support)
-    return _ends(name, float(found[0]), centre, variance, freedom, support) | ({"few": True} if support.few else {})
+    return _ends(name, float(found[0]), _jackknife(found, name, support), support) | ({"few": True} if support.few else {})
 
 
-def _jackknife(values: FloatArray, name: str, support: Support) -> tuple[float, float, float]:
-    """Variance and its degrees of freedom, and the centre of the interval; NaN where there is none."""
+def _jackknife(values: FloatArray, name: str, support: Support) -> Spread:
+    """The spread over groups; its variance is NaN where there is none."""
     value = float(values[0])
     if name == "specificity":  # which has no value without positive rows by convention, though it does not rest on them
         values = np.where(np.isnan(values), value, values)
     moving = values[1:][values[1:] != value]  # what is the same without a group does not rest on it
     if name in WITHOUT or len(values) < 2 or np.isnan(values).any() or support.groups < 2:
-        return np.nan, np.nan, value
+        return Spread(np.nan, np.nan, np.nan, value)
     if len(moving) < 2:
-        return 0.0, max(1.0, support.fewest - 1.0), value
+        return Spread(0.0, 0.0, max(1.0, support.fewest - 1.0), value)
     count, mean = len(moving), moving.mean()
-    second, fourth = (float(((moving - mean) ** power).sum()) for power in (2, 4))
+    second, third, fourth = (float(((mean - moving) ** power).sum()) for power in (2, 3, 4))
     variance, kurtosis = (count - 1) / count * second, count * fourth / second**2 if second > 0 else np.inf
+    third *= (count - 1) ** 2 / (count * (count - 2)) if count > 2 else 0.0  # without its bias in a small sample
     freedom = 2 * count / (kurtosis - 1) if kurtosis > 1 + TINY else count - 1
     if name in PROPORTIONS:  # whose influences are as unequal as the proportion makes them
         freedom = count - 1
     freedom = max(1.0, min(freedom, count - 1, support.fewest - 1))
     # Average precision is too high of few positive rows: the jackknife's estimate of that is taken off (Quenouille 1956).
     bias = (count - 1) * (mean - value) if name == "average_precision" else 0.0
-    return variance, freedom, value - bias
+    return Spread(variance, third, freedom, value - bias)
 
 
-def _ends(name: str, value: float, centre: float, variance: float, freedom: float, support: Support) -> dict[str, Any]:
+def _ends(name: str, value: float, spread: Spread, support: Support) -> dict[str, Any]:
     """The interval on the scale of the metric."""
+    variance, third, freedom, centre = spread
     low = high = np.nan
     if not np.isnan(value) and not np.isnan(variance):
         reach = float(student.ppf((1 + LEVEL) / 2, freedom))
@@ -127,14 +138,23 @@ def _ends(name: str, value: float, centre: float, variance: float, freedom: floa
             elif name == "mcc":
                 low, high = (2 * end - 1 for end in _wilson((centre + 1) / 2, variance / 4, reach, support))
             elif name in ERRORS and value > 0:
-                low, high = value * np.exp(-step / value), value * np.exp(step / value)
+                low, high = _of_error(value, variance, third, reach)
             elif name == "r2" and value < 1:
-                low, high = (1 - (1 - value) * np.exp(sign * step / (1 - value)) for sign in (1, -1))
+                low, high = (1 - end for end in reversed(_of_error(1 - value, variance, -third, reach)))
             elif name == "pearson" and abs(value) < 1:
                 low, high = (np.tanh(np.arctanh(value) + sign * step / (1 - value**2)) for sign in (-1, 1))
             else:
                 low, high = value - step, value + step
     return {"value": value, "low": float(min(low, value)), "high": float(max(high, value))}
+
+
+def _of_error(value: float, variance: float, third: float, reach: float) -> tuple[float, float]:
+    """The interval of a positive number: of its logarithm, the upper end at least that of Hall's transformation."""
+    error = np.sqrt(variance)
+    skew = third / variance**1.5 if variance > TINY * value**2 else 0.0
+    further = 3 / skew * (1 - np.cbrt(1 - skew * (reach + skew / 6))) if abs(skew) > TINY else reach
+    step = reach * error / value
+    return value * np.exp(-step), max(value * np.exp(step), value + error * further)
 
 
 def _images(share: float, variance: float, support: Support) -> float:
@@ -241,24 +261,22 @@ def over_draws(scores: FloatArray, name: str, support: Support) -> dict[str, Any
         `estimate`.
     """
     means = scores.mean(1)
-    variance, freedom, centre = _jackknife(means, name, support)
+    of_patients = _jackknife(means, name, support)
     found: dict[str, Any] = {"draws": scores.shape[1], "over": "patients"}
-    spread = _spread(scores[0])
-    if spread > 0 and not np.isnan(variance):
-        variance, freedom = _add(variance, freedom, spread, scores.shape[1] - 1)
+    spread = _add(of_patients, scores[0])
+    if spread != of_patients:
         found["over"] = "patients and draws"
-    return _ends(name, float(means[0]), centre, variance, freedom, support) | found | ({"few": True} if support.few else {})
+    return _ends(name, float(means[0]), spread, support) | found | ({"few": True} if support.few else {})
 
 
-def _spread(values: FloatArray) -> float:
-    """Variance of the mean of so many draws; 0 where there are too few."""
-    return float(values.var(ddof=1) / len(values)) if len(values) >= LEAST_DRAWS and np.ptp(values) > TINY else 0.0
-
-
-def _add(variance: float, freedom: float, spread: float, draws: int) -> tuple[float, float]:
-    """Sum of two variances and its degrees of freedom (Satterthwaite 1946)."""
-    both = variance + spread
-    return both, both**2 / (variance**2 / freedom + spread**2 / draws)
+def _add(spread: Spread, draws: FloatArray) -> Spread:
+    """A spread over groups with that of the mean of so many draws, where they are enough and differ (Satterthwaite 1946)."""
+    if len(draws) < LEAST_DRAWS or np.ptp(draws) <= TINY or np.isnan(spread.variance):
+        return spread
+    of_draws = float(draws.var(ddof=1) / len(draws))
+    both = spread.variance + of_draws
+    freedom = both**2 / (spread.variance**2 / spread.freedom + of_draws**2 / (len(draws) - 1))
+    return spread._replace(variance=both, freedom=freedom)
 
 
 def _scores(name: str | None, y: ArrayLike, predictions: Predictions, weights: Array) -> FloatArray:
@@ -323,12 +341,10 @@ def paired_difference(
 
 def _p_value(found: dict[str, Any], scores: FloatArray, support: Support) -> float:
     """The level at which the interval of a difference touches 0."""
-    variance, freedom, _ = _jackknife(scores.mean(1), "difference", support)
-    if (spread := _spread(scores[0])) > 0:
-        variance, freedom = _add(variance, freedom, spread, scores.shape[1] - 1)
-    if variance == 0:  # of a difference of 0
+    spread = _add(_jackknife(scores.mean(1), "difference", support), scores[0])
+    if spread.variance == 0:  # of a difference of 0
         return 1.0
-    return float(2 * student.sf(abs(found["value"]) / np.sqrt(variance), freedom))
+    return float(2 * student.sf(abs(found["value"]) / np.sqrt(spread.variance), spread.freedom))
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
