@@ -217,6 +217,41 @@ def test_a_difference_without_any_spread_is_no_certainty() -> None:
     found = intervals.paired_difference("auroc", y, [right] * 3, [constant] * 3, np.arange(12))
     assert found["value"] == 0.5 and np.isnan([found["low"], found["high"], found["p_value"]]).all()
 
+    # two that rank all 12 rightly, by other numbers: both may err next time; one beside itself cannot differ
+    surer = np.abs(right - 0.1)
+    found = intervals.paired_difference("auroc", y, [right] * 3, [surer] * 3, np.arange(12))
+    assert found["value"] == 0 and np.isnan([found["low"], found["high"], found["p_value"]]).all()
+    same = intervals.paired_difference("auroc", y, [right] * 3, [right] * 3, np.arange(12))
+    assert (same["value"], same["low"], same["high"], same["p_value"]) == (0, 0, 0, 1)
+
+
+def test_an_error_that_is_the_same_in_all_patients_has_no_interval() -> None:
+    from scotoma.metrics import regression
+
+    groups, truth = np.arange(40), np.random.default_rng(0).normal(size=40)
+    for name, value in (("hausdorff95", 0.0), ("hausdorff95", 3.0), ("mae", 0.1)):
+        found = intervals.of_images(name, np.full(40, value), groups)
+        assert found["value"] == pytest.approx(value) and np.isnan([found["low"], found["high"]]).all(), name
+    for found_numbers in (truth, truth + 1, -truth):
+        of_numbers = {row["metric"]: row for row in regression.rows_of(truth, found_numbers, groups)}
+        assert np.isnan([of_numbers["pearson"]["low"], of_numbers["pearson"]["high"]]).all()
+    exact = {row["metric"]: row for row in regression.rows_of(truth, truth + 1, groups)}
+    assert np.isnan([exact[name]["low"] for name in ("mae", "rmse", "bias")]).all() and np.isfinite(exact["r2"]["low"])
+    hard = np.eye(2)[np.arange(40) % 2]
+    rows = {row["metric"]: row for row in intervals.evaluate(np.arange(40) % 2, hard, groups, ["brier", "accuracy"])}
+    assert rows["brier"]["value"] == 0 and np.isnan([rows["brier"]["low"], rows["brier"]["high"]]).all()
+    assert 0.8 < rows["accuracy"]["low"] < rows["accuracy"]["high"] == 1  # a fraction has a width without any spread
+    assert intervals.of_images("dice", np.ones(40), groups)["low"] < 0.95
+
+
+def test_a_brier_score_reaches_to_its_highest_value_at_most() -> None:
+    y = np.array([1, 0])
+    (row,) = intervals.evaluate(y, np.array([[0.5, 0.5], [0.8, 0.2]]), y, ["brier"])
+    assert row["high"] == 1.0 and row["low"] > 0  # of the logarithm: 1,437
+    p = np.array([[0.98, 0.01, 0.01], [0.4, 0.3, 0.3], [0.0, 0.1, 0.9]])
+    (row,) = intervals.evaluate(np.array([1, 0, 2]), p, np.arange(3), ["brier"])
+    assert row["high"] == 2.0  # summed over three classes
+
 
 def test_the_upper_end_of_an_error_removes_skewness_as_hall_does() -> None:
     error = np.random.default_rng(5).exponential(size=40) ** 2

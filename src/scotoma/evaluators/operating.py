@@ -130,8 +130,9 @@ def _measure_recalibration(truth: np.ndarray, p: np.ndarray, units: np.ndarray, 
     support = _support(truth, units)
     for name in ("brier", "ece", "log_loss"):
         before, after = (_error(name, truth, q, weights) for q in (p, corrected))
+        bounded = replace(support, most=1.0) if name == "brier" else support
         rows += [
-            {"metric": name, "recalibrated": again, **estimate(v, name, support)} for again, v in ((False, before), (True, after))
+            {"metric": name, "recalibrated": again, **estimate(v, name, bounded)} for again, v in ((False, before), (True, after))
         ]
         scale = name if name in intervals.WITHOUT else "difference"
         rows.append({"metric": f"{name}_change", **estimate(after - before, scale, support)})

@@ -10,9 +10,11 @@ variance holds images of one patient to be what they are, no independent evidenc
   image;
 - other fractions (AUROC, average precision, Dice, ...): Wilson's (1927) interval with that number of images;
 - errors (mean absolute error, Brier score, log loss): of the logarithm, the upper end at least that of Hall (1992, "On the removal
-  of skewness by transformation"), as a few large errors may be in no sample; R squared: the same of 1 - R²; correlations: Fisher's
-  z;
+  of skewness by transformation"), as a few large errors may be in no sample, and at most the highest error there can be (of a Brier
+  score); R squared: the same of 1 - R²; correlations: Fisher's z;
 - differences and anything else: as it is.
+
+What is no fraction and is the same without any group shows no spread, which is no certainty: it has no interval.
 
 The quantile is Student's t. Its degrees of freedom follow from how unequal the groups' influences are (2 / (kurtosis - 1) of
 their number) and are at most those of the rarer side, as 5 positive patients among 500 are 5. How often such intervals hold the
@@ -59,6 +61,7 @@ ERRORS = ("mae", "rmse", "brier", "log_loss", "hausdorff95")
 NUMBERS = ("mae", "rmse", "bias", "r2", "pearson")
 WITHOUT = ("ece",)  # it is above 0 by chance alone, so that no interval around it holds the truth: see `calibration`
 TINY = 1e-12  # a variance that is rounding error
+NO_SPREAD = 1e-9  # so small a standard error, as a share of the value, is rounding error
 
 
 class Spread(NamedTuple):
@@ -127,7 +130,9 @@ def _ends(name: str, value: float, spread: Spread, support: Support) -> dict[str
     """The interval on the scale of the metric."""
     variance, third, freedom, centre = spread
     low = high = np.nan
-    if not np.isnan(value) and not np.isnan(variance):
+    is_fraction = name in PROPORTIONS or name in FRACTIONS or name == "mcc"  # whose intervals have a width without any spread
+    has_spread = variance > (NO_SPREAD * value) ** 2 or is_fraction or (name == "difference" and value == 0)
+    if not np.isnan(value) and not np.isnan(variance) and has_spread:
         reach = float(student.ppf((1 + LEVEL) / 2, freedom))
         step = reach * np.sqrt(variance)
         with np.errstate(over="ignore"):
@@ -139,12 +144,15 @@ def _ends(name: str, value: float, spread: Spread, support: Support) -> dict[str
                 low, high = (2 * end - 1 for end in _wilson((centre + 1) / 2, variance / 4, reach, support))
             elif name in ERRORS and value > 0:
                 low, high = _of_error(value, variance, third, reach)
+                high = min(high, support.most)
             elif name == "r2" and value < 1:
                 low, high = (1 - end for end in reversed(_of_error(1 - value, variance, -third, reach)))
             elif name == "pearson" and abs(value) < 1:
                 low, high = (np.tanh(np.arctanh(value) + sign * step / (1 - value**2)) for sign in (-1, 1))
             else:
                 low, high = value - step, value + step
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return {"value": value, "low": np.nan, "high": np.nan}
     return {"value": value, "low": float(min(low, value)), "high": float(max(high, value))}
 
 
@@ -323,8 +331,9 @@ def paired_difference(
     Returns:
         What `mean_over_draws` does, and ``p_value``, two-sided, of the same t distribution: below 0.05 just where the interval
         leaves out 0. There is neither interval nor p-value (NaN) from fewer than ``LEAST_DRAWS`` draws, nor where the difference is
-        the same without any patient but not 0 (a model without an error beside a constant one). Where
-        nothing but the patients varies (the same two models in every draw), they alone are in the interval (``over``).
+        the same without any patient (a model without an error beside a constant one, or beside another without an error), unless
+        both models are one. Where nothing but the patients varies (the same two models in every draw), they alone are in the
+        interval (``over``).
     """
     draws = len(predictions_a)
     if not draws or draws != len(predictions_b):
@@ -333,7 +342,8 @@ def paired_difference(
     scores = _scores(name, y, predictions_a, weights) - _scores(name, y, predictions_b, weights)
     support = _support(name, y, [predictions_a, predictions_b], groups, 0.5)
     found = over_draws(scores, "difference", support) | {"n": len(np.asarray(y))}
-    no_spread = found["low"] == found["high"] != 0
+    alike = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(predictions_a, predictions_b, strict=True))
+    no_spread = found["low"] == found["high"] and not alike
     if np.isnan(found["low"]) or draws < LEAST_DRAWS or no_spread:
         return found | {"low": np.nan, "high": np.nan, "p_value": np.nan}
     return found | {"p_value": _p_value(found, scores, support)}

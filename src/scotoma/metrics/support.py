@@ -24,12 +24,14 @@ class Support:
         groups: as how many at most if all images of a group are alike.
         fewest: groups of the rarer side (the positive or negative patients, of the rarest class), summed over the classes averaged.
         few: whether the rarer side of any class is too small for an interval that holds.
+        most: the highest value there can be, of an error.
     """
 
     images: float
     groups: float
     fewest: int
     few: bool
+    most: float = np.inf
 
     @classmethod
     def of(cls, groups: Groups, least: int = FEW) -> Support:
@@ -82,4 +84,5 @@ def support_of(name: str, cases: Cases, codes: Array, columns: Sequence[int], va
     if name == "accuracy":  # of all classes together, however rare
         rarer = np.array([limits[1]], dtype=int)
     freedom = int(np.maximum(rarer - 1, 1).sum()) + 1
-    return Support(limits[0], limits[1], freedom, bool((rarer < FEW).any()))
+    most = np.inf if name != "brier" else 2.0 if cases.categorical and cases.truth.shape[1] > 2 else 1.0  # summed over classes
+    return Support(limits[0], limits[1], freedom, bool((rarer < FEW).any()), most)
