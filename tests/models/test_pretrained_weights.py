@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +184,46 @@ def test_weights_that_are_not_finite_and_objects_beside_them_are_refused(tmp_pat
     with pytest.raises(UsageError, match=r"not weights of a resnet10t .layer4.* is missing"):
         pretrained_weights.start(encoder, info, str(tmp_path / "partial.pth"))
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+
+
+def test_tensors_that_are_no_plain_weights_are_refused_and_nobody_is_sent_to_unsafe_loading(tmp_path: Path) -> None:
+    info = info_of("resnet10t", 3)
+    encoder = encoders.build(info)
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    weights, name = scrambled(encoder), "layer2.0.conv1.weight"
+    odd = {
+        "sparse": weights[name].to_sparse(),
+        "quantised": torch.quantize_per_tensor(weights[name], 0.1, 0, torch.qint8),
+        "meta": weights[name].to("meta"),
+        "complex": weights[name].to(torch.complex64),
+    }
+    for kind, tensor in odd.items():
+        torch.save({**weights, name: tensor}, tmp_path / f"{kind}.pth")
+        with pytest.raises(UsageError, match=rf"{kind}.pth: {name} is no plain tensor"):
+            pretrained_weights.start(encoder, info, str(tmp_path / f"{kind}.pth"))
+    torch.save({**weights, "bn1.running_var": -weights["bn1.running_var"].abs() - 1}, tmp_path / "variance.pth")
+    with pytest.raises(UsageError, match=r"bn1.running_var is not finite, or a variance below 0"):
+        pretrained_weights.start(encoder, info, str(tmp_path / "variance.pth"))
+    (tmp_path / "raw.pth.tar").write_bytes(pickle.dumps({"state_dict": {"a": 1}}))  # of no torch.save
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "nothing.pth").write_bytes(b"")
+    for file in ("raw.pth.tar", "text.pth", "nothing.pth"):
+        with pytest.raises(UsageError, match=r"no weights can be read from it .it is damaged, or no file of weights.$") as refusal:
+            pretrained_weights.start(encoder, info, str(tmp_path / file))
+        assert "weights_only" not in str(refusal.value)
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+
+
+def test_blocks_in_chunks_are_numbered_through(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = info_of("vit_tiny_patch8", 3, 32)
+    encoder = encoders.build(info, depth=3)
+    weights = scrambled(encoder)
+    chunked = {re.sub(r"^blocks\.(\d)", lambda m: f"blocks.{int(m[1]) // 2}.{m[1]}", k): v for k, v in weights.items()}
+    assert "blocks.1.2.norm1.weight" in chunked and "blocks.0.1.norm1.weight" in chunked
+    torch.save({"teacher": under("backbone.", chunked)}, tmp_path / "teacher.pth")
+    pretrained_weights.start(encoder, info, str(tmp_path / "teacher.pth"))
+    assert all(torch.equal(v, weights[k]) for k, v in encoder.state_dict().items())
+    assert "teacher: backbone., 42 tensors, blocks numbered through their chunks; 0 others left out" in capsys.readouterr().err
 
 
 def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:

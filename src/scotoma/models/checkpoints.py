@@ -22,6 +22,7 @@ from scotoma.data.encoder_header import is_pickled
 from scotoma.errors import UsageError
 from scotoma.models import transformers_names
 
+CHUNK = re.compile(r"(?<![^.])blocks\.\d+\.(\d+)(?=\.)")  # DINOv2 trains its blocks in chunks, of which the second number counts on
 COUNTER = "num_batches_tracked"  # of batch norm; files of before 2018 lack it, and nothing that Scotoma does reads it
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|target_encoder)([._]|$)")
 SECOND = re.compile(r"(^|[._])(student|encoder_k|momentum_encoder|target_network)([._]|$)")
@@ -45,20 +46,20 @@ class CheckpointWeights:
         place: keys and prefix under which they were found; "" where they are the file.
         left_out: how many other tensors the file has.
         others: places of other networks that would fit, not taken.
-        mapped: whether they had transformers' names.
+        mapped: what was done to their names; "" where they are timm's.
     """
 
     weights: dict[str, Tensor]
     place: str
     left_out: int
     others: tuple[str, ...] = ()
-    mapped: bool = False
+    mapped: str = ""
 
     def sentence(self) -> str:
         """What was taken, in a line."""
         others = f"; not taken: {', '.join(self.others)}" if self.others else ""
         where = f"{self.place}, " if self.place else ""
-        mapped = ", transformers' names mapped to timm's" if self.mapped else ""
+        mapped = f", {self.mapped}" if self.mapped else ""
         return f"{where}{len(self.weights)} tensors{mapped}; {self.left_out} others left out{others}"
 
 
@@ -85,9 +86,10 @@ def read(path: Path) -> dict[str, Any]:
                 f"{path}: holds Python objects beside the weights ({object_in_it[1]}), which are not read: where it was written, "
                 "save its table of weights alone (torch.save(model.state_dict(), ...))"
             ) from error
-        raise UsageError(
-            f"{path}: no weights can be read from it ({(str(error) or type(error).__name__).splitlines()[0]})"
-        ) from error
+        # torch's own words on a pickle would send the reader to `weights_only=False`, which runs what lies in it
+        unclear = isinstance(error, pickle.UnpicklingError | EOFError | KeyError | TypeError) or not str(error)
+        reason = "it is damaged, or no file of weights" if unclear else str(error).splitlines()[0]
+        raise UsageError(f"{path}: no weights can be read from it ({reason})") from error
     if not isinstance(found, dict) or not any(True for _ in _tables(found)):
         raise UsageError(f"{path}: holds no table of weights by name")
     return found
@@ -107,8 +109,13 @@ def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str
     """
     needed = [n for n in wanted if not n.endswith(COUNTER)]
     tables = dict(_tables(content))
-    renamed = {table: found for table, weights in tables.items() if (found := transformers_names.rename(weights)) is not None}
-    tables |= renamed
+    mapped = {}
+    for table, names in list(tables.items()):
+        if (found := transformers_names.rename(names)) is not None:
+            tables[table], mapped[table] = found, "transformers' names mapped to timm's"
+        elif not any(CHUNK.search(n) for n in needed) and any(CHUNK.search(n) for n in names):
+            tables[table] = {CHUNK.sub(r"blocks.\1", n): tensor for n, tensor in names.items()}
+            mapped[table] = "blocks numbered through their chunks"
     places = [(table, prefix) for table, weights in tables.items() for prefix in _prefixes(weights, needed)]
     whole = [(t, p) for t, p in places if all(p + n in tables[t] for n in needed)]
     if not whole:
@@ -128,7 +135,7 @@ def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str
         )
     left_out = sum(len(table) for table in tables.values()) - len(weights)
     others = tuple(_place(t, p) for t, p in whole if (t, p) != chosen)
-    return CheckpointWeights(weights, _place(*chosen), left_out, others, chosen[0] in renamed)
+    return CheckpointWeights(weights, _place(*chosen), left_out, others, mapped.get(chosen[0], ""))
 
 
 def _tables(content: dict[Any, Any], path: str = "", depth: int = DEPTH) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -178,10 +178,12 @@ def _fit_shapes(weights: dict[str, Tensor], encoder: nn.Module, info: EncoderInf
         raise UsageError(f"{source}: not weights of a {info.name} ({missing[0]} is missing, {len(missing)} in all)")
     for name, like in wanted.items():
         tensor = weights[name]
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+            raise UsageError(f"{source}: {name} is no plain tensor of real numbers: save it as one (sparse: `to_dense()`)")
         if like.is_floating_point():
             tensor = tensor.float()
-            if not tensor.isfinite().all():
-                raise UsageError(f"{source}: {name} is not finite: these weights are damaged")
+            if not tensor.isfinite().all() or (name.endswith("running_var") and (tensor < 0).any()):
+                raise UsageError(f"{source}: {name} is not finite, or a variance below 0: these weights are damaged")
         if name == first and tensor.ndim == 4:
             if tensor.shape[1] != like.shape[1]:
                 tensor = adapt_input_conv(like.shape[1], tensor)
