@@ -308,8 +308,22 @@ def coverage_table() -> str:
     return "".join(lines)
 
 
+def null_table() -> str:
+    """Differences of methods that learnt nothing from their untrained networks, by share of the labels."""
+    rows = read("null_study")
+    shares = sorted({row["fraction"] for row in rows})
+    lines = ["| method | " + " | ".join(f"{share:.0%} of the labels" for share in shares) + " | least corrected p |"]
+    lines.append("|---" * (len(shares) + 2) + "|")
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["fraction"])
+        cells = [cell(row, "+") for row in mine]
+        lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + f" | {min(row['p_holm'] for row in mine):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
     "coverage": coverage_table,
+    "null_study": null_table,
     "peers_rates": rates_table,
     "peers_quality": quality_table,
     "beside_lightly": beside_table,
