@@ -1,13 +1,14 @@
-"""What the tables share: rows, names of methods, how a value with its interval is written, and what is said of older rows."""
+"""What scripts and tables share: rows, names of methods, how a value with its interval is written, what is said of older rows."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-OLDER = RESULTS / "older.json"  # files of results -> day of their last commit; who measures one anew takes it out
+OLDER = "older.json"  # files of results whose rows are of an earlier version -> day of their last commit
 FILES = {table: f"evidence_{table}" for table in ("robustness", "proxies", "next", "explanations", "segmentation")} | {
     "methods_page": "methods",
     "beside_lightly": "peers_quality",
@@ -36,8 +37,17 @@ NAMES = {
 
 
 def cell(row: dict[str, Any] | None, sign: str) -> str:
-    """A value with its interval."""
-    return "" if row is None else f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+    """A value with its interval, where it has one: a difference over fewer than three draws has none."""
+    if row is None:
+        return ""
+    value = f"{row['value']:{sign}.3f}"
+    return value if row["low"] is None else f"{value} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """What a row's method is called; random weights name the methods whose networks before training they are."""
+    of = [NAMES.get(method, method) for method in row["control_of"].split(",")] if "control_of" in row else []
+    return NAMES.get(row["method"], row["method"]) + (f" of {', '.join(of)}" if of else "")
 
 
 def read(name: str) -> list[dict[str, Any]]:
@@ -51,6 +61,23 @@ def read_all(name: str) -> list[dict[str, Any]]:
     if lines.exists():
         return [json.loads(line) for line in lines.read_text().splitlines()]
     return list(json.loads(whole.read_text())["rows"]) if whole.exists() else []
+
+
+def read_new(name: str) -> list[dict[str, Any]]:
+    """The rows of a file of results to which new ones may be added: none where they are of an earlier version."""
+    return [] if name in _older()["files"] else read_all(name)
+
+
+def write(name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Keep the rows of a study, measured with today's version."""
+    (RESULTS / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    older = _older()
+    if older["files"].pop(name, None):
+        (RESULTS / OLDER).write_text(json.dumps(older, indent=1) + "\n")
+
+
+def _older() -> dict[str, Any]:
+    return dict(json.loads((RESULTS / OLDER).read_text()))
 
 
 def has_false_control(row: dict[str, Any]) -> bool:
@@ -72,7 +99,7 @@ def has_false_control(row: dict[str, Any]) -> bool:
 
 def note(table: str) -> str:
     """Which version made older rows of a table, how their intervals were computed, and what is left out."""
-    name, older = FILES.get(table, table), json.loads(OLDER.read_text())
+    name, older = FILES.get(table, table), _older()
     if name not in older["files"]:
         return ""
     rows = read_all(name)

@@ -1,41 +1,41 @@
 """How the small-data defaults were chosen: one setting changed at a time, scored on validation rows; test rows are never loaded.
 
-python benchmarks/choose.py METHOD [SETTING ...] --out FILE     adds a line for each setting (all of the method's by default)
+python benchmarks/choose.py METHOD [SETTING ...]     adds a line for each setting (all of the method's by default)
 
 The table is $SCOTOMA_DATA/brain_tumor_mri without its test rows: its validation rows stand in as test rows, and an eighth of its
 training groups as validation rows. All settings of a method see as many images, so the result does not depend on what else
-runs; ``patch8`` costs about five times as much an image and sees a fifth of them. Prints and keeps the macro AUROC of the
-linear probe with 1, 5 and 10 % of the labels, five draws each; for vision transformers with the class token and with the mean
-over patches.
+runs; ``patch16`` costs about a quarter as much an image and sees four times as many. Random weights are the method's network before
+its first step. Prints and keeps the macro AUROC of the linear probe with 1, 5 and 10 % of the labels, five draws each; for vision
+transformers with the class token and with the mean over patches.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from cells import read_new, write
 
-from scotoma import plugins
 from scotoma.commands.pretrain import pretrain
 from scotoma.data.datamodule import gather
 from scotoma.evaluators import linear
 from scotoma.evaluators.base import Context
 from scotoma.models import encoders
 from scotoma.models.encoders import is_vit
-from scotoma.training.pretraining import describe
+from scotoma.studies import controls
 
 DATA = Path(os.environ.get("SCOTOMA_DATA", "../shared/data")) / "brain_tumor_mri" / "table.csv"
-IMAGES = {"simclr": 12_800, "mae": 44_800, "ijepa": 16_000}  # what two cores see in three minutes, about
+IMAGES = {"simclr": 12_800, "mae": 12_800, "ijepa": 16_000}  # what two cores see in three minutes, about
 FRACTIONS = (0.01, 0.05, 0.1)
 START: dict[str, Any] = {"learning_rate": 5e-4, "batch_size": 64}
-# each setting changes one thing of START, or of another setting; None leaves the weights random
+# each setting changes one thing of START, or of another setting; None is the network before its first step
 SETTINGS: dict[str, dict[str, dict[str, Any] | None]] = {
     "mae": {
         "random weights": None,
@@ -44,7 +44,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any] | None]] = {
         "rate 2.5e-4": {"learning_rate": 2.5e-4},
         "rate 1.25e-4": {"learning_rate": 1.25e-4},
         "batch 32": {"batch_size": 32},
-        "patch8": {"encoder": "vit_tiny_patch8"},
+        "patch16": {"encoder": "vit_tiny_patch16"},
         "mask half": {"method_args": {"mask_ratio": 0.5}},
         "rate 2.5e-4, normalised pixels": {"learning_rate": 2.5e-4, "method_args": {"norm_pixels": True}},
         "rate 2.5e-4, crops from 0.2": {"learning_rate": 2.5e-4, "method_args": {"min_scale": 0.2}},
@@ -77,17 +77,15 @@ def development_table() -> pd.DataFrame:
 
 
 def scores(method: str, given: dict[str, Any] | None) -> dict[str, Any]:
-    """Pretrain with one setting (None: leave the weights random) and probe it: read-out -> fraction -> macro AUROC."""
+    """Pretrain with one setting (None: not at all) and probe it: read-out -> fraction -> macro AUROC."""
     table = development_table()
     data_module = gather(data=table, target=["label"], size=96, quiet=True)
     assert data_module.target is not None
-    chosen = plugins.method(method)
     if given is None:
-        torch.manual_seed(0)
-        info = describe({"size": 96, "seed": 0}, data_module, chosen.encoder_at(96))
-        encoder = encoders.build(info)
+        config: dict[str, Any] = {"method": method, "method_args": {}, "encoder": None, "size": 96, "seed": controls.FIRST_SEED}
+        encoder, info = controls.build_untrained(config, data_module)
     else:
-        images = IMAGES[method] // (5 if given.get("encoder") else 1)
+        images = IMAGES[method] * (4 if given.get("encoder") else 1)
         given = START | given
         steps = images // given["batch_size"]
         with tempfile.TemporaryDirectory() as folder:
@@ -121,15 +119,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", choices=list(SETTINGS))
     parser.add_argument("settings", nargs="*")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "choices.jsonl")
     options = parser.parse_args()
     for name in options.settings or SETTINGS[options.method]:
         for readout, values in scores(options.method, SETTINGS[options.method][name]).items():
-            line = {"method": options.method, "setting": name, "readout": readout, "auroc": values,
-                    "mean": round(float(np.mean(list(values.values()))), 4)}  # fmt: skip
+            line = {"method": options.method, "setting": name, "readout": readout, "auroc": values}
+            line |= {"mean": round(float(np.mean(list(values.values()))), 4)}
+            line |= {"control_of": options.method} if SETTINGS[options.method][name] is None else {}
             print(line, flush=True)
-            with options.out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            key = itemgetter("method", "setting", "readout")
+            write("choices", [*(other for other in read_new("choices") if key(other) != key(line)), line])
 
 
 if __name__ == "__main__":

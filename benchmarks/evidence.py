@@ -16,10 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cells
 import pandas as pd
 
 from scotoma.commands.evaluate import evaluate
@@ -27,7 +28,7 @@ from scotoma.commands.finetune import finetune
 from scotoma.commands.prepare import prepare
 from scotoma.commands.pretrain import pretrain
 from scotoma.commands.study import study
-from scotoma.run_folder import read_rows, status
+from scotoma.run_folder import read_config, read_rows, status
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,28 +41,28 @@ def done(folder: Path) -> dict[str, Any]:
     return {"out": folder, "quiet": True, "resume": status(folder) == "running"}
 
 
-def pretrained(folder: Path, method: str | None = None, **given: Any) -> Path:
-    """A pretraining, unless it is there; without a method the same network with random weights."""
-    if method is None:
-        return untrained(folder, given["data"], given["encoder"], given["size"], given["modality"])
-    return folder if status(folder) == "finished" else pretrain(method=method, **given, **done(folder))
+def pretrained(folder: Path, **given: Any) -> Path:
+    """A pretraining, unless it is there."""
+    return folder if status(folder) == "finished" else pretrain(**given, **done(folder))
 
 
-def untrained(folder: Path, data: Any, encoder: str, size: int, modality: str) -> Path:
-    """The same network with random weights."""
-    import torch
+def untrained(folder: Path, pretrainings: dict[str, Path], **given: Any) -> dict[str, Path]:
+    """The networks of pretrainings before their first step, as a study's controls: names of the pretrainings -> where it lies.
 
-    from scotoma.data import encoder_header
+    ``given`` are their data. Pretrainings of which it is the same network bit by bit share it.
+    """
     from scotoma.data.datamodule import gather
-    from scotoma.models import encoders
-    from scotoma.training.pretraining import describe
+    from scotoma.studies import controls
 
-    data_module = gather(data=data, size=size, modality_name=modality, quiet=True)
-    info = describe({"size": size, "seed": 0}, data_module, encoder)
-    torch.manual_seed(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    encoders.save(folder / encoder_header.FILE, encoders.build(info), info)
-    return folder
+    data_module = gather(**given, quiet=True)
+    found: dict[str, list[str]] = {}
+    for name, run in pretrainings.items():
+        network, info = controls.build_untrained(read_config(run) | {"seed": controls.FIRST_SEED}, data_module)
+        alike = found.setdefault(controls.digest(network.state_dict()), [])
+        alike.append(name)
+        if len(alike) == 1:
+            controls.write(folder / name.replace(", ", "-").replace(" ", "-"), name, network, info)
+    return {", ".join(names): folder / names[0].replace(", ", "-").replace(" ", "-") for names in found.values()}
 
 
 def tuned(folder: Path, **given: Any) -> Path:
@@ -73,27 +74,33 @@ def tested(run: Path, names: list[str], **given: Any) -> list[Row]:
     """The test rows of these evaluators, unless they are there."""
     rows = [row for row in read_rows(run) if row.get("split") == "test"]
     missing = [name for name in names if name not in {row["evaluator"] for row in rows}]
-    return rows + (evaluate(run, evaluators=missing, quiet=True, **given) if missing else [])
+    if missing:
+        evaluate(run, evaluators=missing, quiet=True, **given)
+    return [row for row in read_rows(run) if row.get("split") == "test"]
 
 
 def write(name: str, rows: Iterable[Row]) -> None:
-    """Keep rows, a line each."""
-    (RESULTS / f"evidence_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    """Keep rows."""
+    cells.write(f"evidence_{name}", rows)
 
 
 def robustness(options: argparse.Namespace, runs: Path) -> None:
     """CheXMSN's comparison: one network, minutes of pretraining alike; linear probes, tested on corrupted images."""
     data, network = str(DATA / "cxr_pneumonia" / "table.csv"), "vit_tiny_patch16"
     found: list[Row] = []
-    ways: dict[str, dict[str, Any]] = {"random": {}}
+    ways: dict[str, Path] = {}
     for name in ("msn", "mae", "simsiam", "dino", "supervised"):
-        steps = options.steps or steps_of(options, f"cxr_pneumonia/{name}")
-        ways[name] = {"method": name, "steps": steps, "target": ["subtype"] if name == "supervised" else None}
-    for name, how in ways.items():
-        encoder = pretrained(runs / name, data=data, encoder=network, size=96, modality="xray", **how)
-        model = tuned(runs / f"{name}-probe", data=data, target=["subtype"], encoder=encoder, frozen=True)
-        found += tested(model, ["metrics", "robustness"], data=data)
-        write("robustness", (r for r in found if r["evaluator"] == "robustness" or whole(r, "auroc")))
+        steps, target = options.steps or steps_of(options, f"cxr_pneumonia/{name}"), ["subtype"] if name == "supervised" else None
+        ways[name] = pretrained(
+            runs / name, method=name, steps=steps, data=data, encoder=network, size=96, modality="xray", target=target
+        )
+    random = untrained(runs / "random", ways, data=data, size=96, modality_name="xray", target=["subtype"])
+    for _, encoder, of in arms(random, ways):
+        model = tuned(encoder.with_name(f"{encoder.name}-probe"), data=data, target=["subtype"], encoder=encoder, frozen=True)
+        rows = tested(model, ["metrics", "robustness"], data=data)
+        rows = [row for row in rows if row["evaluator"] == "robustness" or whole(row, "auroc")]
+        found += [row | of for row in rows]
+        write("robustness", found)
 
 
 def chest_xrays(runs: Path) -> str:
@@ -118,23 +125,33 @@ def proxies(options: argparse.Namespace, runs: Path) -> None:
     data = chest_xrays(runs)
     given: dict[str, Any] = {"data": data, "encoder": "resnet18", "size": 96, "modality": "xray"}
     ways: dict[str, dict[str, Any]] = {
-        "random weights": {},
         "proxies age, sex, view": {"method": "proxy", "method_args": {"columns": ("age", "sex", "view")}},
         "autoencoder": {"method": "autoencoder"},
         "autoencoder with classifier": {"method": "autoencoder", "method_args": {"classifier_weight": 1.0}, "target": ["covid"]},
     }
     found: list[Row] = []
-    for way, how in ways.items():
-        name = way.replace(", ", "-").replace(" ", "-")
-        encoder = pretrained(runs / name, **given, steps=options.steps or 400, **how)
+    trained = {
+        way: pretrained(runs / way.replace(", ", "-").replace(" ", "-"), **given, steps=options.steps or 400, **how)
+        for way, how in ways.items()
+    }
+    of_data = {"data": data, "size": 96, "modality_name": "xray", "target": ["covid"], "classes": ["0", "1"]}
+    for way, encoder, of in arms(untrained(runs / "random", trained, **of_data), trained):
         for balance in ("none", "weights", "oversample", "undersample"):
             model = tuned(
-                runs / f"{name}-{balance}", data=data, target=["covid"], encoder=encoder, balance=balance,
+                encoder.with_name(f"{encoder.name}-{balance}"), data=data, target=["covid"], encoder=encoder, balance=balance,
                 steps=options.finetune_steps or 100, classes=["0", "1"],
             )  # fmt: skip
             rows = tested(model, ["metrics", "operating", "subgroups"], data=data)
-            found += [{**row, "way": way, "balance": balance} for row in rows if shown(row)]
+            found += [{**row, "way": way, "balance": balance, **of} for row in rows if shown(row)]
             write("proxies", found)
+
+
+def arms(random: dict[str, Path], trained: dict[str, Path]) -> Iterator[tuple[str, Path, Row]]:
+    """What is compared: its name, its encoder, and of random weights the pretrainings whose network they were."""
+    for of, encoder in random.items():
+        yield f"random weights of {of}", encoder, {"control_of": of}
+    for way, encoder in trained.items():
+        yield way, encoder, {}
 
 
 def shown(row: Row) -> bool:
@@ -205,26 +222,29 @@ def following(options: argparse.Namespace, runs: Path) -> None:
     table["study"] = table["patient"]  # a patient's visits in turn
     vit, resnet = "vit_tiny_patch16", "resnet18"
     ways: list[tuple[str, str, dict[str, Any]]] = [
-        (vit, "random weights", {}),
         (vit, "simmim", {"method": "simmim", "method_args": {"mask_unit": 16}}),
         (vit, "simmim with next", {"method": "simmim", "method_args": {"mask_unit": 16, "next_task": True}}),
         (vit, "proxies age, sex", {"method": "proxy", "method_args": {"columns": ("age", "sex")}}),
-        (resnet, "random weights", {}),
         (resnet, "proxies age, sex", {"method": "proxy", "method_args": {"columns": ("age", "sex")}}),
         (resnet, "proxies age, sex, view", {"method": "proxy", "method_args": {"columns": ("age", "sex", "view")}}),
     ]
     found: list[Row] = []
-    for network, way, how in ways:
-        folder = runs / f"{network}-{way}".replace(", ", "-").replace(" ", "-")
-        encoder = pretrained(
-            folder, data=table, encoder=network, size=64, modality="grey", steps=options.steps or 600, **how
-        )  # fmt: skip
-        out = folder.with_name(f"{folder.name}-probe")
-        rows = read_rows(out) if status(out) == "finished" else evaluate(
-            encoder, data=table, evaluators=["linear"], target=["cardiomegaly"], out=out, fractions=[0.1, 1.0], seeds=5, quiet=True
-        )  # fmt: skip
-        found += [{**row, "way": way} for row in rows if whole(row, "auroc") and row.get("seed") is None]
-        write("next", found)
+    given: dict[str, Any] = {"data": table, "size": 64}
+    for network in (vit, resnet):
+        trained: dict[str, Path] = {}
+        for _, way, how in (one for one in ways if one[0] == network):
+            folder = runs / f"{network}-{way}".replace(", ", "-").replace(" ", "-")
+            trained[way] = pretrained(folder, **given, encoder=network, modality="grey", steps=options.steps or 600, **how)
+        for way, encoder, of in arms(untrained(runs / f"{network}-random", trained, **given, modality_name="grey"), trained):
+            out = encoder.with_name(f"{encoder.name}-probe")
+            if status(out) != "finished":
+                evaluate(
+                    encoder, data=table, evaluators=["linear"], target=["cardiomegaly"], out=out, fractions=[0.1, 1.0], seeds=5,
+                    quiet=True,
+                )  # fmt: skip
+            rows = [row for row in read_rows(out) if whole(row, "auroc") and row.get("seed") is None]
+            found += [{**row, "way": way, **of} for row in rows]
+            write("next", found)
 
 
 def steps_of(options: argparse.Namespace, key: str) -> int:

@@ -19,8 +19,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cells import write
+
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "hiding.jsonl"
 DATA = Path(os.environ.get("SCOTOMA_DATA", ROOT.parent / "shared" / "data"))
 SETS = {"brain_tumor_mri": "auto", "ham10000": "dermoscopy"}
 KINDS = {f"mae?masking={kind}": kind for kind in ("random", "block", "agent", "entropy")}
@@ -86,12 +87,15 @@ def gather(options: argparse.Namespace) -> None:
     for path in sorted(Path(options.runs).glob("*/rows.jsonl")):
         name, _, seed = path.parent.name.rpartition("-")
         for row in map(json.loads, path.read_text().splitlines()):
+            line = {"data": name, "seed": int(seed)}
             if row["evaluator"] == "linear" and row["metric"] == "auroc" and row.get("seed") is None and row.get("class") is None:
-                kind = KINDS.get(row["method"], "random weights")
-                lines.append({"data": name, "seed": int(seed), "kind": kind, "fraction": row["fraction"], "value": row["value"]})
+                line |= {"fraction": row["fraction"], "value": row["value"]}
+                of = [KINDS[method] for method in row.get("control_of", "").split(",") if method]
+                named = {"kind": f"random weights of {'; '.join(of)}", "control_of": row["control_of"]} if of else {}
+                lines.append({**line, "kind": KINDS.get(row["method"]), **named})
             elif row["evaluator"] == "pretrain" and row["metric"] == "images_seen":
-                lines.append({"data": name, "seed": int(seed), "kind": KINDS[row["method"]], "images_seen": row["value"]})
-    RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines))
+                lines.append({**line, "kind": KINDS[row["method"]], "images_seen": row["value"]})
+    write("hiding", lines)
 
 
 def main() -> None:

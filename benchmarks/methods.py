@@ -4,9 +4,10 @@ python benchmarks/methods.py run [--methods a,b] [--minutes 5] [--long 15] [--si
 python benchmarks/methods.py costs          times a step of each method, writes src/scotoma/methods/costs.json
 
 ``run`` is resumable: each method is a study in a folder of its own; what is done, or stands in benchmarks/results/methods.jsonl
-(written after each), is not done again. A budget of minutes counts what the machine gave: run it alone, or measure the steps alone
-beforehand (benchmarks/paces.py) and name the file with ``--paces``. Methods that follow a moving average (dino, msn, ijepa) get
-``--long`` minutes. Methods that read labels are trained anew for each fraction and draw, so they get one draw.
+(written after each; rows of an earlier version are dropped), is not done again. A budget of minutes counts what the machine gave:
+run it alone, or measure the steps alone beforehand (benchmarks/paces.py) and name the file with ``--paces``. Methods that follow a
+moving average (dino, msn, ijepa) get ``--long`` minutes. Methods that read labels are trained anew for each fraction and draw, so
+they get three draws, the fewest from which a difference has an interval.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cells import read_new, write
 
 from scotoma import plugins
 from scotoma.commands.study import study
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "methods.jsonl"
 DATA = Path(os.environ.get("SCOTOMA_DATA", ROOT.parent / "shared" / "data"))
 SLOW = ("dino", "msn", "ijepa")
 FRACTIONS = [0.01, 0.1, 1.0]
 KEPT = ("auroc", "auroc_difference", "images_per_second", "images_seen", "steps", "seconds", "effective_rank")
-LABEL_DRAWS = 1
+LABEL_DRAWS = 3
 NOT_HERE = ("proxy",)  # brain_tumor_mri has no metadata; see docs/results/index.md for where it stands
 
 
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     wanted = options.methods.split(",") if options.methods else [m for m in plugins.names("methods") if m not in NOT_HERE]
     for name in wanted:
         folder = Path(options.runs) / name.replace("?", "_")
-        if (folder / "report.html").exists() or (not options.again and any(row["method"] == name for row in kept())):
+        if (folder / "report.html").exists() or (not options.again and any(row["method"] == name for row in read_new("methods"))):
             continue
         chosen, given = plugins.variant(name)
         reads_labels = chosen.requirements(chosen.settings(given)).labels
@@ -58,22 +59,16 @@ def budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def gather(runs: Path) -> None:
-    """Summary rows of all studies under ``runs`` beside the kept ones of others; of one network's random weights the first."""
+    """Summary rows of all studies under ``runs``, each with its own control, beside the kept ones of other methods."""
     found = [json.loads(line) for path in sorted(runs.glob("*/rows.jsonl")) for line in path.read_text().splitlines()]
     rows = [r for r in found if r["metric"] in KEPT and r.get("seed") is None and r.get("class") is None]
-    once: dict[str, dict[str, Any]] = {}
-    for row in [*rows, *kept()]:
-        key = {k: row.get(k) for k in ("evaluator", "method", "encoder", "metric", "fraction", "split", "reference")}
-        once.setdefault(json.dumps(key), row)
-    ordered = sorted(
-        once.values(), key=lambda r: (r["method"], r["evaluator"], r["metric"], r.get("fraction") or 0, r["encoder"] or "")
-    )
-    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in ordered))
 
+    def method_of(row: dict[str, Any]) -> str:
+        return str(row.get("control_of", row["method"]))
 
-def kept() -> list[dict[str, Any]]:
-    """The rows that earlier runs left."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    new = set(map(method_of, rows))
+    rows += [row for row in read_new("methods") if method_of(row) not in new]
+    write("methods", sorted(rows, key=lambda r: (method_of(r), r["method"], r["evaluator"], r["metric"], r.get("fraction") or 0)))
 
 
 def costs(options: argparse.Namespace) -> None:
@@ -121,8 +116,8 @@ def costs(options: argparse.Namespace) -> None:
         both = step_of(name, network), step_of("supervised", network)
         seconds = np.array([[step() for step in both] for _ in range(options.rounds + 2)])[2:]
         mine, reference = np.median(seconds, 0)
-        found[name] = round(float(mine / reference), 2)
-        print(f"{name}: {found[name]} times supervised ({network})", flush=True)
+        found[name] = {"encoder": network, "cost": round(float(mine / reference), 2)}
+        print(name, found[name], flush=True)
     (ROOT / "src" / "scotoma" / "methods" / "costs.json").write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cells import NAMES, OLDER, RESULTS, cell, note, read
+from cells import NAMES, RESULTS, cell, name_of, note, read, write
 from speed_tables import beside_table, limits_table, quality_table, rates_table
 
 ROOT = Path(__file__).parent.parent
@@ -23,15 +23,12 @@ KINDS = {"jpeg": "JPEG", "png": "PNG", "dicom": "DICOM, 12 bits, raw", "dicom_jp
 
 
 def keep(name: str, run: Path) -> None:
-    """Copy a study's summary rows and configuration; they are no older ones then."""
+    """Copy a study's summary rows and configuration."""
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
     kept = [r for r in rows if r["metric"] in KEPT and r.get("seed") is None and r.get("class") is None]
-    (RESULTS / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    write(name, kept)
     data = str(Path(os.environ.get("SCOTOMA_DATA", "../shared/data")).resolve())
     (RESULTS / f"{name}.yaml").write_text((run / "config.yaml").read_text().replace(data, "$SCOTOMA_DATA"))
-    older = json.loads(OLDER.read_text())
-    older["files"].pop(name, None)
-    OLDER.write_text(json.dumps(older, indent=1) + "\n")
 
 
 def label(row: dict[str, Any]) -> str:
@@ -39,7 +36,7 @@ def label(row: dict[str, Any]) -> str:
     if row["method"] == "control":
         return NAMES[row["evaluator"]]
     use = "fine-tuned" if row["evaluator"] == "finetune" else row["evaluator"]
-    return f"{NAMES.get(row['method'], row['method'])}, {row['encoder']}, {use}"
+    return f"{name_of(row)}, {row['encoder']}, {use}"
 
 
 def study_table(name: str) -> str:
@@ -53,7 +50,7 @@ def study_table(name: str) -> str:
     for line in dict.fromkeys(map(label, scores)):
         by = {r["fraction"]: r for r in scores if label(r) == line}
         parts.append(f"| {line} | " + " | ".join(cell(by.get(f), "") for f in fractions) + " |\n")
-    differences = [r for r in rows if r["metric"] == "auroc_difference"]
+    differences = [r for r in rows if r["metric"] == "auroc_difference" and r["reference"] == "random"]
     if differences:
         parts += ["\nDifference from random weights, same labels and same test images [95 % interval]:\n\n", head]
         for line in dict.fromkeys(map(label, differences)):
@@ -92,15 +89,19 @@ def methods_table() -> str:
     fractions = sorted({r["fraction"] for r in scores})
     head = ["method", "network", *(f"{f:.0%}" for f in fractions), *(f"gain at {f:.0%}" for f in fractions), "minutes", "images/s"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    order = sorted({(r["encoder"], r["method"] != "random", r["method"]) for r in scores})
-    for encoder, _, method in order:
-        mine = [r for r in rows if r["method"] == method and r.get("encoder") == encoder]
+    order = sorted({(r["encoder"], r["method"] != "random", r["method"], r.get("control_of", "")) for r in scores})
+    alike: dict[tuple[str, ...], list[str]] = {}  # lines, of controls that are the same network one -> of which methods
+    for encoder, _, method, of in order:
+        mine = [r for r in rows if r["method"] == method and r.get("encoder") == encoder and r.get("control_of", "") == of]
         cost = {r["metric"]: r["value"] for r in mine if r["evaluator"] == "pretrain"}
         cells = [cell(_one(mine, "auroc", f), "") for f in fractions] + [
             cell(_one(mine, "auroc_difference", f), "+") for f in fractions
         ]
         took = [f"{cost['seconds'] / 60:.1f}", f"{cost['images_per_second']:.0f}"] if cost else ["", ""]
-        lines.append("| " + " | ".join([NAMES.get(method, method), encoder, *cells, *took]) + " |")
+        alike.setdefault((method, encoder, *cells, *took), []).append(of)
+    for (method, *line), of_methods in alike.items():
+        row = {"method": method} | ({"control_of": ",".join(of_methods)} if any(of_methods) else {})
+        lines.append("| " + " | ".join([name_of(row), *line]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -173,6 +174,7 @@ def methods_page() -> str:
             r["fraction"]: r
             for r in rows
             if r["method"] == "random" and r["metric"] == "auroc" and mine and r["encoder"] == mine[0]["encoder"]
+            if r.get("control_of", name) == name
         }
         needs = ", ".join(plugins.needs(name)) or "images alone"
         told = text.partition(": ")[2] or text
@@ -187,7 +189,8 @@ def methods_page() -> str:
             found = ", ".join(f"{r['value']:.3f}{beside.get(r['fraction'], '')} at {r['fraction']:.0%}" for r in mine)
             parts.append(f"Linear probe, Brain MR, {mine[0]['encoder']}, macro AUROC: {found} of the labels.")
         if name in costs:
-            parts.append(f"A step costs {costs[name]:.1f} times one of supervised training of the same network.")
+            cost, network = costs[name]["cost"], costs[name]["encoder"]
+            parts.append(f"A step costs {cost:.1f} times one of supervised training of the same network ({network}, 96 px).")
         if chosen.reference:
             settings = dict(chosen.reference)
             arguments = settings.pop("method_args", {})
@@ -200,12 +203,12 @@ def methods_page() -> str:
 def robustness_table() -> str:
     """Relative drops of AUROC, a column a method: at each share of hidden patches; of each corruption the mean over severities."""
     rows = read("evidence_robustness")
-    methods = list(dict.fromkeys(r["method"] for r in rows))
+    methods = list(dict.fromkeys(map(name_of, rows)))
     drop = "auroc_relative_drop"
-    lines = ["| | " + " | ".join(NAMES.get(m, m) for m in methods) + " |", "|---" * (len(methods) + 1) + "|"]
+    lines = ["| | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
 
     def add(name: str, **wanted: Any) -> None:
-        of = [next((r for r in rows if r["method"] == m and all(r.get(k) == v for k, v in wanted.items())), None) for m in methods]
+        of = [next((r for r in rows if name_of(r) == m and all(r.get(k) == v for k, v in wanted.items())), None) for m in methods]
         if any(of):
             lines.append(f"| {name} | " + " | ".join(cell(r, "") for r in of) + " |")
 
@@ -275,7 +278,7 @@ def explanations_table() -> str:
 
 def segmentation_table() -> str:
     """Dice by share of the masks, and the difference from random weights."""
-    rows = [r for r in read("evidence_segmentation") if r.get("seed") is None]
+    rows = [r for r in read("evidence_segmentation") if r.get("seed") is None and r.get("reference", "random") == "random"]
     fractions = sorted({r["fraction"] for r in rows})
     lines = ["| | " + " | ".join(f"{f:.0%} of the masks" for f in fractions) + " |", "|---" * (len(fractions) + 1) + "|"]
     for data in dict.fromkeys(r["data"] for r in rows):

@@ -64,8 +64,11 @@ def needs(name: str) -> list[str]:
     return [word for word, line in lines.items() if line in text]
 
 
-def costs() -> dict[str, float]:
-    """Method -> time of a step per image relative to ``supervised``, same network, as ``benchmarks/methods.py`` measured it."""
+def costs() -> dict[str, dict[str, Any]]:
+    """Method -> ``cost``, the time of a step per image relative to ``supervised`` with the same network, ``encoder``.
+
+    At 96 pixels, as ``benchmarks/methods.py`` measured it.
+    """
     path = Path(__file__).parent / FOLDERS["methods"] / "costs.json"
     return dict(json.loads(path.read_text())) if path.exists() else {}
 

@@ -51,12 +51,13 @@ def methods(markdown: bool) -> str:
     costs, texts = plugins.costs(), plugins.summaries("methods")
     rows = [("method", "needs", "cost", "what it does")]
     for name, text in texts.items():
-        cost = f"{costs[name]:.1f}" if name in costs else ""
+        cost = f"{costs[name]['cost']:.1f}" if name in costs else ""
         rows.append((name, ", ".join(plugins.needs(name)), cost, text.partition(": ")[2] or text))
     if markdown:
         head, *body = [f"| {' | '.join(row)} |" for row in rows]
         return "\n".join([head, "|---|---|---|---|", *body])
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
     lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
-    note = "cost: time of a step per image relative to supervised, same network, as measured on a CPU; ViT methods beside a ViT"
+    networks = ", ".join(dict.fromkeys(str(found["encoder"]) for found in costs.values()))
+    note = f"cost: time of a step per image relative to supervised, same network ({networks}), 96 pixels, measured on a CPU"
     return "\n".join([*lines, "", note])

@@ -12,6 +12,8 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,15 +58,16 @@ def share(run: Run, data_module: DataModule) -> dict[str, str]:
         found[name] = first.get(whole if name in run.config["methods"] else parameters, name)
         if found[name] == name:
             first = {parameters: name} | first | {whole: name}
-            _write(run, name, 0, network, info)
+            write(folder_of_control(run, name, 0), name, network, info)
     files.write(place, json.dumps(found))
     return found
 
 
 def save(run: Run, data_module: DataModule, name: str, draw: int) -> None:
     """Write the control of a method, or of weights, for the label draws of this number, unless it is there."""
-    if not (folder_of_control(run, name, draw) / encoder_header.FILE).exists():
-        _write(run, name, draw, *build(run, data_module, name, draw))
+    folder = folder_of_control(run, name, draw)
+    if not (folder / encoder_header.FILE).exists():
+        write(folder, name, *build(run, data_module, name, draw))
 
 
 def build(run: Run, data_module: DataModule, name: str, draw: int) -> tuple[nn.Module, EncoderInfo]:
@@ -75,17 +78,25 @@ def build(run: Run, data_module: DataModule, name: str, draw: int) -> tuple[nn.M
     """
     seed = run.config["seed"] + FIRST_SEED + draw
     if name in run.config["methods"]:
-        parts = assemble(pretraining_of(run.config, name) | {"seed": seed}, data_module)
-        network, info = parts.method.encoder, parts.info
-        passes = partial(_views_of_method, parts, seed)
-    else:
-        encoder = pretrained_weights.network(weights_of(run.config)[name]) or run.config["encoder"]
-        info = describe({"size": run.config["size"], "seed": seed}, data_module, encoder)
-        torch.manual_seed(seed)
-        network = encoders.build(info)
-        passes = partial(_plain_images, network, info, data_module)
-    estimate_statistics(network, passes)
+        return build_untrained(pretraining_of(run.config, name) | {"seed": seed}, data_module)
+    encoder = pretrained_weights.network(weights_of(run.config)[name]) or run.config["encoder"]
+    info = describe({"size": run.config["size"], "seed": seed}, data_module, encoder)
+    torch.manual_seed(seed)
+    network = encoders.build(info)
+    estimate_statistics(network, partial(_plain_images, network, info, data_module))
     return network.cpu().eval(), info
+
+
+def build_untrained(config: dict[str, Any], data_module: DataModule) -> tuple[nn.Module, EncoderInfo]:
+    """The network of a pretraining before its first step, and its header.
+
+    Args:
+        config: of the pretraining, as its run folder has it.
+        data_module: its images.
+    """
+    parts = assemble(config, data_module)
+    estimate_statistics(parts.method.encoder, partial(_views_of_method, parts, config["seed"]))
+    return parts.method.encoder.cpu().eval(), parts.info
 
 
 @torch.no_grad()
@@ -144,8 +155,8 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _write(run: Run, name: str, draw: int, network: nn.Module, info: EncoderInfo) -> None:
-    folder = folder_of_control(run, name, draw)
+def write(folder: Path, name: str, network: nn.Module, info: EncoderInfo) -> None:
+    """Write an untrained network as what its header then states: random weights, of the method of this name."""
     folder.mkdir(parents=True, exist_ok=True)
     header = replace(info, method={"name": RANDOM, "of": name}, trained_on=provenance.Record().header())
     encoders.save(folder / encoder_header.FILE, network, header)
