@@ -68,3 +68,36 @@ def test_an_encoder_or_another_target_is_refused(tmp_path: Path) -> None:
     )  # the same classes the other way round
     with pytest.raises(UsageError, match="the classifier distinguishes class 0, class 1 of kind, not class 1, class 0 of kind"):
         metrics.evaluate(made)
+
+
+def thresholds_of(rows: list[dict[str, object]]) -> dict[tuple[object, object, object], object]:
+    return {(r["metric"], r.get("class"), r.get("predicted")): r.get("threshold") for r in rows if r.get("decision") == "threshold"}
+
+
+def test_decisions_at_a_threshold_state_it(tmp_path: Path) -> None:
+    two = context(tmp_path / "two", head=head(2))
+    two.info = replace(two.info, thresholds=(0.5, 0.3))
+    rows = metrics.evaluate(two)
+    found = thresholds_of(rows)
+    assert found["sensitivity", None, None] == found["mcc", None, None] == found["sensitivity", "class 1", None] == 0.3
+    assert found["specificity", "class 0", None] == pytest.approx(0.7), "the first class is called above 1 - 0.3"
+    assert found["confusion", "class 0", "class 1"] == 0.3
+    assert not any("threshold" in r for r in rows if r.get("decision") != "threshold")
+    p, y = metrics.probabilities(two)[two.test], two.target.y[two.test]
+    (cell,) = (
+        r
+        for r in rows
+        if r["metric"] == "confusion" and r["decision"] == "threshold" and (r["class"], r["predicted"]) == ("class 0", "class 1")
+    )  # noqa: E501
+    assert cell["value"] == int(((p[:, 1] >= 0.3) & (y == 0)).sum())
+
+    three = context(tmp_path / "three", classes=3, head=head(3))
+    three.info = replace(three.info, thresholds=(0.2, 0.3, 0.4))
+    found = thresholds_of(metrics.evaluate(three))
+    assert [found["sensitivity", f"class {k}", None] for k in range(3)] == [0.2, 0.3, 0.4]
+    assert found["sensitivity", None, None] is None, "a mean over classes has no threshold of its own"
+
+    several = context(tmp_path / "several", multilabel=True, head=head(2))
+    found = thresholds_of(metrics.evaluate(several))
+    assert found["sensitivity", "coin", None] == 0.5, "without stored thresholds that of probabilities"
+    assert found["f1", None, None] is None

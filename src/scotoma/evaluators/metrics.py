@@ -44,6 +44,8 @@ def evaluate(context: Context) -> list[Row]:
     Metrics of decisions have the key ``decision``: ``threshold``, the model's own thresholds, and where classes exclude one another
     ``argmax``, the most probable class. Of more than two classes a threshold decides one class against the rest, so that there are
     sensitivity and specificity at it, and the other metrics and the confusion matrix are of the most probable class alone.
+    ``threshold`` is the probability from which on the row's class is called; of two classes as a whole, and of their confusion
+    matrix, the second's. A mean over several classes has none.
     """
     test = context.test
     y, p, units = context.target.y[test], probabilities(context)[test], context.split.units[test]
@@ -57,12 +59,12 @@ def evaluate(context: Context) -> list[Row]:
         names = [m for m in DECIDED if exclusive or m != "mcc"]
         if rule == "threshold" and exclusive and len(classes) > 2:
             names = ["sensitivity", "specificity"]
-        found += [row | {"decision": rule} for row in intervals.evaluate(y, p, units, names, decision)]
+        ruled = [row | {"decision": rule} for row in intervals.evaluate(y, p, units, names, decision)]
         if exclusive and (rule == "argmax" or len(classes) == 2):
-            found += _confusion(classification.confusion(y, p, decision), classes, rule)
+            ruled += _confusion(classification.confusion(y, p, decision), rule)
+        found += _state_thresholds(ruled, context) if rule == "threshold" else ruled
     for row in found:
-        if isinstance(row.get("class"), int):
-            row["class"] = classes[row["class"]]
+        row |= {key: classes[row[key]] for key in ("class", "predicted") if key in row}
     if p.shape[1] > (1 if context.target.multilabel else 2):
         weights, support = intervals.leave_out(units, len(y)), Support.of(units)
         for name in classification.MICRO:
@@ -80,13 +82,27 @@ def evaluate(context: Context) -> list[Row]:
     return found
 
 
-def _confusion(matrix: np.ndarray, classes: tuple[str, ...], rule: str) -> list[Row]:
-    """One row for each pair of a true and a predicted class."""
+def _confusion(matrix: np.ndarray, rule: str) -> list[Row]:
+    """One row for each pair of a true and a predicted class, by their numbers."""
     return [
-        {"metric": "confusion", "class": a, "predicted": b, "value": int(matrix[i, j]), "decision": rule}
-        for i, a in enumerate(classes)
-        for j, b in enumerate(classes)
+        {"metric": "confusion", "class": i, "predicted": j, "value": int(count), "decision": rule}
+        for (i, j), count in np.ndenumerate(matrix)
     ]
+
+
+def _state_thresholds(rows: list[Row], context: Context) -> list[Row]:
+    """The rows with the threshold at which each was decided, where that is one."""
+    target, of_class = context.target, np.array(context.info.thresholds or (0.5,) * len(context.target.classes))
+    whole = None
+    if not target.multilabel and len(of_class) == 2:  # the second's decides, and the first is called below it
+        of_class[0], whole = 1 - of_class[1], of_class[1]
+    elif len(of_class) == 1:
+        whole = of_class[0]
+    found = []
+    for row in rows:
+        threshold = of_class[row["class"]] if "class" in row and row["metric"] != "confusion" else whole
+        found.append(row if threshold is None else row | {"threshold": float(threshold)})
+    return found
 
 
 def is_headline(row: Row) -> bool:
