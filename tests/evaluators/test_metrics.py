@@ -88,7 +88,7 @@ def test_decisions_at_a_threshold_state_it(tmp_path: Path) -> None:
         r
         for r in rows
         if r["metric"] == "confusion" and r["decision"] == "threshold" and (r["class"], r["predicted"]) == ("class 0", "class 1")
-    )  # noqa: E501
+    )
     assert cell["value"] == int(((p[:, 1] >= 0.3) & (y == 0)).sum())
 
     three = context(tmp_path / "three", classes=3, head=head(3))

@@ -45,6 +45,15 @@ def test_rates_are_those_of_the_models_own_threshold(tmp_path: Path) -> None:
     assert {r["threshold"] for r in operating.evaluate(start) if r["metric"] == "sensitivity"} == {0.5}
 
 
+def test_two_classes_have_one_interval_of_each_accuracy(tmp_path: Path) -> None:
+    start = made(tmp_path)
+    start = replace(start, info=replace(start.info, thresholds=(0.5, 0.4)))
+    rows, others = operating.evaluate(start), metrics.evaluate(start)
+    for name in ("accuracy", "balanced_accuracy"):
+        mine, other = only(rows, metric=name), only(others, metric=name, decision="threshold")
+        assert [mine.get(k) for k in ("value", "low", "high", "few")] == [other.get(k) for k in ("value", "low", "high", "few")]
+
+
 def test_a_class_that_all_have_is_there_with_its_count(tmp_path: Path) -> None:
     start = made(tmp_path, multilabel=True)
     y = start.target.y.copy()

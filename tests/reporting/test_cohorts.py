@@ -109,3 +109,9 @@ def test_the_composition_of_the_sets_stands_on_the_page(tmp_path: Path) -> None:
         assert words in text, (words, text)
     assert "Rows of cohort" not in text
     assert len(pd.read_csv(tmp_path / "run" / "tables" / "composition.csv")) == len(rows)
+
+
+def test_a_composition_without_columns_is_no_second_table_of_counts(tmp_path: Path) -> None:
+    rows = [r for r in cohort.compare(pd.DataFrame(index=range(60)), np.repeat(["train", "test"], 30), np.arange(60))]
+    text = page(tmp_path, [*rows, row("metrics", "auroc", 0.7)]).text
+    assert rows and "Composition of the sets" not in text and "Mann-Whitney" not in text

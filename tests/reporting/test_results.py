@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from scotoma.reporting import svg
 from scotoma.reporting.build import build
+from scotoma.reporting.results import split_evenly
 
 
 def text_of(found: Page) -> str:
@@ -75,9 +76,21 @@ def test_decisions_at_the_threshold_stand_beside_those_of_the_highest_probabilit
     assert [v for _, v in seen] == [0.5, 1.0], "the matrix at the threshold first"
     assert [t for t in titles if "\n" in t] == ["SimCLR\nat the threshold", "SimCLR\nmost probable"]
     assert "at the threshold stored in the model, chosen on validation images, and by the most probable class." in text
-    assert "Sensitivity at the threshold Specificity at the threshold Sensitivity most probable" in text
-    rate = "0.900 [0.880, 0.920] positive from 0.976 0.600 [0.580, 0.620] positive from 0.976 0.500 [0.880, 0.920]"
-    assert rate in text
+    heads = "Sensitivity at the threshold of 0.976 Specificity at the threshold of 0.976 Sensitivity most probable"
+    assert heads in text and "0.900 [0.880, 0.920] 0.600 [0.580, 0.620] 0.500 [0.880, 0.920]" in text
+
+
+def test_thresholds_that_differ_stand_beneath_each_decision(tmp_path: Path) -> None:
+    rows = binary(threshold=0.976) + [{**r, "method": "mae"} for r in binary(threshold=0.5)]
+    text = text_of(page(tmp_path, rows))
+    assert "Sensitivity at the threshold Specificity at the threshold" in text
+    assert "0.900 [0.880, 0.920] positive from 0.976 0.600 [0.580, 0.620] positive from 0.976" in text
+    assert "0.900 [0.880, 0.920] positive from 0.500" in text
+
+
+def test_wide_tables_stand_in_parts_of_like_width() -> None:
+    assert [list(part) for part in split_evenly(list("abcdefghijklm"), 7)] == [list("abcdef"), list("ghijklm")]
+    assert [len(part) for part in split_evenly(range(15), 7)] == [5, 5, 5] and split_evenly([], 7) == []
 
 
 def test_what_has_no_value_is_shown_with_its_n_and_few_patients_are_marked(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Majority class or mean alone: the shares of the classes among the labels (of numbers their mean), predicted for every image."""
+"""Majority class alone: the shares of the classes among the labels (of numbers their mean), predicted for every image."""
 
 from __future__ import annotations
 

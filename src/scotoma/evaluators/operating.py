@@ -26,6 +26,7 @@ TRAINS = False
 PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 TREATED = tuple(np.round(np.arange(0.05, 1, 0.05), 2).tolist())  # probabilities at which a treatment may begin
 UNITS = ("study", "patient")
+OF_BOTH = ("accuracy", "balanced_accuracy")  # metrics of two classes together
 FOLDS = 5  # of the local recalibration
 
 
@@ -43,6 +44,10 @@ def evaluate(context: Context) -> list[Row]:
     weights = intervals.leave_out(units, len(y))
     thresholds = context.info.thresholds or (0.5,) * len(target.classes)
     rows: list[Row] = []
+    of_both = {}  # of two classes, whose accuracies `metrics` has too, with the same intervals
+    if not target.multilabel and len(target.classes) == 2:
+        called = p[:, 1] >= thresholds[1]
+        of_both = {row["metric"]: row for row in intervals.evaluate(y, p, units, OF_BOTH, np.stack([~called, called], 1))}
     for k, label in enumerate(target.classes):
         truth = y[:, k] if target.multilabel else (y == k).astype(float)
         known = ~np.isnan(truth)
@@ -56,7 +61,7 @@ def evaluate(context: Context) -> list[Row]:
             truth, p[:, k], units, weights
         )
         found += _measure_recalibration(truth, p[:, k], units, weights) + _worth(truth, p[:, k], units, weights)
-        rows += [{**common, **row} for row in found]
+        rows += [{**common, **(_take_interval(row, of_both[m]) if (m := row["metric"]) in of_both else row)} for row in found]
     together = [r for u in UNITS if u in context.dataset.table.columns for r in _by_unit(context, u, y, p)]
     if together:
         one = intervals.evaluate(y, p, units, [HEADLINE])[0]
@@ -84,6 +89,12 @@ def _rate_decisions(truth: np.ndarray, p: np.ndarray, threshold: float, weights:
             if not np.isnan(values["value"])
         ]
     return rows
+
+
+def _take_interval(row: Row, other: Row) -> Row:
+    """The row with the interval of another of the same value, and its mark where that rests on few."""
+    own = {key: value for key, value in row.items() if key != "few"}
+    return own | {key: other[key] for key in ("low", "high", "few") if key in other}
 
 
 def _rate_one_side(truth: np.ndarray, p: np.ndarray, threshold: float) -> list[Row]:

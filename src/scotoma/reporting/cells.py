@@ -11,7 +11,10 @@ import pandas as pd
 
 def decimals(value: float, sign: bool = False, places: int = 3) -> str:
     """So many decimals, with a true minus sign; a dash where there is no value."""
-    return "\u2013" if missing(value) else f"{value:{'+' if sign else ''},.{places}f}".replace("-", "\u2212")
+    if missing(value):
+        return "\u2013"
+    text = f"{value:{'+' if sign else ''},.{places}f}"
+    return (text if text.strip("+-0.") else text.lstrip("+-")).replace("-", "\u2212")
 
 
 def places_of(row: pd.Series) -> int:

@@ -136,7 +136,7 @@ def compositions(rows: pd.DataFrame, sheets: Sheets) -> list[Table]:
     for _, mine in rows[rows["evaluator"] == "cohort"].groupby("run", sort=False):
         records = [{str(k): None if missing(v) else v for k, v in record.items()} for record in mine.to_dict("records")]
         table = composition(records)
-        if any(table["lines"]) and table not in found:
+        if mine["column"].notna().any() and table not in found:  # images and patients alone stand in the table before it
             found.append(table)
             parts.append(mine)
     return [{**table, "sheet": sheets.add("composition", part)} for table, part in zip(found, parts, strict=True)]
@@ -166,7 +166,7 @@ def composition(rows: Sequence[Row]) -> Table:
         lines.append({"name": column, "cells": ["" for _ in splits], "inner": False, "tests": tests})
         for label in dict.fromkeys(r["class"] for r in own if r.get("column") == column and r["metric"] == "share"):
             found = [by.get(("share", column, label, s)) for s in splits]
-            cells = [f"{r['count']:,.0f} ({100 * r['value']:.0f} %)" if r and r["n"] else "\u2013" for r in found]
+            cells = [f"{r['count']:,.0f} ({100 * r['value']:.0f}\u00a0%)" if r and r["n"] else "\u2013" for r in found]
             lines.append({"name": label, "cells": cells, "inner": True, "tests": [("", "") for _ in others]})
     return {"splits": [SIDES[s] for s in splits], "others": [SIDES[s].lower() for s in others], "lines": lines}
 

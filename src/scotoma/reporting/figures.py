@@ -147,7 +147,7 @@ def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Styl
                 rows = table.dropna(subset=["step", column]).sort_values("step")
                 ax.plot(rows["step"], rows[column], label=name, **style[name] | {"linewidth": 1.2, "markersize": 3.5})
             ax.set(title=title, xlabel="step")
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
             ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
             svg.grid(ax)
         return finish(style)

@@ -95,6 +95,9 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "images_per_second": ("Images per second", lambda v: f"{v:,.0f}"),
     "peak_memory_bytes": ("Peak memory", lambda v: f"{v / 2**30:,.2f} GiB"),
     "parameters": ("Parameters", lambda v: f"{v / 1e6:,.1f} million"),
+    "images": ("Training images", lambda v: f"{v:,.0f}"),
+    "seconds_preparing": ("Time to read and prepare the images", duration),
+    "processes": ("Processes", lambda v: f"{v:,.0f}"),
     "loss": ("Last loss", lambda v: f"{v:.4g}"),
     "feature_spread": ("Feature spread", lambda v: f"{v:.2f}"),
     "effective_rank": ("Effective rank", lambda v: f"{v:.1f}"),
@@ -102,6 +105,7 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
 ASKED = {
     "command": "Verb", "data": "Data", "target": "Target", "method": "Method", "methods": "Methods",
     "fractions": "Shares of labels", "label_fraction": "Share of labels", "seeds": "Label draws", "seed": "Seed",
+    "pretrainings": "Pretrainings",
     "encoder": "Encoder", "image_size": "Image size (pixels)", "size": "Image size (pixels)", "steps": "Steps",
     "epochs": "Epochs", "minutes": "Minutes",
 }  # fmt: skip

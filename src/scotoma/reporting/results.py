@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,8 @@ DRAWN = ("roc", "confusion")
 DECIDED = ("sensitivity", "specificity", "accuracy", "balanced_accuracy", "f1", "mcc")  # what a rule of decision makes of scores
 KEYS = ("reference", "predicted", "fpr", "p_value", "p_holm", "threshold", "decision", "tp", "fp", "fn", "tn")
 CELL = ["run", "target", "evaluator", "label", "reference", "metric", "class", "predicted", "fraction", "fpr", "decision"]
+WIDEST = 7  # columns of a table
+C = TypeVar("C")
 RULES = {"threshold": "at the threshold", "argmax": "most probable"}
 
 
@@ -118,12 +121,13 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
     titles = list(dict.fromkeys(by_class["class"]))
     metric = "macro AUROC" if several else "AUROC"
     prefix = f"{target} " if named else ""
+    others, one = here[here["metric"].isin(other)], _one_threshold(here)
     view = {
         "name": target if named else "", "metric": metric, "fraction": fraction, "at": at(fraction), "positive": positive,
         "main": _table(sheets, f"{prefix}auroc", auroc, "fraction", columns, best=True),
         "differences": _table(sheets, f"{prefix}differences", own, "fraction", _compared(columns, own)),
         "beside": _table(sheets, f"{prefix}differences from other controls", beside, "fraction", _compared(columns, beside)),
-        "others": _table(sheets, f"{prefix}other measures", *_by_rule(here[here["metric"].isin(other)], other)),
+        "others": _table(sheets, f"{prefix}other measures", *_by_rule(others, other), noted=one is None),
         "calibration": _table(sheets, f"{prefix}calibration errors", here, "metric", calibration),
         "classes": [
             (title_of(m) + (f", {RULES.get(rule, rule)}" if rule else ""), _table(
@@ -135,6 +139,12 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
     view["ece_alone"] = bool(here.loc[here["metric"] == "ece", "low"].isna().any())
     view["decided"] = bool(here["decision"].notna().any())
     return view | {"compared": _compare(auroc, differences, fraction, view, several)}
+
+
+def _one_threshold(rows: pd.DataFrame) -> float | None:
+    """The threshold at which all were decided; None where there are several, or none is stated."""
+    found = set(rows.loc[rows["decision"] == "threshold", "threshold"].dropna())
+    return found.pop() if len(found) == 1 else None
 
 
 def _compared(columns: list[tuple[Any, tuple[str, str]]], differences: pd.DataFrame) -> list[tuple[Any, tuple[str, str]]]:
@@ -155,7 +165,10 @@ def _by_rule(rows: pd.DataFrame, metrics: list[str]) -> tuple[pd.DataFrame, str,
     """The rows with a key of metric and rule of decision, its name, and the columns that show both."""
     keyed = rows.assign(use_order=rows["metric"] + "|" + rows["decision"].fillna(""))
     pairs = sorted(((m, r) for m, r, _ in _each_rule(rows) if m in metrics), key=lambda pair: ["", *RULES, pair[1]].index(pair[1]))
-    columns = [(f"{m}|{r}", (title_of(m), RULES.get(r, r))) for m, r in pairs]
+    words, one = dict(RULES), _one_threshold(rows)
+    if one is not None:  # else it stands beneath each value
+        words["threshold"] += f" of {decimals(one)}"
+    columns = [(f"{m}|{r}", (title_of(m), words.get(r, r))) for m, r in pairs]
     return keyed, "use_order", columns
 
 
@@ -166,7 +179,7 @@ def _compare(auroc: pd.DataFrame, differences: pd.DataFrame, fraction: float, vi
     here = auroc[is_same(auroc["fraction"], fraction)]
     header = auroc[auroc["evaluator"] == "header"].sort_values("fraction", ascending=False).head(1)
     clear = header[header["low"] > 0.5]
-    n, labels = _format_greatest(here["n"]), _format_greatest(here["labels"])
+    n, labels = format_greatest(here["n"]), format_greatest(here["labels"])
     scope = ", ".join(filter(None, [f"What follows holds for {n or 'the'} test images", view["at"]]))
     scope += f" (n = {labels} labelled training images)" if labels else ""
     measured = f", measured by the {view['metric']} (1 is perfect, 0.5 is chance)"
@@ -213,19 +226,35 @@ def _first(rows: pd.DataFrame) -> pd.Series | None:
     return rows.iloc[0] if len(rows) else None
 
 
-def _format_greatest(column: pd.Series) -> str:
+def format_greatest(column: pd.Series) -> str:
     """The greatest of some counts, as text; empty where none is known."""
     return f"{column.max():,.0f}" if column.notna().any() else ""
 
 
 def _table(
-    sheets: Sheets, name: str, found: pd.DataFrame, key: str, columns: Sequence[tuple[Any, tuple[str, str]]], best: bool = False
+    sheets: Sheets,
+    name: str,
+    found: pd.DataFrame,
+    key: str,
+    columns: Sequence[tuple[Any, tuple[str, str]]],
+    best: bool = False,
+    noted: bool = True,
 ) -> Table:
-    """Values with intervals: one row per line, one column per value of ``key``; wide tables in pieces of six columns."""
+    """Values with intervals: one row per line, one column per value of ``key``; wide tables in pieces of like width.
+
+    Args:
+        sheets: to which the numbers go.
+        name: of the sheet.
+        found: the rows.
+        key: by which they stand in columns.
+        columns: values of the key, each with its head and what stands beneath it.
+        best: whether the highest of each column is marked.
+        noted: whether the threshold stands beneath each decision.
+    """
     pieces, marks = [], set()
     sign = key == "fraction" and bool((found["metric"] == "auroc_difference").any())
-    for start in range(0, len(columns), 6):
-        part, groups = columns[start : start + 6], []
+    for part in split_evenly(columns, WIDEST):
+        groups = []
         picked = [found[is_same(found[key], value)] for value, _ in part]
         for title, evaluators, mine in group_by_use(found):
             lines = []
@@ -236,7 +265,7 @@ def _table(
                     for r, p in zip(rows, picked, strict=True)
                 ]
                 cells = [
-                    None if r is None else marked_cell(r, mark_of(r) if sign else "†" if top else "", sign)
+                    None if r is None else marked_cell(r, mark_of(r) if sign else "†" if top else "", sign, noted)
                     for r, top in zip(rows, tops, strict=True)
                 ]
                 marks |= {c["mark"] for c in cells if c and c["mark"]}
@@ -253,10 +282,17 @@ def _table(
     return {"pieces": pieces, "sheet": sheet, "marks": sorted(marks)}
 
 
-def marked_cell(row: pd.Series, mark: str, sign: bool) -> Table | None:
+def split_evenly(columns: Sequence[C], most: int) -> list[Sequence[C]]:
+    """The columns in as few parts of at most so many as there can be, of like length."""
+    count = -(-len(columns) // most)
+    ends = [len(columns) * i // max(count, 1) for i in range(count + 1)]
+    return [columns[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def marked_cell(row: pd.Series, mark: str, sign: bool, noted: bool = True) -> Table | None:
     """One number as the page prints it, with what stands beneath: p-values, the threshold, that it rests on few patients."""
     tests = [f"{word} {p_value(row[c])}" for word, c in (("p", "p_value"), ("Holm", "p_holm")) if not missing(row.get(c))]
-    decided = row["metric"] in DECIDED and not missing(row.get("threshold"))
+    decided = noted and row["metric"] in DECIDED and not missing(row.get("threshold"))
     notes = [", ".join(tests), f"positive from {decimals(row['threshold'])}" if decided else ""]
     return cell(row.to_frame().T, sign, mark, [note for note in notes if note])
 

@@ -24,7 +24,8 @@ def curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.DataF
             table = pd.concat(map(pd.read_csv, files), ignore_index=True)
             table = table.reindex(columns=["step", "loss", "feature_spread", "effective_rank"])
             table = table.apply(pd.to_numeric, errors="coerce")
-            label = label_of(method_of(folder.config) or folder.path.name, folder.config.get("encoder"), several)
+            name = method_of(folder.config) or ("Fine-tuning" if folder.config.get("command") == "finetune" else folder.path.name)
+            label = label_of(name, folder.config.get("encoder"), several)
             taken = [name for name, _ in found]
             found.append((label if label not in taken else f"{label}, {folder.path.name} ({len(found) + 1})", table))
     return [(label, table) for label, table in found if table["loss"].notna().any()]

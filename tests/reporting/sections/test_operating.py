@@ -22,7 +22,7 @@ def test_decisions_calibration_and_benefit_are_told_in_plain_words(tmp_path: Pat
         "effusion positive from 0.300 0.800 [0.780, 0.820] 0.900 [0.880, 0.920] 0.611",
         # of 100 with the finding 80 are found, of 900 without it 90 are called positive
         "effusion: of 1,000 images of which 100 have it, 170 would be called positive, 80 of them rightly and 90 falsely; 20 with",
-        "effusion: PPV 0.075 [0.055, 0.095] 0.471 [0.451, 0.491]",  # 0.008 / 0.107 and 0.08 / 0.17
+        "Share with the finding PPV effusion 1 % 0.075 [0.055, 0.095] 10 % 0.471 [0.451, 0.491]",  # 0.008 / 0.107 and 0.08 / 0.17
         "effusion \u22120.234 [\u22120.254, \u22120.214] +0.612",
         "effusion: Brier score 0.200 [0.180, 0.220] 0.150 [0.130, 0.170] \u22120.050 \u25bc",
         "effusion: Log loss 0.500 [0.480, 0.520] 0.490 [0.470, 0.510] \u22120.010 \u25cb",
@@ -78,14 +78,14 @@ def test_proportions_have_their_counts_and_calibration_its_intervals(tmp_path: P
     rows.append({**row("operating", "ece_change", -0.01, **{"class": "effusion"}), "low": None, "high": None})
     text = page(tmp_path, rows).text.replace("\u2212", "-")
     for words in (
-        "True positive False positive False negative True negative Sensitivity Specificity PPV NPV",
-        "effusion positive from 0.300 8 5 2 45 0.800 [0.780, 0.820] 8 of 10 0.900 [0.880, 0.920] 45 of 50 0.615 [0.595, 0.635] "
-        "8 of 13 0.957 [0.937, 0.977] 45 of 47",
+        "True positive False positive False negative True negative Together effusion positive from 0.300 8 5 2 45 60",
+        "Sensitivity Specificity PPV NPV effusion positive from 0.300 0.800 [0.780, 0.820] 8 of 10 0.900 [0.880, 0.920] 45 of 50 "
+        "0.615 [0.595, 0.635] 8 of 13 0.957 [0.937, 0.977] 45 of 47",
         "Calibration in numbers, with 95 % intervals",
         "effusion +0.100 [+0.080, +0.120] +0.612 [+0.592, +0.632]",
-        "effusion: Calibration error (ECE) 0.060 0.050 -0.010",
+        "effusion: Calibration error of this class 0.060 0.050 -0.010",
     ):
         assert words in text, (words, text)
     assert "Without intervals" not in text and "-0.010 ○" not in text
-    shown = pd.read_csv(tmp_path / "run" / "tables" / "decisions.csv")
+    shown = pd.read_csv(tmp_path / "run" / "tables" / "decisions_in_numbers.csv")
     assert shown[["tp", "fp", "fn", "tn"]].iloc[0].tolist() == [8, 5, 2, 45]

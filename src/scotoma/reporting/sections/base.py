@@ -55,7 +55,9 @@ def tabulate_models(rows: pd.DataFrame, titles: Mapping[str, str], sheet: str, s
     return {"heads": [title_of(m, titles) for m in columns], "lines": lines, "sheet": sheets.add(sheet, rows)}
 
 
-def tabulate_shares(rows: pd.DataFrame, columns: Collection[float], group: str, sheet: str, better: int = 0) -> Table:
+def tabulate_shares(
+    rows: pd.DataFrame, columns: Collection[float], group: str, sheet: str, better: int = 0, unit: str = "labels"
+) -> Table:
     """One line per label, one column per share of the labels.
 
     Args:
@@ -64,6 +66,7 @@ def tabulate_shares(rows: pd.DataFrame, columns: Collection[float], group: str, 
         group: heading of all lines.
         sheet: the file that has the rows.
         better: of differences the side of zero, 1 or -1, on which pretraining helped; 0 for values.
+        unit: what the labels are called.
     """
     lines = []
     for label in dict.fromkeys(rows["label"]):
@@ -75,5 +78,5 @@ def tabulate_shares(rows: pd.DataFrame, columns: Collection[float], group: str, 
             else:
                 cells.append(cell(found))
         lines.append(line(label, cells, group))
-    heads = [" ".join(filter(None, head(f, rows))) for f in columns]
+    heads = ["\n".join(filter(None, head(f, rows))).replace("labels", unit) for f in columns]
     return {"heads": heads, "lines": lines, "sheet": sheet} if lines else {}

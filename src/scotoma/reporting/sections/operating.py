@@ -23,14 +23,15 @@ HEADING = "Operating points"
 ORDER = 3
 KEYS = ("threshold", "prevalence", "recalibrated", "confidence", "count", "unit", "aggregation", *COUNTS, "decision", "test")
 DRAWN = ("reliability", "net_benefit", "net_benefit_all")
-DECIDED = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
-WORDS = METRICS | {"f1": "F1", "ppv": "PPV", "npv": "NPV", "log_loss": "Log loss"}
+DECIDED = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "f1")
+WORDS = METRICS | {"f1": "F1", "ppv": "PPV", "npv": "NPV", "log_loss": "Log loss", "ece": "Calibration error of this class"}
 CALIBRATED = {
     "calibration_in_the_large": "On average (0 is right)",
     "calibration_slope": "Slope (1 is right)",
     "calibration_intercept": "Intercept (0 is right)",
 }
 ERRORS = ("brier", "ece", "log_loss")
+PREDICTED = ("ppv", "npv")
 HOW = {"mean": "the mean of its images", "max": "its highest image", "noisy_or": "any image positive (noisy or)"}
 SUPPOSED, MANY = 0.1, 1000  # prevalence and number of those of whom the page tells a story
 PANELS = 9  # a figure
@@ -45,6 +46,7 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
     panels = [list(_panels(found)) for found in (points, curve)]
     return {
         "decided": _tabulate_decisions(rows[rows["prevalence"].isna() & rows["metric"].isin(DECIDED)], sheets),
+        "counts": _tabulate_counts(rows[rows["prevalence"].isna() & rows["tp"].notna()], sheets),
         "stories": list(_stories(rows)),
         "counted": bool(rows["tp"].notna().any()),
         "predictive": _predictive(rows[rows["prevalence"].notna()], sheets),
@@ -70,15 +72,26 @@ def _panels(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _tabulate_decisions(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """One line per finding: what its threshold decides, each proportion with the counts that it is made of."""
-    lines, counted = [], rows[rows["tp"].notna()]
-    for label, name, part in _group_by_name(rows):
-        cells = [_rate(part[part["metric"] == m], m) for m in DECIDED]
-        numbers = part[part["tp"].notna()]
-        if len(counted):
-            cells = [square(count(numbers[c].iloc[0], None)) if len(numbers) else None for c in COUNTS] + cells
-        lines.append(line(name, cells, label, f"positive from {decimals(part['threshold'].iloc[0])}"))
-    heads = [*([words.capitalize() for words in COUNTS.values()] if len(counted) else []), *(WORDS[m] for m in DECIDED)]
-    return {"heads": heads, "lines": lines, "sheet": sheets.add("decisions", rows)} if lines else {}
+    shown = [m for m in DECIDED if m in set(rows["metric"])]
+    lines = [
+        line(name, [_rate(part[part["metric"] == m], m) for m in shown], label, _from(part))
+        for label, name, part in _group_by_name(rows)
+    ]
+    return {"heads": [WORDS[m] for m in shown], "lines": lines, "sheet": sheets.add("decisions", rows)} if lines else {}
+
+
+def _tabulate_counts(rows: pd.DataFrame, sheets: Sheets) -> Table:
+    """One line per finding: how many images with and without it were called positive and negative, and how many there are."""
+    lines = []
+    for label, name, part in _group_by_name(rows.drop_duplicates(["label", "target", "class"])):
+        numbers = part[list(COUNTS)].iloc[0]
+        lines.append(line(name, [square(count(n, None)) for n in (*numbers, numbers.sum())], label, _from(part)))
+    heads = [*(words.capitalize() for words in COUNTS.values()), "Together"]
+    return {"heads": heads, "lines": lines, "sheet": sheets.add("decisions in numbers", rows)} if lines else {}
+
+
+def _from(rows: pd.DataFrame) -> str:
+    return f"positive from {decimals(rows['threshold'].iloc[0])}"
 
 
 def _rate(rows: pd.DataFrame, metric: str) -> Table | None:
@@ -106,15 +119,18 @@ def _stories(rows: pd.DataFrame) -> Iterator[Table]:
 
 
 def _predictive(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """PPV and NPV of each finding, one column per prevalence."""
-    shares = sorted(set(rows["prevalence"]))
+    """PPV and NPV of each finding, one line per prevalence."""
+    shown = [m for m in PREDICTED if m in set(rows["metric"])]
     lines = [
-        line(f"{name}: {WORDS[str(m)]}", [cell(part[part["prevalence"] == s]) for s in shares], label)
+        line(
+            f"{100 * share:g}\u00a0%",
+            [cell(part[part["metric"] == m]) for m in shown],
+            f"{name}, {label}" if label else name,
+        )
         for label, name, found in _group_by_name(rows)
-        for m, part in found.groupby("metric", sort=False)
+        for share, part in found.groupby("prevalence")
     ]
-    heads = [f"{100 * s:g}\u00a0%" for s in shares]
-    return {"heads": heads, "lines": lines, "sheet": sheets.add("predictive values", rows)} if lines else {}
+    return {"heads": [WORDS[m] for m in shown], "lines": lines, "sheet": sheets.add("predictive values", rows)} if lines else {}
 
 
 def _tabulate_calibration(rows: pd.DataFrame, sheets: Sheets) -> Table:
