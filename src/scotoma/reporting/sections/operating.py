@@ -122,13 +122,10 @@ def _predictive(rows: pd.DataFrame, sheets: Sheets) -> Table:
     """PPV and NPV of each finding, one line per prevalence."""
     shown = [m for m in PREDICTED if m in set(rows["metric"])]
     lines = [
-        line(
-            f"{100 * share:g}\u00a0%",
-            [cell(part[part["metric"] == m]) for m in shown],
-            f"{name}, {label}" if label else name,
-        )
+        line(f"{100 * s:g}\u00a0%", [cell(found[(found["metric"] == m) & (found["prevalence"] == s)]) for m in shown], group)
         for label, name, found in _group_by_name(rows)
-        for share, part in found.groupby("prevalence")
+        for group in [f"{name}, {label}" if label else name]
+        for s in sorted(set(found["prevalence"]))
     ]
     return {"heads": [WORDS[m] for m in shown], "lines": lines, "sheet": sheets.add("predictive values", rows)} if lines else {}
 
