@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,9 @@ def read_new(name: str) -> list[dict[str, Any]]:
 
 
 def write(name: str, rows: Iterable[dict[str, Any]]) -> None:
-    """Keep the rows of a study, measured with today's version."""
-    (RESULTS / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    """Keep the rows of a study, measured with today's version; values that are not finite become null, as in a run folder."""
+    plain = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
+    (RESULTS / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in plain))
     older = _older()
     if older["files"].pop(name, None):
         (RESULTS / OLDER).write_text(json.dumps(older, indent=1) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,13 @@ def test_every_method_stands_beside_its_own_control(tables: ModuleType, tmp_path
     rows: list[dict[str, Any]] = []
     for method, of_control in (("simclr", 0.6), ("vicreg", 0.6), ("byol", 0.5)):
         control = {"method": "random", "control_of": method, "value": of_control, "low": 0.4, "high": 0.7}
-        difference = {"metric": "auroc_difference", "value": 0.7 - of_control, "low": None, "high": None, "reference": "random"}
+        difference = {
+            "metric": "auroc_difference",
+            "value": 0.7 - of_control,
+            "low": math.nan,
+            "high": math.nan,
+            "reference": "random",
+        }
         rows += [common | control, common | {"method": method, "value": 0.7, "low": 0.6, "high": 0.8}]
         rows += [common | {"method": method} | difference]
     sys.modules["cells"].write("methods", rows)
