@@ -23,6 +23,7 @@ from scotoma.errors import UsageError
 from scotoma.metrics import learning_curves
 from scotoma.models import encoders
 from scotoma.run_folder import read_rows, status
+from scotoma.studies import runner
 
 SMALL = {
     "target": ["cardiomegaly"],
@@ -337,6 +338,22 @@ def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=match):
             study("phantom:20", out=tmp_path / "x", **({**SMALL, "methods": ["simclr"]} | change))
     assert not (tmp_path / "x").exists()
+
+
+def test_weights_that_cannot_be_taken_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise AssertionError("a pretraining began")
+
+    monkeypatch.setattr(runner, "train", train)
+    weights = timm.create_model("resnet10t", num_classes=0).state_dict()
+    damaged = {k: torch.full_like(v, torch.nan) if k == "layer1.0.conv1.weight" else v for k, v in weights.items()}
+    save_file(damaged, tmp_path / "damaged.safetensors")
+    controls = ["random", str(tmp_path / "damaged.safetensors")]
+    with pytest.raises(UsageError, match=r"layer1.0.conv1.weight is not finite"):
+        study("phantom:60", methods=["simclr"], out=tmp_path / "x", encoder="resnet10t", controls=controls, **SMALL)
+    assert not list((tmp_path / "x" / "pretrain").glob("*/*"))
 
 
 def test_a_few_real_labels_go_further_after_pretraining(data_root: Path, tmp_path: Path) -> None:

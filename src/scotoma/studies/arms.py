@@ -120,6 +120,11 @@ def folder_of_control(run: Run, name: str, draw: int) -> Path:
     return run.path / "pretrain" / f"{RANDOM}-{slug(name)}-s{draw}"
 
 
+def folder_of_weights(run: Run, name: str, encoder: str) -> Path:
+    """The folder of weights that were given as a control."""
+    return run.path / "pretrain" / f"{slug(name)}-{encoder}"
+
+
 def folder_of(run: Run, target: Target, arm: Arm, drawn: Draw) -> Path:
     """The folder of an arm's network for a draw: untrained, given weights, or of the method's pretraining that the draw takes.
 
@@ -127,10 +132,10 @@ def folder_of(run: Run, target: Target, arm: Arm, drawn: Draw) -> Path:
     """
     if arm.method == RANDOM:
         return folder_of_control(run, arm.control_of[0], drawn.seed)
-    name, number = slug(arm.method), number_of(run.config, drawn)
     if arm.method in weights_of(run.config):
-        name += f"-{arm.encoder}"
-    elif reads_labels(arm.method, target):
+        return folder_of_weights(run, arm.method, arm.encoder)
+    name, number = slug(arm.method), number_of(run.config, drawn)
+    if reads_labels(arm.method, target):
         name += f"-f{drawn.fraction:g}-s{number if drawn.fraction >= 1 else drawn.seed}"
     elif number:
         name += f"-p{number}"

@@ -30,6 +30,7 @@ from scotoma.studies.arms import (
     Arm,
     arms_of,
     folder_of,
+    folder_of_weights,
     number_of,
     pretraining_of,
     reads_labels,
@@ -56,6 +57,8 @@ def carry_out(run: Run, data_module: DataModule, task: Task, lists: Mapping[floa
         raise UsageError("--resume: an earlier version started this study, with other controls: use --overwrite to start anew")
     # a wrong one is refused before the first is trained
     networks = {method: assemble(pretraining_of(config, method), data_module).info.name for method in config["methods"]}
+    for name in weights_of(config):
+        _save_weights(run, data_module, name)
     warn_few_units(data_module)
     (run.path / "predictions").mkdir(exist_ok=True)
     shares = sorted({*config["fractions"], *lists})
@@ -123,15 +126,23 @@ def _network(run: Run, data_module: DataModule, task: Task, arm: Arm, drawn: Dra
     elif given is None and reads_labels(arm.method, task.target):
         labelled = replace(data_module, target=task.target.only(drawn.train))
         _pretrain(run, labelled, arm.method, folder, number_of(run.config, drawn), quiet)
-    elif given is not None and not (folder / encoder_header.FILE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        info = describe({"size": run.config["size"], "seed": run.config["seed"]}, data_module, arm.encoder)
-        torch.manual_seed(run.config["seed"])
-        network = encoders.build(info)
-        pretrained_weights.start(network, info, given)
-        header = replace(info, method={"name": arm.method}, trained_on=provenance.record(given).header())
-        encoders.save(folder / encoder_header.FILE, network, header)
     return folder
+
+
+def _save_weights(run: Run, data_module: DataModule, name: str) -> None:
+    """Write the encoder of weights that were given as a control, unless it is there."""
+    source = weights_of(run.config)[name]
+    encoder = pretrained_weights.network(source) or str(run.config["encoder"])
+    folder = folder_of_weights(run, name, encoder)
+    if (folder / encoder_header.FILE).exists():
+        return
+    info = describe({"size": run.config["size"], "seed": run.config["seed"]}, data_module, encoder)
+    torch.manual_seed(run.config["seed"])
+    network = encoders.build(info)
+    pretrained_weights.start(network, info, source)
+    header = replace(info, method={"name": name}, trained_on=provenance.record(source).header())
+    folder.mkdir(parents=True, exist_ok=True)
+    encoders.save(folder / encoder_header.FILE, network, header)
 
 
 def _measure(
