@@ -242,6 +242,8 @@ def test_an_error_that_is_the_same_in_all_patients_has_no_interval() -> None:
     assert rows["brier"]["value"] == 0 and np.isnan([rows["brier"]["low"], rows["brier"]["high"]]).all()
     assert 0.8 < rows["accuracy"]["low"] < rows["accuracy"]["high"] == 1  # a fraction has a width without any spread
     assert intervals.of_images("dice", np.ones(40), groups)["low"] < 0.95
+    drop = intervals.estimate(np.zeros(41), "difference", Support.of(groups))  # of an AUROC of 1 that a corruption leaves at 1
+    assert drop["value"] == 0 and np.isnan([drop["low"], drop["high"]]).all()
 
 
 def test_a_brier_score_reaches_to_its_highest_value_at_most() -> None:

@@ -131,7 +131,7 @@ def _ends(name: str, value: float, spread: Spread, support: Support) -> dict[str
     variance, third, freedom, centre = spread
     low = high = np.nan
     is_fraction = name in PROPORTIONS or name in FRACTIONS or name == "mcc"  # whose intervals have a width without any spread
-    has_spread = variance > (NO_SPREAD * value) ** 2 or is_fraction or (name == "difference" and value == 0)
+    has_spread = variance > (NO_SPREAD * value) ** 2 or is_fraction
     if not np.isnan(value) and not np.isnan(variance) and has_spread:
         reach = float(student.ppf((1 + LEVEL) / 2, freedom))
         step = reach * np.sqrt(variance)
@@ -343,8 +343,9 @@ def paired_difference(
     support = _support(name, y, [predictions_a, predictions_b], groups, 0.5)
     found = over_draws(scores, "difference", support) | {"n": len(np.asarray(y))}
     alike = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(predictions_a, predictions_b, strict=True))
-    no_spread = found["low"] == found["high"] and not alike
-    if np.isnan(found["low"]) or draws < LEAST_DRAWS or no_spread:
+    if alike and found["value"] == 0 and draws >= LEAST_DRAWS and len(weights) > 1:
+        return found | {"low": 0.0, "high": 0.0, "p_value": 1.0}
+    if np.isnan(found["low"]) or draws < LEAST_DRAWS:
         return found | {"low": np.nan, "high": np.nan, "p_value": np.nan}
     return found | {"p_value": _p_value(found, scores, support)}
 
@@ -352,8 +353,6 @@ def paired_difference(
 def _p_value(found: dict[str, Any], scores: FloatArray, support: Support) -> float:
     """The level at which the interval of a difference touches 0."""
     spread = _add(_jackknife(scores.mean(1), "difference", support), scores[0])
-    if spread.variance == 0:  # of a difference of 0
-        return 1.0
     return float(2 * student.sf(abs(found["value"]) / np.sqrt(spread.variance), spread.freedom))
 
 

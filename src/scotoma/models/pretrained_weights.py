@@ -41,7 +41,7 @@ def network_of(source: str, name: str | None = None) -> str:
     preflight.require(source)
     found = name or network(source)
     if found is None:
-        raise UsageError(f"{source}: it does not state of which network its weights are: name that network, too")
+        raise UsageError(f"{source}: it does not state of which network its weights are: name that with --encoder")
     if not Path(source).exists() and not timm.is_model(network(source) or ""):
         raise UsageError(f"{source}: neither a run, nor a file, nor one of timm's pretrained networks")
     return found
