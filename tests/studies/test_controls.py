@@ -105,7 +105,8 @@ def test_a_study_of_a_method_that_learns_nothing_finds_no_difference(
     run = study("phantom:120", ["cardiomegaly"], [method], tmp_path / "run", encoder=encoder, controls=["random"], **given)
     (found,) = (row for row in read_rows(run) if row["metric"] == "auroc_difference")
     assert (found["reference"], found["pretrainings"]) == ("random", 3)
-    assert abs(found["value"]) < most and found["p_holm"] > 0.05
+    assert abs(found["value"]) < most
+    assert found["p_holm"] is None or found["p_holm"] > 0.05  # None: of different models, but no patient moves the difference
     assert sorted(p.name for p in (run / "pretrain").glob(f"{method}*")) == [method, f"{method}-p1", f"{method}-p2"]
     assert [encoders.load(run / "pretrain" / f"{method}{k}")[1].seed for k in ("", "-p1", "-p2")] == [0, 1, 2]
 
