@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(arguments[0], arguments[1:])
     except (ScotomaError, OSError) as error:  # of the latter: a full disk, a file that may not be read
+        _print_partial(error)
         if launcher.is_first() or not isinstance(error, UsageError):  # all processes would say the same
             print(f"scotoma: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code if isinstance(error, ScotomaError) else 1
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
+        _print_partial(error)
         print(f"scotoma: {_fault(error)}", file=sys.stderr)
         return 1
     finally:
@@ -334,6 +336,12 @@ def _plainly(message: str, hints: dict[str, Any]) -> str:
         return message.rstrip(".")
     value = message.rpartition("value:")[2].strip() or "''"
     return f"--{flag_name(found[1])} {value}: must be {wanted(hints[found[1]])}"
+
+
+def _print_partial(error: Exception) -> None:
+    """The short table of the rows that were written before, or beside, what failed."""
+    if (rows := getattr(error, "rows", None)) is not None:
+        print(rows.summary)
 
 
 def _print_result(result: Any, quiet: bool) -> None:

@@ -18,7 +18,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from scotoma import files
-from scotoma.cli import main
+from scotoma.cli import TRACEBACK, main
 from scotoma.commands.evaluate import evaluate
 from scotoma.commands.finetune import finetune
 from scotoma.commands.pretrain import pretrain
@@ -267,3 +267,23 @@ def test_subgroups_of_data_without_any_are_refused_and_the_others_kept(
             measured(encoder, names, out=tmp_path / "out")
         assert (tmp_path / "out").exists() == there
     assert said(tmp_path / "out") == {"data", "majority"}
+
+
+def test_the_short_table_is_printed_beside_what_failed(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> list[dict[str, Any]]:
+        raise ValueError("a cell of patient 7")
+
+    monkeypatch.setattr(knn, "evaluate", fail)
+    monkeypatch.delenv(TRACEBACK, raising=False)
+    given = ["evaluate", str(encoder), "phantom:150", "--target", "cardiomegaly", "--quiet", "--out", str(tmp_path / "out")]
+    assert main([*given, "--with", "majority,knn"]) == 1
+    told = capsys.readouterr()
+    first, *lines, _, _ = told.out.splitlines()
+    whole = [r for r in read_rows(tmp_path / "out") if r.get("seed") is None and not r.get("class")]
+    (auroc,) = (r for r in whole if r["metric"] == "auroc")
+    assert first.split() == ["evaluator", "metric", "value", "95", "%", "interval", "n"]
+    assert any(line.split()[:2] == ["majority", "auroc"] and f" {auroc['value']:.3f} " in line for line in lines)
+    assert "--with knn failed; the rows of majority are in" in told.err and "patient 7" not in told.out + told.err
+    assert main([*given[:-1], str(tmp_path / "none"), "--with", "knn"]) == 1 and capsys.readouterr().out == ""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.report_runs import Page
 from safetensors.torch import load_file
 
 from scotoma import plugins
@@ -22,6 +23,7 @@ from scotoma.data.encoder_header import EncoderInfo
 from scotoma.errors import UsageError
 from scotoma.methods.simsiam import SimSiam
 from scotoma.models import encoders
+from scotoma.reporting.build import build
 from scotoma.run_folder import Run, read_config, read_rows
 from scotoma.training import pretraining, trainer
 
@@ -52,10 +54,15 @@ def test_pretrain_leaves_what_a_run_is_and_its_configuration_repeats_it(grey_fol
     written = ("config.yaml", "rows.jsonl", "metrics.csv", encoder_header.FILE, "used.parquet", "figures/views.png", "status.json")
     for name in written:
         assert (run / name).is_file(), name
-    rows = {row["metric"]: row for row in read_rows(run)}
+    rows = {row["metric"]: row for row in read_rows(run) if row["evaluator"] == "pretrain"}
+    about = [row for row in read_rows(run) if row["evaluator"] != "pretrain"]  # of what it trained on
+    assert {row["evaluator"] for row in about} == {"data", "cohort"}
+    assert {row["value"] for row in about if row["metric"] == "images" and row["split"] == "train"} == {rows["images"]["value"]}
+    page = Page(build([run], tmp_path / "page.html").read_text()).text
+    assert f"Images {rows['images']['value']:.0f}" in page and "What each pretraining run took and gave" in page
     assert {"images_seen", "steps", "seconds", "images_per_second", "peak_memory_bytes", "loss", "feature_spread"} <= rows.keys()
     assert rows["images_seen"]["value"] == 96 and rows["steps"]["value"] == 12
-    assert all(r["evaluator"] == "pretrain" and r["method"] == "simclr" and r["encoder"] == "resnet10t" for r in rows.values())
+    assert all(r["method"] == "simclr" and r["encoder"] == "resnet10t" for r in rows.values())
     lines = metrics(run)
     assert list(lines[0]) == ["step", "loss", "lr", "images_per_second", "feature_spread", "effective_rank"]
     assert [int(line["step"]) for line in lines] == list(range(1, 13))

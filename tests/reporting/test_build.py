@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from helpers.report_runs import BASE, Page, auroc, loss_curve, make_study, study_rows, write
 
@@ -295,3 +296,31 @@ def test_other_settings_are_warned_of_and_a_study_design_is_not(other: str, warn
     text = Page(build([write(tmp_path / "run", rows)]).read_text()).text
     assert ("Numbers that may not be compared" in text) == warned
     assert ("a zero head with random ones" in text) == ("zero" in other)
+
+
+def test_every_pretraining_of_a_study_has_its_costs_and_its_curve(tmp_path: Path) -> None:
+    """Of a method that was pretrained twice, and of one that was pretrained anew for each draw of labels."""
+
+    def cost(method: str, loss: float, **where: object) -> dict[str, object]:
+        common = {"evaluator": "pretrain", "method": method, "encoder": "resnet18", "split": "train"}
+        return {**common, "metric": "loss", "value": loss, **where}
+
+    of_draws = [(0.1, 0, 0.31), (0.1, 1, 0.32), (1.0, 0, 0.33), (1.0, 1, 0.34), (0.5, 1, 0.35)]
+    rows = [cost("simclr", 4.5, pretraining=1), cost("simclr", 4.6, pretraining=2)]
+    rows += [cost("supervised", loss, fraction=f, seed=s) for f, s, loss in of_draws]
+    write(tmp_path / "run", rows, {"methods": ["simclr", "supervised"]})
+    shown = [("views", "pretraining")]
+    for name, own in (("simclr", rows[0]), ("simclr-p1", rows[1])):
+        bare = {k: v for k, v in own.items() if k != "pretraining"}
+        config = {"command": "pretrain", "method": "simclr", "variant": "simclr", "encoder": "resnet18"}
+        write(tmp_path / "run" / "pretrain" / name, [bare], config, shown, "step,loss\n1,5\n2,4.5\n")
+    found = Page(page_of(tmp_path / "run"))
+    for words in (
+        "SimCLR, pretraining 1 SimCLR, pretraining 2 Supervised, 10 % of labels, draw 1 Last loss 4.5 4.6 0.31",
+        "Supervised, 10 % of labels, draw 2 Supervised, 100 % of labels, draw 1",
+        "Last loss 0.32 0.33 0.34 0.35",
+    ):
+        assert words in found.text.replace("\u00a0", " "), (words, found.text)
+    table = pd.read_csv(tmp_path / "run" / "tables" / "pretraining_costs.csv")
+    assert table["value"].tolist() == [4.5, 4.6, 0.31, 0.32, 0.33, 0.34, 0.35]
+    assert sum(a.startswith("data:image/png") for a in found.addresses) == 1, "the views of one method are shown once"

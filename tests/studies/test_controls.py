@@ -107,6 +107,10 @@ def test_a_study_of_a_method_that_learns_nothing_finds_no_difference(
     assert (found["reference"], found["pretrainings"]) == ("random", 3)
     assert abs(found["value"]) < most
     assert found["p_holm"] is None or found["p_holm"] > 0.05  # None: of different models, but no patient moves the difference
+    costs = [row for row in read_rows(run) if row["evaluator"] == "pretrain"]
+    lasts = {row["pretraining"]: row["value"] for row in costs if row["metric"] == "loss"}
+    inner = [read_rows(run / "pretrain" / f"{method}{k}") for k in ("", "-p1", "-p2")]
+    assert lasts == {i: next(row["value"] for row in rows if row["metric"] == "loss") for i, rows in enumerate(inner, 1)}
     assert sorted(p.name for p in (run / "pretrain").glob(f"{method}*")) == [method, f"{method}-p1", f"{method}-p2"]
     assert [encoders.load(run / "pretrain" / f"{method}{k}")[1].seed for k in ("", "-p1", "-p2")] == [0, 1, 2]
 

@@ -151,17 +151,21 @@ def evaluate(
             opened.finish()
     finally:
         opened.give_up()
+    result = Rows(found)
+    index = image_index.path_of(store.cache_folder(), data_module.store.path)
+    result.note = f"rows: {len(found)} in {opened.path / 'rows.jsonl'}, predictions beside them\n"
+    result.note += f"index: {index} (which file each row id is; on this machine alone)\n" if index.exists() else ""
+    result.note += f"next: scotoma report {opened.path}"
     if failed:
+        for error in failed.values() if found else ():
+            error.__dict__["rows"] = result  # the command prints what there is
         there = list(dict.fromkeys(row["evaluator"] for row in found if row["evaluator"] not in ("data", "cohort")))
         kept = f"the rows of {', '.join(there)} are in {opened.path}" if found else ""
         faults = {name: error for name, error in failed.items() if not isinstance(error, UsageError)}
         if faults:
             notice(data_module.dataset.name, f"--with {', '.join(faults)} failed{kept and '; ' + kept}")
             raise next(iter(faults.values()))
-        raise UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
-    result = Rows(found)
-    index = image_index.path_of(store.cache_folder(), data_module.store.path)
-    result.note = f"rows: {len(found)} in {opened.path / 'rows.jsonl'}, predictions beside them\n"
-    result.note += f"index: {index} (which file each row id is; on this machine alone)\n" if index.exists() else ""
-    result.note += f"next: scotoma report {opened.path}"
+        refusal = UsageError("; ".join(dict.fromkeys(map(str, failed.values()))) + (kept and f" ({kept})"))
+        refusal.__dict__["rows"] = result if found else None
+        raise refusal
     return result

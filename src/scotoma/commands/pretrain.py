@@ -153,6 +153,7 @@ def pretrain(
         masks = chosen.requirements(settings).masks
         return RunResult(resuming.confirm_finished(Path(out), data_module, masks, [init] if init else []))
     stage("building the network", quiet)
+    from scotoma.quality.cohort import describe_sets
     from scotoma.training import ending
     from scotoma.training.pretraining import (
         assemble,
@@ -164,6 +165,8 @@ def pretrain(
     run = open_run(Path(out), arguments, overwrite, resume)
     try:
         rows = train(run, data_module, parts, quiet)
+        if launcher.is_first():
+            run.add_rows(describe_sets(data_module))
         run.finish(keep_checkpoints)
     finally:
         run.close()

@@ -70,7 +70,12 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
     auroc, targets = whole[whole["metric"] == "auroc"], list(dict.fromkeys(found["target"]))
     views = [target_view(found[found["target"] == t], t, len(targets) > 1, sheets) for t in targets]
     headline = views[0]["fraction"] if views else math.nan
-    images = [p for folder in folders for p in images_of(folder)]
+    figures_of: dict[tuple[str, ...], Any] = {}
+    for f in folders:
+        for p in images_of(f):  # of several pretrainings by one method within a study those of the first
+            once = f.top if f.path.name != f.top and f.config.get("command") == "pretrain" else str(f.path)
+            figures_of.setdefault((once, p["title"], p["caption"]) if once == f.top else (once, str(len(figures_of))), p)
+    images = list(figures_of.values())
     counts = {f.top: withdrawn(*(g.path for g in folders if g.top == f.top)) for f in runs}
     gone = [f"{top} {withdrawal_sentence(n)}" for top, n in counts.items() if n]
     results_of = ~rows["evaluator"].isin(["data", "pretrain", "cohort"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ TEXT = (
 NUMBERS = (
     "value", "low", "high", "n", "fraction", "seed", "labels", "draws", "p_value", "p_holm", "fpr", "severity", "patients", "small",
     "threshold", "prevalence", "confidence", "count", "recalibrated", "wanted", "width", "never", "points",
-    "few", "tp", "fp", "fn", "tn", "pretrainings", "lower_quartile", "upper_quartile",
+    "pretraining", "few", "tp", "fp", "fn", "tn", "pretrainings", "lower_quartile", "upper_quartile",
 )  # fmt: skip
 
 DRAWS = 3  # differences over fewer have no interval, in whatever version of the rows
@@ -83,13 +83,21 @@ def read(runs: Sequence[Path]) -> list[Folder]:
     return list(found.values())
 
 
-def frame(folders: Iterable[Folder]) -> pd.DataFrame:
+def _own_rows(folder: Folder, folders: Collection[Folder]) -> list[dict[str, Any]]:
+    """The rows of a run; of a pretraining within a study without the costs that the study states itself, of each pretraining."""
+    tops = [f for f in folders if f.top == folder.top and f is not folder and f.config.get("command") == "study"]
+    stated = {row.get("method") for top in tops for row in top.rows if row.get("evaluator") == "pretrain"}
+    of_study = (folder.config.get("variant") or folder.config.get("method")) in stated
+    return [row for row in folder.rows if not (of_study and row.get("evaluator") == "pretrain")]
+
+
+def frame(folders: Collection[Folder]) -> pd.DataFrame:
     """All rows as a table, text as text and numbers as numbers; repeated rows once.
 
     What each run's intervals are over stands in ``whose``, and in ``alone`` whether each tested patient has one image.
     A key that nobody knows is a column as well: of numbers where all its values are numbers, else of text.
     """
-    all_rows = [{**row, "run": f.top} for f in folders for row in f.rows]
+    all_rows = [{**row, "run": f.top} for f in folders for row in _own_rows(f, folders)]
     others = dict.fromkeys(str(k) for row in all_rows for k in row if k not in ("run", "label", "kind", *TEXT, *NUMBERS))
     rows = pd.DataFrame(all_rows, columns=["run", *TEXT, *NUMBERS, *others])
     for name in rows.columns[1:]:

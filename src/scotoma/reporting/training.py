@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +14,16 @@ from scotoma.reporting.cells import Table, missing
 from scotoma.reporting.csv_tables import Sheets
 from scotoma.reporting.naming import COSTS, METRICS, label_of, method_of, title_of
 from scotoma.reporting.reading import Folder
+from scotoma.reporting.results import split_evenly
 from scotoma.reporting.sections.base import tabulate_models
+
+MOST = 5  # pretrainings beside each other
+WHICH: dict[str, Callable[[Any], str]] = {  # of several pretrainings by one method, by the keys of their rows
+    "run": str,
+    "fraction": lambda share: f"{100 * share:g}\u00a0% of labels",
+    "seed": lambda seed: f"draw {seed + 1:g}",
+    "pretraining": lambda number: f"pretraining {number:g}",
+}
 
 
 def curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.DataFrame]]:
@@ -26,6 +37,8 @@ def curves(folders: Iterable[Folder], several: bool) -> list[tuple[str, pd.DataF
             table = table.apply(pd.to_numeric, errors="coerce")
             name = method_of(folder.config) or ("Fine-tuning" if folder.config.get("command") == "finetune" else folder.path.name)
             label = label_of(name, folder.config.get("encoder"), several)
+            number = re.search(r"-p(\d+)$", folder.path.name) if method_of(folder.config) else None  # as studies name theirs
+            label += f", pretraining {int(number[1]) + 1}" if number else ""
             taken = [name for name, _ in found]
             found.append((label if label not in taken else f"{label}, {folder.path.name} ({len(found) + 1})", table))
     return [(label, table) for label, table in found if table["loss"].notna().any()]
@@ -35,9 +48,9 @@ def costs(rows: pd.DataFrame, several: bool, sheets: Sheets) -> Table:
     """What each pretraining run took and gave."""
     lines: dict[str, dict[str, float]] = {}
     labels = []
-    extra = [c for c in ("run", "fraction", "seed") if rows[c].nunique() > 1]
+    extra = {c: words for c, words in WHICH.items() if rows[c].nunique() > 1}
     for _, row in rows.iterrows():
-        words = [f"{c} {row[c]:g}" if c != "run" else row[c] for c in extra if not missing(row[c])]
+        words = [word(row[c]) for c, word in extra.items() if not missing(row[c])]
         label = ", ".join([label_of(row["method"], row["encoder"], several), *words])
         lines.setdefault(label, {})[row["metric"]] = row["value"]
         labels.append(label)
@@ -49,11 +62,11 @@ def costs(rows: pd.DataFrame, several: bool, sheets: Sheets) -> Table:
     }
     if not columns:
         return {}
-    return {
-        "sheet": sheets.add("pretraining costs", rows.assign(label=labels)[rows["metric"].isin(columns)]),
-        "heads": list(cells),
-        "lines": [(ways[c][0], [cell[i] for cell in cells.values()]) for i, c in enumerate(columns)],
-    }
+    parts = [
+        {"heads": part, "lines": [(ways[c][0], [cells[label][i] for label in part]) for i, c in enumerate(columns)]}
+        for part in split_evenly(list(cells), MOST)
+    ]
+    return {"sheet": sheets.add("pretraining costs", rows.assign(label=labels)[rows["metric"].isin(columns)]), "parts": parts}
 
 
 def validation_tables(rows: pd.DataFrame, sheets: Sheets, name: str = "validation") -> list[Table]:

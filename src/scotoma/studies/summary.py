@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,17 @@ from scotoma.models import encoders
 from scotoma.models.features import extract
 from scotoma.quality import cohort
 from scotoma.run_folder import Row, Run, read_rows
-from scotoma.studies.arms import RANDOM, Arm, folder_of, folder_of_control, slug, tuning_of, weights_of
+from scotoma.studies.arms import (
+    RANDOM,
+    Arm,
+    folder_of,
+    folder_of_control,
+    number_of,
+    reads_labels,
+    slug,
+    tuning_of,
+    weights_of,
+)
 from scotoma.tasks.base import Task
 from scotoma.visualization import embedding_map
 
@@ -38,7 +49,7 @@ def rows_of(
     test = task.examples("test")
     rows: list[Row] = [*data_rows(data_module), *cohort.compare_sets(data_module)]
     for method in networks:
-        rows += [{**row, "method": method} for row in read_rows(run.path / "pretrain" / slug(method))]
+        rows += _list_costs(run, task, method, draws)
     about: Row = {"target": ",".join(task.target.columns), "split": "test"}
     guess = {**about, "evaluator": "extrapolation", "protocol": learning_curves.PROTOCOL}
     rows += [{**guess, **row} for row in task.sample_size(test)]
@@ -74,6 +85,20 @@ def rows_of(
             of_curve = {**common, **guess, "use": arm.evaluator}
             rows += [{**of_curve, **row} for row in task.extrapolate(list(curve), list(curve.values()), test)]
     return rows + _correct(differences, networks)
+
+
+def _list_costs(run: Run, task: Task, method: str, draws: list[Draw]) -> Iterator[Row]:
+    """What each pretraining of a method took and gave; of several with ``pretraining``, its number, or the draw that it saw."""
+    arm = Arm("", method)
+    folders: dict[Path, Draw] = {}
+    for drawn in draws:
+        folders.setdefault(folder_of(run, task.target, arm, drawn), drawn)
+    labelled = reads_labels(method, task.target)
+    for folder, drawn in folders.items():
+        where: Row = {"pretraining": number_of(run.config, drawn) + 1} if len(folders) > 1 and not labelled else {}
+        if labelled:
+            where = {"fraction": drawn.fraction, "seed": drawn.seed, "labels": len(drawn.train)}
+        yield from ({**row, "method": method, **where} for row in read_rows(folder) if row["evaluator"] == "pretrain")
 
 
 def _of_draw(run: Run, task: Task, arm: Arm, drawn: Draw, scores: np.ndarray, test: np.ndarray) -> list[Row]:
