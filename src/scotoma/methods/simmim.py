@@ -62,6 +62,8 @@ class SimMIM(Method):
     @classmethod
     def requirements(cls, settings: dict[str, Any]) -> Requirements:
         """Pairs of images that follow one another in a study, for the next task."""
+        if (column := settings.get("next_column", "study")) != "study" and not settings.get("next_task"):
+            raise UsageError(f"--method.next_column {column}: the next task is off; switch it on with --method.next_task")
         return Requirements(pairs=f"next:{settings.get('next_column', 'study')}" if settings.get("next_task") else "")
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, *, mask_ratio: float = 0.6, mask_unit: int = 16,

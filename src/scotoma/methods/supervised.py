@@ -78,6 +78,8 @@ class Supervised(Method):
             raise UsageError("--method.erasing must lie between 0 and 1, --method.layer_decay above 0 and at most 1")
         if drop_by not in ("attention", "random"):
             raise UsageError(f"--method.drop_by {drop_by}: attention or random")
+        if drop_by == "random" and not drop_tokens:
+            raise UsageError("--method.drop_by random: no patches are dropped; give their share with --method.drop_tokens 0.5")
         if drop_tokens and drop_by == "attention" and (mixup or cutmix):
             raise UsageError(
                 "--method.drop_tokens drops by one image's attention: leave --method.mixup and --method.cutmix at 0, or use "
