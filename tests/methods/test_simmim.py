@@ -169,7 +169,7 @@ def test_the_agent_learns_the_error_of_a_unit() -> None:
 
 
 def test_the_next_task_asks_for_pairs() -> None:
-    with pytest.raises(UsageError, match="next_column visit: the next task is off; switch it on with --method.next_task"):
+    with pytest.raises(UsageError, match=r"next_column visit: the next task is off; switch it on with --method.next_task"):
         SimMIM.requirements({"next_column": "visit"})
     assert SimMIM.requirements(SimMIM.settings({})).pairs == ""
     assert SimMIM.requirements(SimMIM.settings({"next_task": True})).pairs == "next:study"

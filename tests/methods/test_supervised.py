@@ -145,7 +145,7 @@ def test_only_tokens_can_be_dropped() -> None:
         Supervised(vit(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), drop_tokens=1.0)
     with pytest.raises(UsageError, match="drop_by saliency: attention or random"):
         Supervised(vit(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), drop_tokens=0.5, drop_by="saliency")
-    with pytest.raises(UsageError, match="drop_by random: no patches are dropped; give their share with --method.drop_tokens"):
+    with pytest.raises(UsageError, match=r"drop_by random: no patches are dropped; give their share with --method.drop_tokens"):
         Supervised(vit(), Inputs(16, 1, (0.3,), (0.2,), outputs=2), drop_by="random")
 
 
