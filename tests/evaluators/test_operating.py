@@ -13,6 +13,7 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, roc_au
 from scotoma.evaluators import metrics, operating
 from scotoma.evaluators.base import Context
 from scotoma.metrics import calibration
+from scotoma.metrics.intervals import leave_out
 
 
 def made(folder: Path, thresholds: tuple[float, ...] = (), temperature: float = 1.0, **more: object) -> Context:
@@ -143,3 +144,12 @@ def test_one_answer_a_patient(tmp_path: Path) -> None:
     labels = replace(made(tmp_path / "labels", multilabel=True), dataset=several.dataset)
     found = {r["aggregation"]: r for r in operating.evaluate(labels) if "unit" in r}
     assert set(found) == {"none", "mean", "max", "noisy_or"}
+
+
+def test_predictive_values_of_few_positive_patients_are_marked() -> None:
+    p, units = np.linspace(0, 1, 80), np.arange(80)
+    for positive, few in ((3, True), (12, False)):
+        truth = np.isin(units, np.linspace(30, 79, positive).astype(int)).astype(float)
+        rows = operating._rate_decisions(truth, p, 0.4, leave_out(units, 80), units)
+        marked = {row["metric"]: row.get("few", False) for row in rows if "prevalence" not in row}
+        assert (marked["ppv"], marked["npv"], marked["sensitivity"], marked["specificity"]) == (few, few, few, False)

@@ -76,6 +76,8 @@ def _rate_decisions(truth: np.ndarray, p: np.ndarray, threshold: float, weights:
     known, of_all = positive | negative, _support(truth, units)
     rests_on = {"sensitivity": positive, "specificity": negative, "ppv": called & known, "npv": ~called & known}
     support = {name: Support.of(units[rests_on[name]]) if name in rests_on else of_all for name in rates}
+    for name in ("ppv", "npv"):  # which rest on how many of those called are right: on positive and negative images alike
+        support[name] = replace(support[name], few=support[name].few or of_all.few)
     counts = {"tp": positive & called, "fp": negative & called, "fn": positive & ~called, "tn": negative & ~called}
     common: Row = {"threshold": threshold, **{name: int(chosen.sum()) for name, chosen in counts.items()}}
     found = {name: estimate(values, name, support[name]) for name, values in rates.items() if not np.isnan(values[0])}
