@@ -142,6 +142,18 @@ def test_his_predictions_go_and_the_others_stay(left: Path) -> None:
     assert (nameless["patient"] == "another").sum() == len(hers)
 
 
+def test_his_lines_go_from_a_studys_predictions(left: Path) -> None:
+    images = pd.read_parquet("runs/with/used.parquet")[["row", "patient", "content", "split"]]
+    Path("runs/with/predictions").mkdir()
+    images.to_parquet("runs/with/predictions/images.parquet")
+    outputs = np.stack([images["row"], images["row"] + 0.5], 1)
+    np.save("runs/with/predictions/linear-simclr-f1-s0.npy", outputs)
+    scotoma.purge(PATIENT, yes=True, quiet=True)
+    kept, rows = np.load("runs/with/predictions/linear-simclr-f1-s0.npy"), pd.read_parquet("runs/with/predictions/images.parquet")
+    assert not rows["patient"].isin(withdrawal.pseudonyms([PATIENT])).any() and len(rows) == len(images) - 2
+    assert kept[:, 0].tolist() == rows["row"].tolist() and (kept[:, 1] - kept[:, 0] == 0.5).all()
+
+
 def test_he_is_taken_out_and_the_others_stay_as_they_were(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = store.open_store(Path("runs/store"))
     pixels, regions = np.array(before.pixels), np.array(store.open_store(Path("runs/store/regions")).pixels)

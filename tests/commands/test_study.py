@@ -15,10 +15,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from sklearn.metrics import roc_auc_score
 
 from scotoma.commands.evaluate import evaluate
 from scotoma.commands.study import study
 from scotoma.data import encoder_header
+from scotoma.data.phantom import phantom
 from scotoma.errors import UsageError
 from scotoma.metrics import learning_curves
 from scotoma.models import encoders
@@ -60,6 +62,21 @@ def test_every_arm_has_every_fraction_and_draw(finished: Path) -> None:
     untrained = single[single["method"] == "random"]
     assert untrained.groupby("control_of").size().to_dict() == {"simclr": 8, "supervised": 8}  # of each method its own
     assert (single[single["evaluator"] == "majority"]["value"] == 0.5).all()
+
+
+def test_predictions_lead_back_to_images(finished: Path) -> None:
+    images = pd.read_parquet(finished / "predictions" / "images.parquet")
+    table = pd.DataFrame({"row": range(150), "truth": [phantom.truth(0, i)["cardiomegaly"] for i in range(150)]})
+    assert (images["split"] == "test").all() and images["patient"].notna().all() and images["content"].is_unique
+    assert images.merge(table, on="row")["truth"].astype(int).tolist() == images["label"].astype(int).tolist()
+    p = np.load(finished / "predictions" / "linear-simclr-resnet10t-f1-s0.npy")
+    (row,) = (
+        r
+        for r in read_rows(finished)
+        if (r["metric"], r.get("class"), r["evaluator"], r["method"]) == ("auroc", None, "linear", "simclr")
+        and (r.get("seed"), r.get("fraction")) == (0, 1)
+    )
+    assert row["value"] == pytest.approx(roc_auc_score(images["label"].astype(int), p[:, 1]), abs=1e-6)
 
 
 def test_means_and_differences_follow_from_the_draws(finished: Path) -> None:

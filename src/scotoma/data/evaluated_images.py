@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from scotoma.data.store.store import Store
 
 TESTED = "tested.parquet"  # in the run folder: keyed hashes of patients and contents
-PREDICTIONS = "predictions"  # there, too: a folder of NAME.parquet of each evaluator
+PREDICTIONS = "predictions"  # there, too: a folder of NAME.parquet of each evaluator; of a study of NAME.npy of each model
+IMAGES = "images.parquet"  # beside the latter: which image each line of theirs is of
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,7 @@ def save_predictions(folder: Path, name: str, context: Any) -> None:
     """
     import pandas as pd
 
-    about = pd.DataFrame({
-        "row": context.dataset.table["row"].to_numpy(),
-        "patient": units.name_owners(context.dataset, context.store),
-        "content": splits.contents(context.dataset, context.store),
-        "split": context.split.of,
-    })  # fmt: skip
+    about = _describe_images(context.dataset, context.store, context.split.of)
     if context.join_key:
         about["join_key"] = image_index.join_keys(store.cache_folder(), context.store.path, about["row"].to_numpy())
     parts = []
@@ -96,6 +92,31 @@ def save_predictions(folder: Path, name: str, context: Any) -> None:
         pd.concat(parts, ignore_index=True).to_parquet(temporary)
 
 
+def save_images(folder: Path, task: Any, positions: np.ndarray) -> None:
+    """Write ``predictions/images.parquet``: row id, keyed hashes, split and labels of each line of a study's ``NAME.npy``.
+
+    Args:
+        folder: of the study.
+        task: with table, store, split and target.
+        positions: (n,) of the images tested.
+    """
+    found = _describe_images(task.dataset, task.store, task.split.of).iloc[positions].reset_index(drop=True)
+    columns = [c for c in task.target.columns if c in task.dataset.table.columns and c != "mask_path"]
+    for column in columns:
+        values = task.dataset.table[column].iloc[positions].reset_index(drop=True)
+        found["label" if len(columns) == 1 else f"label_{column}"] = values.astype("string") if values.dtype == object else values
+    with files.replacing(folder / PREDICTIONS / IMAGES) as temporary:
+        found.to_parquet(temporary)
+
+
+def _describe_images(dataset: Dataset, store: Store, split: np.ndarray) -> pd.DataFrame:
+    """Row id, keyed hashes of patient and content, and split of every image."""
+    import pandas as pd
+
+    owners, contents = units.name_owners(dataset, store), splits.contents(dataset, store)
+    return pd.DataFrame({"row": dataset.table["row"].to_numpy(), "patient": owners, "content": contents, "split": split})
+
+
 def take_out_predictions(folder: Path, patients: set[str], contents: set[str]) -> None:
     """Rewrite a run's predictions without those of patients, and of images, that have these keyed hashes."""
     import pandas as pd
@@ -104,5 +125,10 @@ def take_out_predictions(folder: Path, patients: set[str], contents: set[str]) -
         found: pd.DataFrame = pd.read_parquet(files.regular(path))
         his = found["patient"].isin(patients) | found["content"].isin(contents)
         if his.any():
+            for outputs in path.parent.glob("*.npy") if path.name == IMAGES else ():
+                values = np.load(files.regular(outputs))
+                if len(values) == len(found):  # else an interrupted purge has been here
+                    with files.replacing(outputs) as temporary, temporary.open("wb") as file:
+                        np.save(file, values[~his.to_numpy()])
             with files.replacing(path) as temporary:
                 found[~his].to_parquet(temporary)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from scotoma import files, plugins
-from scotoma.data import encoder_header, provenance
+from scotoma.data import encoder_header, evaluated_images, provenance
 from scotoma.data.datamodule import DataModule
 from scotoma.data.splits.label_draws import Draw, draw
 from scotoma.data.splits.label_lists import draw_listed
@@ -60,7 +60,8 @@ def carry_out(run: Run, data_module: DataModule, task: Task, lists: Mapping[floa
     for name in weights_of(config):
         _save_weights(run, data_module, name)
     warn_few_units(data_module)
-    (run.path / "predictions").mkdir(exist_ok=True)
+    (run.path / evaluated_images.PREDICTIONS).mkdir(exist_ok=True)
+    evaluated_images.save_images(run.path, task, task.examples("test"))
     shares = sorted({*config["fractions"], *lists})
     draws = [_draw(task, lists, share, seed) for share in shares for seed in range(config["seeds"])]
     _save_draws(run, task, draws)
