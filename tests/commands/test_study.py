@@ -73,7 +73,7 @@ def test_predictions_lead_back_to_images(finished: Path) -> None:
     (row,) = (
         r
         for r in read_rows(finished)
-        if (r["metric"], r.get("class"), r["evaluator"], r["method"]) == ("auroc", None, "linear", "simclr")
+        if (r["metric"], r.get("class"), r["evaluator"], r.get("method")) == ("auroc", None, "linear", "simclr")
         and (r.get("seed"), r.get("fraction")) == (0, 1)
     )
     assert row["value"] == pytest.approx(roc_auc_score(images["label"].astype(int), p[:, 1]), abs=1e-6)
