@@ -57,7 +57,7 @@ def test_a_control_that_is_as_good_is_the_headline(tmp_path: Path) -> None:
         "From image size and header facts alone: difference -0.056, 95 % interval -0.076 to -0.036.",
         "SimCLR minus random weights +0.081 ▲ [+0.061, +0.101] p = 0.001, Holm = 0.004",
         # an interval that excludes zero, without a corrected p: no mark
-        "SimCLR minus majority class or mean alone +0.133 [+0.113, +0.153] p = 0.001",
+        "SimCLR minus majority class alone +0.133 [+0.113, +0.153] p = 0.001",
         "from other controls, with 95 % intervals, without verdict",
     ):
         assert words in text, (words, text)
