@@ -10,6 +10,7 @@ import pytest
 from scotoma import plugins
 from scotoma.data import catalog, sources
 from scotoma.data.dataset import Dataset
+from scotoma.data.labels import masks
 from scotoma.errors import UsageError
 
 
@@ -99,3 +100,11 @@ def test_the_page_is_fresh() -> None:
     """Made anew by `scotoma list datasets --markdown > docs/reference/datasets.md`."""
     path = Path(__file__).parents[2] / "docs" / "reference" / "datasets.md"
     assert path.read_text() == catalog.markdown()
+
+
+def test_classes_of_masks_have_the_publishers_names() -> None:
+    named = {name: module.MASK_CLASSES for name, module in catalog._modules().items() if hasattr(module, "MASK_CLASSES")}
+    assert masks.parse(named["acdc"].split(",")) == ((1, 2, 3), ("right ventricle", "myocardium", "left ventricle"))
+    assert masks.parse(named["brats"].split(",")) == ((1, 2, 4), ("necrotic core", "oedema", "enhancing tumour"))
+    for text in (catalog.listing(), catalog.markdown()):
+        assert "ask classes: --classes '1=right ventricle,2=myocardium,3=left ventricle'" in text

@@ -1,7 +1,8 @@
 """``name:path[?policy=value&...]``: the public data sets that Scotoma knows by name, found, listed and described.
 
 A data set is a module of ``scotoma.data.datasets``: its docstring, ``SOURCE`` (where it is obtained), ``TERMS`` (of use),
-``LAYOUT`` (what lies below its folder) and ``load(root, **policies)``.
+``LAYOUT`` (what lies below its folder), ``load(root, **policies)`` and, where masks have several classes that the publisher
+names, ``MASK_CLASSES`` (as ``--classes`` takes them).
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def listing() -> str:
     for name, module in _modules().items():
         found.append(f"{name:<{width}}  {summaries[name]}")
         found += [f"{'':<{width}}    from: {module.SOURCE}", f"{'':<{width}}    terms: {module.TERMS}"]
-        found += [f"{'':<{width}}    {line}" for line in [_choices(policies(module))] if line]
+        found += [f"{'':<{width}}    {line}" for line in [_choices(policies(module)), _mask_classes(module)] if line]
     found += [
         "",
         "--data NAME:PATH or, quoted for the shell, 'NAME:PATH?policy=value&policy=value'; a policy's first value is its default",
@@ -104,9 +105,14 @@ def markdown() -> str:
         summary, _, rest = inspect.getdoc(module).partition("\n")  # type: ignore[union-attr]
         lines += [f"## {name}", "", summary, "", *([rest.strip(), ""] if rest.strip() else [])]
         lines += [f"- From: {module.SOURCE}", f"- Terms: {module.TERMS}"]
-        lines += [f"- {line[0].upper()}{line[1:]}" for line in [_choices(policies(module))] if line]
+        lines += [f"- {line[0].upper()}{line[1:]}" for line in [_choices(policies(module)), _mask_classes(module)] if line]
         lines += ["", "```", module.LAYOUT, "```", ""]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _mask_classes(module: ModuleType) -> str:
+    """The names of the classes of a data set's masks, as they are typed; empty where the publisher states none."""
+    return f"mask classes: --classes '{module.MASK_CLASSES}'" if hasattr(module, "MASK_CLASSES") else ""
 
 
 def _modules() -> dict[str, ModuleType]:

@@ -20,6 +20,7 @@ TERMS = "CC BY-NC-SA 4.0: not commercial, attribution, share alike"
 LAYOUT = """training/patient001/Info.cfg, here or in database/ (also testing/)
 training/patient001/patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz
 training/patient001/patient001_4d.nii.gz"""
+MASK_CLASSES = "1=right ventricle,2=myocardium,3=left ventricle"
 SPLITS = {"training": "train", "testing": "test"}
 
 

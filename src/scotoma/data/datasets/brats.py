@@ -22,6 +22,7 @@ SOURCE = (
 TERMS = "each year's data usage agreement: research, cite the papers; 2021 at the archive CC BY 4.0; else see the publisher's page"
 LAYOUT = """BraTS2021_00000/BraTS2021_00000_flair.nii.gz (also _t1, _t1ce, _t2, _seg), here or one folder below
 or BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz (also -t1n, -t1c, -t2w, -seg)"""
+MASK_CLASSES = "1=necrotic core,2=oedema,4=enhancing tumour"  # from 2023 on 3 is enhancing tumour
 ENDINGS = {"t1": ("_t1", "-t1n"), "t1ce": ("_t1ce", "-t1c"), "t2": ("_t2", "-t2w"), "flair": ("_flair", "-t2f")}
 
 
