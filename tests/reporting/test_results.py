@@ -88,6 +88,11 @@ def test_thresholds_that_differ_stand_beneath_each_decision(tmp_path: Path) -> N
     assert "0.900 [0.880, 0.920] positive from 0.500" in text
 
 
+def test_a_rule_of_decision_is_explained_where_it_was_used(tmp_path: Path) -> None:
+    text = text_of(page(tmp_path, binary(threshold=0.5)))
+    assert "At the threshold: the one stored" in text and "Most probable:" not in text
+
+
 def test_wide_tables_stand_in_parts_of_like_width() -> None:
     assert [list(part) for part in split_evenly(list("abcdefghijklm"), 7)] == [list("abcdef"), list("ghijklm")]
     assert [len(part) for part in split_evenly(range(15), 7)] == [5, 5, 5] and split_evenly([], 7) == []

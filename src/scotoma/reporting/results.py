@@ -137,7 +137,7 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
         ],
     }  # fmt: skip
     view["ece_alone"] = bool(here.loc[here["metric"] == "ece", "low"].isna().any())
-    view["decided"] = bool(here["decision"].notna().any())
+    view["rules"] = set(here["decision"].dropna())
     return view | {"compared": _compare(auroc, differences, fraction, view, several)}
 
 
