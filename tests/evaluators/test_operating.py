@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.contexts import context, head
+from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, roc_auc_score
 
 from scotoma.evaluators import metrics, operating
@@ -62,7 +63,8 @@ def test_a_class_that_all_have_is_there_with_its_count(tmp_path: Path) -> None:
     start = replace(start, target=replace(start.target, y=y), info=replace(start.info, thresholds=(0.6, 0.5)))
     rows = [r for r in operating.evaluate(start) if r.get("class") == "bright"]
     assert [r["metric"] for r in rows] == ["sensitivity", "specificity"]
-    assert all(r["few"] and r["n"] == len(start.test) and np.isnan(r["low"]) and r["threshold"] == 0.6 for r in rows)
+    assert all(r["n"] == len(start.test) and r["threshold"] == 0.6 for r in rows)
+    assert rows[1]["few"] and np.isnan(rows[1]["low"]) and rows[0]["low"] < rows[0]["high"]
     p = metrics.probabilities(start)[start.test][:, 0]
     assert rows[0]["value"] == pytest.approx((p >= 0.6).mean()) and np.isnan(rows[1]["value"])
 
@@ -153,3 +155,13 @@ def test_predictive_values_of_few_positive_patients_are_marked() -> None:
         rows = operating._rate_decisions(truth, p, 0.4, leave_out(units, 80), units)
         marked = {row["metric"]: row.get("few", False) for row in rows if "prevalence" not in row}
         assert (marked["ppv"], marked["npv"], marked["sensitivity"], marked["specificity"]) == (few, few, few, False)
+
+
+def test_of_negative_images_alone_there_is_a_specificity_with_its_interval() -> None:
+    truth, units = np.zeros(40), np.arange(40)
+    p = np.linspace(0, 1, 40)
+    rows = {r["metric"]: r for r in operating._rate_one_side(truth, p, 0.9, units, leave_out(units, 40))}
+    exact = binomtest(36, 40).proportion_ci(0.95, "exact")
+    assert rows["specificity"]["value"] == 0.9 and rows["specificity"]["low"] == pytest.approx(exact.low, abs=0.01)
+    assert rows["specificity"]["high"] == pytest.approx(exact.high, abs=0.01) and "few" not in rows["specificity"]
+    assert np.isnan([rows["sensitivity"][key] for key in ("value", "low", "high")]).all()

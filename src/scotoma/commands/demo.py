@@ -8,9 +8,7 @@ from scotoma.arguments import check_arguments
 
 
 @check_arguments
-def demo(
-    out: str | Path = "runs/demo", images: int = 900, minutes: float = 2, overwrite: bool = True, quiet: bool = False
-) -> Path:
+def demo(out: str | Path = "runs/demo", images: int = 900, minutes: float = 2, overwrite: bool = True, quiet: bool = False) -> Path:
     """Run a study on synthetic chest radiographs: pretraining, classifiers of cardiomegaly with few labels, report.
 
     Args:

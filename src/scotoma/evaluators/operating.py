@@ -55,7 +55,7 @@ def evaluate(context: Context) -> list[Row]:
             continue
         common = {"class": label, "n": int(known.sum())}
         if len(np.unique(truth[known])) < 2:
-            rows += [{**common, **row} for row in _rate_one_side(truth, p[:, k], thresholds[k])]
+            rows += [{**common, **row} for row in _rate_one_side(truth, p[:, k], thresholds[k], units, weights)]
             continue
         found = _rate_decisions(truth, p[:, k], thresholds[k], weights, units) + _measure_calibration(
             truth, p[:, k], units, weights
@@ -99,11 +99,17 @@ def _take_interval(row: Row, other: Row) -> Row:
     return own | {key: other[key] for key in ("low", "high", "few") if key in other}
 
 
-def _rate_one_side(truth: np.ndarray, p: np.ndarray, threshold: float) -> list[Row]:
-    """Sensitivity and specificity where all rows are positive, or all negative: one has no value, and neither an interval."""
-    rates = operating_points.rates(truth, p, threshold) if (~np.isnan(truth)).any() else {}
-    nothing = {"low": np.nan, "high": np.nan, "threshold": threshold, "few": True}
-    return [{"metric": name, "value": rates.get(name, np.nan), **nothing} for name in ("sensitivity", "specificity")]
+def _rate_one_side(truth: np.ndarray, p: np.ndarray, threshold: float, units: np.ndarray, weights: np.ndarray) -> list[Row]:
+    """Sensitivity and specificity where all rows are positive, or all negative: one of them has no value."""
+    known = ~np.isnan(truth)
+    rates = operating_points.rates(truth, p, threshold, weights) if known.any() else {}
+    rows: list[Row] = []
+    for name, side in (("sensitivity", 1), ("specificity", 0)):
+        found = {"value": np.nan, "low": np.nan, "high": np.nan, "few": True}
+        if (truth == side).any():
+            found = estimate(rates[name], name, Support.of(units[known]))
+        rows.append({"metric": name, "threshold": threshold, **found})
+    return rows
 
 
 def _support(truth: np.ndarray, units: np.ndarray) -> Support:

@@ -19,6 +19,7 @@ def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[st
     does not vary).
     """
     error, w = found - truth, weights.astype(np.float64)
+    least, least_found = _rounding(truth), _rounding(found)
     truth, found = truth - truth.mean(), found - found.mean()  # of numbers far from 0 the difference of squares loses all digits
     squared, mean = image_means(error**2, w), image_means(truth, w)
     spread = image_means(truth**2, w) - mean**2
@@ -26,8 +27,8 @@ def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[st
     spread_found = image_means(found**2, w) - of_found**2
     together = image_means(truth * found, w) - mean * of_found
     with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = np.where(spread > 1e-12, 1 - squared / spread, np.nan)
-        pearson = np.where((spread > 1e-12) & (spread_found > 1e-12), together / np.sqrt(spread * spread_found), np.nan)
+        r2 = np.where(spread > least, 1 - squared / spread, np.nan)
+        pearson = np.where((spread > least) & (spread_found > least_found), together / np.sqrt(spread * spread_found), np.nan)
     return {
         "mae": image_means(np.abs(error), w),
         "rmse": np.sqrt(squared),
@@ -35,6 +36,11 @@ def errors(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict[st
         "r2": r2,
         "pearson": pearson,
     }
+
+
+def _rounding(numbers: np.ndarray) -> float:
+    """The variance that numbers without any may seem to have."""
+    return 1e-12 * float(numbers.var()) + (1e-14 * float(np.abs(numbers).max())) ** 2
 
 
 def rows_of(truth: np.ndarray, found: np.ndarray, units: np.ndarray) -> list[Row]:
