@@ -9,7 +9,7 @@ import pytest
 from helpers.report_runs import Page, row, write
 
 from scotoma.reporting.build import build
-from scotoma.reporting.verdicts import mark_of, verdict
+from scotoma.reporting.verdicts import find_verdicts, mark_of, verdict
 
 NAN = float("nan")
 
@@ -53,7 +53,7 @@ def test_a_control_that_is_as_good_is_the_headline(tmp_path: Path) -> None:
     text = study(tmp_path, values, pairs)
     for words in (
         "This one pretraining of SimCLR, linear classifier on the frozen encoder: better than random weights; no better than image "
-        "size and header facts alone (0.689) and pixels alone (0.600).",
+        "size and header facts alone (0.689); not shown to be better than pixels alone (0.600).",
         "From image size and header facts alone: difference -0.056, 95 % interval -0.076 to -0.036.",
         "SimCLR minus random weights +0.081 ▲ [+0.061, +0.101] p = 0.001, Holm = 0.004",
         # an interval that excludes zero, without a corrected p: no mark
@@ -61,6 +61,38 @@ def test_a_control_that_is_as_good_is_the_headline(tmp_path: Path) -> None:
         "from other controls, with 95 % intervals, without verdict",
     ):
         assert words in text, (words, text)
+
+
+@pytest.mark.parametrize(
+    ("control", "pair", "better", "sure"),
+    [
+        (14.7, {"value": -2.41, "low": -8.28, "high": 3.45}, -1, False),  # an error that is smaller, which is not shown
+        (14.7, {"value": -2.41, "low": -4.0, "high": -0.5}, -1, None),
+        (14.7, {"value": -2.41, "low": NAN, "high": NAN}, -1, False),  # two draws
+        (12.28, {"value": 0.0, "low": -4.0, "high": 4.0}, -1, True),
+        (12.0, {"value": 0.28, "low": -4.0, "high": 4.0}, -1, True),
+        (12.0, {"value": 0.28, "low": -4.0, "high": 4.0}, 1, False),
+        (14.7, None, -1, False),  # the two intervals meet
+        (20.0, None, -1, None),
+    ],
+)
+def test_no_better_is_a_control_of_as_good_a_value(
+    control: float, pair: dict[str, float] | None, better: int, sure: bool | None
+) -> None:
+    """And not shown to be better one of a worse value, where the difference has no interval or one that holds 0."""
+    rows = [
+        {"label": "M", "kind": "method", "method": "mae", "value": 12.28},
+        {"label": "Pixels alone", "kind": "pixels", "value": control},
+    ]
+    values = pd.DataFrame(
+        {"fraction": f, "use": "linear", "low": r["value"] - 3, "high": r["value"] + 3, **r} for r in rows for f in (0.1, 1.0)
+    ).assign(control_of=None, encoder="r", run="run")
+    told = [{"label": "M", "use": "linear", "reference": "pixels", "fraction": f, **pair} for f in (0.1, 1.0)] if pair else []
+    differences = pd.DataFrame(told, columns=["label", "use", "reference", "fraction", "value", "low", "high", "p_holm"])
+    (found,) = find_verdicts(values, differences, 0.1, better)
+    assert [(c["short"], c["sure"]) for c in found["as_good"]] == ([] if sure is None else [("pixels alone", sure)])
+    there = [("pixels alone", ["100\u00a0%"])]
+    assert found["elsewhere"] == [there if sure else [], there if sure is False else []]
 
 
 def test_an_interval_that_excludes_zero_is_no_verdict_where_the_corrected_p_is_not(tmp_path: Path) -> None:
@@ -77,6 +109,7 @@ def test_a_difference_over_fewer_than_three_draws_has_no_interval(stated: bool, 
     pairs = [{"value": 0.1, "reference": "random", "draws": 2, **told}]
     text = study(tmp_path, {("linear", "simclr"): 0.7, ("linear", "random"): 0.6}, pairs)
     assert "no verdict against random weights" in text and "+0.100, which over 2 draws has no interval" in text
+    assert "its own random weights" not in text  # of which it was said that there is no verdict
     assert "+0.100 ▲" not in text and "[+0.080" not in text and "better than random weights" not in text.partition("Contents")[0]
     assert "a difference over fewer than three draws has no interval" in text
 

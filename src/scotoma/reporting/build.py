@@ -117,7 +117,7 @@ def _content(folders: list[Folder], rows: pd.DataFrame, found: pd.DataFrame, sev
         "images": saved,
         "evaluated": parts,
         "headings": [(part.id, part.heading, True) for part in parts],
-        "by_intervals": any(not g["sure"] for c in comparisons for f in c["findings"] for g in f["as_good"]),
+        "by_intervals": any(g["by_intervals"] for c in comparisons for f in c["findings"] for g in f["as_good"]),
         "validated": training.validation_tables(chosen_by, sheets),
         "stateless": training.validation_tables(stateless, sheets, "of no stated set"),
         "protocols": mixed_protocols(found),

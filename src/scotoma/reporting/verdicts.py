@@ -92,10 +92,10 @@ def find_verdicts(
         mine = differences[(differences["label"] == own["label"]) & is_same(differences["use"], own["use"])]
         paired = mine[mine["reference"] == RANDOM]
         difference = _first(paired[is_same(paired["fraction"], fraction)])
-        away: dict[str, list[str]] = {}
+        away: dict[tuple[bool, str], list[str]] = {}
         for share in sorted(set(values.loc[values["label"] == own["label"], "fraction"].dropna()) - {fraction}):
             for control in _as_good_at(values, mine, own, share, weights, better):
-                away.setdefault(control["short"], []).append(f"{100 * share:g}\u00a0%")
+                away.setdefault((control["sure"], control["short"]), []).append(f"{100 * share:g}\u00a0%")
         found.append(
             {
                 "label": own["label"],
@@ -108,7 +108,9 @@ def find_verdicts(
                 "sign": None if difference is None else verdict(difference, better),
                 "signs": [s for _, d in paired.iterrows() if (s := verdict(d, better)) is not None],
                 "as_good": find_as_good(values, mine, own, weights, better),
-                "elsewhere": list(away.items()),
+                "elsewhere": [
+                    [(name, shares) for (is_sure, name), shares in away.items() if is_sure is sure] for sure in (True, False)
+                ],
                 "chance": chance is not None and not missing(own["low"]) and bool(own["low"] <= chance <= own["high"]),
             }
         )
@@ -116,10 +118,11 @@ def find_verdicts(
 
 
 def find_as_good(values: pd.DataFrame, mine: pd.DataFrame, own: pd.Series, weights: Collection[str], better: int) -> list[Table]:
-    """The controls that are as good as one method at its share of the labels, the best first.
+    """The controls that one method is not shown to be better than at its share of the labels, the best first.
 
-    A control is as good where its value is at least the method's, or where the paired difference's interval holds 0. Where no
-    paired interval is known, one whose own interval reaches the method's may be as good (``sure`` is false).
+    The method is no better where the control's value is at least its own (``sure``). Where its own value is better that is not
+    shown if the paired difference has a p-value of 0.05 or more, an interval that holds 0, or none; without a pair, if the
+    two own intervals meet or are not known (``by_intervals``).
 
     Args:
         values: as `find_verdicts` takes them.
@@ -139,19 +142,18 @@ def find_as_good(values: pd.DataFrame, mine: pd.DataFrame, own: pd.Series, weigh
         reference = control["method"] if control["kind"] in ("method", RANDOM) else control["kind"]
         pair = _first(mine[(mine["reference"] == reference) & is_same(mine["fraction"], own["fraction"])])
         gap = better * (own["value"] - control["value"])
-        known = pair is not None and not missing(pair["low"])
-        holds_zero = pair["low"] <= 0 <= pair["high"] if known and pair is not None else _reaches(control, own)
-        if control["kind"] == RANDOM and pair is not None and verdict(pair) is not None:
-            continue  # the verdict speaks of it
-        if gap <= 0 or holds_zero:
+        if control["kind"] == RANDOM and pair is not None and (gap > 0 or verdict(pair) is not None):
+            continue  # the verdict, or that there is none, speaks of it
+        if gap <= 0 or (_reaches(control, own) if pair is None else _is_open(pair)):
             name = str(control["label"]).partition(" (")[0] if control["kind"] not in ("method", RANDOM) else control["label"]
             short = "its own random weights" if control["kind"] == RANDOM else f"{name[:1].lower()}{name[1:]}"
             found.append(
                 {
                     "short": short if control["kind"] != "method" else name,
                     "row": control,
-                    "pair": pair if known else None,
-                    "sure": bool(known or gap <= 0),
+                    "pair": None if pair is None or missing(pair["low"]) else pair,
+                    "sure": bool(gap <= 0),
+                    "by_intervals": bool(gap > 0 and pair is None),
                 }
             )
     return sorted(found, key=lambda c: -better * c["row"]["value"])
@@ -160,10 +162,17 @@ def find_as_good(values: pd.DataFrame, mine: pd.DataFrame, own: pd.Series, weigh
 def _as_good_at(
     values: pd.DataFrame, mine: pd.DataFrame, own: pd.Series, share: float, weights: Collection[str], better: int
 ) -> list[Table]:
-    """The controls that are surely as good as the same method at another share."""
+    """The same at another share."""
     here = values[(values["label"] == own["label"]) & is_same(values["use"], own["use"]) & is_same(values["fraction"], share)]
     there = _first(here)
-    return [] if there is None else [c for c in find_as_good(values, mine, there, weights, better) if c["sure"]]
+    return [] if there is None else find_as_good(values, mine, there, weights, better)
+
+
+def _is_open(pair: pd.Series) -> bool:
+    """Whether a paired difference leaves open which side is better: by its corrected p-value, else by its interval."""
+    if not missing(pair.get("p_holm")):
+        return bool(pair["p_holm"] >= LEVEL)
+    return missing(pair["low"]) or bool(pair["low"] <= 0 <= pair["high"])
 
 
 def _reaches(control: pd.Series, own: pd.Series) -> bool:
