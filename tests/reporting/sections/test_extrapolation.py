@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from helpers.report_runs import COMMON, page
 
 from scotoma.metrics import learning_curves
@@ -34,13 +35,26 @@ def test_labels_that_are_needed_and_what_more_would_give(tmp_path: Path) -> None
 
 def test_a_fit_that_says_nothing_is_told_as_such(tmp_path: Path) -> None:
     flat = np.full((5, 3), 0.7)
-    text = page(tmp_path / "flat", rows([10, 100, 1000], flat)).text
+    text = page(tmp_path / "few", rows([10, 100, 1000], np.stack([[0.6, 0.7, 0.75]] * 3))).text
     assert "Nothing checks this law here" in text
+    text = page(tmp_path / "flat", rows([10, 100, 1000], flat)).text
     assert "No prediction for more labels: SimCLR, the fine-tuned network." in text
-    assert text.count("out of reach") == len(learning_curves.WANTED)
-    bent = np.stack([[0.6, 0.9, 0.6, 0.9, 0.6]] * 5)
+    for words in ("out of reach", "Nothing checks this law", "AUROC expected with more", "Further rows"):
+        assert words not in text, words
+    bent = np.stack([[0.5, 0.5, 0.5, 0.7, 0.9]] * 5)
     text = page(tmp_path / "bent", rows([10, 30, 100, 300, 1000], bent, "linear")).text
-    assert "The law does not fit" in text and "SimCLR, the linear classifier on the frozen encoder (0.150)" in text
+    assert "The law does not fit" in text and "SimCLR, the linear classifier on the frozen encoder (0.137)" in text
+
+
+def test_a_curve_that_is_not_continued_has_no_row_beside_one_that_is(tmp_path: Path) -> None:
+    labels = [10, 30, 100, 300, 1000]
+    grows = [{**r, "method": "mae"} for r in rows(labels, np.stack([Curve(0.97, 0.8, 0.5).at(labels)] * 3))]
+    made = page(tmp_path, [*rows(labels, np.full((5, 5), 0.7)), *grows])
+    assert "No prediction for more labels: SimCLR, the fine-tuned network." in made.text
+    tables = made.text.partition("AUROC expected with more training labels")
+    assert "n = 2,000 n = 5,000 n = 10,000 Fine-tuned network MAE 0.952" in tables[2] and "0.700 [0.700, 0.700]" not in tables[2]
+    for name in ("labels_needed", "more_labels"):
+        assert set(pd.read_csv(next(tmp_path.rglob(f"tables/{name}.csv")))["method"]) == {"mae"}
 
 
 def test_what_lies_far_beyond_the_labels_is_no_number(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scotoma.reporting.naming import finding, phrase_of_use, title_of_use
 HEADING = "Labels and patients needed"
 ORDER = 4
 KEYS = ("use", "wanted", "width", "never", "points", "prevalence")
-DRAWN = ("misfit",)
+DRAWN = ("misfit", "labels_for_auroc", "auroc_predicted")  # of curves that are not continued no table has any
 FLAT = 0.002  # AUROC that twice to ten times the labels must bring to count as growth
 LOOSE = 0.02  # AUROC that a measured mean may lie off the law before the page warns
 FAR = 100  # times the labels that were tried: what lies beyond is out of reach
@@ -22,21 +22,28 @@ NOTHING_CHECKS = 3  # label counts through which the law passes whatever they ar
 
 
 def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """Labels that wanted AUROCs need, what more labels would give, test patients that narrow intervals need; empty without rows."""
+    """Labels that wanted AUROCs need, what more labels would give, test patients that narrow intervals need; empty without rows.
+
+    A curve that does not grow is not continued: it is named, and stands in neither table of labels.
+    """
+    grown = (
+        rows[rows["metric"] == "auroc_predicted"].groupby(["label", "use"], sort=False)["value"].agg(lambda v: v.max() - v.min())
+    )
+    flat = grown[grown < FLAT].index
+    kept = rows[~pd.MultiIndex.from_frame(rows[["label", "use"]]).isin(flat)]
     parts = {
-        "labels": _labels(rows[rows["metric"] == "labels_for_auroc"], sheets),
-        "further": _further(rows[rows["metric"] == "auroc_predicted"], sheets),
+        "labels": _labels(kept[kept["metric"] == "labels_for_auroc"], sheets),
+        "further": _further(kept[kept["metric"] == "auroc_predicted"], sheets),
         "patients": _patients(rows[rows["metric"] == "patients_for_width"], sheets),
     }
-    if not any(parts.values()):
+    if not (any(parts.values()) or len(flat)):
         return {}
-    misfits, curves = rows[rows["metric"] == "misfit"], rows[rows["metric"] == "auroc_predicted"]
-    grown = curves.groupby(["label", "use"], sort=False, as_index=False)["value"].agg(lambda v: v.max() - v.min())
+    misfits = kept[kept["metric"] == "misfit"]
     return parts | {
         "points": int(misfits["points"].min()) if len(misfits) else 0,
         "unchecked": bool((misfits["points"] <= NOTHING_CHECKS).any()),
         "loose": [f"{_line(row)} ({decimals(row['value'])})" for _, row in misfits[misfits["value"] > LOOSE].iterrows()],
-        "flat": [_line(row) for _, row in grown[grown["value"] < FLAT].iterrows()],
+        "flat": [f"{label}, {phrase_of_use(use)}" for label, use in flat],
     }
 
 
