@@ -56,9 +56,9 @@ def test_each_subgroup_has_scikit_learns_values(tmp_path: Path) -> None:
     one = made(tmp_path, sex=SEX)
     rows = subgroups.evaluate(one, resamples=50)
     y, score = one.target.y[one.test], one.features[one.test] @ [-1, 1]
-    names = np.where(SEX[one.test] == None, "unknown", SEX[one.test])  # noqa: E711
-    assert list(pick(rows, "auroc", "sex")) == ["F", "M", "unknown"]
-    for name in ("F", "M", "unknown"):
+    names = np.where(SEX[one.test] == None, "missing", SEX[one.test])  # noqa: E711
+    assert list(pick(rows, "auroc", "sex")) == ["F", "M", "missing"]
+    for name in ("F", "M", "missing"):
         of = names == name
         called = (score[of] > 0).astype(int)
         expected = {
@@ -96,13 +96,20 @@ def test_which_columns_divide_the_rows(tmp_path: Path) -> None:
         if "subgroup" in r:
             found.setdefault(r["column"], []).append(r["subgroup"])
     assert {column: list(dict.fromkeys(names)) for column, names in found.items()} == {
-        "Age": ["0-17", "18-39", "40-59", "60-79", "80+", "unknown"],
-        "site": ["1", "2", "unknown"],
+        "Age": ["0-17", "18-39", "40-59", "60-79", "80+", "missing"],
+        "site": ["1", "2", "missing"],
         "view": [str(v) for v in range(12)],
     }
     counts = pick(subgroups.evaluate(one, resamples=10), "auroc", "Age")
     bands = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])[cycle[one.test]]
-    assert [counts[name]["n"] for name in (*subgroups.BANDS, "unknown")] == np.bincount(bands).tolist()
+    assert [counts[name]["n"] for name in (*subgroups.BANDS, "missing")] == np.bincount(bands).tolist()
+
+
+def test_rare_values_are_one_subgroup_without_the_missing(tmp_path: Path) -> None:
+    patient = np.arange(N) // 2 - 300  # the test patients are 0 to 99
+    site = np.select([patient < 4, patient < 8, patient < 11], ["b", "c", None], "a")  # two sites of four patients, three of none
+    rows = pick(subgroups.evaluate(made(tmp_path, site=site), resamples=10), "auroc", "site")
+    assert [(name, r["patients"]) for name, r in rows.items()] == [("a", 89), ("other (each fewer than 5)", 8), ("missing", 3)]
 
 
 def one_of(rng: np.random.Generator) -> np.ndarray:

@@ -38,6 +38,12 @@ def test_a_table_by_hand() -> None:
     assert (age["value"], age["lower_quartile"], age["upper_quartile"], age["n"]) == (40, 30, 50, 5)
     share = find(rows, metric="share", column="sex", split="train", **{"class": "F"})
     assert (share["value"], share["count"], share["n"]) == (0.6, 3, 5)
+    assert [find(rows, metric="missing", column=c, split=s)["value"] for c in ("age", "sex") for s in ("train", "test")] == [
+        1,
+        0,
+        1,
+        0,
+    ]
     sex = find(rows, metric="difference", column="sex", split="test", reference="train")
     p, q = 0.6, 1 / 6
     assert sex["value"] == pytest.approx(abs(p - q) / np.sqrt((p * (1 - p) + q * (1 - q)) / 2))
@@ -62,7 +68,7 @@ def test_categories_of_few_patients_are_one_and_names_are_not_described() -> Non
     found = cohort.compare(table, of, patients)
     assert {r.get("column") for r in found} == {None, "site"}
     shares = {(r["class"], r["split"]): r["count"] for r in found if r["metric"] == "share"}
-    other = "other (fewer than 5)"
+    other = "other (each fewer than 5)"
     assert {label for label, _ in shares} == {"A", "C", other}
     assert shares[other, "train"] + shares[other, "test"] == 5  # of B and D
     asked = cohort.compare(table, of, patients, targets=("site",))

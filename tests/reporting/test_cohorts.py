@@ -111,6 +111,15 @@ def test_the_composition_of_the_sets_stands_on_the_page(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "run" / "tables" / "composition.csv")) == len(rows)
 
 
+def test_missing_values_are_a_line_of_the_composition(tmp_path: Path) -> None:
+    table = pd.DataFrame({"age": np.arange(60.0), "sex": ["F", "M"] * 30})
+    table.loc[[0, 2, 50], "sex"], table.loc[[41], "age"] = None, None
+    rows = cohort.compare(table, np.repeat(["train", "test"], 30), np.arange(60))
+    text = page(tmp_path, [*rows, row("metrics", "auroc", 0.7)]).text.replace("\u00a0", " ")
+    for words in ("F 13 (46 %) 14 (48 %)", "M 15 (54 %) 15 (52 %) missing 2 1", "missing 0 1"):
+        assert words in text, (words, text)
+
+
 def test_a_composition_without_columns_is_no_second_table_of_counts(tmp_path: Path) -> None:
     rows = [r for r in cohort.compare(pd.DataFrame(index=range(60)), np.repeat(["train", "test"], 30), np.arange(60))]
     text = page(tmp_path, [*rows, row("metrics", "auroc", 0.7)]).text

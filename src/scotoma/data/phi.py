@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW = 5  # a category that fewer patients have than this is shown as OTHER: the usual smallest cell of published tables
-OTHER = f"other (fewer than {FEW})"
+OTHER = f"other (each fewer than {FEW})"
+MISSING = "missing"  # what rows without a value are called, which are no part of OTHER
 # Scotoma's own columns: keyed hashes, row ids, places of files. None is ever described.
 STRUCTURE = ("image_path", "mask_path", "frame", "row", "split", "fold", "patient", "study", "series", "group", "region")
 DERIVED = ("_shares", "_annotators", "_readers", "_agreement")  # what `annotators.combine` adds goes with it

@@ -2,8 +2,8 @@
 
 Of a classifier its own head is tested; of an encoder a linear probe on all training labels. Every column of 2 to 12 different
 values among the labelled test rows is taken, age in bands, unless it is a target or states whose image a row is; a missing value
-makes a subgroup of its own. Columns that identify patients are left out, and values that fewer than five patients have are one
-subgroup. Gaps are bootstrapped over patients, in all subgroups at once, so that they are compared on the same resamples.
+makes a subgroup of its own. Columns that identify patients are left out, and values that fewer than five patients each have are
+one subgroup. Gaps are bootstrapped over patients, in all subgroups at once, so that they are compared on the same resamples.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from scotoma.metrics.classification import Cases, check_cases, classwise
 from scotoma.metrics.intervals import estimate, leave_out
 from scotoma.metrics.support import support_of
 
-PROTOCOL = 2
+PROTOCOL = 3
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
 AGES = (18, 40, 60, 80)  # years, at which a new band begins
 BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
-UNKNOWN = "unknown"
 MOST_VALUES = 12  # more is free text, a measurement or an identifier
 FEW_PATIENTS, FEW_OF_A_CLASS = 30, 10  # a subgroup with fewer patients is small: it has its values, but no part in a gap
 Samples = dict[tuple[str, int | None], np.ndarray]  # of a metric and class under each line of weights; of None, over the classes
@@ -103,25 +102,26 @@ def _columns(context: Context) -> dict[str, np.ndarray]:
     found = {}
     for column in (c for c in table.columns if c not in left_out):
         names = _bands(table[column]) if str(column).lower() == "age" else [_word(v) for v in values(table[column])]
-        if 2 <= len(set(names) - {UNKNOWN}) <= MOST_VALUES:
-            found[str(column)] = phi.rare(pd.Series(names), context.split.units[context.test]).to_numpy(str)
+        if 2 <= len(set(names) - {None}) <= MOST_VALUES:
+            known = phi.rare(pd.Series(names, dtype=object), context.split.units[context.test])
+            found[str(column)] = known.fillna(phi.MISSING).to_numpy(str)
     return found
 
 
-def _order(name: str) -> tuple[bool, int, str]:
-    """Numbers by size, words by alphabet, what is not known last."""
-    return name == UNKNOWN, len(name) if name.isdecimal() else 99, name
+def _order(name: str) -> tuple[int, int, str]:
+    """Numbers by size, words by alphabet, then rare values, what is missing last."""
+    return (name == phi.OTHER) + 2 * (name == phi.MISSING), len(name) if name.isdecimal() else 99, name
 
 
-def _word(value: object) -> str:
-    """A value as the name of its subgroup, as it is written; 1.0 is 1."""
-    return (label_text(value) or "").strip() or UNKNOWN
+def _word(value: object) -> str | None:
+    """A value as the name of its subgroup, as it is written; 1.0 is 1; None where it is missing."""
+    return (label_text(value) or "").strip() or None
 
 
-def _bands(column: pd.Series) -> list[str]:
-    """The band of each age in years."""
+def _bands(column: pd.Series) -> list[str | None]:
+    """The band of each age in years; None where it is missing."""
     ages = pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
-    return [BANDS[band] if age >= 0 else UNKNOWN for age, band in zip(ages, np.digitize(ages, AGES), strict=True)]
+    return [BANDS[band] if age >= 0 else None for age, band in zip(ages, np.digitize(ages, AGES), strict=True)]
 
 
 def _part(cases: Cases, inside: np.ndarray) -> Cases:

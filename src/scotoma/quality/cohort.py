@@ -62,7 +62,8 @@ def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = N
     Returns:
         Rows with ``evaluator`` "cohort", ``split``, ``n`` (patients, or images, whose value is known) and ``metric``: ``images``;
         ``patients``; ``median`` with ``lower_quartile`` and ``upper_quartile`` of a ``column``; ``share`` of a ``class`` of a
-        ``column``; and, against ``reference`` "train", ``difference`` (standardised; without sign for categories) and ``p_value``
+        ``column``; ``missing``, how many have no value, in a ``column`` where some have none; and, against ``reference`` "train",
+        ``difference`` (standardised; without sign for categories) and ``p_value``
         with its ``test``.
     """
     import pandas as pd
@@ -82,8 +83,11 @@ def compare(table: pd.DataFrame, of: np.ndarray, patients: np.ndarray | None = N
         pairs = pd.DataFrame({"split": of, "unit": units, "value": values.to_numpy()}).dropna()
         one = _one_a_unit(pairs, kind)
         parts = {name: one["value"][one["split"] == name].to_numpy() for name in present}
+        without = {name: len(np.unique(units[of == name])) - len(parts[name]) for name in present}
         describe = _numbers if kind == "number" else _categories
         rows += [{"column": column, **row} for row in describe(parts)]
+        if any(without.values()):
+            rows += [{"column": column, "metric": "missing", "split": name, "value": n} for name, n in without.items()]
     return [{"evaluator": "cohort", **row} for row in rows]
 
 

@@ -321,7 +321,7 @@ def counts(table: pd.DataFrame, of: np.ndarray, targets: tuple[str, ...] = ()) -
             values = low.map(lambda v: f"{v} to {v + 19}", na_action="ignore")
         if column not in targets:
             values = phi.rare(values.astype(object), units)
-        words = values.astype(object).where(values.notna(), "missing").astype(str)
+        words = values.astype(object).where(values.notna(), phi.MISSING).astype(str)
         for split in ("", *(s for s in ("train", "val", "test") if (of == s).any())):
             inside = words if not split else words[of == split]
             for value, n in inside.value_counts().items():

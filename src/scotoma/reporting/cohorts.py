@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from scotoma.data.phi import MISSING
 from scotoma.data.splits.units import plural
 from scotoma.metrics.intervals import caution
 from scotoma.reporting.cells import Table, count, decimals, missing, p_value
@@ -162,13 +163,21 @@ def composition(rows: Sequence[Row]) -> Table:
         if any(("median", column, None, s) in by for s in splits):
             cells = [_median(by.get(("median", column, None, s))) for s in splits]
             lines.append({"name": f"{column}, median (quartiles)", "cells": cells, "inner": False, "tests": tests})
+            lines += _missing([by.get(("missing", column, None, s)) for s in splits], len(others))
             continue
         lines.append({"name": column, "cells": ["" for _ in splits], "inner": False, "tests": tests})
         for label in dict.fromkeys(r["class"] for r in own if r.get("column") == column and r["metric"] == "share"):
             found = [by.get(("share", column, label, s)) for s in splits]
             cells = [f"{r['count']:,.0f} ({100 * r['value']:.0f}\u00a0%)" if r and r["n"] else "\u2013" for r in found]
             lines.append({"name": label, "cells": cells, "inner": True, "tests": [("", "") for _ in others]})
+        lines += _missing([by.get(("missing", column, None, s)) for s in splits], len(others))
     return {"splits": [SIDES[s] for s in splits], "others": [SIDES[s].lower() for s in others], "lines": lines}
+
+
+def _missing(rows: Sequence[Row | None], others: int) -> list[Table]:
+    """A line of how many have no value in a column; none where the rows state none."""
+    cells = [f"{r['value']:,.0f}" if r else "\u2013" for r in rows]
+    return [{"name": MISSING, "cells": cells, "inner": True, "tests": [("", "")] * others}] if any(rows) else []
 
 
 def _median(row: Row | None) -> str:
