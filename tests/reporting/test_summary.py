@@ -46,6 +46,31 @@ def test_what_cannot_be_told_from_chance_is_called_so(low: float, high: float, t
     assert "on 100 test images of 50 patients." in text
 
 
+def test_the_summary_names_every_model_and_encoder(tmp_path: Path) -> None:
+    """Those that have not the summary's share of the labels, with their own."""
+    at = {"labels": 29, "n": 33, "draws": 1}
+    rows = [
+        row("linear", "auroc", 0.778, **at, fraction=1.0),
+        row("pixels", "auroc", 0.7, **at, fraction=1.0, method="control", encoder=None),
+    ]
+    tuned = write(tmp_path / "model", [row("metrics", "auroc", 0.772, n=33)], CONFIG)
+    encoder = write(tmp_path / "encoder", rows, {"command": "evaluate"})
+    text = Page(build([tuned, encoder]).read_text()).text.replace("\u00a0", " ").partition("Contents")[0]
+    for words in (
+        "SimCLR, linear classifier on the frozen encoder: AUROC 0.778",
+        "SimCLR, trained classifier, with the labels that it was trained on: AUROC 0.772 (95 % interval 0.752 to 0.792), on "
+        "33 test images.",
+    ):
+        assert words in text, (words, text)
+    study = [row("linear", "auroc", v, **at, fraction=f, method="mae") for f, v in ((0.1, 0.61), (1.0, 0.68))]
+    text = Page(build([write(tmp_path / "study", study, {"methods": ["mae"]}), encoder]).read_text()).text.replace("\u00a0", " ")
+    for words in (
+        "MAE, linear classifier on the frozen encoder: AUROC 0.610",
+        "SimCLR, linear classifier on the frozen encoder, with all labels: AUROC 0.778",
+    ):
+        assert words in text, (words, text)
+
+
 def test_summaries_of_masks_and_numbers_hold_value_interval_and_n_beside_a_classifier(tmp_path: Path) -> None:
     rows = [
         row("metrics", "auroc", 0.8, n=60),

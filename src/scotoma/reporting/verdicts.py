@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 import pandas as pd
 
 from scotoma import plugins
-from scotoma.reporting.cells import Table, is_same, missing
+from scotoma.reporting.cells import Table, at, is_same, missing
 from scotoma.reporting.naming import CONTROL, RANDOM, controls_of, name_of_method, phrase_of_use
 
 LEVEL = 0.05
@@ -79,6 +79,8 @@ def find_verdicts(
 ) -> list[Table]:
     """What the summary reports of each method at one share of the labels, beside its own random weights and every other control.
 
+    A method without that share is reported at its own share nearest to a tenth, or as it was trained; ``at`` states that.
+
     Args:
         values: rows of the headline metric, with ``label``, ``kind`` ("method", "random" or a control's evaluator) and ``use``.
         differences: rows of its paired differences, with the same labels and uses.
@@ -87,27 +89,32 @@ def find_verdicts(
         chance: the metric's value by chance, where it has one.
     """
     weights = set(differences["reference"].dropna()) & set(values.loc[values["kind"] == "method", "method"])  # given as controls
-    here, found = values[is_same(values["fraction"], fraction)], []
-    for _, own in here[(here["kind"] == "method") & here["value"].notna()].iterrows():
-        mine = differences[(differences["label"] == own["label"]) & is_same(differences["use"], own["use"])]
-        paired = mine[mine["reference"] == RANDOM]
-        difference = _first(paired[is_same(paired["fraction"], fraction)])
+    methods, found = values[(values["kind"] == "method") & values["value"].notna()], []
+    for _, mine in methods.groupby(["label", "use"], sort=False, dropna=False):
+        shares = set(mine["fraction"].dropna())
+        share = fraction if is_same(mine["fraction"], fraction).any() else nearest_tenth(shares)
+        own = mine[is_same(mine["fraction"], share)].iloc[0]
+        here = values[is_same(values["fraction"], share)]
+        pairs = differences[(differences["label"] == own["label"]) & is_same(differences["use"], own["use"])]
+        paired = pairs[pairs["reference"] == RANDOM]
+        difference = _first(paired[is_same(paired["fraction"], share)])
         away: dict[tuple[bool, str], list[str]] = {}
-        for share in sorted(set(values.loc[values["label"] == own["label"], "fraction"].dropna()) - {fraction}):
-            for control in _as_good_at(values, mine, own, share, weights, better):
-                away.setdefault((control["sure"], control["short"]), []).append(f"{100 * share:g}\u00a0%")
+        for other in sorted(set(values.loc[values["label"] == own["label"], "fraction"].dropna()) - {share}):
+            for control in _as_good_at(values, pairs, own, other, weights, better):
+                away.setdefault((control["sure"], control["short"]), []).append(f"{100 * other:g}\u00a0%")
         found.append(
             {
                 "label": own["label"],
                 "run": own["run"],
                 "method": own["method"],
                 "own": own,
+                "at": "" if share == fraction or missing(fraction) else at(share) or "with the labels that it was trained on",
                 "use": "" if missing(own["use"]) else phrase_of_use(own["use"]),
                 "random": own_control(here, own),
                 "difference": difference,
                 "sign": None if difference is None else verdict(difference, better),
                 "signs": [s for _, d in paired.iterrows() if (s := verdict(d, better)) is not None],
-                "as_good": find_as_good(values, mine, own, weights, better),
+                "as_good": find_as_good(values, pairs, own, weights, better),
                 "elsewhere": [
                     [(name, shares) for (is_sure, name), shares in away.items() if is_sure is sure] for sure in (True, False)
                 ],
