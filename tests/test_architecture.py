@@ -74,7 +74,6 @@ TESTED_BY = {
     "evaluators.regression": "tasks/test_regression.py",
     "methods.base": "methods/test_contract.py",
     "methods.parts.inputs": "methods/test_contract.py",
-    "metrics.regression": "tasks/test_regression.py",
     "metrics.summaries": "evaluators/test_base.py",
     "models.checkpoints": "models/test_pretrained_weights.py",
     "models.features": "training/test_trainer.py",

@@ -22,6 +22,7 @@ from scotoma.cli import TRACEBACK, main
 from scotoma.commands.evaluate import evaluate
 from scotoma.commands.finetune import finetune
 from scotoma.commands.pretrain import pretrain
+from scotoma.commands.report import report
 from scotoma.data import encoder_header, sources
 from scotoma.data.datamodule import data_rows, gather
 from scotoma.data.labels import targets
@@ -171,6 +172,37 @@ def test_a_finished_model_is_tested_on_all_of_a_table_it_has_never_seen(encoder:
         evaluate(encoder, "phantom:60:5", target=["cardiomegaly"], split="all", quiet=True)
 
 
+def test_patients_of_the_training_are_left_out_of_an_external_test_and_counted(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = finetune("phantom:150", ["cardiomegaly"], encoder, out=tmp_path / "model", steps=1, quiet=True)
+    mine, other = (sources.read(name).table.drop(columns="mask_path") for name in ("phantom:150", "phantom:60:5"))
+    used = pd.read_parquet(model / "used.parquet")
+    known = mine[(used["split"] != "test").to_numpy()][:12]
+    capsys.readouterr()
+    table = pd.concat([other.assign(patient=[f"other {p}" for p in other["patient"]]), known], ignore_index=True)
+    rows = evaluate(model, table, out=tmp_path / "external", quiet=True)
+    assert (
+        "table: tested on 60 labelled images: all rows but 12, which are left out: they, their patients" in capsys.readouterr().err
+    )
+    assert next(r for r in rows if r["metric"] == "auroc")["n"] == 60
+    about = [r for r in read_rows(tmp_path / "external") if r["evaluator"] == "data"]
+    assert [(r["value"], r["n"]) for r in about if r["metric"] == "left_out"] == [(12, 72)]
+    assert {r["split"] for r in about if r["metric"] == "images"} == {"test"}
+    page = report([tmp_path / "external"])
+    assert "Tested: 60 labelled images (all rows but 12, which are left out: they" in page.read_text()
+
+    is_ill = table["cardiomegaly"].astype(float) == 1
+    hidden = table[~is_ill | table.index.isin(range(60, 72))]
+    ill = int((is_ill & (table.index >= 60)).sum())
+    with pytest.raises(
+        UsageError, match=f"class '1' has no row left to test: its {ill} rows are left out, as they, their patients"
+    ):
+        evaluate(model, hidden, out=tmp_path / "none", quiet=True)
+    with pytest.raises(UsageError, match=r"none of 12 images is left to test \(.*12, which are left out"):
+        evaluate(model, known.assign(image_path=other["image_path"][:12].tolist()), out=tmp_path / "none", quiet=True)
+
+
 def test_predictions_are_kept_and_give_the_rows_again(encoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     rows = measured(encoder, ["linear", "majority"], out=out, fractions=[0.5, 1.0], seeds=2)
@@ -207,7 +239,7 @@ def test_a_table_that_the_run_knows_whole_leaves_none_to_test(encoder: Path, tmp
     model = finetune("phantom:150", ["cardiomegaly"], encoder, out=tmp_path / "model", steps=1, quiet=True)
     used = pd.read_parquet(model / "used.parquet")
     used.assign(split="train").to_parquet(model / "used.parquet")
-    with pytest.raises(UsageError, match=r"none of 150 images is left to test .*around 150 rows .* that it has not seen"):
+    with pytest.raises(UsageError, match=r"none of 150 images is left to test \(.* own split\): .* that it has not seen"):
         evaluate(model, "phantom:150", out=tmp_path / "out", quiet=True)
 
 

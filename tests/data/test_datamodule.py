@@ -172,7 +172,7 @@ def test_a_table_that_the_run_has_never_seen_is_tested_whole(phantoms: DataModul
     assert set(new.split.of) == {"test"} and new.rule.startswith("all rows: the table has no split")
     assert len(np.unique(new.split.units)) == new.dataset.table["patient"].nunique()  # bootstrapped over patients still
     seen = made("phantom:120", encoder_run=tmp_path, rows="auto")
-    assert np.array_equal(seen.split.of, phantoms.split.of) and "120 rows that the training run knows" in seen.rule
+    assert np.array_equal(seen.split.of, phantoms.split.of) and "the training run's own split" in seen.rule
     drawn = made("phantom:40:9", encoder_run=tmp_path, rows="test")
     assert set(drawn.split.of) == set(dataset.SPLITS) and "drawn" in drawn.rule
     frame = new.dataset.table.drop(columns="row").assign(split=["train"] * 10 + ["test"] * 30, patient=range(40))

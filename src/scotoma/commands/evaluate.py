@@ -28,7 +28,7 @@ def evaluate(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Rows:
-    """Test an encoder or a model on the test set of a table, or on all of a table of which a finished model has seen nothing.
+    """Test an encoder or a model on the test set of a table, or a finished model on all that it has not seen of another table.
 
     Args:
         run: finished pretraining or fine-tuning run, or an encoder or model file.
@@ -37,8 +37,9 @@ def evaluate(
             segmenter, regression for a regressor, linear for an encoder.
         target: label columns; by default those of the model.
         out: run folder of its own; by default the rows are added to `run`.
-        split: rows to test: test (the test set), all (every labelled row), or auto: all for a finished model on a table without
-            a split of which it has seen nothing, else test.
+        split: rows to test: test (the test set), all (every labelled row), or auto: of a table without a split a finished model
+            is tested on all rows but those of patients, images and near-duplicates of its training and validation, which are left
+            out and counted; else test.
         fractions: label fractions for probes, separated by commas; by default 1.
         seeds: number of label draws at each fraction below 1.
         keep_identity: keep the patient's identity in explanations written as DICOM; by default a pseudonym replaces it.
@@ -111,6 +112,7 @@ def evaluate(
     if of_the_model and not numbers:
         warn_other_classes(data_module)
     from scotoma.data.labels.targets import require_classes
+    from scotoma.data.splits.external import refuse_missing_classes
     from scotoma.evaluators.base import Context, warn_few_units
     from scotoma.models import segmentation_decoders
 
@@ -120,6 +122,7 @@ def evaluate(
         refuse_another_test(Path(run), about)
     network, info, linear = encoders.load(run)
     head = linear or segmentation_decoders.load(run, network, info)
+    refuse_missing_classes(data_module)
     for name in ("train", "test") if trains else ("test",):
         require_classes(data_module.target, data_module.split.rows(name), f"split {name}", trains=name == "train")
     context = Context(

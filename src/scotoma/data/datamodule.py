@@ -22,7 +22,7 @@ from scotoma.data import sources as table
 from scotoma.data.labels import classes as label_columns
 from scotoma.data.labels import targets
 from scotoma.data.modalities import BY_HEADER, modality
-from scotoma.data.splits import lookalikes, splits, units
+from scotoma.data.splits import external, lookalikes, splits, units
 from scotoma.data.store import store
 from scotoma.errors import UsageError, notice, stage
 from scotoma.run_folder import USED, Row, withdrawal_sentence, withdrawn
@@ -49,6 +49,7 @@ class DataModule:
         overlaps: the test rows that weights were trained on, by the weights' source as the user names it.
         rule: which rows are the test rows, in words.
         copies: of test images in the training of these weights, by their source.
+        left_out: positions that are not tested, as the weights' training or validation knows them; of ``rows="auto"`` alone.
     """
 
     dataset: dataset_.Dataset
@@ -62,6 +63,7 @@ class DataModule:
     overlaps: dict[str, provenance.Overlap] = field(default_factory=dict)
     rule: str = ""
     copies: dict[str, lookalikes.Copies] = field(default_factory=dict)
+    left_out: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
     @property
     def rows(self) -> np.ndarray:
@@ -173,8 +175,8 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
             is refused.
         tests: whether that encoder is tested; where training goes on from it, overlap is only said.
         compared: other weights that are tested on these data, for which the same holds.
-        rows: which rows test: ``test``, those of the table's split or of a drawn one; ``all``; or ``auto``: all, where the table
-            has no split and no patient and no image of it is known to that encoder's run.
+        rows: which rows test: ``test``, those of the table's split or of a drawn one; ``all``; or ``auto``: where the table has no
+            split, all but those of patients and images that trained or validated that encoder (``external.hold_out``).
         display: how stored values become grey levels, as that encoder's header names it; None for as the data set states.
         quiet: no progress bar.
 
@@ -208,8 +210,13 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
         notice(dataset.name, f"{without}: they are neither tested nor trained on with labels")
     sources = [Source(str(source), dataset, opened) for source in (*([encoder_run] if encoder_run else ()), *compared)]
     earlier = _sides(sources, seen=not allow_leakage)
-    whole, rule = _describe_test(dataset, rows, sources)
-    split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier, whole)
+    is_external = rows == "auto" and not splits.has_split(dataset) and not any(source.holds_all for source in sources)
+    if is_external:
+        split = external.hold_out(dataset, opened, earlier, _find_copied(sources, dataset, opened, allow_leakage))
+    else:
+        split = splits.make(dataset, opened, found.y if found else None, seed, allow_leakage, earlier, rows == "all")
+    out = np.flatnonzero(split.of == "") if is_external else np.zeros(0, int)
+    rule = _describe_test(dataset, rows, sources, len(out))
     refused = tests and not allow_leakage
     overlaps = {source.name: source.overlap(split, dataset.name, refused) for source in sources}
     copies = {
@@ -220,27 +227,29 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     name = _modality(dataset, opened) if modality_name == "auto" else modality_name
     before = sources[0].record if encoder_run else provenance.Record()
     there = encoder_run if encoder_run and encoder_run.exists() else None
-    return DataModule(dataset, opened, split, found, name, seconds, there, before, overlaps, rule, copies)
+    return DataModule(dataset, opened, split, found, name, seconds, there, before, overlaps, rule, copies, out)
 
 
-def _describe_test(dataset: dataset_.Dataset, rows: str, sources: Sequence[Source]) -> tuple[bool, str]:
-    """Whether all rows test, and in words which do."""
+def _describe_test(dataset: dataset_.Dataset, rows: str, sources: Sequence[Source], out: int) -> str:
+    """Which rows test, in words; of a table of its own ``out`` are left out."""
     if rows == "all":
-        return True, "all rows, by --split all"
+        return "all rows, by --split all"
     if splits.has_split(dataset):
-        return False, "the test rows of the table's own split"
+        return "the test rows of the table's own split"
     if rows == "test":
-        return False, "the test rows of a drawn split"
-    known = np.zeros(len(dataset), bool)
-    for source in sources:
-        known |= source.look.seen | np.array([any(n in source.run for n in names) for names in source.names], bool)
-    if known.any():
-        return False, f"the test rows of a split drawn around {int(known.sum())} rows that the training run knows"
+        return "the test rows of a drawn split"
+    if any(source.holds_all for source in sources):
+        return "the test rows of the training run's own split"
+    if out:
+        return f"all rows but {out}, which are left out: {external.WHY}"
     open_ = any(not (source.look.checked & source.look.named).all() for source in sources)
-    return (
-        True,
-        f"all rows: the table has no split, and no row of it is known to the training run{' (not all checked)' if open_ else ''}",
-    )
+    return f"all rows: the table has no split, and no row of it is known to the training run{' (not all checked)' if open_ else ''}"
+
+
+def _find_copied(sources: Sequence[Source], dataset: dataset_.Dataset, opened: store.Store, allow_leakage: bool) -> np.ndarray:
+    """(n,) bool: near-duplicates of training images; none where these may be tested."""
+    looked = [lookalikes.find_copied(_read_used(s.folder), s.record, dataset, opened) for s in sources if not allow_leakage]
+    return np.any([np.zeros(len(dataset), bool), *looked], axis=0)
 
 
 def _modality(dataset: dataset_.Dataset, opened: store.Store) -> str:
@@ -267,6 +276,7 @@ class Source:
         self.run = read_earlier_split(self.folder)
         self.names = splits.name_rows(dataset, opened)
         look = self.record.look(*_hash_identities(dataset, opened), opened.key, opened.protocol)
+        self.holds_all = all(content in self.run for content in splits.contents(dataset, opened).tolist())
         sides = [{self.run.get(name) for name in names} - {None} for names in self.names]
         in_run = np.array(["train" in of for of in sides], bool)
         self.look = replace(look, seen=look.seen | in_run, named=look.named | np.array([bool(of) for of in sides], bool))
@@ -364,6 +374,10 @@ def data_rows(data_module: Any) -> list[Row]:
         copied = data_module.split.copied
         told = {"reason": NOT_LOOKED_FOR} if copied is None else {}
         rows.append({"evaluator": "data", "metric": "altered_copies_across_splits", "value": copied, **told})
+    if count := len(data_module.left_out):
+        rows.append(
+            {"evaluator": "data", "metric": "left_out", "value": count, "n": len(data_module.dataset), "reason": external.WHY}
+        )
     rows += [{**copies.row(), "weights": Path(source).name} for source, copies in data_module.copies.items()]
     for what, count in count_shared(data_module.dataset, data_module.store, data_module.split):  # which --allow_leakage let pass
         rows.append({"evaluator": "data", "metric": "shared_between_sides", "value": count, "what": what})

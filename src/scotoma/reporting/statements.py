@@ -118,9 +118,16 @@ def _data(rows: pd.DataFrame, leaking: bool, origin: list[str]) -> dict[str, str
         "split": " ".join([f"By {unit}{'; but the run allows leakage' if leaking else ': none is in two sets'}.", *origin]),
         "size": f"{TO_FILL}: how the size was planned" + (f" (there were: {test})" if test else ""),
         "internal": f"{test[0].upper()}{test[1:]}, kept apart from training and validation." if test else "",
-        "exclusions": f"Unreadable files left out: {unreadable:,.0f}.{_unlabelled(data)} {TO_FILL}: criteria of inclusion and "
-        "exclusion, and what was left out before these data",
+        "exclusions": f"Unreadable files left out: {unreadable:,.0f}.{_left_out(data)}{_unlabelled(data)} {TO_FILL}: criteria of "
+        "inclusion and exclusion, and what was left out before these data",
     }
+
+
+def _left_out(data: pd.DataFrame) -> str:
+    """The images that an external test left out, as the model had seen them."""
+    return "".join(
+        f" Left out: {r['value']:,.0f} images ({r['reason']})." for _, r in data[data["metric"] == "left_out"].iterrows()
+    )
 
 
 def _unlabelled(data: pd.DataFrame) -> str:

@@ -113,7 +113,7 @@ def require_tested(data_module: Any) -> None:
     if len(data_module.split.rows("test")):
         return
     name, n = data_module.dataset.name, len(data_module.dataset)
-    if data_module.split.made:
+    if data_module.split.made or len(data_module.left_out):
         raise UsageError(f"{name}: none of {n} images is left to test ({data_module.rule}): test on images that it has not seen")
     raise UsageError(f"{name}: the table's split has no row test among {n}: write test where rows are to be tested")
 

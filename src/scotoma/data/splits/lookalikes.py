@@ -76,9 +76,23 @@ def look(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Sto
         store: their pixels.
         split: of the rows.
     """
-    test = split.rows("test")
+    return _compare(used, record, dataset, store, split.rows("test"))[0]
+
+
+def find_copied(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Store) -> np.ndarray:
+    """(n,) bool: the rows of a table that ``look`` would count as copies of training images, were all of them tested."""
+    copied = np.zeros(len(dataset), bool)
+    copied[_compare(used, record, dataset, store, np.arange(len(dataset)))[1]] = True
+    return copied
+
+
+def _compare(
+    used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Store, test: np.ndarray
+) -> tuple[Copies, np.ndarray]:
+    """What was found among these positions, and which of them are copies."""
     if used is None or LOOK not in used.columns or used.loc[used["split"] == "train", LOOK].isna().all():
-        return Copies(tested=len(test), reason="the run's own record (used.parquet) is not there, or of an earlier version")
+        reason = "the run's own record (used.parquet) is not there, or of an earlier version"
+        return Copies(tested=len(test), reason=reason), test[:0]
     held_back = set(used.loc[used["split"].isin(["val", "test"]), "content"].dropna())
     train = used[(used["split"] == "train") & used[LOOK].notna()]
     content = contents(dataset, store)[test]
@@ -91,7 +105,7 @@ def look(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Sto
     missing = "" if train[LOOK].notna().all() else "part of the record is of an earlier version"
     if elsewhere := record.beyond(used["content"]):
         missing = f"{elsewhere} of the images that it was trained on are not in the run's own record (used.parquet)"
-    return Copies(len(copied), len(np.setdiff1d(mine[other], copied)), len(test), missing)
+    return Copies(len(copied), len(np.setdiff1d(mine[other], copied)), len(test), missing), test_[copied]
 
 
 def check(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: Store, split: Split, refused: bool) -> Copies:

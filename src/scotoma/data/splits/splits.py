@@ -59,7 +59,7 @@ def make(dataset: Dataset, store: Store, strata: np.ndarray | None, seed: int, a
         allow_leakage: keep a split that shares units or images between its sides.
         earlier: the split of an earlier run by patient and content, which patients and images known there keep. A row that
             bridges two of its sides (a patient seen in training, an image identical to a tested one) is left out.
-        whole: all rows test: a finished model meets a table of its own.
+        whole: all rows test.
 
     Raises:
         UsageError: a patient, group or image on two sides; too few units to draw a split.
@@ -324,7 +324,7 @@ def label_fraction(y: np.ndarray, rows: np.ndarray, fraction: float, seed: int) 
 def cohort(split: Split, y: np.ndarray | None, classes: tuple[str, ...]) -> list[dict[str, object]]:
     """Rows that count images and units by split and class."""
     found: list[dict[str, object]] = []
-    for name in SPLITS:
+    for name in SPLITS if np.isin(split.of, ("train", "val")).any() else ("test",):  # a test alone has no other set
         rows = split.rows(name)
         found.append({"evaluator": "data", "metric": "images", "split": name, "value": len(rows)})
         metric, count = "patients" if split.unit == "patient" else "groups", len(np.unique(split.units[rows]))
