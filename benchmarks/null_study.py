@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from cells import RESULTS, read  # noqa: E402
 from helpers import null_study  # noqa: E402
 
-KEYS = ("method", "fraction", "labels", "value", "low", "high", "p_value", "p_holm", "over", "control_of", "patients", "n")
+KEYS = ("method", "fraction", "labels", "value", "low", "high", "p_value", "p_holm", "over", "n")
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows = null_study.differences(method, data, Path(folder)).to_dict("records")
         with (RESULTS / "null_study.jsonl").open("a") as file:
-            file.write("".join(json.dumps({k: row[k] for k in KEYS if k in row}) + "\n" for row in rows))
+            file.write("".join(json.dumps({k: row[k] for k in KEYS}) + "\n" for row in rows))
         print(method, flush=True)
 
 
