@@ -327,3 +327,14 @@ def test_a_file_name_that_begins_with_a_blank_is_found_as_it_is_spelled(tmp_path
     (tmp_path / "t.csv").write_text('image_path,label\n" lead.png",a\nlead.png,b\n" plain.png ",a\n')
     found = sources.load(tmp_path / "t.csv").table["image_path"]
     assert [Path(path).name for path in found] == [" lead.png", "lead.png", "plain.png"]
+
+
+def test_folders_are_no_label_beside_a_spreadsheet_whose_target_is_another(grey_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = grey_folder(2)
+    sheet = tmp_path / "labels.csv"
+    files = sorted(folder.rglob("*.png"))
+    sheet.write_text("file,dx\n" + "".join(f"{path.relative_to(folder)},{'ab'[k % 2]}\n" for k, path in enumerate(files)))
+    assert "label" not in sources.load(folder, sheet, "file", target=["dx"]).table.columns
+    for options in ({}, {"labels": sheet, "on": "file"}, {"labels": sheet, "on": "file", "target": ["dx", "label"]}):
+        assert sources.load(folder, **options).table["label"].nunique() == 2
+    assert sources.load(folder, target=["dx"]).table["label"].nunique() == 2

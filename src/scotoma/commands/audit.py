@@ -59,7 +59,7 @@ def audit(
     from scotoma.run_folder import Run
 
     stage("reading the table", quiet)
-    dataset = sources.load(**vars(source))
+    dataset = sources.load(**vars(source), target=target)
     asked = target or [c for c in ("label",) if c in dataset.table.columns]
     dataset, asked = classes.split_findings(dataset, asked, separator)
     target = asked if target else None

@@ -75,5 +75,5 @@ def embed(
     from scotoma.data import sources
     from scotoma.models.embedding import write_features
 
-    write_features(path, run, sources.load(**vars(source)), target, rows, strict, quiet, encoder, join_key)
+    write_features(path, run, sources.load(**vars(source), target=target), target, rows, strict, quiet, encoder, join_key)
     return path

@@ -76,7 +76,8 @@ def split(
     from scotoma.data.splits.table_split import split_table
 
     stage("reading the table", quiet)
-    raw = sources.read(**vars(source))
+    named = [*target, by or "", *((given or "").split("=")[0] for given in (test_where, test_after))] if target else None
+    raw = sources.read(**vars(source), target=named)
     return split_table(
         raw, source.data, out, target, classes, by, test_where, test_after, folds, keep, shares, copies, seed, separator, quiet
     )

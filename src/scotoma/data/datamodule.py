@@ -186,7 +186,7 @@ def gather(*, data: Any, labels: str | Path | None = None, on: str | None = None
     if modality_name != "auto":
         modality(modality_name)
     stage("reading the table", quiet)
-    dataset = table.load(data, labels, on, annotators, missing)
+    dataset = table.load(data, labels, on, annotators, missing, target)
     if display is not None:
         dataset = replace(dataset, display=display)
     if numbers and separator:

@@ -65,8 +65,12 @@ _CHANNEL = re.compile(r"(.+)[_-](0\d{3}|t1\w{0,2}|t2\w?|flair|adc|dwi|swi|pd)") 
 _NUMBERED = re.compile(r"\d{1,3}")  # may begin anew in each class
 
 
-def read(root: Path) -> pd.DataFrame:
+def read(root: Path, has_label: bool = True) -> pd.DataFrame:
     """The table of a folder: ``image_path``, and where known ``frame``, ``split``, ``label`` and ``group`` (as it came).
+
+    Args:
+        root: the folder.
+        has_label: whether names of folders may be a label.
 
     Raises:
         UsageError: it holds no images.
@@ -93,7 +97,7 @@ def read(root: Path) -> pd.DataFrame:
     folders = {path: folders[path][alone:] for path in files}
     splits = {path: SPLIT_NAMES.get(folders[path][0].lower()) if folders[path] else None for path in files}
     inner = {path: folders[path][1:] if splits[path] else folders[path] for path in files}
-    labels, groups = _read_meaning(root, files, inner, splits)
+    labels, groups = _read_meaning(root, files, inner, splits, has_label)
     records = [
         {"image_path": str(path.absolute()), "split": splits[path], "label": label, "group": group, "frame": frame}
         for path, label, group in zip(files, labels, groups, strict=True)
@@ -219,7 +223,7 @@ def _bare(name: str) -> str:
 
 
 def _read_meaning(
-    root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]], splits: dict[Path, str | None]
+    root: Path, files: list[Path], inner: dict[Path, tuple[str, ...]], splits: dict[Path, str | None], has_label: bool
 ) -> tuple[list[str | None], list[str | None]]:
     """The label and the group of each file by the names of the folders above it; what was taken as what is printed.
 
@@ -240,7 +244,7 @@ def _read_meaning(
             break
         if label is None:
             label = depth
-    labels = [_part(inner[path], label) for path in files]
+    labels = [_part(inner[path], label if has_label else None) for path in files]
     if label is not None and split:  # a folder beside train and test is a class only if it is one inside them
         classes = {name for path, name in zip(files, labels, strict=True) if splits[path]}
         labels = [name if name in classes else None for name in labels]

@@ -34,6 +34,7 @@ def load(
     on: str | None = None,
     annotators: str | None = None,
     missing: Sequence[str] | None = None,
+    target: Sequence[str] | None = None,
 ) -> Dataset:
     """Make a ``Dataset`` of whatever ``--data`` names.
 
@@ -45,11 +46,12 @@ def load(
         annotators: ``majority`` or ``soft``, how several rows of one image (of the spreadsheet, or of the table) become one; see
             ``scotoma.data.labels.annotators``.
         missing: words that mean a missing cell, in table and spreadsheet.
+        target: columns to predict, where they are named. Beside a spreadsheet names of folders are a ``label`` only if it is one.
 
     Raises:
         UsageError: nothing is there, or it is none of these.
     """
-    return hide_columns(read(data, labels, on, annotators, missing))
+    return hide_columns(read(data, labels, on, annotators, missing, target))
 
 
 def read(
@@ -58,6 +60,7 @@ def read(
     on: str | None = None,
     annotators: str | None = None,
     missing: Sequence[str] | None = None,
+    target: Sequence[str] | None = None,
 ) -> Dataset:
     """What ``load`` does, but identifiers stay as they came where nothing has hashed them yet (``plain``)."""
     import pandas as pd
@@ -72,7 +75,8 @@ def read(
     elif catalog.is_name(str(data)):
         dataset = catalog.load(str(data))
     else:
-        dataset = _from_path(Path(str(data)).expanduser(), missing or ())
+        has_label = labels is None or not target or "label" in (*target, on)
+        dataset = _from_path(Path(str(data)).expanduser(), missing or (), has_label)
     if dataset.plain and not annotators:
         _report_repeated(dataset)
     if annotators and "image_path" in dataset.table.columns:
@@ -120,7 +124,7 @@ def hide_columns(dataset: Dataset) -> Dataset:
     return replace(dataset, table=table, plain=False, spelled=None)
 
 
-def _from_path(path: Path, missing: Sequence[str] = ()) -> Dataset:
+def _from_path(path: Path, missing: Sequence[str] = (), has_label: bool = True) -> Dataset:
     shown = str(path.absolute()).encode(errors="replace").decode()
     if shown != str(path.absolute()):
         raise UsageError(f"{shown}: its name is not UTF-8, and no table can hold it: rename it, or link to it by another name")
@@ -130,7 +134,7 @@ def _from_path(path: Path, missing: Sequence[str] = ()) -> Dataset:
         if (path / "store.json").exists():
             return _from_store(path)
         name = path.name or path.resolve().name  # that of `.` is empty
-        return Dataset(name, tidy(name, folders.read(path)), plain=True)
+        return Dataset(name, tidy(name, folders.read(path, has_label)), plain=True)
     kind = path.suffix.lower()
     if kind == ".npz":
         return _from_npz(path)
