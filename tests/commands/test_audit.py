@@ -149,6 +149,17 @@ def test_sizes_that_go_with_the_label_are_found_and_clean_data_are_left_alone(tm
     exact = np.mean([s == (60, 66) for s, k in zip(sizes, labels, strict=True) if k])
     assert area["value"] == pytest.approx(0.5 + exact / 2, abs=0.06)
     assert area["low"] < area["value"] < area["high"]
+    rare = common | {"label": ["n/a", "unknown", *labels[2:].astype(str)]}
+    rows = audit(save(tmp_path / "rare", images, **rare), target=["label"], quiet=True)
+    part, found = of_check(rows, "shortcuts_in_part"), of_check(rows, "header_predicts")
+    assert "without 'n/a', 'unknown': images of fewer than 5 patients" in part["text"] and part["value"] == 2
+    area = next(r for r in rows if r["metric"] == "auroc" and r["from"] == "header")
+    assert area["n"] == 88 and area["reason"].startswith("without 'n/a', 'unknown'")
+    assert "width" in found["text"] and "(1.00)" not in found["text"]  # one image of a class is separated by anything
+    one = common | {"label": ["a"] * 86 + ["b"] * 4}
+    rows = audit(save(tmp_path / "one", images, **one), target=["label"], quiet=True)
+    text = of_check(rows, "shortcuts_not_checked")["text"]
+    assert text.startswith("not checked: whether size, headers or the border alone predict label ('b': images of fewer than 5")
     clean = audit(save(tmp_path / "clean", [draw_image(rng, k) for k in labels], **common), quiet=True, fail_on="warning")
     assert {r["severity"] for r in clean if "severity" in r} <= {"note"}
 

@@ -18,6 +18,7 @@ from scotoma.quality.findings import Finding, ImageSet
 Row = dict[str, Any]
 PROTOCOL = 1
 MOST_READ = 5000  # images read in full to look for burned-in text, evenly spaced
+MOST_NAMED = 5  # classes left out that are named
 MOST_DETECTED = 500  # where the text detector looks, which takes two seconds for an image of 1,000 pixels a side
 
 
@@ -123,12 +124,25 @@ def _kind_of_image(part: AuditedTable) -> np.ndarray:
 
 
 def _shortcuts(part: AuditedTable, target: Target, groups: np.ndarray) -> tuple[list[Finding], list[Row]]:
-    """How well header facts alone, and the border alone, predict a target."""
+    """How well header facts alone, and the border alone, predict a target; classes of too few groups are left out, and named."""
     from scotoma.quality import shortcuts
     from scotoma.quality.findings import Finding
 
     columns = shortcuts.header(shortcuts.facts_of(part.dataset, part.store))
     found, rows = [], []
+    small = shortcuts.find_small_classes(target, groups)
+    names = [repr(target.classes[c]) for c in small]
+    listed = f"{', '.join(names[:MOST_NAMED])}{f' and {len(names) - MOST_NAMED} more' if len(names) > MOST_NAMED else ''}"
+    what = f"whether size, headers or the border alone predict {target.columns[0]}"
+    why = f"{listed}: images of fewer than {shortcuts.FOLDS} patients or groups"
+    count = int(np.isin(target.y, small).sum())
+    target = target.only(np.flatnonzero(target.known & ~np.isin(target.y, small)))
+    if len(np.unique(target.y[target.known])) < 2:
+        reason = why if small else "all labelled images are of one class"
+        return [Finding("note", "shortcuts_not_checked", f"not checked: {what} ({reason})", count)], []
+    if small:
+        found.append(Finding("note", "shortcuts_in_part", f"{what} is looked for without {why}", count))
+    without = {"reason": f"without {why}"} if small else {}
     inputs = {
         "header": ("size, format and header facts alone predict", np.stack(list(columns.values()), 1)),
         "border": ("the border of the image alone predicts", shortcuts.border(part.store, part.rows)),
@@ -140,7 +154,7 @@ def _shortcuts(part: AuditedTable, target: Target, groups: np.ndarray) -> tuple[
         best = shortcuts.rank_facts(columns, target) if name == "header" else []
         by = f"; most telling: {', '.join(f'{fact} ({area:.2f})' for fact, area in best)}" if best else ""
         common = {"target": target.columns[0], "from": name}
-        rows.append({"evaluator": "audit", "metric": "auroc", **common, **auroc})
+        rows.append({"evaluator": "audit", "metric": "auroc", **common, **auroc, **without})
         if auroc["low"] > 0.5:
             interval = f"AUROC {auroc['value']:.2f}, 95 % interval {auroc['low']:.2f} to {auroc['high']:.2f}"
             severity = "warning" if auroc["low"] > shortcuts.CLEARLY else "note"

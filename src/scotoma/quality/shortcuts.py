@@ -76,6 +76,12 @@ def small(pixels: np.ndarray) -> np.ndarray:
     return shrunk if shrunk.ndim == 3 else shrunk[..., None]
 
 
+def find_small_classes(target: Target, groups: np.ndarray) -> list[int]:
+    """The classes, by number, whose images are of fewer than ``FOLDS`` groups: too few to predict in every fold."""
+    classes = np.unique(target.y[target.known]).tolist()
+    return [c for c in classes if len(np.unique(groups[target.y == c])) < FOLDS]
+
+
 def predictability(x: np.ndarray, target: Target, groups: np.ndarray, trees: bool) -> dict[str, Any] | None:
     """Cross-validated AUROC with its 95 % interval.
 
