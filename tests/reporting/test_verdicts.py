@@ -114,6 +114,24 @@ def test_a_difference_over_fewer_than_three_draws_has_no_interval(stated: bool, 
     assert "a difference over fewer than three draws has no interval" in text
 
 
+def test_weights_given_as_a_control_have_no_verdict_and_are_not_called_pretrained(tmp_path: Path) -> None:
+    values = {("linear", "simclr"): 0.7, ("linear", "plain.pt"): 0.795, ("linear", "random"): 0.78}
+    pairs = [
+        {"value": -0.08, "reference": "random", "p_value": 0.01, "p_holm": 0.02},
+        {"value": -0.095, "reference": "plain.pt", "p_value": 0.01},
+        {"value": 0.015, "method": "plain.pt", "reference": "random", "p_value": 0.1},
+    ]
+    text = study(tmp_path, values, pairs)
+    for words in (
+        "SimCLR, linear classifier on the frozen encoder: worse than random weights; no better than plain.pt (0.795). AUROC 0.700 "
+        "(95 % interval 0.680 to 0.720) with pretraining, 0.780 without",
+        "plain.pt, linear classifier on the frozen encoder: weights given as a control, without verdict against random weights. "
+        "AUROC 0.795 (95 % interval 0.775 to 0.815) with these weights, 0.780 with random ones (difference +0.015, 95 % "
+        "interval -0.005 to +0.035).",
+    ):
+        assert words in text, (words, text)
+
+
 @pytest.mark.parametrize(("config", "folders", "once"), [({}, 1, True), ({"pretrainings": 1}, 1, True),
                                                          ({"pretrainings": 3}, 3, False), ({}, 4, False)])  # fmt: skip
 def test_one_pretraining_is_not_the_method(config: dict[str, object], folders: int, once: bool, tmp_path: Path) -> None:

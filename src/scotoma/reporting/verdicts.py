@@ -111,6 +111,7 @@ def find_verdicts(
                 "at": "" if share == fraction or missing(fraction) else at(share) or "with the labels that it was trained on",
                 "use": "" if missing(own["use"]) else phrase_of_use(own["use"]),
                 "random": own_control(here, own),
+                "given": own["method"] in weights,
                 "difference": difference,
                 "sign": None if difference is None else verdict(difference, better),
                 "signs": [s for _, d in paired.iterrows() if (s := verdict(d, better)) is not None],
