@@ -267,7 +267,8 @@ def explanations_table() -> str:
         "pointing_game_exact": "without tolerance", "mask_iou": "overlap (IoU)",
         "deletion": "deletion (lower is better)", "insertion": "insertion", "sanity_correlation": "correlation with random weights",
     }  # fmt: skip
-    lines = ["| explanation | " + " | ".join(columns.values()) + " | sane |", "|---" * (len(columns) + 2) + "|"]
+    heads = ["explanation", *columns.values(), "passes the randomisation test"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in dict.fromkeys(r["explanation"] for r in rows if r.get("explanation")):
         mine = {r["metric"]: r for r in rows if r.get("explanation") == name and not r.get("other")}
         sane = mine.get("sanity_passed", {}).get("value")

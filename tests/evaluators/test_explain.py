@@ -153,6 +153,12 @@ def test_chosen_cases_are_of_all_classes_and_the_same_in_any_order_of_the_table(
     assert set(order[explain.choose_rows(turned, 8)]) == set(explain.choose_rows(made, 8))
 
 
+def test_maps_lie_over_colour_where_an_image_has_three_channels_and_else_over_grey() -> None:
+    images = torch.rand(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    for channels, expected in ((1, images[:, 0]), (3, images[:, :3].permute(0, 2, 3, 1)), (4, images.mean(1))):
+        np.testing.assert_allclose(explain._ground(images[:, :channels]), expected.numpy(), rtol=1e-6)
+
+
 def test_shown_are_the_surest_and_the_least_sure(tmp_path: Path) -> None:
     made = judged(tmp_path / "data")
     cases = made.test[:5]

@@ -31,6 +31,14 @@ def test_blended_is_the_image_where_the_map_is_zero_and_three_quarters_colour_wh
     np.testing.assert_array_equal(found[0, 1], np.rint(255 * (0.25 * 0.4 + 0.75 * yellow)))
 
 
+def test_a_colour_image_lies_beneath_its_map_in_colour() -> None:
+    image = np.zeros((2, 2, 3))
+    image[0, 0] = (1.0, 0.6, 0.2)
+    assert overlays.blend(image, abs(VALUES))[0, 0].tolist() == [255, 153, 51]
+    figure = overlays.overlay(image, VALUES, "x")
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), image)
+
+
 def test_an_overlay_is_the_image_alone_and_below_its_map() -> None:
     figure = overlays.overlay(np.eye(2), VALUES, "50 $ of it")
     assert [len(axis.images) for axis in figure.axes] == [1, 2]

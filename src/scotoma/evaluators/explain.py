@@ -175,11 +175,12 @@ def figures(context: Context, run: Run) -> None:
     for group, words in GROUPS.items():
         of_group = [case for case in cases if case.group == group]
         if of_group:
+            mean = "" if context.info.in_chans in (1, 3) else "Beneath the maps lies the mean of the image's channels, in grey. "
             caption = (
                 f"Test images of which the classifier was {words}, in a row each: the image, then what of it each method "
                 "finds to speak for the class beneath (with its probability, and the true class where that is another). Orange "
                 "speaks for it and purple against, where a method can tell; else yellow is more. A map that does not change with "
-                "the network's weights explains nothing: see the scores. Not for diagnostic use."
+                f"the network's weights explains nothing: see the scores. {mean}Not for diagnostic use."
             )
             run.figure(f"{FOLDER}-{group}", overlays.sheet(of_group), f"Explanations: {words}", caption, "explanations")
 
@@ -195,7 +196,7 @@ def choose_shown(context: Context, positions: np.ndarray) -> list[overlays.Case]
     chosen = positions[np.array([i for members in groups.values() for i in members])]
     cases = gather(context, classifier, chosen)
     mean, std = (cases.images.new_tensor(v).view(1, -1, 1, 1) for v in (context.info.mean, context.info.std))
-    images = (cases.images * std + mean).mean(1).clamp(0, 1).cpu().numpy()
+    images = _ground(cases.images * std + mean)
     maps = {k: m.cpu().numpy() for k, m in explain(classifier, cases, find_attributions(classifier, cases.images[:1])).items()}
     labels = [class_name(context.target, k) for k in cases.target.tolist()]
     truths = [
@@ -208,6 +209,12 @@ def choose_shown(context: Context, positions: np.ndarray) -> list[overlays.Case]
         )
         for i, row in enumerate(cases.rows.tolist())
     ]
+
+
+def _ground(images: Tensor) -> np.ndarray:
+    """What maps lie over, in [0, 1]: (n, H, W, 3) of images of three channels, else the channels' mean (n, H, W)."""
+    shown = images.clamp(0, 1).permute(0, 2, 3, 1) if images.shape[1] == 3 else images.mean(1).clamp(0, 1)
+    return np.asarray(shown.cpu().numpy())
 
 
 def _truth(context: Context, position: int, column: int) -> str:

@@ -261,7 +261,5 @@ def _parts(rows: pd.DataFrame) -> dict[str, str]:
     if len(sane):
         names = ", ".join(dict.fromkeys(str(n).replace("_", " ") for n in sane.loc[sane["value"] == 0, "explanation"]))
         count = sane["explanation"].nunique()
-        found["explanations"] = (
-            f"{count} methods of explanation, checked against random weights. Failed that check: {names or 'none'}."
-        )
+        found["explanations"] = f"{count} methods of explanation. Failed the randomisation test: {names or 'none'}."
     return found

@@ -26,7 +26,7 @@ class Case:
         group: by which cases are put together.
         label: the class that is explained.
         probability: of it.
-        image: (H, W) in [0, 1].
+        image: (H, W), grey, or (H, W, 3), in [0, 1].
         maps: of each method, (H, W).
         truth: the true class in words, where the classifier is wrong.
     """
@@ -61,15 +61,15 @@ def colour(values: np.ndarray) -> np.ndarray:
 
 
 def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the map over the image, pixel for pixel."""
+    """(H, W, 3) uint8: the map (H, W) over the image, (H, W) or (H, W, 3), pixel for pixel."""
     colours = colour(values)
     alpha = colours[..., 3:]
-    mixed = image[..., None] * (1 - alpha) + colours[..., :3] * alpha
+    mixed = (image[..., None] if image.ndim == 2 else image) * (1 - alpha) + colours[..., :3] * alpha
     return np.asarray(np.rint(np.clip(mixed, 0, 1) * 255), np.uint8)
 
 
 def overlay(image: np.ndarray, values: np.ndarray, title: str) -> Figure:
-    """A grey image (H, W) in [0, 1], alone and below a map (H, W)."""
+    """An image (H, W), grey, or (H, W, 3), in [0, 1], alone and below a map (H, W)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4, 2.4), layout="constrained")

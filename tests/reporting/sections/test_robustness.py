@@ -43,7 +43,7 @@ def test_subgroups_tell_small_ones_and_what_chance_would_give(tmp_path: Path) ->
     assert "F (small)" not in found.text
 
 
-def test_an_explanation_that_fails_its_sanity_check_is_marked(tmp_path: Path) -> None:
+def test_an_explanation_that_fails_the_randomisation_test_is_marked(tmp_path: Path) -> None:
     rows = []
     for name, passed in (("saliency", 1.0), ("guided_grad_cam", 0.0)):
         rows.append(row("explain", "deletion", 0.31, explanation=name))
@@ -57,10 +57,26 @@ def test_an_explanation_that_fails_its_sanity_check_is_marked(tmp_path: Path) ->
         "0.820",
         "0.310 [0.290, 0.330] 0.820 [0.800, 0.840] ✓",
         "0.820 [0.800, 0.840] ✗",
-        "Do not show these maps as evidence: guided grad cam failed",
+        "Passes the randomisation test",
+        "Do not show these maps as evidence: guided grad cam failed the randomisation test.",
     ):
         assert words in found.text, words
-    assert "saliency failed" not in found.text and "0.987" in found.text
+    assert "saliency failed" not in found.text and "0.987" in found.text and "No better" not in found.text
+
+
+def test_an_explanation_no_better_than_the_random_map_is_no_evidence(tmp_path: Path) -> None:
+    rows = []
+    for name, deletion, insertion in (("saliency", 0.31, 0.69), ("guided_grad_cam", 0.558, 0.689), ("random map", 0.504, 0.688),
+                                      ("occlusion", 0.504, 0.6)):  # fmt: skip
+        rows.append(row("explain", "deletion", deletion, explanation=name))
+        rows.append(row("explain", "insertion", insertion, explanation=name))
+        if name != "random map":
+            rows.append(row("explain", "sanity_passed", 1.0, half=0, explanation=name))
+    text = page(tmp_path, rows).text
+    assert (
+        "Do not show these maps as evidence: guided grad cam, occlusion: no better than the random map by deletion; occlusion: no "
+        "better than the random map by insertion."
+    ) in text
 
 
 def test_corruption_errors_stand_beside_those_of_a_baseline(tmp_path: Path) -> None:

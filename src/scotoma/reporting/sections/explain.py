@@ -1,4 +1,4 @@
-"""Explanations: every method's scores, and whether it failed the sanity check."""
+"""Explanations: every method's scores, whether it passes the randomisation test and whether it is better than a random map."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ HEADING = "Explanations"
 PART = "explanations"
 ORDER = 7
 KEYS = ("explanation", "other")
+RANDOM_MAP = "random map"
+BETTER = {"deletion": -1, "insertion": 1}  # scores of faithfulness and their better side
 TITLES = {
     "deletion": "Deletion",
     "insertion": "Insertion",
@@ -24,7 +26,7 @@ TITLES = {
 
 
 def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
-    """A table a classifier: every method's scores, and whether it failed the sanity check."""
+    """A table a classifier: every method's scores, and those whose maps are no evidence, each with the reason."""
     if rows.empty:
         return {}
     found = []
@@ -36,7 +38,31 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
             passed = of_name.loc[of_name["metric"] == "sanity_passed", "value"]
             cells = [cell(of_name[of_name["metric"] == m]) for m in metrics]
             words = "" if passed.empty else "passed" if passed.iloc[0] else "failed"
-            lines.append({"name": str(name).replace("_", " "), "cells": cells, "sanity": words})
+            lines.append({"name": _words(name), "cells": cells, "randomisation": words})
         sheet = sheets.add("explanations", part[part["metric"].isin([*metrics, "sanity_passed"])])
-        found.append({"label": label, "heads": [title_of(m, TITLES) for m in metrics], "lines": lines, "sheet": sheet})
+        failed, no_better = [str(n["name"]) for n in lines if n["randomisation"] == "failed"], _find_no_better(part)
+        reasons = [f"{', '.join(failed)} failed the randomisation test"] if failed else []
+        reasons += [f"{', '.join(names)}: no better than the random map by {metric}" for metric, names in no_better.items()]
+        table = {"label": label, "heads": [title_of(m, TITLES) for m in metrics], "lines": lines, "sheet": sheet}
+        found.append(table | {"reasons": reasons, "by_values": bool(no_better)})
     return {"tables": found}
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _find_no_better(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """Metric -> the methods whose value is no better than the random map's; nothing where there is none."""
+    found = {}
+    for metric, better in BETTER.items():
+        values = (
+            rows[(rows["metric"] == metric) & rows["value"].notna()]
+            .drop_duplicates("explanation")
+            .set_index("explanation")["value"]
+        )
+        if RANDOM_MAP in values.index:
+            below = values.index[(better * (values - values[RANDOM_MAP]) <= 0) & (values.index != RANDOM_MAP)]
+            if len(below):
+                found[metric] = [_words(name) for name in below]
+    return found
