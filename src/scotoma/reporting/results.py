@@ -121,6 +121,7 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
     titles = list(dict.fromkeys(by_class["class"]))
     metric = "macro AUROC" if several else "AUROC"
     prefix = f"{target} " if named else ""
+    each = "of each finding" if "," in target else "of each class against the rest"
     others, one = here[here["metric"].isin(other)], _one_threshold(here)
     view = {
         "name": target if named else "", "metric": metric, "fraction": fraction, "at": at(fraction), "positive": positive,
@@ -130,7 +131,7 @@ def target_view(found: pd.DataFrame, target: str, named: bool, sheets: Sheets) -
         "others": _table(sheets, f"{prefix}other measures", *_by_rule(others, other), noted=one is None),
         "calibration": _table(sheets, f"{prefix}calibration errors", here, "metric", calibration),
         "classes": [
-            (title_of(m) + (f", {RULES.get(rule, rule)}" if rule else ""), _table(
+            (f"{title_of(m)} {each}" + (f", {RULES.get(rule, rule)}" if rule else ""), _table(
                 sheets, f"{prefix}{m} {rule} by class".replace("  ", " "), part, "class", [(c, (c, "")) for c in titles]
             ))
             for m, rule, part in _each_rule(by_class) if len(titles) > 1 and not positive

@@ -78,7 +78,7 @@ def test_proportions_have_their_counts_and_calibration_its_intervals(tmp_path: P
     rows.append({**row("operating", "ece_change", -0.01, **{"class": "effusion"}), "low": None, "high": None})
     text = page(tmp_path, rows).text.replace("\u2212", "-")
     for words in (
-        "True positive False positive False negative True negative Together effusion positive from 0.300 8 5 2 45 60",
+        "True positive False positive False negative True negative Total effusion positive from 0.300 8 5 2 45 60",
         "Sensitivity Specificity PPV NPV effusion positive from 0.300 0.800 [0.780, 0.820] 8 of 10 0.900 [0.880, 0.920] 45 of 50 "
         "0.615 [0.595, 0.635] 8 of 13 0.957 [0.937, 0.977] 45 of 47",
         "Calibration in numbers, with 95 % intervals",

@@ -86,7 +86,7 @@ def _tabulate_counts(rows: pd.DataFrame, sheets: Sheets) -> Table:
     for label, name, part in _group_by_name(rows.drop_duplicates(["label", "target", "class"])):
         numbers = part[list(COUNTS)].iloc[0]
         lines.append(line(name, [square(count(n, None)) for n in (*numbers, numbers.sum())], label, _from(part)))
-    heads = [*(words.capitalize() for words in COUNTS.values()), "Together"]
+    heads = [*(words.capitalize() for words in COUNTS.values()), "Total"]
     return {"heads": heads, "lines": lines, "sheet": sheets.add("decisions in numbers", rows)} if lines else {}
 
 
