@@ -316,9 +316,9 @@ def test_every_pretraining_of_a_study_has_its_costs_and_its_curve(tmp_path: Path
         write(tmp_path / "run" / "pretrain" / name, [bare], config, shown, "step,loss\n1,5\n2,4.5\n")
     found = Page(page_of(tmp_path / "run"))
     for words in (
-        "SimCLR, pretraining 1 SimCLR, pretraining 2 Supervised, 10 % of labels, draw 1 Last loss 4.5 4.6 0.31",
+        "SimCLR, pretraining 1 SimCLR, pretraining 2 Supervised, 10 % of labels, draw 1 Training loss at the end 4.5 4.6 0.31",
         "Supervised, 10 % of labels, draw 2 Supervised, 100 % of labels, draw 1",
-        "Last loss 0.32 0.33 0.34 0.35",
+        "Training loss at the end 0.32 0.33 0.34 0.35",
     ):
         assert words in found.text.replace("\u00a0", " "), (words, found.text)
     table = pd.read_csv(tmp_path / "run" / "tables" / "pretraining_costs.csv")

@@ -56,7 +56,7 @@ def test_items_are_ticked_only_by_what_was_done(tmp_path: Path) -> None:
     text = (folder / "checklist.md").read_text()
     reached = "SimCLR, the trained classifier: AUROC 0.871 (95 % interval 0.851 to 0.891)."
     left_out = (
-        "Unreadable files left out: 2. Test images without a label, not tested: 10 of 60. TO FILL: criteria of inclusion "
+        "Unreadable files left out: 2. Test images without a label that is tested: 10 of 60. TO FILL: criteria of inclusion "
         "and exclusion, and what was left out before these data"
     )
     for line in (

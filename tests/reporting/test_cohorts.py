@@ -30,8 +30,8 @@ def test_the_number_tested_and_its_rule_are_told() -> None:
     )
     (table,) = cohorts(rows, Sheets())
     assert table["tested"] == (
-        "Tested: 11 of 12 test images, those with a label (all rows: none is known). Near-duplicates of test images in the "
-        "encoder's training: not checked: no record."
+        "Tested: 11 of 12 test images, those with a label that is tested (all rows: none is known). Near-duplicates of test images "
+        "in the encoder's training: not checked: no record."
     )
     assert "groups of images that belong together (study + file), and no group is in more than one" in table["apart"]
     (old,) = cohorts(rows.drop(columns=["rule", "overlap", "unit"]), Sheets())  # of an earlier version
@@ -82,7 +82,7 @@ def counted(classes: dict[str, tuple[int, int]], target: str, evaluator: str = "
 @pytest.mark.parametrize(
     ("classes", "target", "evaluator", "words"),
     [
-        ({"F": (20, 15), "M": (30, 25)}, "sex", "metrics", "No label (images) 10 (17 %) 0 (0 %)"),
+        ({"F": (20, 15), "M": (30, 25)}, "sex", "metrics", "None of these classes (images) 10 (17 %) 0 (0 %)"),
         ({"mask": (20, 40)}, "mask_path", "segmentation", "No mask (images) 40 (67 %) 0 (0 %)"),
         ({"20 to 50": (20, 10), "50 to 80": (20, 10)}, "age", "regression", "No number (images) 20 (33 %) 20 (50 %)"),
         ({"edema": (20, 15), "effusion": (30, 20)}, "edema,effusion", "metrics", ""),  # an image may have both, or none
@@ -93,7 +93,28 @@ def test_classes_add_up_to_the_images(
     classes: dict[str, tuple[int, int]], target: str, evaluator: str, words: str, tmp_path: Path
 ) -> None:
     text = page(tmp_path, counted(classes, target, evaluator)).text
-    assert words in text and any(f"No {what} (images)" in text for what in ("label", "mask", "number")) == bool(words)
+    assert words in text and any(f"{what} (images)" in text for what in ("None of these classes", "No mask", "No number")) == bool(
+        words
+    )
+
+
+def test_shares_of_several_labels_are_of_those_that_are_known(tmp_path: Path) -> None:
+    rows = counted({"edema": (20, 15), "male": (30, 20)}, "edema,male")
+    rows += [
+        {"evaluator": "data", "metric": "missing", "split": s, "class": "male", "value": n} for s, n in (("train", 2), ("test", 0))
+    ]
+    text = page(tmp_path, rows).text.replace("\u00a0", " ")
+    assert "edema (images) 20 (33 %) 15 (38 %) male (images) 30 (52 %) 20 (50 %) male, missing (images) 2 (3 %) 0 (0 %)" in text
+
+
+def test_of_one_set_nothing_was_split(tmp_path: Path) -> None:
+    rows = [
+        {"evaluator": "data", "metric": m, "split": s, "value": n, "unit": "patient"}
+        for m in ("images", "patients")
+        for s, n in (("train", 0), ("val", 0), ("test", 34))
+    ]
+    text = page(tmp_path, [*rows, row("metrics", "auroc", 0.7)]).text
+    assert "All images are in one set: nothing was split." in text and "What was split" not in text
 
 
 def test_the_composition_of_the_sets_stands_on_the_page(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -46,10 +47,13 @@ def cohorts(rows: pd.DataFrame, sheets: Sheets, leaking: Collection[str] = ()) -
         units = mine["unit"].dropna() if "unit" in mine.columns else mine["metric"][:0]
         unit, grouped = str(units.iloc[-1]) if len(units) else "", "groups" in set(mine["metric"])
         table = {
-            "apart": _describe_overlap(of_run[of_run["metric"] == "shared_between_sides"], grouped, unit, run in leaking),
+            "apart": _describe_overlap(of_run[of_run["metric"] == "shared_between_sides"], grouped, unit, run in leaking)
+            if len(splits) == 1 or (images > 0).sum() > 1
+            else "All images are in one set: nothing was split.",
+            "partly": bool(_without_label(of_run)),
             "tested": " ".join(dict.fromkeys(_tested(of_run))),
             "splits": splits,
-            "lines": [*_counts(mine, splits, images), *_without(mine, of_run, splits, images)],
+            "lines": [*_counts(mine, of_run, splits, images), *_without(mine, of_run, splits, images)],
             "unreadable": sum(unread["value"].dropna()),
         }
         same = [other for other in found if all(other[key] == table[key] for key in ("apart", "splits", "lines", "unreadable"))]
@@ -74,17 +78,31 @@ def _by_split(rows: pd.DataFrame) -> pd.Series:
     return rows.drop_duplicates("split", keep="last").set_index("split")["value"]
 
 
-def _counts(mine: pd.DataFrame, splits: list[str], images: pd.Series) -> list[Table]:
-    """A line for the images and the units of each set, and for each class, whose share of the set's images is shown."""
+def _counts(mine: pd.DataFrame, of_run: pd.DataFrame, splits: list[str], images: pd.Series) -> list[Table]:
+    """A line for the images and the units of each set, and for each class, whose share of the set's images is shown.
+
+    Of several labels the share is of those images of which the label is known, and what is missing has a line of its own.
+    """
     lines, several = [], mine.loc[mine["class"].isna(), "target"].nunique() > 1
     mine = mine.assign(target=mine["target"].where(several | mine["class"].notna()), order=mine["class"].notna())
+    without = _without_label(of_run)
     keys = ["order", "metric", "target", "class"]
     for (order, metric, target, name), part in mine.sort_values("order", kind="stable").groupby(keys, dropna=False, sort=False):
         counts, words = _by_split(part), COUNTED[str(metric)]
-        cells = [count(counts.get(s), images.get(s) if order and metric == "images" else None) for s in splits]
+        known = {s: images.get(s, math.nan) - without.get((name, s), 0.0) for s in splits} if order and metric == "images" else {}
+        cells = [count(counts.get(s), known.get(s)) for s in splits]
         label = f"{name} ({words.lower()})" if order else words if missing(target) else f"{words}, {target}"
         lines.append({"label": label, "class": bool(order), "cells": cells})
+        if known and any(without.get((name, s)) for s in splits):
+            cells = [count(without.get((name, s)), images.get(s)) for s in splits]
+            lines.append({"label": f"{name}, {MISSING} (images)", "class": True, "cells": cells})
     return lines
+
+
+def _without_label(of_run: pd.DataFrame) -> dict[tuple[Any, str], float]:
+    """Of several labels: (label, set) -> its images of which that label is not known, where the rows state it."""
+    rows = of_run[(of_run["evaluator"] == "data") & (of_run["metric"] == "missing") & of_run["class"].notna()]
+    return {(str(r["class"]), str(r["split"])): float(r["value"]) for _, r in rows.iterrows()}
 
 
 def _without(mine: pd.DataFrame, of_run: pd.DataFrame, splits: list[str], images: pd.Series) -> list[Table]:
@@ -98,7 +116,7 @@ def _without(mine: pd.DataFrame, of_run: pd.DataFrame, splits: list[str], images
     if min(without.values(), default=0) < 0 or not any(without.values()):
         return []
     numeric = (of_run["evaluator"] == "regression").any()
-    word = "No number" if numeric else "No mask" if set(classes["class"]) == {"mask"} else "No label"
+    word = "No number" if numeric else "No mask" if set(classes["class"]) == {"mask"} else "None of these classes"
     cells = [count(without.get(s), images.get(s)) for s in splits]
     return [{"label": f"{word} (images)", "class": True, "cells": cells}]
 
@@ -109,7 +127,7 @@ def _tested(of_run: pd.DataFrame) -> list[str]:
     if "rule" in of_run.columns:
         for _, row in of_run[of_run["metric"] == "tested"].iterrows():
             some = not missing(row["n"]) and row["n"] != row["value"]
-            which = f"of {row['n']:,.0f} test images, those with a label" if some else "labelled images"
+            which = f"of {row['n']:,.0f} test images, those with a label that is tested" if some else "labelled images"
             found.append(f"Tested: {row['value']:,.0f} {which} ({row['rule']}).")
     if "overlap" in of_run.columns:
         copied = of_run[of_run["metric"] == "near_duplicates_in_training"]

@@ -97,8 +97,8 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "parameters": ("Parameters", lambda v: f"{v / 1e6:,.1f} million"),
     "images": ("Training images", lambda v: f"{v:,.0f}"),
     "seconds_preparing": ("Time to read and prepare the images", duration),
-    "processes": ("Processes", lambda v: f"{v:,.0f}"),
-    "loss": ("Last loss", lambda v: f"{v:.4g}"),
+    "processes": ("Processes that trained together", lambda v: f"{v:,.0f}"),
+    "loss": ("Training loss at the end", lambda v: f"{v:.4g}"),
     "feature_spread": ("Feature spread", lambda v: f"{v:.2f}"),
     "effective_rank": ("Effective rank", lambda v: f"{v:.1f}"),
 }

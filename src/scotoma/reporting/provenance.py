@@ -121,7 +121,7 @@ def _versions(folder: Folder) -> str:
 
 
 def _start(methods: str, tuned: Config, configs: Sequence[Config]) -> str:
-    own = f"training started from the encoder of {Path(str(tuned['encoder'])).name}" if tuned.get("encoder") else ""
+    own = f"training started from the encoder “{Path(str(tuned['encoder'])).name}”" if tuned.get("encoder") else ""
     own = own or (f"{describe_training(configs)} started from each encoder, pretrained by {methods}" if methods else "")
     begun = _several(str(c["init"]) for c in configs if c.get("init"))
     return f"{own[0].upper()}{own[1:]}{f'; pretraining itself started from {begun}' if begun else ''}." if own else ""

@@ -193,6 +193,8 @@ def describe_run(folder: Folder) -> dict[str, Any]:
     """The configuration of a run in words, and the commands that repeat it."""
     config, items = folder.config, []
     for key, word in ASKED.items():
+        if key == "seeds" and config.get("command") == "evaluate" and set(config.get("fractions") or [1.0]) == {1.0}:
+            continue  # all labels are drawn in one way
         if not missing(value := config.get(key)):
             if isinstance(value, dict):  # a number for each method
                 value = [f"{name_of_method(k)} {v}" for k, v in value.items()]

@@ -136,7 +136,7 @@ def _unlabelled(data: pd.DataFrame) -> str:
     if tested.empty:
         return ""
     row = tested.iloc[-1]
-    return f" Test images without a label, not tested: {row['n'] - row['value']:,.0f} of {row['n']:,.0f}."
+    return f" Test images without a label that is tested: {row['n'] - row['value']:,.0f} of {row['n']:,.0f}."
 
 
 def _composition(rows: pd.DataFrame) -> str:

@@ -56,6 +56,8 @@ def costs(rows: pd.DataFrame, several: bool, sheets: Sheets) -> Table:
         labels.append(label)
     given = [*COSTS, *dict.fromkeys(c for line in lines.values() for c in line if c not in COSTS)]
     columns = [c for c in given if any(c in line and line[c] == line[c] for line in lines.values())]
+    if all(line.get("processes", 1) == 1 for line in lines.values()):
+        columns = [c for c in columns if c != "processes"]  # one is the rule
     ways = {c: COSTS.get(c, (title_of(c).capitalize(), "{:.4g}".format)) for c in columns}
     cells = {
         label: [ways[c][1](v) if (v := line.get(c, math.nan)) == v else "\u2013" for c in columns] for label, line in lines.items()

@@ -296,7 +296,8 @@ def test_cohort_counts_images_units_and_classes() -> None:
     assert found["images", "train", "b"] == 2
     assert found["images", "test", "a"] == 0
     several = splits.cohort(split, np.array([[1, np.nan], [1, 0], [0, 1], [1, 1], [np.nan, 1]]), ("u", "v"))
-    assert {r["class"]: r["value"] for r in several if "class" in r and r["split"] == "train"} == {"u": 2, "v": 1}
+    of_train = {(r["metric"], r["class"]): r["value"] for r in several if "class" in r and r["split"] == "train"}
+    assert of_train == {("images", "u"): 2, ("images", "v"): 1, ("missing", "u"): 1, ("missing", "v"): 1}
 
 
 def test_a_drawn_split_of_phantoms_is_by_patient(tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ def label_fraction(y: np.ndarray, rows: np.ndarray, fraction: float, seed: int) 
 
 
 def cohort(split: Split, y: np.ndarray | None, classes: tuple[str, ...]) -> list[dict[str, object]]:
-    """Rows that count images and units by split and class."""
+    """Rows that count images and units by split and class, and of several labels the images of which one is ``missing``."""
     found: list[dict[str, object]] = []
     for name in SPLITS if np.isin(split.of, ("train", "val")).any() else ("test",):  # a test alone has no other set
         rows = split.rows(name)
@@ -333,4 +333,7 @@ def cohort(split: Split, y: np.ndarray | None, classes: tuple[str, ...]) -> list
             for k, label in enumerate(classes):
                 count = (y[rows] == k).sum() if y.ndim == 1 else np.nansum(y[rows, k])
                 found.append({"evaluator": "data", "metric": "images", "split": name, "class": label, "value": int(count)})
+                if y.ndim == 2 and np.isnan(y[:, k]).any():  # of several labels each may be missing
+                    without = int(np.isnan(y[rows, k]).sum())
+                    found.append({"evaluator": "data", "metric": "missing", "split": name, "class": label, "value": without})
     return found
