@@ -164,7 +164,7 @@ def test_weights_from_elsewhere_are_taken_at_every_door(grey_folder, tmp_path: P
         finetune(data, ["label"], name, out=tmp_path / "a", **short),
         finetune(data, ["label"], "resnet10t", out=tmp_path / "b", init=theirs, **short),
     ]
-    said = f"theirs.pth.tar: state_dict: module., {len(weights) - 2} tensors; 2 others left out"
+    said = f"theirs.pth.tar: state_dict: module., {len(weights) - 2} tensors; 2 others left out (state_dict: module.fc.weight, "
     assert said in capsys.readouterr().err  # but for the head
     made = [encoders.load(run) for run in runs]
     for network, info, _ in made:

@@ -53,7 +53,9 @@ def test_rows_are_found_by_patient_or_by_image() -> None:
     found = look.overlap(np.array([0, 3]))
     assert (found.value, found.rows) == (1, 2)
     told = "1 of 2 test images (or their patients) were in the training of the encoder"
-    assert found.sentence("test images").startswith(f"{told}; of 1 identical images alone are looked for")  # one has no patient
+    assert found.sentence("test images").startswith(
+        f"{told}; not checked in full: no patient is known of 1 of 3 images of the training, for which"
+    )
     assert (
         of_rows(names("p"), names(1), "key", 3)
         .look(names("p", "x"), names(7, 8), "key", 3)
@@ -66,14 +68,14 @@ def test_rows_are_found_by_patient_or_by_image() -> None:
 def test_without_patients_identical_images_alone_are_looked_for_and_that_is_said() -> None:
     """Wherever they are missing: in this row, or in one of the training."""
     rows = names("x", None, "p"), names(8, 9, 7)
-    for record, alone in (
-        (of_rows(names("p", "q"), names(1, 2), "key", 3), 1),
-        (of_rows(names("p", None), names(1, 2), "key", 3), 2),
-        (Record(), 0),  # random weights
+    for record, alone, where in (
+        (of_rows(names("p", "q"), names(1, 2), "key", 3), 1, "1 of 3 images here,"),
+        (of_rows(names("p", None), names(1, 2), "key", 3), 2, "1 of 2 images of the training and 1 of 3 images here,"),
+        (Record(), 0, ""),  # random weights
     ):
         found = record.look(*rows, "key", 3).overlap(np.arange(3))
         assert (found.alone, found.unchecked) == (alone, 0)
-        assert (f"of {alone} identical images alone" in found.sentence("test images")) == bool(alone)
+        assert (f"no patient is known of {where}" in found.sentence("test images")) == bool(alone)
         assert ("identical images alone" in found.row().get("reason", "")) == bool(alone)
         assert found.value == found.row()["overlap"] == (found.seen or ("none found; patients not checked" if alone else "none"))
 
@@ -191,11 +193,11 @@ def test_rows_of_a_table_without_patients_say_that_these_are_not_checked(
     copied = network(tmp_path / "a", Record.of_header(first.record(np.arange(20))))
     other = sources.load(grey_folder(3, seed=9, name="others")).table
     found = made(other, encoder_run=copied, rows="auto")
-    assert "of 6 identical images alone are looked for" in capsys.readouterr().err
-    assert found.rule.endswith("(not all checked)")
+    assert "not checked in full: no patient is known of 6 of 6 images here, for which" in capsys.readouterr().err
+    assert found.rule.endswith("(patients not checked in full)")
     assert found.overlap_in_words(copied) == "none found; patients not checked; near-duplicates not checked"
     named = made(other.assign(patient=list("UVWXYZ")), encoder_run=copied, rows="auto")
-    assert not named.rule.endswith("(not all checked)")
+    assert named.rule.endswith("is known to the training run")
     assert named.overlap_in_words(copied) == "none found; near-duplicates not checked"  # the file came without its run
     first.save_used(copied.parent)
     assert made(other.assign(patient=list("UVWXYZ")), encoder_run=copied).overlap_in_words(copied) == "none"
@@ -284,9 +286,13 @@ def test_weights_that_stand_as_controls_are_looked_at_too(frame: pd.DataFrame, t
 def test_a_file_of_another_program_or_without_a_record_says_so(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    assert provenance.record(network(tmp_path / "old", None)).unknown == (NO_RECORD,)
+    assert provenance.record(network(tmp_path / "old", None)).unknown == (f"copied.safetensors: {NO_RECORD}",)
     save_file({"a": torch.zeros(1)}, tmp_path / "theirs.safetensors")
-    assert "another program" in provenance.record(tmp_path / "theirs.safetensors").unknown[0]
+    assert (
+        provenance.record(tmp_path / "theirs.safetensors")
+        .unknown[0]
+        .startswith("the weights theirs.safetensors are of another program")
+    )
 
 
 def test_a_file_of_a_newer_version_is_not_taken_for_one_of_another_program(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from scotoma import preflight
 from scotoma.data import encoder_header, provenance
 from scotoma.errors import UsageError
-from scotoma.models import encoders, pretrained_weights
+from scotoma.models import checkpoints, encoders, pretrained_weights
 
 
 def test_a_run_of_the_same_network_is_taken_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +139,17 @@ def test_checkpoints_of_other_programs(form: str, tmp_path: Path, capsys: pytest
     left_out = rest + (len(weights) if not_taken else 0)
     end = f"; not taken: {not_taken}" if not_taken else ""
     where = f"{place}, " if place else ""
-    assert said == f"theirs.pth.tar: {where}{len(weights)} tensors; {left_out} others left out{end}\n"
+    began = f"theirs.pth.tar: {where}{len(weights)} tensors; {left_out} others left out"
+    assert said.startswith(began) and said.endswith(f"{end}\n") and "\n" not in said[:-1]
+    listed = said.removeprefix(began).removesuffix(f"{end}\n")
+    if not left_out:
+        assert listed == ""
+        return
+    names = listed.removeprefix(" (").removesuffix(")").split(" and ")[0].split(", ")
+    assert len(names) == min(left_out, 5) and (f" and {left_out - 5} more)" in listed) == (left_out > 5)
+    content_of = checkpoints.read(tmp_path / "theirs.pth.tar")
+    stored = {f"{t}: {n}" if t else n for t, table in checkpoints._tables(content_of) for n in table}
+    assert set(names) <= stored
 
 
 def test_two_networks_that_differ_and_that_no_rule_tells_apart_are_refused(tmp_path: Path) -> None:

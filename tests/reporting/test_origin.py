@@ -20,8 +20,8 @@ COUNTS = [{"evaluator": "data", "metric": m, "split": "test", "value": v} for m,
     [
         (Overlap(40, 0, 0), "SimCLR: none of 40 test images (or their patients) were in its training."),
         (
-            Overlap(40, 0, 0, (), 40),
-            "were in its training; of the others that is not checked in full (of 40 identical images alone",
+            Overlap(40, 0, 0, (), 40, ((1, 90), (0, 40))),
+            "were in its training; of the others that is not checked in full (no patient is known of 1 of 90 images of the",
         ),
         (Overlap(40, 7, 0), "SimCLR: 7 of 40 test images (or their patients) were in its training."),
         (

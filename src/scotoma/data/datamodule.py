@@ -242,8 +242,10 @@ def _describe_test(dataset: dataset_.Dataset, rows: str, sources: Sequence[Sourc
         return "the test rows of the training run's own split"
     if out:
         return f"all rows but {out}, which are left out: {external.WHY}"
-    open_ = any(not (source.look.checked & source.look.named).all() for source in sources)
-    return f"all rows: the table has no split, and no row of it is known to the training run{' (not all checked)' if open_ else ''}"
+    looked = [source.look.overlap(np.arange(len(dataset))) for source in sources]
+    open_ = next((f" (of {o.unchecked} that is not checked)" for o in looked if o.unchecked), "")
+    open_ = open_ or next((" (patients not checked in full)" for o in looked if o.alone), "")
+    return f"all rows: the table has no split, and no row of it is known to the training run{open_}"
 
 
 def _find_copied(sources: Sequence[Source], dataset: dataset_.Dataset, opened: store.Store, allow_leakage: bool) -> np.ndarray:

@@ -160,7 +160,9 @@ class Record:
             elif part.reader != reader:
                 checked &= named if not part.unnamed else False
                 reasons.append("its training images were read by another version of Scotoma")
-        return Look(seen, checked, tuple(dict.fromkeys(reasons)), named & whole if self.parts else np.ones(len(named), bool))
+        unnamed = (sum(part.unnamed for part in self.parts), sum(part.counts[0] for part in self.parts))
+        both = named & whole if self.parts else np.ones(len(named), bool)
+        return Look(seen, checked, tuple(dict.fromkeys(reasons)), both, named, unnamed)
 
 
 @dataclass(frozen=True)
@@ -172,18 +174,25 @@ class Look:
         checked: (n,) bool, whether a row that was not found is known not to have been trained on.
         reasons: why rows are not checked.
         named: (n,) bool, whether the row has a patient, and so has every image of the training.
+        patients: (n,) bool, whether the row has a patient.
+        unnamed: how many images of the training have no patient, and of how many.
     """
 
     seen: np.ndarray
     checked: np.ndarray
     reasons: tuple[str, ...]
     named: np.ndarray
+    patients: np.ndarray
+    unnamed: tuple[int, int]
 
     def overlap(self, rows: np.ndarray) -> Overlap:
         """The overlap of some of the rows, by their positions."""
         unchecked = int((~self.checked[rows] & ~self.seen[rows]).sum())
-        alone = int((self.checked[rows] & ~self.seen[rows] & ~self.named[rows]).sum())
-        return Overlap(len(rows), int(self.seen[rows].sum()), unchecked, self.reasons if unchecked else (), alone)
+        alone = self.checked[rows] & ~self.seen[rows] & ~self.named[rows]
+        unnamed = (self.unnamed, (int((alone & ~self.patients[rows]).sum()), len(rows)))
+        return Overlap(
+            len(rows), int(self.seen[rows].sum()), unchecked, self.reasons if unchecked else (), int(alone.sum()), unnamed
+        )
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,7 @@ class Overlap:
         unchecked: how many of the others cannot be checked.
         reasons: why.
         alone: of how many of the others the image is looked for alone, as it or an image of the training has no patient.
+        unnamed: how many images have no patient, and of how many: of the training, and here.
     """
 
     rows: int
@@ -203,6 +213,7 @@ class Overlap:
     unchecked: int
     reasons: tuple[str, ...] = ()
     alone: int = 0
+    unnamed: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
     @property
     def value(self) -> int | str:
@@ -211,7 +222,7 @@ class Overlap:
 
     def row(self, **common: Any) -> dict[str, Any]:
         """A row about the test images."""
-        told = [*self.reasons, *([self._of_images()] if self.alone else [])]
+        told = [*self.reasons, *([self._without_patient()] if self.alone else [])]
         reasons = {"reason": "; ".join(told)} if told else {}
         value = None if self.value == NOT_CHECKED else self.seen
         counts = {"metric": "overlap", "split": "test", "value": value, "n": self.rows}
@@ -225,10 +236,13 @@ class Overlap:
             return f"{found}; of {self.unchecked} others that is not checked: {reasons}"
         if self.unchecked:
             return f"not checked whether {weights} was trained on {self.unchecked} of {self.rows} {what}: {reasons}"
-        return f"{found}; {self._of_images()}" if self.alone else found
+        return f"{found}; not checked in full: {self._without_patient()}" if self.alone else found
 
-    def _of_images(self) -> str:
-        return f"of {self.alone} identical images alone are looked for, as patients are missing here or in the training"
+    def _without_patient(self) -> str:
+        """On which side patients are missing, and of how many images."""
+        sides = zip(self.unnamed, ("of the training", "here"), strict=True)
+        counts = [f"{count} of {n} images {where}" for (count, n), where in sides if count]
+        return f"no patient is known of {' and '.join(counts)}, for which identical images alone are looked for"
 
 
 def of_rows(patients: np.ndarray, contents: np.ndarray, key: str, reader: int) -> Record:
@@ -289,5 +303,5 @@ def record(source: str | Path) -> Record:
     if not Path(source).exists():
         return unknown(f"{source} are public weights, which have no record of what they were trained on")
     if (info := info_or_none(source)) is not None:
-        return Record.of_header(info.trained_on)
-    return unknown("its weights are of another program, which keeps no record of what they were trained on")
+        return Record.of_header(info.trained_on) if info.trained_on is not None else unknown(f"{Path(source).name}: {NO_RECORD}")
+    return unknown(f"the weights {Path(source).name} are of another program, which keeps no record of what they were trained on")

@@ -26,6 +26,7 @@ CHUNK = re.compile(r"(?<![^.])blocks\.\d+\.(\d+)(?=\.)")  # DINOv2 trains its bl
 COUNTER = "num_batches_tracked"  # of batch norm; files of before 2018 lack it, and nothing that Scotoma does reads it
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|target_encoder)([._]|$)")
 SECOND = re.compile(r"(^|[._])(student|encoder_k|momentum_encoder|target_network)([._]|$)")
+MOST_NAMED = 5  # tensors left out that are named
 DEPTH = 3  # of tables within tables
 # Beside tensors and Python's own types: what training scripts save with them, read as data, none of which can run anything.
 _SCALAR = np.float64().__reduce__()[0]  # numpy's maker of numbers, whose module was renamed with numpy 2
@@ -44,14 +45,14 @@ class CheckpointWeights:
     Args:
         weights: under the network's own names, as they stand in the file.
         place: keys and prefix under which they were found; "" where they are the file.
-        left_out: how many other tensors the file has.
+        left_out: names of the other tensors that the file has.
         others: places of other networks that would fit, not taken.
         mapped: what was done to their names; "" where they are timm's.
     """
 
     weights: dict[str, Tensor]
     place: str
-    left_out: int
+    left_out: tuple[str, ...]
     others: tuple[str, ...] = ()
     mapped: str = ""
 
@@ -60,7 +61,10 @@ class CheckpointWeights:
         others = f"; not taken: {', '.join(self.others)}" if self.others else ""
         where = f"{self.place}, " if self.place else ""
         mapped = f", {self.mapped}" if self.mapped else ""
-        return f"{where}{len(self.weights)} tensors{mapped}; {self.left_out} others left out{others}"
+        names = ", ".join(self.left_out[:MOST_NAMED])
+        more = f" and {len(self.left_out) - MOST_NAMED} more" if len(self.left_out) > MOST_NAMED else ""
+        out = f"{len(self.left_out)} others left out{f' ({names}{more})' if names else ''}"
+        return f"{where}{len(self.weights)} tensors{mapped}; {out}{others}"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -133,7 +137,9 @@ def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str
         raise UsageError(
             f"{name}: holds several networks that fit ({', '.join([_place(*chosen), *differing])}): save the one you mean alone"
         )
-    left_out = sum(len(table) for table in tables.values()) - len(weights)
+    taken = {chosen[1] + n for n in weights}
+    of_table = {t: [n for n in names if t != chosen[0] or n not in taken] for t, names in tables.items()}
+    left_out = tuple(_place(t, n) for t in sorted(tables, key=lambda t: t != chosen[0]) for n in of_table[t])
     others = tuple(_place(t, p) for t, p in whole if (t, p) != chosen)
     return CheckpointWeights(weights, _place(*chosen), left_out, others, mapped.get(chosen[0], ""))
 

@@ -23,9 +23,9 @@ def made(data: object, **options: object) -> DataModule:
 
 @pytest.fixture(autouse=True)
 def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These run folders hold no weights: as if another program's lay there."""
-    for reader in (encoder_header, provenance):
-        monkeypatch.setattr(reader, "info_or_none", lambda source: None)
+    """These run folders hold no weights: as if the run's own record were the whole of it."""
+    monkeypatch.setattr(encoder_header, "info_or_none", lambda source: None)
+    monkeypatch.setattr(provenance, "record", lambda source: Record())
 
 
 @pytest.fixture

@@ -92,6 +92,8 @@ def _compare(
     """What was found among these positions, and which of them are copies."""
     if used is None or LOOK not in used.columns or used.loc[used["split"] == "train", LOOK].isna().all():
         reason = "the run's own record (used.parquet) is not there, or of an earlier version"
+        if record.unknown and not record.parts:  # of a file of another program there is no run
+            reason = "; ".join(record.unknown)
         return Copies(tested=len(test), reason=reason), test[:0]
     held_back = set(used.loc[used["split"].isin(["val", "test"]), "content"].dropna())
     train = used[(used["split"] == "train") & used[LOOK].notna()]
@@ -105,6 +107,7 @@ def _compare(
     missing = "" if train[LOOK].notna().all() else "part of the record is of an earlier version"
     if elsewhere := record.beyond(used["content"]):
         missing = f"{elsewhere} of the images that it was trained on are not in the run's own record (used.parquet)"
+    missing = "; ".join([*([missing] if missing else []), *record.unknown])
     return Copies(len(copied), len(np.setdiff1d(mine[other], copied)), len(test), missing), test_[copied]
 
 
@@ -131,6 +134,6 @@ def check(used: pd.DataFrame | None, record: Record, dataset: Dataset, store: St
             f"{found.others} of {found.tested} test images are near-duplicates of other patients' images in the training: "
             "look whether they are copies (`scotoma audit --against`)",
         )
-    if found.reason:
+    if found.reason and found.reason != "; ".join(record.unknown):  # which the overlap's line has said
         notice(dataset.name, f"near-duplicates in the encoder's training: not checked ({found.reason})")
     return found
