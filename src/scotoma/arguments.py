@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import json
 import numbers
 import operator
 import re
@@ -200,6 +201,17 @@ def _in_words(data: Any) -> str | None:
 def flag_name(name: str) -> str:
     """The name of an argument's flag, without its dashes."""
     return RENAMED.get(name, name)
+
+
+def format_value(value: Any) -> str:
+    """A value of an argument as the command line reads it: lists with commas, and as JSON where a text holds what separates them."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, (list, tuple)):
+        texts = [str(item) for item in value]
+        plain = all(text and text == text.strip() and not set(text) & set(',"[]\n\r') for text in texts)
+        return ",".join(texts) if plain else json.dumps(texts, ensure_ascii=False)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def wanted(hint: Any) -> str:

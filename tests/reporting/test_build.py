@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers.report_runs import BASE, Page, auroc, loss_curve, make_study, study_rows, write
 
+from scotoma import cli
 from scotoma.errors import UsageError
 from scotoma.reporting.build import build
-from scotoma.reporting.naming import name_of_method
+from scotoma.reporting.naming import NO_FLAGS, name_of_method
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def test_contents_lead_to_the_sections_in_order(html):
 def test_every_value_of_the_table_stands_on_the_page(text):
     for row in study_rows():
         if row["metric"] == "auroc" and "class" not in row and row["seed"] is None:
-            assert f"{row['value']:.3f}" in text and f"[{row['low']:.3f}, {row['high']:.3f}]" in text
+            assert f"{row['value']:.3f}" in text and (row["low"] is None or f"[{row['low']:.3f}, {row['high']:.3f}]" in text)
         if row["metric"] == "auroc_difference":
             assert f"{row['value']:+.3f}".replace("-", "\u2212") in text
     assert "0.111" not in text  # a single draw gives way to the mean over draws
@@ -208,6 +212,38 @@ def test_the_commands_repeat_the_run(study, text):
         "--method.mask_ratio 0.6 --methods simclr,mae --seeds 3 --target label " in text + " "
     )
     assert "2.15.0" in text and "A synthetic processor" in text
+
+
+METHODS = ["simclr", "mae?masking=block&mask_ratio=0.6"]
+CONFIGURATIONS = [
+    {"command": "study", "data": "phantom:200", "target": ["cardiomegaly"], "methods": METHODS, "fractions": [0.02, 1.0],
+     "steps": dict.fromkeys(METHODS, 1), "minutes": None, "seeds": 3, "resolved": ["steps", "minutes", "epochs"]},
+    {"command": "study", "data": "it's here.csv", "target": ["a, b", 'the "c"'], "methods": ["mae"], "pretrainings": 2, "seeds": 2,
+     "label_lists": ["ten, twenty.txt", "thirty.txt"], "modes": ["linear"], "controls": ["random", "resnet18.a1_in1k"],
+     "missing": ["n/a", "not, known", "-"], "separator": ",", "on": "007", "regression": False, "steps": 20},
+    {"command": "finetune", "data": "scans", "target": ["diagnosis"], "classes": ["ill=viral, bacterial", "[none]", "?=a b"],
+     "method_args": {"mixup": 0.5, "smoothing": 0.1}, "encoder": "null", "frozen": True, "learning_rate": 1e-05},
+    {"command": "pretrain", "data": "scans", "method": "mae", "method_args": {"norm_pixels": False, "mask_ratio": 0.6},
+     "encoder": "vit", "variant": "mae?mask_ratio=0.6", "epochs": 2, "scaled": {"batch_size": 64}},
+    {"command": "evaluate", "run": "runs/a b", "data": "x.csv", "evaluators": ["linear", "metrics"], "target": ["mask_path"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS, ids=lambda c: f"{c['command']}_{len(c)}")
+def test_the_command_that_is_spelled_out_is_accepted(config, tmp_path):
+    """What a person pastes into a shell is parsed into the configuration that was printed."""
+    html = page_of(write(tmp_path / "run", [{**BASE, "evaluator": "linear", "metric": "auroc", "value": 0.8}], config))
+    command = re.search(r"NEW_FOLDER\n\n(scotoma .*?)</pre>", html, re.DOTALL)[1]
+    _, verb, *typed = shlex.split(unescape(command))
+    values = cli._parse(verb, cli.function_of(verb), typed)
+    records = {"command", "resolved", "variant", "scaled"}
+    assert {k: values[k] for k in config.keys() - records} == {k: v for k, v in config.items() if k not in records}
+
+
+def test_a_switch_of_a_verb_is_off_where_it_is_not_named():
+    for verb in (v for v in cli.VERBS if v != "list"):
+        for name, parameter in inspect.signature(cli.function_of(verb)).parameters.items():
+            assert parameter.default is not True or name in NO_FLAGS, (verb, name)
 
 
 def test_an_unfinished_run_says_so(tmp_path, text):

@@ -110,7 +110,7 @@ ASKED = {
     "epochs": "Epochs", "minutes": "Minutes",
 }  # fmt: skip
 SECTIONS = ("data", "pretraining", "features", "explanations", "results")  # in which figures of a run may stand
-NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved", "scaled")
+NO_FLAGS = ("command", "out", "overwrite", "resume", "resolved", "variant", "scaled")
 CALIBRATION = ("brier", "ece")
 
 

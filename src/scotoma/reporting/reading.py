@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from scotoma.arguments import flag_name, format_value
 from scotoma.errors import UsageError
 from scotoma.reporting.cells import missing
 from scotoma.reporting.naming import ASKED, NO_FLAGS, SECTIONS, name_of_method
@@ -226,13 +227,13 @@ def _flags(config: dict[str, Any], prefix: str = "") -> list[str]:
     """A configuration as the flags that the user could have typed."""
     found: list[str] = []
     for key, value in config.items():
-        name = prefix + str(key).removesuffix("_args")
-        if missing(value) or value is False or (not prefix and key in NO_FLAGS):
+        name = prefix + flag_name(str(key))
+        if missing(value) or (not prefix and (value is False or key in NO_FLAGS)):  # switches of a verb are off by themselves
             continue
-        if isinstance(value, dict):
-            found += _flags(value, name + ".")
+        if key == "method_args":
+            found += _flags(value, "method.")
         elif value is True:
             found.append(f"--{name}")
         else:
-            found += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+            found += [f"--{name}", format_value(value)]
     return found

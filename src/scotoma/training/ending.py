@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scotoma.arguments import DataArgs
+from scotoma.arguments import DataArgs, format_value
 from scotoma.data.datamodule import DataModule
 from scotoma.data.dataset import SPLITS
 from scotoma.data.splits.units import count_of
@@ -53,7 +53,7 @@ def command(verb: str, *positional: str | Path, source: DataArgs | None = None, 
         given = {name: getattr(source, name) for name in ("labels", "on", "annotators", "missing", "separator")}
     for name, value in {**given, **flags}.items():
         if value:
-            parts += [f"--{name}", ",".join(value) if isinstance(value, list) else str(value)]
+            parts += [f"--{name}", format_value(value)]
     return shlex.join(parts)
 
 
