@@ -272,7 +272,7 @@ def explanations_table() -> str:
     for name in dict.fromkeys(r["explanation"] for r in rows if r.get("explanation")):
         mine = {r["metric"]: r for r in rows if r.get("explanation") == name and not r.get("other")}
         sane = mine.get("sanity_passed", {}).get("value")
-        words = "" if sane is None else "yes" if sane else "no"
+        words = "" if sane is None else "yes" if sane >= 0.5 else "no"
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cell(mine.get(c), "") for c in columns) + f" | {words} |")
     return "\n".join(lines) + "\n"
 

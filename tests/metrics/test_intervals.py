@@ -246,6 +246,28 @@ def test_an_error_that_is_the_same_in_all_patients_has_no_interval() -> None:
     assert drop["value"] == 0 and np.isnan([drop["low"], drop["high"]]).all()
 
 
+def test_a_constant_predictor_has_no_interval_but_for_its_proportions() -> None:
+    """Its AUROC is 0.5 in every sample; how often it is right is measured all the same."""
+    y, groups = np.arange(40) % 2, np.arange(40)
+    constant = np.tile([0.6, 0.4], (40, 1))
+    rows = {r["metric"]: r for r in intervals.evaluate(y, constant, groups) if "class" not in r}
+    for name, value in (("auroc", 0.5), ("balanced_accuracy", 0.5), ("mcc", 0.0)):
+        assert rows[name]["value"] == value and np.isnan([rows[name]["low"], rows[name]["high"]]).all(), name
+    assert rows["accuracy"]["low"] < 0.5 < rows["accuracy"]["high"]
+    for draws in (1, 3):
+        assert np.isnan(intervals.mean_over_draws("auroc", y, [constant] * draws, groups)["low"])
+    better = np.stack([1 - y, y], 1) * 0.5 + np.random.default_rng(0).random((40, 1)) * 0.4
+    found = intervals.paired_difference("auroc", y, [better] * 3, [constant] * 3, groups)
+    assert found["low"] < found["value"] < found["high"] or found["value"] == 0.5
+
+
+def test_the_low_end_of_a_share_near_zero_is_zero() -> None:
+    """SciPy's quantile of so small a share is the smallest number there is."""
+    values = np.r_[np.full(13, 1e-6), 1e-3]
+    found = intervals.of_images("sensitivity", values, np.arange(14))
+    assert found["low"] == 0.0 < found["value"] < found["high"]
+
+
 def test_a_brier_score_reaches_to_its_highest_value_at_most() -> None:
     y = np.array([1, 0])
     (row,) = intervals.evaluate(y, np.array([[0.5, 0.5], [0.8, 0.2]]), y, ["brier"])

@@ -33,7 +33,7 @@ from scotoma.run_folder import Run
 from scotoma.transforms.augmentation import normalise_, resize
 from scotoma.visualization import overlays
 
-PROTOCOL = 3
+PROTOCOL = 4
 TRAINS = False  # of a classifier nothing is trained; an encoder's training rows are checked where its probe is fitted
 CASES = 64  # images that are explained, at most
 BATCH = 16  # images that a method explains together
@@ -82,8 +82,10 @@ def evaluate(context: Context) -> list[Row]:
 
     ``deletion`` (lower is better), ``insertion``; where the table has masks, for positives that were seen, ``pointing_game`` and
     ``mask_iou``, ``pointing_game_exact`` without its tolerance, and ``pointing_game_random_weights`` of the same method on a
-    network with new weights; ``sanity_correlation`` of the two networks' maps and ``sanity_passed`` (none where one network's maps
-    are all constant); ``agreement`` with each ``other`` method.
+    network with new weights; ``sanity_correlation`` of the two networks' maps and ``sanity_passed``, the share of images in which
+    the map depends on the weights: ``n`` of both leaves out images of which either network's map is constant (Grad-CAM where
+    nothing speaks for the class), as it ranks no pixel; ``agreement`` with each ``other`` method, over images of which both maps
+    rank pixels.
 
     Raises:
         UsageError: identity is to be kept, but a prepared store does not state whose images these are.
@@ -105,12 +107,10 @@ def evaluate(context: Context) -> list[Row]:
     # absolute values, so that maps with and without a sign can be compared: where, not for or against
     ranked, ranked_fresh = ({k: faith.ranks(m.abs().cpu().numpy()) for k, m in of.items()} for of in (maps, fresh))
     for name in methods:
-        row = _row("sanity_correlation", name, faith.rank_correlation(ranked[name], ranked_fresh[name]), cases.units)
-        passed = {
-            a: np.nan if np.isnan(row[b]) else float(faith.depends_on_weights(row[b]))
-            for a, b in (("value", "value"), ("low", "high"), ("high", "low"))
-        }
-        found += [row, {**row, "metric": "sanity_passed", **passed}] if row["n"] else [row]
+        alike = faith.rank_correlation(ranked[name], ranked_fresh[name])
+        passed = np.where(np.isnan(alike), np.nan, faith.depends_on_weights(alike))
+        found.append(_row("sanity_correlation", name, alike, cases.units))
+        found += [_row("sanity_passed", name, passed, cases.units)] if found[-1]["n"] else []
     for (name, other), values in faith.agreement(ranked).items():
         found.append({**_row("agreement", name, values, cases.units), "other": other})
     return found
@@ -320,7 +320,8 @@ def _localisation(cases: ExplainedImages, name: str, pixels: Tensor, scores: dic
 
 def _row(metric: str, name: str, values: np.ndarray, units: np.ndarray) -> Row:
     """The mean over images with its interval over patients; images without a value are left out."""
-    return {"metric": metric, "explanation": name} | of_images("mean", values, units)
+    is_share = metric.startswith("pointing_game") or metric == "sanity_passed"
+    return {"metric": metric, "explanation": name} | of_images("frequency" if is_share else "mean", values, units)
 
 
 def _groups(cases: ExplainedImages) -> dict[str, list[int]]:

@@ -134,10 +134,10 @@ def agreement(ranked: dict[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray
     return {(a, b): rank_correlation(ranked[a], ranked[b]) for a, b in combinations(ranked, 2)}
 
 
-def depends_on_weights(correlation: float) -> bool:
-    """Whether a method passes the randomisation check (Adebayo et al. 2018, arXiv 1810.03292, section 3).
+def depends_on_weights(correlation: np.ndarray) -> np.ndarray:
+    """In which images a method passes the randomisation check (Adebayo et al. 2018, arXiv 1810.03292, section 3).
 
-    ``correlation`` is Spearman's, of absolute maps of a model and of its copy with new random weights, mean over images. It fails
-    above ``LARGEST_CORRELATION``: what it shows is then mostly of the image and the architecture.
+    ``correlation`` (B,) is Spearman's, of absolute maps of a model and of its copy with new random weights. It fails above
+    ``LARGEST_CORRELATION``: what it shows is then mostly of the image and the architecture.
     """
     return correlation <= LARGEST_CORRELATION

@@ -14,7 +14,8 @@ variance holds images of one patient to be what they are, no independent evidenc
   score); R squared: the same of 1 - R²; correlations: Fisher's z;
 - differences and anything else: as it is.
 
-What is no fraction and is the same without any group shows no spread, which is no certainty: it has no interval.
+What is the same without any group shows no spread, which is no certainty: it has no interval (the AUROC of a constant predictor
+is 0.5 in every sample), but for a proportion, and for a fraction at its end: there are Clopper and Pearson's and Wilson's.
 
 The quantile is Student's t. Its degrees of freedom follow from how unequal the groups' influences are (2 / (kurtosis - 1) of
 their number) and are at most those of the rarer side, as 5 positive patients among 500 are 5. How often such intervals hold the
@@ -130,8 +131,10 @@ def _ends(name: str, value: float, spread: Spread, support: Support) -> dict[str
     """The interval on the scale of the metric."""
     variance, third, freedom, centre = spread
     low = high = np.nan
-    is_fraction = name in PROPORTIONS or name in FRACTIONS or name == "mcc"  # whose intervals have a width without any spread
-    has_spread = variance > (NO_SPREAD * value) ** 2 or is_fraction
+    ends = {"mcc": (-1.0, 1.0), **dict.fromkeys(FRACTIONS, (0.0, 1.0))}.get(name, ())
+    is_at_end = any(abs(value - end) <= NO_SPREAD for end in ends)
+    # A proportion, and a fraction at its end, have an interval with a width without any spread.
+    has_spread = variance > (NO_SPREAD * value) ** 2 or name in PROPORTIONS or is_at_end
     if not np.isnan(value) and not np.isnan(variance) and has_spread:
         reach = float(student.ppf((1 + LEVEL) / 2, freedom))
         step = reach * np.sqrt(variance)
@@ -176,6 +179,7 @@ def _clopper_pearson(share: float, variance: float, reach: float, support: Suppo
     images = _images(share, variance, support) * (float(norm.ppf((1 + LEVEL) / 2)) / reach) ** 2
     right, tail = share * images, (1 - LEVEL) / 2
     low = float(beta.ppf(tail, right, images - right + 1)) if right > 0 else 0.0
+    low = low if low > TINY else 0.0  # far below it the quantile is not found
     return low, float(beta.ppf(1 - tail, right + 1, images - right)) if right < images else 1.0
 
 

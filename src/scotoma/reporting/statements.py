@@ -18,6 +18,7 @@ from scotoma.reporting.origin import origins
 from scotoma.reporting.provenance import describe_configuration, describe_training
 from scotoma.reporting.reading import Folder, units_of_page
 from scotoma.reporting.results import DRAWN, headlines, select_test
+from scotoma.reporting.sections.explain import has_passed
 from scotoma.run_folder import WITHDRAWN, withdrawal_sentence, withdrawn
 
 TO_FILL = "TO FILL"
@@ -259,7 +260,7 @@ def _parts(rows: pd.DataFrame) -> dict[str, str]:
     found["robustness"] = f"Mean relative drop of the AUROC over corrupted images: {'; '.join(drops_text)}." if drops_text else ""
     sane = of["explain"][of["explain"]["metric"] == "sanity_passed"]
     if len(sane):
-        names = ", ".join(dict.fromkeys(str(n).replace("_", " ") for n in sane.loc[sane["value"] == 0, "explanation"]))
+        names = ", ".join(dict.fromkeys(str(n).replace("_", " ") for n in sane.loc[~has_passed(sane["value"]), "explanation"]))
         count = sane["explanation"].nunique()
         found["explanations"] = f"{count} methods of explanation. Failed the randomisation test: {names or 'none'}."
     return found

@@ -184,10 +184,14 @@ def _is_open(pair: pd.Series) -> bool:
 
 
 def _reaches(control: pd.Series, own: pd.Series) -> bool:
-    """Whether two intervals overlap; where one is not known nothing is shown, so it may be."""
-    if missing(control["low"]) or missing(own["low"]):
+    """Whether two intervals overlap; without the method's own nothing is shown, so it may be.
+
+    A control without one is a constant, whose AUROC is 0.5 in every sample: its value counts.
+    """
+    if missing(own["low"]):
         return True
-    return bool(control["low"] <= own["high"] and own["low"] <= control["high"])
+    low, high = (control["value"] if missing(control[end]) else control[end] for end in ("low", "high"))
+    return bool(low <= own["high"] and own["low"] <= high)
 
 
 def _first(rows: pd.DataFrame) -> pd.Series | None:

@@ -48,7 +48,8 @@ def test_an_explanation_that_fails_the_randomisation_test_is_marked(tmp_path: Pa
     for name, passed in (("saliency", 1.0), ("guided_grad_cam", 0.0)):
         rows.append(row("explain", "deletion", 0.31, explanation=name))
         rows.append(row("explain", "pointing_game", 0.82, explanation=name))
-        rows.append(row("explain", "sanity_passed", passed, half=0, explanation=name))
+        rows.append(row("explain", "sanity_passed", passed, half=0, explanation=name, n=64))
+    rows.append(row("explain", "sanity_passed", 0.46, half=0.1, explanation="occlusion", n=32))
     rows.append(row("explain", "deletion", 0.61, explanation="random map"))
     rows.append(row("explain", "agreement", 0.987, explanation="saliency", other="guided_grad_cam"))
     found = page(tmp_path, rows)
@@ -57,8 +58,10 @@ def test_an_explanation_that_fails_the_randomisation_test_is_marked(tmp_path: Pa
         "0.820",
         "0.310 [0.290, 0.330] 0.820 [0.800, 0.840] ✓",
         "0.820 [0.800, 0.840] ✗",
-        "Passes the randomisation test",
-        "Do not show these maps as evidence: guided grad cam failed the randomisation test.",
+        "Randomisation test: share of images passed",
+        "✗ 0.460 [0.360, 0.560] n = 32",
+        "Left out, so that n is smaller, are images of which either network's map is constant",
+        "Do not show these maps as evidence: guided grad cam, occlusion failed the randomisation test.",
     ):
         assert words in found.text, words
     assert "saliency failed" not in found.text and "0.987" in found.text and "No better" not in found.text

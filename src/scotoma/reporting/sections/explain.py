@@ -11,6 +11,7 @@ from scotoma.reporting.naming import title_of
 HEADING = "Explanations"
 PART = "explanations"
 ORDER = 7
+MOST = 0.5  # share of images from which on a method passes the randomisation test; rows of earlier versions hold 0 or 1
 KEYS = ("explanation", "other")
 RANDOM_MAP = "random map"
 BETTER = {"deletion": -1, "insertion": 1}  # scores of faithfulness and their better side
@@ -35,10 +36,11 @@ def describe(rows: pd.DataFrame, sheets: Sheets) -> Table:
         metrics = [m for m in TITLES if m in known] + [m for m in known if m not in TITLES]
         lines = []
         for name, of_name in part[part["metric"] != "agreement"].groupby("explanation", sort=False):
-            passed = of_name.loc[of_name["metric"] == "sanity_passed", "value"]
+            passed = of_name[of_name["metric"] == "sanity_passed"]
             cells = [cell(of_name[of_name["metric"] == m]) for m in metrics]
-            words = "" if passed.empty else "passed" if passed.iloc[0] else "failed"
-            lines.append({"name": _words(name), "cells": cells, "randomisation": words})
+            words = "" if passed.empty else "passed" if has_passed(passed["value"]).iloc[0] else "failed"
+            share = cell(passed, notes=[f"n = {n:.0f}" for n in passed["n"].dropna().head(1)])
+            lines.append({"name": _words(name), "cells": cells, "randomisation": words, "share": share})
         sheet = sheets.add("explanations", part[part["metric"].isin([*metrics, "sanity_passed"])])
         failed, no_better = [str(n["name"]) for n in lines if n["randomisation"] == "failed"], _find_no_better(part)
         reasons = [f"{', '.join(failed)} failed the randomisation test"] if failed else []
@@ -66,3 +68,8 @@ def _find_no_better(rows: pd.DataFrame) -> dict[str, list[str]]:
             if len(below):
                 found[metric] = [_words(name) for name in below]
     return found
+
+
+def has_passed(shares: pd.Series) -> pd.Series:
+    """Whether methods pass the randomisation test, by the shares of images in which their map depends on the weights."""
+    return shares >= MOST
