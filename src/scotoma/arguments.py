@@ -204,7 +204,7 @@ def flag_name(name: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value of an argument as the command line reads it: lists with commas, and as JSON where a text holds what separates them."""
+    """A value of an argument as the command line reads it: lists with commas, as JSON where a text holds what separates them."""
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, (list, tuple)):
