@@ -38,6 +38,11 @@ def test_the_number_tested_and_its_rule_are_told() -> None:
     assert old["tested"] == "" and "(of the table, or near-duplicates)" in old["apart"]
 
 
+def test_images_that_an_external_test_left_out_are_counted(tmp_path: Path) -> None:
+    left = {"evaluator": "data", "metric": "left_out", "value": 5, "n": 46, "reason": "they were in the model's training"}
+    assert "Left out: 5 of 46 images (they were in the model's training)." in page(tmp_path, [*DATA, left]).text
+
+
 def test_what_is_in_several_sets_is_told() -> None:
     data = pd.DataFrame(
         [

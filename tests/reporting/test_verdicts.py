@@ -130,6 +130,9 @@ def test_weights_given_as_a_control_have_no_verdict_and_are_not_called_pretraine
         "interval -0.005 to +0.035).",
     ):
         assert words in text, (words, text)
+    worse = study(tmp_path / "worse", values | {("linear", "random"): 0.81}, [*pairs[:2], pairs[2] | {"value": -0.015}])
+    assert "without verdict against random weights; no better than its own random weights (0.810). AUROC" in worse
+    assert worse.count("difference -0.015") == 1
 
 
 @pytest.mark.parametrize(("config", "folders", "once"), [({}, 1, True), ({"pretrainings": 1}, 1, True),

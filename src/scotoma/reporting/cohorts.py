@@ -122,13 +122,15 @@ def _without(mine: pd.DataFrame, of_run: pd.DataFrame, splits: list[str], images
 
 
 def _tested(of_run: pd.DataFrame) -> list[str]:
-    """How many labelled images were tested, by which rule, and what is known of their copies in a training."""
+    """How many labelled images were tested, by which rule, which were left out, and what is known of their copies in a training."""
     found = []
     if "rule" in of_run.columns:
         for _, row in of_run[of_run["metric"] == "tested"].iterrows():
             some = not missing(row["n"]) and row["n"] != row["value"]
             which = f"of {row['n']:,.0f} test images, those with a label that is tested" if some else "labelled images"
             found.append(f"Tested: {row['value']:,.0f} {which} ({row['rule']}).")
+    for _, row in of_run[(of_run["evaluator"] == "data") & (of_run["metric"] == "left_out")].iterrows():
+        found.append(f"Left out: {row['value']:,.0f} of {row['n']:,.0f} images ({row['reason']}).")
     if "overlap" in of_run.columns:
         copied = of_run[of_run["metric"] == "near_duplicates_in_training"]
         found += [f"Near-duplicates of test images in the encoder's training: {r['overlap']}." for _, r in copied.iterrows()]

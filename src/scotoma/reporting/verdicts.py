@@ -159,7 +159,7 @@ def find_as_good(values: pd.DataFrame, mine: pd.DataFrame, own: pd.Series, weigh
                 {
                     "short": short if control["kind"] != "method" else name,
                     "row": control,
-                    "pair": None if pair is None or missing(pair["low"]) else pair,
+                    "pair": None if pair is None or missing(pair["low"]) or control["kind"] == RANDOM else pair,  # its stands there
                     "sure": bool(gap <= 0),
                     "by_intervals": bool(gap > 0 and pair is None),
                 }
