@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.report_runs import Page
 from PIL import Image
 
 from scotoma.commands.evaluate import evaluate
@@ -28,6 +29,7 @@ from scotoma.methods.parts import losses
 from scotoma.methods.parts.inputs import Inputs
 from scotoma.metrics.segmentation import OVERLAPS
 from scotoma.models import encoders, segmentation_decoders
+from scotoma.reporting.build import build
 from scotoma.rng import KeyedRNG
 from scotoma.run_folder import read_rows
 from scotoma.tasks.base import FineTuning, Model, task_of
@@ -70,12 +72,12 @@ def untrained(task: Segmentation, encoder: torch.nn.Module, info: EncoderInfo, t
     return Model(encoder, info, task.decoder(tuning, encoder, info))
 
 
-def of_units(units: np.ndarray, classes: tuple[int, ...]) -> Segmentation:
+def of_units(units: np.ndarray, classes: tuple[int, ...], names: tuple[str, ...] = ()) -> Segmentation:
     """A task without images, of classes beside the background."""
     dataset = Dataset("made", pd.DataFrame({"row": np.arange(len(units))}))
     split = Split(np.full(len(units), "test"), units, "patient", False)
     task = Segmentation(dataset, None, split, Target(("mask_path",), ("mask",), np.zeros(len(units), int)))  # type: ignore[arg-type]
-    task.__dict__["masks"] = Masks(None, np.zeros(len(units), int), (0, *classes))  # type: ignore[arg-type]
+    task.__dict__["masks"] = Masks(None, np.zeros(len(units), int), (0, *classes), names=names)  # type: ignore[arg-type]
     return task
 
 
@@ -178,6 +180,12 @@ def test_summaries_are_means_of_images_and_of_patients() -> None:
     assert np.isnan(rows["iou", "image", None]["value"]) and rows["iou", "image", None]["n"] == 0
     single = of_units(np.arange(4), (1,)).summarise(found[:, :1], np.arange(4))
     assert {r["unit"] for r in single} == {"image"} and not any("class" in r for r in single)
+    named = of_units(np.arange(4), (1,), ("vessel",))
+    assert {r.get("class") for r in named.summarise(found[:, :1], np.arange(4))} == {None, "vessel"}
+    of_study = {
+        (r["metric"], r.get("class")): r["value"] for r in named.summarise_fraction([found[:, :1]] * 3, np.arange(4), 0.1, 3)
+    }
+    assert of_study["dice", "vessel"] == of_study["dice", None] == pytest.approx(0.7)
 
 
 def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +215,15 @@ def test_from_files_to_rows_and_a_figure(discs: Path, tmp_path: Path, monkeypatc
     kept = pd.read_parquet(named / "predictions" / "segmentation.parquet")
     (dice,) = [r["value"] for r in found if (r["metric"], r.get("class"), r.get("unit")) == ("dice", "tumour", "image")]
     assert dice == pytest.approx(kept["dice_tumour"].mean())
+    vessel = finetune(
+        str(discs / "table.csv"), ["mask_path"], discs, tmp_path / "vessel", classes=["1=vessel"], steps=1, batch_size=4, quiet=True
+    )
+    found = [*read_rows(vessel), *evaluate(vessel, str(discs / "table.csv"), quiet=True)]
+    assert {(r["split"], r.get("class")) for r in found if r["metric"] == "dice"} == {
+        (split, name) for split in ("val", "test") for name in (None, "vessel")
+    }
+    page = Page(build([vessel], tmp_path / "vessel.html").read_text()).text
+    assert "vessel, n = 5" in page and "vessel, a patient" in page
     with pytest.raises(UsageError, match="leave `classes` out"):
         evaluate(named, str(discs / "table.csv"), classes=["1=disc"], quiet=True)
     larger = finetune(

@@ -156,6 +156,8 @@ def _ends(name: str, value: float, spread: Spread, support: Support) -> dict[str
                 low, high = value - step, value + step
     if not (np.isfinite(low) and np.isfinite(high)):
         return {"value": value, "low": np.nan, "high": np.nan}
+    if name in PROPORTIONS or name in FRACTIONS:
+        low = low if low > TINY else 0.0  # far below it the quantile of a beta distribution is not found
     return {"value": value, "low": float(min(low, value)), "high": float(max(high, value))}
 
 
@@ -179,7 +181,6 @@ def _clopper_pearson(share: float, variance: float, reach: float, support: Suppo
     images = _images(share, variance, support) * (float(norm.ppf((1 + LEVEL) / 2)) / reach) ** 2
     right, tail = share * images, (1 - LEVEL) / 2
     low = float(beta.ppf(tail, right, images - right + 1)) if right > 0 else 0.0
-    low = low if low > TINY else 0.0  # far below it the quantile is not found
     return low, float(beta.ppf(1 - tail, right + 1, images - right)) if right < images else 1.0
 
 

@@ -254,7 +254,7 @@ class Segmentation(Task):
         rows: list[Row] = []
         for m, metric in enumerate(OVERLAPS):
             for unit, values, people in (("image", found[:, :, m], units), *_by_patient(found[:, :, m], units)):
-                for label, part in _by_class(values, self.masks.classes):
+                for label, part in _by_class(values, self.masks):
                     rows.append({"metric": metric, "unit": unit, **label, **of_images(metric, part, people)})
         return rows
 
@@ -272,7 +272,7 @@ class Segmentation(Task):
         return [
             {**common, "metric": metric, **label, **mean_over_draws(None, units, list(parts), units, metric)}
             for m, metric in enumerate(OVERLAPS)
-            for label, parts in _by_class(np.stack(scores)[:, :, :, m], self.masks.classes)
+            for label, parts in _by_class(np.stack(scores)[:, :, :, m], self.masks)
         ]
 
     def difference(self, scores: list[np.ndarray], reference: list[np.ndarray], positions: np.ndarray) -> dict[str, Any]:
@@ -286,10 +286,11 @@ class Segmentation(Task):
         return {"decoder": tuning.decoder}
 
 
-def _by_class(values: np.ndarray, classes: tuple[str, ...]) -> list[tuple[dict[str, str], np.ndarray]]:
-    """(..., K) of all K classes, and where there are several of each one, under its name."""
-    several = classes[1:] if len(classes) > 2 else ()
-    return [({}, values), *(({"class": name}, values[..., k : k + 1]) for k, name in enumerate(several))]
+def _by_class(values: np.ndarray, found: Masks) -> list[tuple[dict[str, str], np.ndarray]]:
+    """(..., K) of all K classes, and where there are several, or the one has a name, of each under its name."""
+    names = found.classes[1:]
+    each = names if len(names) > 1 or names != (str(found.values[-1]),) else ()
+    return [({}, values), *(({"class": name}, values[..., k : k + 1]) for k, name in enumerate(each))]
 
 
 def _by_patient(values: np.ndarray, units: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
