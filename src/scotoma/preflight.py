@@ -43,8 +43,13 @@ def require_weights(source: str | Path) -> None:
     Raises:
         UsageError: there is none.
     """
-    if Path(source).exists() or not ("." in str(source) or ":" in str(source)):
+    if Path(source).exists():
         weights_file(source)
+    elif not ("." in str(source) or ":" in str(source)) and "/" not in str(source):
+        raise UsageError(
+            f"{source}: there is no such folder or file; name a finished run, a weights file, or weights of timm's by network and "
+            "tag, such as resnet18.a1_in1k"
+        )
     require(str(source))
 
 

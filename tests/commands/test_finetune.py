@@ -188,6 +188,8 @@ def test_weights_from_elsewhere_are_taken_at_every_door(grey_folder, tmp_path: P
         ({"encoder": theirs}, r"it does not state its network: `encoder` NETWORK `init` theirs.pth.tar"),
         ({"encoder": "resnet10u.c3_in1k"}, "neither a run, nor a file, nor one of timm's"),
         ({"encoder": "runs/absent"}, "there is no such folder or file"),
+        ({"encoder": "resnet10t"}, r"weights of timm's by network and tag, such as resnet18\.a1_in1k$"),
+        ({"encoder": "resnet10t.absent"}, r"resnet10t\.absent: timm has no weights of this tag; it has resnet10t\.c3_in1k$"),
         ({"encoder": str(runs[0]), "init": theirs}, "one of them"),
         ({"encoder": "resnet18", "init": str(runs[0])}, "are of a resnet10t"),
         ({}, "name `encoder`"),

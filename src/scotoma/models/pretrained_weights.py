@@ -15,6 +15,8 @@ from scotoma.data.encoder_header import EncoderInfo, info_or_none, warn_unlike
 from scotoma.errors import UsageError, notice
 from scotoma.models import checkpoints, encoder_shapes, encoders
 
+MOST_NAMED = 5  # tags in a message
+
 
 def network(source: str) -> str | None:
     """The name of the network that these weights are of; None where they do not state (a file of another program)."""
@@ -44,6 +46,13 @@ def network_of(source: str, name: str | None = None) -> str:
         raise UsageError(f"{source}: it does not state of which network its weights are: name that with --encoder")
     if not Path(source).exists() and not timm.is_model(network(source) or ""):
         raise UsageError(f"{source}: neither a run, nor a file, nor one of timm's pretrained networks")
+    if not Path(source).exists() and ":" not in source:
+        try:
+            timm.get_pretrained_cfg(source)
+        except RuntimeError as error:
+            tags = timm.list_pretrained(f"{network(source)}.*")
+            there = f"; it has {', '.join(tags[:MOST_NAMED])}" if tags else ""
+            raise UsageError(f"{source}: timm has no weights of this tag{there}") from error
     return found
 
 

@@ -57,8 +57,10 @@ def carry_out(run: Run, data_module: DataModule, task: Task, lists: Mapping[floa
         raise UsageError("--resume: an earlier version started this study, with other controls: use --overwrite to start anew")
     # a wrong one is refused before the first is trained
     networks = {method: assemble(pretraining_of(config, method), data_module).info.name for method in config["methods"]}
-    for name in weights_of(config):
-        _save_weights(run, data_module, name)
+    opened = [_open_weights(run, data_module, name) for name in weights_of(config)]
+    for folder, network, header in filter(None, opened):
+        folder.mkdir(parents=True, exist_ok=True)
+        encoders.save(folder / encoder_header.FILE, network, header)
     warn_few_units(data_module)
     (run.path / evaluated_images.PREDICTIONS).mkdir(exist_ok=True)
     evaluated_images.save_images(run.path, task, task.examples("test"))
@@ -130,20 +132,18 @@ def _network(run: Run, data_module: DataModule, task: Task, arm: Arm, drawn: Dra
     return folder
 
 
-def _save_weights(run: Run, data_module: DataModule, name: str) -> None:
-    """Write the encoder of weights that were given as a control, unless it is there."""
+def _open_weights(run: Run, data_module: DataModule, name: str) -> tuple[Path, torch.nn.Module, encoder_header.EncoderInfo] | None:
+    """Folder, network and header of weights that were given as a control; None where its encoder is there already."""
     source = weights_of(run.config)[name]
     encoder = pretrained_weights.network(source) or str(run.config["encoder"])
     folder = folder_of_weights(run, name, encoder)
     if (folder / encoder_header.FILE).exists():
-        return
+        return None
     info = describe({"size": run.config["size"], "seed": run.config["seed"]}, data_module, encoder)
     torch.manual_seed(run.config["seed"])
     network = encoders.build(info)
     pretrained_weights.start(network, info, source)
-    header = replace(info, method={"name": name}, trained_on=provenance.record(source).header())
-    folder.mkdir(parents=True, exist_ok=True)
-    encoders.save(folder / encoder_header.FILE, network, header)
+    return folder, network, replace(info, method={"name": name}, trained_on=provenance.record(source).header())
 
 
 def _measure(
