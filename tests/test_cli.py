@@ -63,6 +63,7 @@ def test_help_of_a_verb_shows_flags_as_they_are_typed(capsys: pytest.CaptureFixt
     assert "configuration file" not in text
     assert "--overwrite {" not in text
     assert "--target+" not in text
+    assert re.search(r"--learning_rate X\s+peak learning rate; by default the method's \(above 0\)", text)
     assert main(["evaluate", "-h"]) == 0
     text = capsys.readouterr().out
     assert "--with NAMES" in text

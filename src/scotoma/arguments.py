@@ -31,7 +31,7 @@ OLD = {"readers": "annotators"}  # names of arguments and keys of version 0.1.0,
 NOT_CONFIGURATION = ("out", "overwrite", "resume", "keep_checkpoints", "quiet")
 _SWITCHES = (True, False)
 _SHARE = "above 0 and at most 1"
-RANGES = {  # of a number, or of each of several; the same in every verb
+RANGES = {  # of a number, or of each of several; the same in every verb, but for VERB.ARGUMENT
     **dict.fromkeys(("fractions", "label_fraction"), _SHARE),
     **dict.fromkeys(("steps", "epochs", "minutes", "batch_size", "finetune_steps", "finetune_batch_size"), "above 0"),
     **dict.fromkeys(("devices", "accumulate", "seeds", "pretrainings", "every", "images"), "at least 1"),
@@ -39,6 +39,7 @@ RANGES = {  # of a number, or of each of several; the same in every verb
     **dict.fromkeys(("size", "finetune_size"), "at least 16"),
     **dict.fromkeys(("warmup", "drop_path"), "at least 0 and below 1"),
     "folds": "at least 2",
+    "pretrain.learning_rate": "above 0",  # finetune's 0 stands for a learning-rate finder
 }
 _WITHIN = {"above": operator.gt, "at least": operator.ge, "at most": operator.le, "below": operator.lt}
 
@@ -138,7 +139,7 @@ def check_arguments(function: Callable[..., R]) -> Callable[..., R]:
             except _Unfit:
                 shown = repr(value) if isinstance(value, (str, numbers.Number, bool, type(None))) else f"a {type(value).__name__}"
                 raise UsageError(f"{name}={shown}: must be {wanted(hints[name])}") from None
-            _check_range(name, values[name])
+            _check_range(function.__name__, name, values[name])
         for name, group in groups.items():
             values[name] = group(**{f.name: values.pop(f.name) for f in dataclasses.fields(group) if f.name in values})
         return values
@@ -158,13 +159,19 @@ def check_arguments(function: Callable[..., R]) -> Callable[..., R]:
     return checked
 
 
-def _check_range(name: str, value: Any) -> None:
+def range_of(verb: str, name: str) -> str:
+    """What a number of this argument must be; empty where it may be any."""
+    return RANGES.get(f"{verb}.{name}", RANGES.get(name, ""))
+
+
+def _check_range(verb: str, name: str, value: Any) -> None:
     """Refuse a number that is not within the range of its argument."""
     several = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
-    for number in several if name in RANGES else ():
-        limits = [limit.rpartition(" ") for limit in RANGES[name].split(" and ")]
+    wanted_range = range_of(verb, name)
+    for number in several if wanted_range else ():
+        limits = [limit.rpartition(" ") for limit in wanted_range.split(" and ")]
         if isinstance(number, (int, float)) and not all(_WITHIN[how](number, float(limit)) for how, _, limit in limits):
-            raise UsageError(f"--{flag_name(name)} {number}: must be {RANGES[name]}")
+            raise UsageError(f"--{flag_name(name)} {number}: must be {wanted_range}")
 
 
 def _flat_docstring(text: str, groups: dict[str, Any]) -> str:

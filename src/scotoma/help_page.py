@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from scotoma.arguments import RANGES, RENAMED, DataArgs, choices_of, flag_name, positional_arguments
+from scotoma.arguments import RENAMED, DataArgs, choices_of, flag_name, positional_arguments, range_of
 
 WIDTH = 100  # characters
 _OF_DATA = {field.name for field in dataclasses.fields(DataArgs)}
@@ -50,7 +50,7 @@ def page(verb: str, function: Callable[..., Any], actions: list[Any], hints: dic
             text += f" (default: true; {flag} false)"
         else:
             default = [] if action.default in (None, "") or action.default is False else [f"default: {_shown(action.default)}"]
-            facts = [*default, *([RANGES[name]] if name in RANGES else [])]
+            facts = [*default, *filter(None, [range_of(verb, name)])]
             text += f" ({', '.join(facts)})" if facts else ""
         group = of_method if name.startswith("method.") else about_data if name in _OF_DATA else options
         group = needed if name in required else group

@@ -114,8 +114,6 @@ def pretrain(
     if minutes is None and epochs is None and steps is None:
         minutes = DEFAULT_MINUTES
     lengths = {"minutes": minutes, "epochs": epochs, "steps": steps}
-    if learning_rate == 0:
-        raise UsageError(f"--learning_rate {learning_rate}: must be above 0")
     if reads_labels and not target:
         raise UsageError(f"{method} trains on labels: name them with --target")
     arguments |= lengths | {"size": size, "method_args": method_args}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,11 +57,20 @@ def preset(method: Any, name: str | None) -> Preset:
     return Preset(**{**defaults, **(method.reference if name == REFERENCE else {})})
 
 
-def describe_scaling(chosen: Preset, batch_size: int, learning_rate: float, images: int) -> str | None:
-    """What a paper's batch and rate became, in a line; None where the preset stands as it is."""
+def describe_scaling(chosen: Preset, batch_size: int, learning_rate: float, images: int, given: Collection[str] = ()) -> str | None:
+    """What became of a paper's batch and rate without the user's word, in a line; None where nothing did.
+
+    Args:
+        chosen: the preset.
+        batch_size: of the run.
+        learning_rate: of the run.
+        images: on which it trains.
+        given: those of ``batch_size`` and ``learning_rate`` that the user chose.
+    """
     if not chosen.scaling or batch_size == chosen.batch_size:
         return None
-    text = f"of {images} images, --batch_size {chosen.batch_size} of the paper's preset became {batch_size}"
-    if learning_rate == chosen.rate(batch_size):
-        text += f", --learning_rate {chosen.learning_rate:g} became {learning_rate:.3g} by its {chosen.scaling} scaling rule"
-    return text
+    batch = f"of {images} images, --batch_size {chosen.batch_size} of the paper's preset became {batch_size}"
+    rate = f"--learning_rate {chosen.learning_rate:g} became {learning_rate:.3g} by its {chosen.scaling} scaling rule"
+    if "batch_size" in given:
+        batch, rate = "", f"the paper's preset at --batch_size {batch_size}: {rate}"
+    return ", ".join(filter(None, (batch, "" if "learning_rate" in given else rate))) or None

@@ -128,8 +128,10 @@ def train(run: Run, data_module: DataModule, parts: Parts, quiet: bool = False) 
     by_size = method.encoder_at(config["size"])
     if info.name == by_size != method.default_encoder and not (config["encoder"] or config.get("init") or run.resumed):
         notice(data_module.dataset.name, f"--encoder {by_size}: the default at {config['size']} pixels")
-    scaled = describe_scaling(preset(method, config.get("preset")), schedule.batch_size, schedule.learning_rate, len(positions))
-    if scaled and not run.resumed:
+    given = [name for name in ("batch_size", "learning_rate") if config[name] not in (None, "auto")]
+    chosen = preset(method, config.get("preset"))
+    scaled = describe_scaling(chosen, schedule.batch_size, schedule.learning_rate, len(positions), given)
+    if scaled and not run.resumed:  # of a resumed run, whose configuration has both, the record stands
         notice(data_module.dataset.name, scaled)
     run.save_config(**resolved, resolved=list(resolved), **({"scaled": scaled} if scaled else {}))
     trained = fit(method, schedule, batches, run.path, resume=run.resumed, quiet=quiet)
