@@ -24,7 +24,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 INTERVAL = ("value", "low", "high", "few", "over")  # which were bootstrapped then
-SINCE = ("decision", "protocol")  # decisions were the most probable class alone
+SINCE = ("decision", "protocol", "rule")  # decisions were the most probable class alone; rules were worded otherwise
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
