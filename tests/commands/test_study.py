@@ -67,6 +67,7 @@ def test_every_arm_has_every_fraction_and_draw(finished: Path) -> None:
 def test_predictions_lead_back_to_images(finished: Path) -> None:
     images = pd.read_parquet(finished / "predictions" / "images.parquet")
     table = pd.DataFrame({"row": range(150), "truth": [phantom.truth(0, i)["cardiomegaly"] for i in range(150)]})
+    assert images.attrs["classes"] == ["0", "1"]  # the columns of the arrays
     assert (images["split"] == "test").all() and images["patient"].notna().all() and images["content"].is_unique
     assert images.merge(table, on="row")["truth"].astype(int).tolist() == images["label"].astype(int).tolist()
     p = np.load(finished / "predictions" / "linear-simclr-resnet10t-f1-s0.npy")

@@ -95,16 +95,16 @@ def save_predictions(folder: Path, name: str, context: Any) -> None:
 def save_images(folder: Path, task: Any, positions: np.ndarray) -> None:
     """Write ``predictions/images.parquet``: row id, keyed hashes, split and labels of each line of a study's ``NAME.npy``.
 
+    Its ``attrs["classes"]`` are the classes, or 0/1 targets, in the order of the columns of those arrays.
+
     Args:
         folder: of the study.
-        task: with table, store, split and target.
+        task: with table, store and split, labels and names.
         positions: (n,) of the images tested.
     """
     found = _describe_images(task.dataset, task.store, task.split.of).iloc[positions].reset_index(drop=True)
-    columns = [c for c in task.target.columns if c in task.dataset.table.columns and c != "mask_path"]
-    for column in columns:
-        values = task.dataset.table[column].iloc[positions].reset_index(drop=True)
-        found["label" if len(columns) == 1 else f"label_{column}"] = values.astype("string") if values.dtype == object else values
+    found = found.assign(**task.labels(positions))
+    found.attrs["classes"] = list(task.names)
     with files.replacing(folder / PREDICTIONS / IMAGES) as temporary:
         found.to_parquet(temporary)
 

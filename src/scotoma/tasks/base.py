@@ -245,6 +245,15 @@ class Task:
         """What `score` gives of these examples as columns of a table of predictions, their labels first."""
         raise NotImplementedError
 
+    def labels(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of the labels of these examples, as they are predicted; none of masks."""
+        return {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a score's columns, its second axis, are of: classes or 0/1 targets; none of numbers."""
+        return self.target.classes
+
     def measure(self, model: Model, positions: np.ndarray) -> np.ndarray:
         """The score of a model's outputs."""
         return self.score(self.outputs(model, positions), positions)

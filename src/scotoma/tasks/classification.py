@@ -199,11 +199,14 @@ class Classification(Task):
 
     def tabulate(self, scores: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
         """``label`` and ``probability_CLASS``; of several 0/1 targets ``label_TARGET`` and ``probability_TARGET``."""
-        y, names = self.target.y[positions], self.target.classes
-        columns = {f"probability_{name}": scores[:, k] for k, name in enumerate(names)}
+        return self.labels(positions) | {f"probability_{name}": scores[:, k] for k, name in enumerate(self.names)}
+
+    def labels(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """The class, None where it is unknown; of several 0/1 targets each."""
+        y = self.target.y[positions]
         if self.target.multilabel:
-            return {f"label_{name}": y[:, k] for k, name in enumerate(names)} | columns
-        return {"label": np.array([*names, None], object)[y]} | columns
+            return {f"label_{name}": y[:, k] for k, name in enumerate(self.names)}
+        return {"label": np.array([*self.names, None], object)[y]}
 
     def predict_linear(self, inputs: np.ndarray, drawn: Draw, positions: np.ndarray) -> np.ndarray:
         """By logistic regression."""

@@ -86,7 +86,16 @@ class Regression(Task):
 
     def tabulate(self, scores: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
         """``label`` and ``prediction``."""
-        return {"label": self.truth(positions), "prediction": scores}
+        return self.labels(positions) | {"prediction": scores}
+
+    def labels(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """The numbers."""
+        return {"label": self.truth(positions)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def predict_linear(self, inputs: np.ndarray, drawn: Draw, positions: np.ndarray) -> np.ndarray:
         """By ridge regression."""

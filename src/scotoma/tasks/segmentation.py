@@ -223,8 +223,12 @@ class Segmentation(Task):
 
     def tabulate(self, scores: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
         """``METRIC_CLASS``: the scores of each image's masks."""
-        names = self.masks.classes[1:]
-        return {f"{metric}_{name}": scores[:, k, m] for k, name in enumerate(names) for m, metric in enumerate(OVERLAPS)}
+        return {f"{metric}_{name}": scores[:, k, m] for k, name in enumerate(self.names) for m, metric in enumerate(OVERLAPS)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes beside the background."""
+        return self.masks.classes[1:]
 
     def measure(self, model: Model, positions: np.ndarray) -> np.ndarray:
         """The score of a model's outputs, part by part, as label maps take much memory; NaN where an image has no map."""
