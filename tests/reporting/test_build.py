@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers.report_runs import BASE, Page, auroc, loss_curve, make_study, study_rows, write
+from helpers.report_runs import row as row_of
 
 from scotoma import cli
 from scotoma.errors import UsageError
@@ -360,3 +361,18 @@ def test_every_pretraining_of_a_study_has_its_costs_and_its_curve(tmp_path: Path
     table = pd.read_csv(tmp_path / "run" / "tables" / "pretraining_costs.csv")
     assert table["value"].tolist() == [4.5, 4.6, 0.31, 0.32, 0.33, 0.34, 0.35]
     assert sum(a.startswith("data:image/png") for a in found.addresses) == 1, "the views of one method are shown once"
+
+
+@pytest.mark.parametrize(("fractions", "drawn"), [([1.0], False), (None, False), ([0.1, 1.0], True)])
+def test_an_evaluation_on_all_labels_states_no_label_draws(fractions: list[float] | None, drawn: bool, tmp_path: Path) -> None:
+    config = {"command": "evaluate", "seeds": 3, "fractions": fractions}
+    found = Page(page_of(write(tmp_path / "run", [row_of("metrics", "auroc", 0.8)], config)))
+    assert ("Label draws 3" in found.text) == drawn
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_one_process_is_no_line_of_the_costs(processes: int, tmp_path: Path) -> None:
+    rows = [{"evaluator": "pretrain", "method": "simclr", "metric": m, "value": v, "split": "train"}
+            for m, v in (("loss", 4.5), ("processes", processes))]  # fmt: skip
+    found = Page(page_of(write(tmp_path / "run", rows, {"command": "pretrain", "method": "simclr"})))
+    assert ("Processes that trained together 2" in found.text) == (processes == 2) and "together 1" not in found.text
