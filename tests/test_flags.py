@@ -17,7 +17,7 @@ SOURCE = Path(cli.__file__).parent
 MODULES = {".".join(p.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): p for p in SOURCE.rglob("*.py")}
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)?)")
 # Of a module whose verbs lack it: said where a decoder was asked for; of the verb that made the run.
-EXCEPTED = {("models.pretrained_weights", "decoder"), ("reporting.reading", "resume")}
+EXCEPTED = {("models.pretrained_weights", "decoder"), ("models.pretrained_weights", "encoder"), ("reporting.reading", "resume")}
 OTHERS = {"nproc_per_node", "markdown"}  # of torchrun; of `scotoma list`
 # Said by whoever starts from weights or trains, not by every verb that imports the module.
 LOADED = {"methods": ("pretrain", "finetune", "study"), "evaluators": ("evaluate",), "tasks": ("finetune", "study", "evaluate")}

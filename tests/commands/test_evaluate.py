@@ -190,7 +190,10 @@ def test_patients_of_the_training_are_left_out_of_an_external_test_and_counted(
     assert [(r["value"], r["n"]) for r in about if r["metric"] == "left_out"] == [(12, 72)]
     assert {r["split"] for r in about if r["metric"] == "images"} == {"test"}
     page = report([tmp_path / "external"])
-    assert "Tested: 60 labelled images (all rows but 12, which are left out: they" in page.read_text()
+    assert (
+        "Tested: 60 labelled images (all rows but 12, which are left out). Left out: 12 of 72 images (they, their"
+        in page.read_text()
+    )
 
     is_ill = table["cardiomegaly"].astype(float) == 1
     hidden = table[~is_ill | table.index.isin(range(60, 72))]

@@ -112,7 +112,7 @@ def evaluate(
     if of_the_model and not numbers:
         warn_other_classes(data_module)
     from scotoma.data.labels.targets import require_classes
-    from scotoma.data.splits.external import refuse_missing_classes
+    from scotoma.data.splits.external import WHY, refuse_missing_classes
     from scotoma.evaluators.base import Context, warn_few_units
     from scotoma.models import segmentation_decoders
 
@@ -140,7 +140,8 @@ def evaluate(
         join_key,
     )
     chosen = evaluators or ["linear" if head is None else context.task.evaluator]
-    notice(data_module.dataset.name, f"tested on {len(context.test)} labelled images: {data_module.rule}")
+    why = f": {WHY}" if len(data_module.left_out) else ""
+    notice(data_module.dataset.name, f"tested on {len(context.test)} labelled images: {data_module.rule}{why}")
     warn_few_units(data_module)
     refuse_by_data(chosen, context)
     opened = Run(Path(run), {}) if out is None else Run.open(Path(out), "evaluate", arguments, overwrite)

@@ -241,7 +241,7 @@ def _describe_test(dataset: dataset_.Dataset, rows: str, sources: Sequence[Sourc
     if any(source.holds_all for source in sources):
         return "the test rows of the training run's own split"
     if out:
-        return f"all rows but {out}, which are left out: {external.WHY}"
+        return f"all rows but {out}, which are left out"
     looked = [source.look.overlap(np.arange(len(dataset))) for source in sources]
     open_ = next((f" (of {o.unchecked} that is not checked)" for o in looked if o.unchecked), "")
     open_ = open_ or next((" (patients not checked in full)" for o in looked if o.alone), "")

@@ -8,6 +8,7 @@ from typing import Any
 from scotoma import files, plugins
 from scotoma.data import encoder_header, evaluated_images
 from scotoma.data.datamodule import TESTED_ON
+from scotoma.data.splits.external import WHY
 from scotoma.errors import RunError, UsageError, notice, stage
 from scotoma.run_folder import Row, Run, read_rows, status
 
@@ -114,7 +115,10 @@ def require_tested(data_module: Any) -> None:
         return
     name, n = data_module.dataset.name, len(data_module.dataset)
     if data_module.split.made or len(data_module.left_out):
-        raise UsageError(f"{name}: none of {n} images is left to test ({data_module.rule}): test on images that it has not seen")
+        why = f": {WHY}" if len(data_module.left_out) else ""
+        raise UsageError(
+            f"{name}: none of {n} images is left to test ({data_module.rule}{why}): test on images that it has not seen"
+        )
     raise UsageError(f"{name}: the table's split has no row test among {n}: write test where rows are to be tested")
 
 
