@@ -17,7 +17,19 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scotoma"
 # A package imports only what stands on a line above its own; modules of the first line import one another.
 ORDER = (
-    ("errors", "files", "processes", "arguments", "rng", "preflight", "distributed", "run_folder", "result", "plugins"),
+    (
+        "errors",
+        "files",
+        "processes",
+        "arguments",
+        "rng",
+        "packaged_weights",
+        "preflight",
+        "distributed",
+        "run_folder",
+        "result",
+        "plugins",
+    ),
     ("data",),
     ("transforms", "metrics", "visualization"),
     ("models", "quality"),

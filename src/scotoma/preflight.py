@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scotoma import files
+from scotoma import files, packaged_weights
 from scotoma.errors import UsageError
 from scotoma.run_folder import RESUMED, read_config, refuse_other, status
 
@@ -33,6 +33,8 @@ def require(source: str) -> None:
     Raises:
         UsageError: there is no such folder or file.
     """
+    if packaged_weights.is_packaged(source):
+        packaged_weights.find(source)
     if ("/" in source or Path(source).suffix in _ENDINGS) and ":" not in source and not Path(source).exists():
         raise UsageError(f"{source}: there is no such folder or file; name a finished run, a weights file or a tag of timm's")
 
@@ -45,10 +47,12 @@ def require_weights(source: str | Path) -> None:
     """
     if Path(source).exists():
         weights_file(source)
+    elif packaged_weights.is_packaged(source):
+        packaged_weights.find(str(source))
     elif not ("." in str(source) or ":" in str(source)) and "/" not in str(source):
         raise UsageError(
-            f"{source}: there is no such folder or file; name a finished run, a weights file, or weights of timm's by network and "
-            "tag, such as resnet18.a1_in1k"
+            f"{source}: there is no such folder or file; name a finished run, a weights file, lite0, or weights of timm's by "
+            "network and tag, such as resnet18.a1_in1k"
         )
     require(str(source))
 

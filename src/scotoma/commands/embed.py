@@ -38,8 +38,8 @@ def embed(
 
     Args:
         run: finished pretraining or fine-tuning run, or an encoder or model file (of a model: the features before its head); or
-            weights from elsewhere, at timm's input size and statistics: a file of another program, or a tag of timm's pretrained
-            networks, such as resnet18.a1_in1k.
+            weights from elsewhere, at timm's input size and statistics: a file of another program, lite0, or a tag of timm's
+            pretrained networks, such as resnet18.a1_in1k.
         source: see `TableArgs`.
         out: Parquet file to write.
         target: columns of the table to copy beside the features; by default the model's targets.

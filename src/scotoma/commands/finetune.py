@@ -54,8 +54,8 @@ def finetune(
     Args:
         source: see `DataArgs`.
         target: label columns: one with classes, several with 0/1/missing (multi-label), or mask_path for segmentation.
-        encoder: weights to start from: a finished run, a weights file, or a tag of timm's pretrained networks, such as
-            resnet18.a1_in1k.
+        encoder: weights to start from: a finished run, a weights file, lite0 (on ImageNet, of the extra weights), or a tag of timm's
+            pretrained networks, such as resnet18.a1_in1k.
         init: the same; then encoder is the name of their network, for files of other programs, which do not state it.
         out: run folder.
         regression: predict numbers (age, ejection fraction) from one target column.
@@ -217,7 +217,7 @@ def finetune(
 def _weights(encoder: str | Path | None, init: str | Path | None) -> tuple[str, str | None]:
     """Where the weights to start from lie, and the name of their network where it was given."""
     if encoder is None and init is None:
-        raise UsageError("name --encoder: a finished run, a weights file, or a tag of timm's, such as resnet18.a1_in1k")
+        raise UsageError("name --encoder: a finished run, a weights file, lite0, or a tag of timm's, such as resnet18.a1_in1k")
     if encoder is not None and init is not None and Path(encoder).exists():
         raise UsageError(f"--encoder {encoder} and --init {init}: one of them; beside --init, --encoder is the name of a network")
     weights, named = (str(encoder), None) if init is None else (str(init), None if encoder is None else str(encoder))

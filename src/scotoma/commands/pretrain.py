@@ -57,8 +57,8 @@ def pretrain(
         out: run folder.
         encoder: network: a timm name, or vit_tiny_patch8 and the like; by default the method's own (of a vision transformer with
             patches for the input size: 16 pixels from 128 on, 8 from 64, 4 from 32).
-        init: initial weights: a run, a weights file with timm's names, or a tag of timm's pretrained networks; by default
-            random.
+        init: initial weights: a run, a weights file, lite0 (on ImageNet, of the extra weights), or a tag of timm's pretrained
+            networks; by default random.
         preset: hyperparameters: small (the method's defaults, for small data sets) or reference (the paper's: network, input
             size, length, batch, learning rate and its schedule, the method's arguments); flags override either. A paper's batch
             that the data cannot fill is reduced, and its learning rate by the paper's rule.

@@ -67,8 +67,8 @@ def study(
         modes: use of the encoders: linear (frozen, a linear probe), finetune, or both; by default both (segmentation:
             finetune).
         controls: baselines: random (the method's own network before its first step, with the same budget), majority, pixels,
-            header; and weights to compare with: a run, a weights file, or a tag of timm's pretrained networks, such as
-            resnet18.a1_in1k.
+            header; and weights to compare with: a run, a weights file, lite0 (on ImageNet, of the extra weights), or a tag of
+            timm's pretrained networks, such as resnet18.a1_in1k.
         finetune_steps: length of each fine-tuning in optimiser steps.
         finetune_learning_rate: peak learning rate of each fine-tuning.
         finetune_size: input image size of fine-tuning in pixels; by default that of the pretraining.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scotoma.data.encoder_header import is_pickled
 from scotoma.errors import UsageError
-from scotoma.models import transformers_names
+from scotoma.models import efficientnet_names, transformers_names
 
 CHUNK = re.compile(r"(?<![^.])blocks\.\d+\.(\d+)(?=\.)")  # DINOv2 trains its blocks in chunks, of which the second number counts on
 COUNTER = "num_batches_tracked"  # of batch norm; files of before 2018 lack it, and nothing that Scotoma does reads it
@@ -111,12 +111,15 @@ def pick(content: dict[str, Any], wanted: Iterable[str], name: str, network: str
     Raises:
         UsageError: no table of the file has all of them, or several differ.
     """
+    wanted = list(wanted)
     needed = [n for n in wanted if not n.endswith(COUNTER)]
     tables = dict(_tables(content))
     mapped = {}
     for table, names in list(tables.items()):
         if (found := transformers_names.rename(names)) is not None:
             tables[table], mapped[table] = found, "transformers' names mapped to timm's"
+        elif (found := efficientnet_names.rename(names, wanted)) is not None:
+            tables[table], mapped[table] = found, "EfficientNet-PyTorch's names mapped to timm's"
         elif not any(CHUNK.search(n) for n in needed) and any(CHUNK.search(n) for n in names):
             tables[table] = {CHUNK.sub(r"blocks.\1", n): tensor for n, tensor in names.items()}
             mapped[table] = "blocks numbered through their chunks"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scotoma import preflight
+from scotoma import packaged_weights, preflight
 from scotoma.data import encoder_header
 from scotoma.data.encoder_header import EncoderInfo, info_or_none, warn_unlike
 from scotoma.errors import UsageError, notice
@@ -21,7 +21,8 @@ MOST_NAMED = 5  # tags in a message
 def network(source: str) -> str | None:
     """The name of the network that these weights are of; None where they do not state (a file of another program)."""
     if not Path(source).exists():
-        return source.removeprefix("hf-hub:").rpartition("/")[2].split(".")[0]
+        name = source.removeprefix("hf-hub:").rpartition("/")[2].split(".")[0]
+        return packaged_weights.NETWORKS.get(name, name)
     info = info_or_none(source)
     if info is not None:
         _require_own(source, info)
@@ -99,13 +100,16 @@ def start(encoder: nn.Module, info: EncoderInfo, source: str) -> None:
     Args:
         encoder: the network.
         info: its description.
-        source: a run folder, a ``.safetensors`` file or checkpoint with timm's names, or a tag (``resnet18.a1_in1k``) whose weights
-            timm takes from its cache or downloads.
+        source: a run folder, a ``.safetensors`` file or checkpoint with timm's names, packaged weights (``lite0``), or a tag
+            (``resnet18.a1_in1k``) whose weights timm takes from its cache or downloads.
 
     Raises:
         UsageError: no such weights, they cannot be had, they are another network's, or not finite.
     """
-    weights = _of_file(encoder_header.find(source), encoder, info) if Path(source).exists() else _of_tag(source)
+    if packaged_weights.is_packaged(source):
+        weights = _of_file(packaged_weights.find(source), encoder, info)
+    else:
+        weights = _of_file(encoder_header.find(source), encoder, info) if Path(source).exists() else _of_tag(source)
     if Path(source).exists():
         warn_unlike(source, Path(source).name, info.pixels)
     encoder.load_state_dict(_fit_shapes(weights, encoder, info, source), strict=True)
