@@ -54,7 +54,7 @@ def finetune(
     Args:
         source: see `DataArgs`.
         target: label columns: one with classes, several with 0/1/missing (multi-label), or mask_path for segmentation.
-        encoder: weights to start from: a finished run, a weights file, lite0 (on ImageNet, of the extra weights), or a tag of timm's
+        encoder: weights to start from: a finished run, a weights file, lite0 (on ImageNet, of the extra weights) or a tag of timm's
             pretrained networks, such as resnet18.a1_in1k.
         init: the same; then encoder is the name of their network, for files of other programs, which do not state it.
         out: run folder.

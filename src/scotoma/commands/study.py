@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-from scotoma import plugins, preflight
+from scotoma import packaged_weights, plugins, preflight
 from scotoma.arguments import DataArgs, Decoder, Modality, check_arguments, configuration
 from scotoma.errors import UsageError, stage
 from scotoma.result import RunResult
@@ -181,7 +181,10 @@ def _check_controls(controls: list[str], encoder: str | None) -> None:
                 raise UsageError(f"--controls {control}: say which network these weights are of with --encoder")
             continue
         preflight.require(control)
+        if packaged_weights.is_packaged(control):
+            continue
         near = difflib.get_close_matches(control, CONTROLS, n=1)
         if near or "." not in control:
-            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(CONTROLS)}, a run, a weights file or a timm tag"
+            weights = "a run, a weights file, lite0 or a timm tag"
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(CONTROLS)}, {weights}"
             raise UsageError(f"unknown control {control!r}; {hint}")

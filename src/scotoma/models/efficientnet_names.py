@@ -12,7 +12,7 @@ FIRST, HEADS = "_conv_stem.weight", ("_fc.", "classifier.")
 def rename(table: dict[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor] | None:
     """A table of EfficientNet-PyTorch under timm's names; None for one of another program, or of another network.
 
-    Both build the same layers in the same order, so that their tensors correspond one to one; the classifier is left as it is named.
+    Both build the same layers in the same order, so that their tensors correspond one to one. The classifier keeps its name.
 
     Args:
         table: name -> tensor, in the order of the file.
