@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from scotoma.reporting import svg
 from scotoma.reporting.cells import at, is_same
@@ -128,9 +128,15 @@ def losses(panels: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style
             rows = _thin(table.dropna(subset=["step", "loss"]).sort_values("step"))
             ax.plot(rows["step"], rows["loss"], color=style[name]["color"], linewidth=1.2)
             ax.set(title=svg.title(name, columns), xlabel="step", ylabel="loss")
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+            _count_steps(ax)
             svg.grid(ax)
         return finish({})
+
+
+def _count_steps(ax: Any) -> None:
+    """Whole numbers along the horizontal axis."""
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
 
 
 def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Style]) -> str:
@@ -148,7 +154,7 @@ def features(lines: Sequence[tuple[str, pd.DataFrame]], style: Mapping[str, Styl
                 ax.plot(rows["step"], rows[column], label=name, **style[name] | {"linewidth": 1.2, "markersize": 3.5})
             ax.set(title=title, xlabel="step")
             ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+            _count_steps(ax)
             svg.grid(ax)
         return finish(style)
 
