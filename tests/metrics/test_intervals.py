@@ -290,6 +290,16 @@ def test_the_upper_end_of_an_error_removes_skewness_as_hall_does() -> None:
     assert found["low"] == pytest.approx(error.mean() * np.exp(-reach * se / error.mean()))
 
 
+def test_errors_as_small_as_numbers_can_be_have_the_interval_of_large_ones() -> None:
+    error = np.random.default_rng(5).exponential(size=40) ** 2
+    large = intervals.of_images("mae", error, np.arange(40))
+    for factor in (1e-82, 1e-120, 1e100):
+        small = intervals.of_images("mae", error * factor, np.arange(40))
+        assert [small[k] / factor for k in ("value", "low", "high")] == pytest.approx([large[k] for k in ("value", "low", "high")])
+    least = intervals.of_images("mae", error * 1e-200, np.arange(40))
+    assert least["value"] > 0 and np.isnan(least["low"])  # no spread that a number can hold
+
+
 def test_log_loss_of_a_good_classifier_is_not_missed_on_its_better_side() -> None:
     rng, missed = np.random.default_rng(2), 0
     y, p, _ = cohorts.binary(rng, 200_000, 1, 0.5, 0.98)

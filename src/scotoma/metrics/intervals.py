@@ -66,7 +66,7 @@ NO_SPREAD = 1e-9  # so small a standard error, as a share of the value, is round
 
 
 class Spread(NamedTuple):
-    """How an estimate varies: its variance and third moment, the variance's degrees of freedom; the centre of its interval."""
+    """How an estimate varies: its variance, its third moment's cube root, degrees of freedom; the centre of its interval."""
 
     variance: float
     third: float
@@ -115,9 +115,12 @@ def _jackknife(values: FloatArray, name: str, support: Support) -> Spread:
     if len(moving) < 2:
         return Spread(0.0, 0.0, max(1.0, support.fewest - 1.0), value)
     count, mean = len(moving), moving.mean()
-    second, third, fourth = (float(((mean - moving) ** power).sum()) for power in (2, 3, 4))
-    variance, kurtosis = (count - 1) / count * second, count * fourth / second**2 if second > 0 else np.inf
+    largest = float(np.abs(mean - moving).max())
+    apart = (mean - moving) / largest if largest > 0 else np.zeros(count)  # so that no power is too small for a number
+    second, third, fourth = (float((apart**power).sum()) for power in (2, 3, 4))
+    variance, kurtosis = (count - 1) / count * second * largest**2, count * fourth / second**2 if second > 0 else np.inf
     third *= (count - 1) ** 2 / (count * (count - 2)) if count > 2 else 0.0  # without its bias in a small sample
+    third = largest * float(np.cbrt(third))
     freedom = 2 * count / (kurtosis - 1) if kurtosis > 1 + TINY else count - 1
     if name in PROPORTIONS:  # whose influences are as unequal as the proportion makes them
         freedom = count - 1
@@ -164,7 +167,7 @@ def _ends(name: str, value: float, spread: Spread, support: Support) -> dict[str
 def _of_error(value: float, variance: float, third: float, reach: float) -> tuple[float, float]:
     """The interval of a positive number: of its logarithm, the upper end at least that of Hall's transformation."""
     error = np.sqrt(variance)
-    skew = third / variance**1.5 if variance > TINY * value**2 else 0.0
+    skew = (third / error) ** 3 if variance > TINY * value**2 else 0.0
     further = 3 / skew * (1 - np.cbrt(1 - skew * (reach + skew / 6))) if abs(skew) > TINY else reach
     step = reach * error / value
     return value * np.exp(-step), max(value * np.exp(step), value + error * further)
