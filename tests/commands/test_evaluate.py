@@ -183,7 +183,8 @@ def test_patients_of_the_training_are_left_out_of_an_external_test_and_counted(
     table = pd.concat([other.assign(patient=[f"other {p}" for p in other["patient"]]), known], ignore_index=True)
     rows = evaluate(model, table, out=tmp_path / "external", quiet=True)
     assert (
-        "table: tested on 60 labelled images: all rows but 12, which are left out: they, their patients" in capsys.readouterr().err
+        "table: tested on 60 labelled images: all rows but 12, which are left out: they or their patients"
+        in capsys.readouterr().err
     )
     assert next(r for r in rows if r["metric"] == "auroc")["n"] == 60
     about = [r for r in read_rows(tmp_path / "external") if r["evaluator"] == "data"]
@@ -191,7 +192,7 @@ def test_patients_of_the_training_are_left_out_of_an_external_test_and_counted(
     assert {r["split"] for r in about if r["metric"] == "images"} == {"test"}
     page = report([tmp_path / "external"])
     assert (
-        "Tested: 60 labelled images (all rows but 12, which are left out). Left out: 12 of 72 images (they, their"
+        "Tested: 60 labelled images (all rows but 12, which are left out). Left out: 12 of 72 images (they or their"
         in page.read_text()
     )
 
@@ -199,7 +200,7 @@ def test_patients_of_the_training_are_left_out_of_an_external_test_and_counted(
     hidden = table[~is_ill | table.index.isin(range(60, 72))]
     ill = int((is_ill & (table.index >= 60)).sum())
     with pytest.raises(
-        UsageError, match=f"class '1' has no row left to test: its {ill} rows are left out, as they, their patients"
+        UsageError, match=f"class '1' has no row left to test: its {ill} rows are left out, as they or their patients"
     ):
         evaluate(model, hidden, out=tmp_path / "none", quiet=True)
     with pytest.raises(UsageError, match=r"none of 12 images is left to test \(.*12, which are left out"):

@@ -38,8 +38,8 @@ def evaluate(
         target: label columns; by default those of the model.
         out: run folder of its own; by default the rows are added to `run`.
         split: rows to test: test (the test set), all (every labelled row), or auto: of a table without a split a finished model
-            is tested on all rows but those of patients, images and near-duplicates of its training and validation, which are left
-            out and counted; else test.
+            is tested on all rows but those of patients and images of its training and validation, and near-duplicates of its
+            training images, which are left out and counted; else test.
         fractions: label fractions for probes, separated by commas; by default 1.
         seeds: number of label draws at each fraction below 1.
         keep_identity: keep the patient's identity in explanations written as DICOM; by default a pseudonym replaces it.

@@ -14,7 +14,7 @@ from scotoma.data.splits.units import name_owners, units
 from scotoma.data.store.store import Store
 from scotoma.errors import UsageError
 
-WHY = "they, their patients or near-duplicates of them were in the model's training or validation"
+WHY = "they or their patients were in the model's training or validation, or near-duplicates of them in its training"
 
 
 def hold_out(dataset: Dataset, store: Store, earlier: dict[str, str], copied: np.ndarray) -> Split:
